@@ -1,0 +1,55 @@
+# make generate   install, then make and label 1,000 images with the bundled recipe (no network, no GPU)
+# make test       install, then run the test suite
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= out/tiny
+N ?= 1000
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALLED := $(VENV)/.installed
+INSTALLED_TEST := $(VENV)/.installed-test
+
+.PHONY: generate test test-slow test-gpu lint format bench clean
+
+generate: $(INSTALLED)
+	$(BIN)/cifar5m-generate --recipe tiny --n $(N) --out $(OUT)
+	$(BIN)/cifar5m-verify $(OUT)
+	$(BIN)/cifar5m-preview $(OUT)
+
+test: $(INSTALLED_TEST)
+	$(BIN)/python -m pytest
+
+test-slow: $(INSTALLED_TEST)
+	$(BIN)/python -m pytest -m slow
+
+test-gpu: $(INSTALLED_TEST)
+	$(BIN)/python -m pytest -m gpu
+
+lint: $(INSTALLED_TEST)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(INSTALLED_TEST)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/generation.py
+
+# One torch first: where a CPU build is at hand it is kept, and nothing asks for another.
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, set PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(INSTALLED): pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) install -q -c constraints.txt -e .
+	touch $@
+
+$(INSTALLED_TEST): pyproject.toml constraints.txt $(INSTALLED) | $(VENV)/bin/python
+	$(PIP) install -q -c constraints.txt -e ".[test]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) out
