@@ -3,9 +3,10 @@
     python tools/train_tiny.py generator --data ../shared/data --images 15000000 --device cuda
     python tools/train_tiny.py labeler   --data ../shared/data --epochs 60 --device cuda
 
-Each run keeps its state in --work (default runs/tiny) every few minutes; the same command goes on from there. At the end the
-weights are written as fp16 safetensors to cifar5m/tiny/{generator,labeler}: a diffusers folder and a timm folder. Then
-`python tools/card_tiny.py` measures them and writes the model card.
+Each run keeps its state in --work (default runs/tiny) every few minutes; the same command goes on
+from there. At the end the weights are written as fp16 safetensors to
+cifar5m/tiny/{generator,labeler}: a diffusers folder and a timm folder. Then `python
+tools/card_tiny.py` measures them and writes the model card.
 """
 
 import argparse
@@ -43,7 +44,8 @@ UNET_CPU = UNET | {
     "down_block_types": ("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
     "up_block_types": ("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
 }
-# Pre-activation ResNet-18 of width 32. Its ImageNet stem divides by 4, so 32 px images are resized to 128 as for BiT.
+# Pre-activation ResNet-18 of width 32. Its ImageNet stem divides by 4, so 32 px images are resized
+# to 128 as for BiT.
 LABELER = {
     "architecture": "resnetv2_18",
     "num_classes": 10,
@@ -106,7 +108,9 @@ def cosine(progress: float, warmup: float) -> float:
 
 
 class Average:
-    """Exponential moving average of a model's parameters and buffers, corrected for its first steps."""
+    """Exponential moving average of a model's parameters and buffers, corrected for its first
+    steps.
+    """
 
     def __init__(self, model: torch.nn.Module, decay: float) -> None:
         self.decay, self.steps = decay, 0
