@@ -62,19 +62,21 @@ def key_of(seed: int) -> tuple[int, int]:
     return seed & _MASK, seed >> 32
 
 
-def words(seed: int, stream: int, major: int, minor: torch.Tensor, blocks: int) -> torch.Tensor:
+def words(
+    seed: int, stream: int, major: int | torch.Tensor, minor: torch.Tensor, blocks: int
+) -> torch.Tensor:
     """4 * blocks words for each entry of `minor`.
 
-    `minor` is int64 (N,), each in [0, 2^56); the result is int64 (N, 4 * blocks) on its device,
-    values in [0, 2^32).
+    `minor` is int64 (N,), each in [0, 2^56); `major` in [0, 2^32) is one number, or a tensor of
+    none or N of them. The result is int64 (N, 4 * blocks) on the device of `minor`, values in
+    [0, 2^32).
     """
-    if not 0 <= major <= _MASK:
+    if isinstance(major, int) and not 0 <= major <= _MASK:
         raise ValueError(f"major must be in [0, 2^32), got {major}")
-    block = torch.arange(blocks, device=minor.device)
     minor = minor.unsqueeze(1)
     counter = (
-        block.expand(len(minor), blocks),
-        torch.full_like(minor, major),
+        torch.arange(blocks, device=minor.device).expand(len(minor), blocks),
+        torch.as_tensor(major, device=minor.device).reshape(-1, 1),
         minor & _MASK,
         (minor >> 32) | (stream << 24),
     )
