@@ -24,7 +24,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-import worlds.torchvision_ops  # noqa: F401  (before timm)
+from worlds.torchvision_ops import declare_missing_operators
 
 REPO = Path(__file__).resolve().parent.parent
 UNET = {
@@ -64,7 +64,8 @@ LABELER = {
 def load_cifar10(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     """The JPEG copy of CIFAR-10: uint8 (N, 32, 32, 3) and int64 (N,)."""
     spec = importlib.util.spec_from_file_location("cifar10_jpeg", folder / "cifar10_jpeg.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.load(split)
@@ -101,7 +102,7 @@ def cutout(x: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def cosine(progress: float, warmup: float) -> float:
-    """Learning-rate factor: linear up over the first `warmup` share of the run, cosine down to 0."""
+    """Learning-rate factor: linear up over the first `warmup` of the run, cosine down to 0."""
     if progress < warmup:
         return progress / warmup
     return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
@@ -166,8 +167,9 @@ def train(
             rate = (step - first) / (time.time() - start)
             mean = torch.stack(losses).mean().item()
             losses.clear()
+            left = (total - step) / rate / 60
             print(
-                f"step {step}/{total} loss {mean:.4f} {rate:.2f} steps/s, {(total - step) / rate / 60:.0f} min left",
+                f"step {step}/{total} loss {mean:.4f} {rate:.2f} steps/s, {left:.0f} min left",
                 file=sys.stderr,
             )
         if time.time() - saved > 180 or step == total:
@@ -202,6 +204,7 @@ def min_snr_loss(
 
 
 def train_generator(args: argparse.Namespace) -> None:
+    declare_missing_operators()
     from diffusers import UNet2DModel
 
     torch.manual_seed(args.seed)
@@ -232,6 +235,7 @@ def train_generator(args: argparse.Namespace) -> None:
 
 
 def train_labeler(args: argparse.Namespace) -> None:
+    declare_missing_operators()
     import timm
     from safetensors.torch import save_file
 

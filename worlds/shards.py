@@ -63,7 +63,7 @@ def decode_image(data: bytes) -> np.ndarray:
 
 
 def write_tar(stream: IO[bytes], samples: Iterable[tuple[int, bytes, int]], extension: str) -> None:
-    """Write (index, encoded image, label) samples as `{index:09d}.{extension}` and `.cls` members."""
+    """Write each (index, image bytes, label) as `{index:09d}.{extension}` and `.cls`."""
     with tarfile.open(mode="w|", fileobj=stream, format=tarfile.USTAR_FORMAT) as tar:
         for index, data, label in samples:
             for suffix, content in ((extension, data), ("cls", str(label).encode())):

@@ -1,0 +1,122 @@
+"""Generate shards: noise, network, pixels, labels, files.
+
+    with ShardWriters() as writers:
+        for images in generate_shards(folder, job, shards, writers):
+            ...  # progress
+
+A shard is a pure function of the plan and its number. Micro-batches start at the shard's first
+index and are always full, the last one padded with the indices that follow, so that neither the
+process count nor a restart can change a batch, and with it a byte.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cifar5m.diffusion import FiniteGuard, NonFiniteError, SamplerConfig, Schedule, sample, to_uint8
+from cifar5m.generator import Generator
+from cifar5m.labeler import Labeler
+from cifar5m.noise import image_noise
+from cifar5m.writers import ShardWriters
+from worlds.files import remove_stale
+from worlds.layout import Shard
+from worlds.shards import is_finished
+
+OnProgress = Callable[[float], None]  # images made since the last call; called at every step
+
+
+@dataclass(frozen=True)
+class Job:
+    """The networks and settings that make images, and the fingerprint of the plan they follow."""
+
+    generator: Generator
+    labeler: Labeler
+    sampler: SamplerConfig
+    schedule: Schedule
+    seed: int
+    micro_batch: int
+    fingerprint: str
+
+    def __post_init__(self) -> None:
+        if self.micro_batch < 1:
+            raise ValueError(f"the micro-batch must be at least 1, got {self.micro_batch}")
+
+
+class BadShardError(RuntimeError):
+    """The network failed; nothing of the shard was written."""
+
+
+def generate_shards(
+    folder: Path,
+    job: Job,
+    shards: Iterable[Shard],
+    writers: ShardWriters,
+    on_progress: OnProgress = lambda images: None,
+) -> Iterator[Shard]:
+    """Make every shard that does not exist yet; yields each when it is handed to a writer."""
+    for name in ("data", "meta"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        remove_stale(folder / name)
+    for shard in shards:
+        if is_finished(folder, shard, job.fingerprint):
+            on_progress(len(shard))
+            yield shard
+            continue
+        start = time.monotonic()
+        images, probabilities = make_shard(job, shard, on_progress)
+        facts = {
+            "fingerprint": job.fingerprint,
+            "seconds": round(time.monotonic() - start, 3),
+            "device": device_name(job.generator.device),
+        }
+        labels = probabilities.argmax(1)
+        writers.put((folder, shard, images, labels, probabilities, facts))
+        yield shard
+
+
+def make_shard(
+    job: Job, shard: Shard, on_progress: OnProgress = lambda images: None
+) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 (N, 32, 32, 3) images and float32 (N, 10) probabilities of one shard."""
+    images, probabilities = [], []
+    for first in range(shard.start, shard.stop, job.micro_batch):
+        wanted = min(job.micro_batch, shard.stop - first)
+        index = torch.arange(first, first + job.micro_batch, device=job.generator.device)
+        try:
+            pixels = make_images(job, index, lambda share, n=wanted: on_progress(share * n))
+        except NonFiniteError as error:
+            raise BadShardError(
+                f"shard {shard.name}: {error}; nothing of it was written. Check the weights, or "
+                f"try --precision fp32"
+            ) from error
+        images.append(pixels[:wanted].cpu().numpy())
+        probabilities.append(job.labeler(pixels)[:wanted].cpu().numpy())
+    return np.concatenate(images), np.concatenate(probabilities)
+
+
+def make_images(
+    job: Job, index: torch.Tensor, on_share: Callable[[float], None] = lambda share: None
+) -> torch.Tensor:
+    """uint8 (B, 32, 32, 3) on the device: the images of int64 (B,) global indices."""
+    calls = job.sampler.network_calls
+    predict_noise = FiniteGuard(job.generator)
+    x = sample(
+        job.sampler,
+        predict_noise,
+        lambda step: image_noise(job.seed, index, step),
+        job.schedule,
+        on_step=lambda i, t, x: on_share(1 / calls),
+    )
+    predict_noise.check()
+    return to_uint8(x)
+
+
+def device_name(device: torch.device) -> str:
+    """What the record of a shard calls the device."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return device.type

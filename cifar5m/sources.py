@@ -1,0 +1,100 @@
+"""Where a network's weights come from: a bundled name, a folder, a file, or a Hugging Face Hub id.
+
+Every source becomes a local folder or file whose weights can be hashed and loaded, so that nothing
+after this module knows about networks on the wire.
+"""
+
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from worlds.files import sha256_of
+
+OFFLINE_HINT = "`--recipe tiny` works offline"
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
+_SUFFIXES = (".safetensors", ".bin", ".ckpt", ".pt", ".pth")
+_GENERATOR_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+_LABELER_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+class WeightsError(ValueError):
+    """Weights that cannot be found, reached or used; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One network's weights on this machine: `file`, and the `folder` with its config.json."""
+
+    source: str  # as the user or the recipe named it
+    file: Path
+    folder: Path | None
+
+    @property
+    def sha256(self) -> str:
+        return sha256_of(self.file)
+
+
+def find_generator(source: str, allow_non_ema: bool = False) -> Weights:
+    """Weights of a U-Net that predicts noise: `tiny`, `ema`, a diffusers folder, file or Hub id."""
+    if source == "ema" or (not Path(source).exists() and _HUB_ID.fullmatch(source)):
+        from cifar5m import ema_weights
+
+        ema_weights.refuse_non_ema(source, allow_non_ema)
+        if source == "ema":
+            return _in_folder(source, ema_weights.fetch_ema_folder(), _GENERATOR_FILES)
+    return _find(source, "generator", _GENERATOR_FILES)
+
+
+def find_labeler(source: str) -> Weights:
+    """Weights of a ten-class timm classifier: `tiny`, a timm folder, a BiT file, or a Hub id."""
+    return _find(source, "labeler", _LABELER_FILES)
+
+
+def _find(source: str, kind: str, names: tuple[str, ...]) -> Weights:
+    if source == "tiny":
+        return _in_folder(source, Path(str(files("cifar5m") / "tiny" / kind)), names)
+    path = Path(source).expanduser()
+    if path.is_file():
+        if path.suffix not in _SUFFIXES:
+            raise WeightsError(f"--{kind}: {path} is no weights file ({', '.join(_SUFFIXES)})")
+        return Weights(source, path, None)
+    if path.is_dir():
+        return _in_folder(source, path, names)
+    if _HUB_ID.fullmatch(source):
+        return _in_folder(source, _download(source, kind, names), names)
+    raise WeightsError(
+        f"--{kind}: {source!r} is no folder, no file and no Hub id (user/name); {OFFLINE_HINT}"
+    )
+
+
+def _in_folder(source: str, folder: Path, names: tuple[str, ...]) -> Weights:
+    if not (folder / "config.json").is_file() and (folder / "unet" / "config.json").is_file():
+        folder = folder / "unet"  # a whole pipeline was saved
+    for name in names:
+        if (folder / name).is_file() and (folder / "config.json").is_file():
+            return Weights(source, folder / name, folder)
+    raise WeightsError(f"{folder} must hold config.json and one of {', '.join(names)}")
+
+
+def _download(source: str, kind: str, names: tuple[str, ...]) -> Path:
+    """Config and weights of a Hub repository, through the Hub's own cache."""
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+
+    name, _, revision = source.partition("@")
+    try:
+        config = huggingface_hub.hf_hub_download(name, "config.json", revision=revision or None)
+        for file in names:
+            try:
+                huggingface_hub.hf_hub_download(name, file, revision=revision or None)
+            except EntryNotFoundError:
+                continue
+            return Path(config).parent
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise WeightsError(
+            f"--{kind}: {source} cannot be reached ({reason}); download config.json and "
+            f"{names[0]} of that Hub repository elsewhere and pass --{kind} FOLDER; {OFFLINE_HINT}"
+        ) from error
+    raise WeightsError(f"--{kind}: {source} holds none of {', '.join(names)}")
