@@ -85,9 +85,8 @@ def linspace_timesteps(schedule: Schedule, steps: int) -> list[int]:
 def logsnr_timesteps(schedule: Schedule, steps: int) -> list[int]:
     """From T - 1 to 0 in equal parts of the log signal-to-noise ratio, rounded.
 
-    DPM-Solver's setting for small images. On Gaussian pixels of spread 0.5 its largest error is
-    0.06 at 10 calls and 0.03 at 20, where equal timesteps give 0.39 and 0.09
-    (tests/cifar5m/test_diffusion.py).
+    DPM-Solver's setting for small images. In tests/cifar5m/test_diffusion.py its largest error is
+    0.063 at 10 calls and 0.029 at 20, where equal timesteps give 0.385 and 0.092.
     """
     falling = np.log(schedule.alphas_bar / (1 - schedule.alphas_bar))
     wanted = np.linspace(falling[-1], falling[0], steps)
@@ -98,8 +97,7 @@ def logsnr_timesteps(schedule: Schedule, steps: int) -> list[int]:
 def _check_steps(num_train_steps: int, steps: int) -> None:
     if not 1 <= steps <= num_train_steps:
         raise ValueError(
-            f"steps must be between 1 and the {num_train_steps} the network was trained on, "
-            f"got {steps}"
+            f"steps must be between 1 and the network's {num_train_steps}, got {steps}"
         )
 
 

@@ -273,8 +273,8 @@ def test_timesteps_fall_without_repeats(config, first, last, calls):
     "settings, message",
     [
         ({"name": "euler"}, "unknown sampler 'euler'; choose from ancestral, ddim, dpm_solver"),
-        ({"steps": 0}, "steps must be between 1 and the 1000"),
-        ({"steps": 1001}, "steps must be between 1 and the 1000"),
+        ({"steps": 0}, "steps must be between 1 and the network's 1000"),
+        ({"steps": 1001}, "steps must be between 1 and the network's 1000"),
         ({"variance": "learned"}, "unknown variance 'learned'"),
         ({"spacing": "quadratic"}, "ancestral has no spacing 'quadratic'; choose from uniform"),
         ({"eta": 0.5}, "ancestral has no eta"),
@@ -292,7 +292,7 @@ def test_bad_settings_are_refused(settings, message):
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_more_steps_than_were_trained_are_refused(name):
     schedule = linear_schedule(10)
-    with pytest.raises(ValueError, match="between 1 and the 10"):
+    with pytest.raises(ValueError, match="between 1 and the network's 10,"):
         SAMPLERS[name].run(gaussian_predict(schedule), addressed_noise, schedule, steps=11)
     with pytest.raises(ValueError, match="the schedule has 10 timesteps"):
         sample(SamplerConfig(name, 5), gaussian_predict(schedule), addressed_noise, schedule)

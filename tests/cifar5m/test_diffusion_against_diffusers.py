@@ -89,7 +89,7 @@ def test_ancestral_equals_ddpm_scheduler(predict, monkeypatch, variance, steps):
         predict,
         ancestral(predict, addressed_noise, SCHEDULE, steps=steps, variance=variance),
         leading_timesteps(SCHEDULE, steps),
-        bounds=(1e-4, 1e-6),  # measured: 4.1e-6 and 0
+        bounds=(1e-4, 1e-6),  # measured: 3.7e-6 and 0
         step_options=lambda t: {"generator": t},
     )
 
@@ -146,7 +146,7 @@ def test_quadratic_ddim_equals_the_published_formula(predict, steps):
             x0 = (x - np.sqrt(1 - a) * epsilon) / np.sqrt(a)
             x = np.sqrt(a_after) * x0 + np.sqrt(1 - a_after) * epsilon
     ours = ddim(predict, addressed_noise, SCHEDULE, steps, spacing="quadratic", clip=False)
-    assert (ours - x).abs().max() <= 2e-5  # measured: QQ
+    assert (ours - x).abs().max() <= 2e-5  # measured: 1.9e-6
 
 
 def test_ddim_with_eta_1_is_the_small_variance_ancestral_sampler(predict):
