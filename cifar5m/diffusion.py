@@ -162,7 +162,7 @@ def ddim(
     """Equation (12) of Song et al.
 
     With `clip` the noise is computed anew from the clipped image, so that the two still make up x
-    (diffusers' `use_clipped_model_output=True`). The paper's own figures are without clipping.
+    (diffusers' `use_clipped_model_output=True`). DDIM's released code never clips.
     """
     x = noise(schedule.num_train_steps).float()
     for i, (t, t_next) in _steps("ddim", spacing, schedule, steps):
