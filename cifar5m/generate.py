@@ -12,6 +12,7 @@ process count nor a restart can change a batch, and with it a byte.
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from worlds.files import remove_stale
 from worlds.layout import Shard
 from worlds.shards import is_finished
 
-OnProgress = Callable[[float], None]  # images made since the last call; called at every step
+OnProgress = Callable[[float], None]  # images made since the last call, in parts of a step
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Job:
 
 
 class BadShardError(RuntimeError):
-    """The network failed; nothing of the shard was written."""
+    """The network failed on a shard; nothing of it was written."""
 
 
 def generate_shards(
@@ -57,14 +58,12 @@ def generate_shards(
     writers: ShardWriters,
     on_progress: OnProgress = lambda images: None,
 ) -> Iterator[Shard]:
-    """Make every shard that does not exist yet; yields each when it is handed to a writer."""
+    """Make each of `shards` that does not exist yet; yields it once it is handed to a writer."""
     for name in ("data", "meta"):
         (folder / name).mkdir(parents=True, exist_ok=True)
         remove_stale(folder / name)
     for shard in shards:
-        if is_finished(folder, shard, job.fingerprint):
-            on_progress(len(shard))
-            yield shard
+        if is_finished(folder, shard, job.fingerprint):  # by another process, meanwhile
             continue
         start = time.monotonic()
         images, probabilities = make_shard(job, shard, on_progress)
@@ -83,11 +82,12 @@ def make_shard(
 ) -> tuple[np.ndarray, np.ndarray]:
     """uint8 (N, 32, 32, 3) images and float32 (N, 10) probabilities of one shard."""
     images, probabilities = [], []
+    calls = job.sampler.network_calls
     for first in range(shard.start, shard.stop, job.micro_batch):
-        wanted = min(job.micro_batch, shard.stop - first)
         index = torch.arange(first, first + job.micro_batch, device=job.generator.device)
+        wanted = min(job.micro_batch, shard.stop - first)
         try:
-            pixels = make_images(job, index, lambda share, n=wanted: on_progress(share * n))
+            pixels = make_images(job, index, partial(on_progress, wanted / calls))
         except NonFiniteError as error:
             raise BadShardError(
                 f"shard {shard.name}: {error}; nothing of it was written. Check the weights, or "
@@ -99,17 +99,16 @@ def make_shard(
 
 
 def make_images(
-    job: Job, index: torch.Tensor, on_share: Callable[[float], None] = lambda share: None
+    job: Job, index: torch.Tensor, on_step: Callable[[], None] = lambda: None
 ) -> torch.Tensor:
     """uint8 (B, 32, 32, 3) on the device: the images of int64 (B,) global indices."""
-    calls = job.sampler.network_calls
     predict_noise = FiniteGuard(job.generator)
     x = sample(
         job.sampler,
         predict_noise,
         lambda step: image_noise(job.seed, index, step),
         job.schedule,
-        on_step=lambda i, t, x: on_share(1 / calls),
+        on_step=lambda i, t, x: on_step(),
     )
     predict_noise.check()
     return to_uint8(x)

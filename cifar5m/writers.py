@@ -95,15 +95,12 @@ class ShardWriters:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        # After an error, too, each writer ends the shard it has: nothing that was made is lost.
         try:
-            if error is None or isinstance(error, Stopped):
+            if error is None:
                 self.finish()
         finally:
             for pipe in self._idle + self._busy:
                 pipe.close()
             for process in self._processes:
                 process.join()
-
-
-class Stopped(Exception):
-    """The user or the batch system asked the run to stop; finished shards stay."""

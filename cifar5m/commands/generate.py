@@ -1,0 +1,316 @@
+"""cifar5m-generate: make labelled shards of CIFAR-10-like images with a diffusion model.
+
+    cifar5m-generate --recipe tiny --n 1000 --out out/tiny       # offline, on any machine
+    cifar5m-generate --n 6000000 --out cifar5m                    # the published recipe, every GPU
+    torchrun --nproc-per-node 8 -m cifar5m.commands.generate --n 6000000 --out cifar5m
+
+The same command again goes on where it stopped; finished shards are never made twice.
+"""
+
+import argparse
+import errno
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from worlds.layout import Layout, Shard
+
+if TYPE_CHECKING:
+    from cifar5m.generate import Job
+
+EXIT_FAILED, EXIT_USAGE = 1, 2
+
+
+class Stopped(Exception):
+    """The user or the batch system asked the run to stop."""
+
+
+class StopSignal:
+    """Remembers the first SIGINT or SIGTERM; a second one ends the process at once."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._remember)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self.number = number
+        for again in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(again, signal.SIG_DFL)
+
+    def raise_if_set(self) -> None:
+        from cifar5m.processes import is_orphan
+
+        if self.number is not None or is_orphan():
+            raise Stopped
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    from cifar5m.diffusion import SAMPLERS
+    from cifar5m.generator import PRECISIONS
+    from cifar5m.recipes import DEFAULT, RECIPES
+
+    rows = "\n".join(f"  {name:16} {recipe.summary}" for name, recipe in RECIPES.items())
+    parser = argparse.ArgumentParser(
+        prog="cifar5m-generate",
+        description=__doc__,
+        epilog=f"recipes:\n{rows}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    main = parser.add_argument_group("main")
+    main.add_argument("--n", type=int, required=True, help="images in all, >= 1")
+    main.add_argument("--out", type=Path, required=True, help="dataset folder, made if need be")
+    main.add_argument("--recipe", default=DEFAULT, help=f"see below (default {DEFAULT})")
+    main.add_argument("--seed", type=int, default=0, help="0 to 2^64 - 1 (default 0)")
+    main.add_argument(
+        "--split",
+        type=parse_split,
+        help="as train=5000000,test=1000000 (default: the last sixth is test)",
+    )
+    main.add_argument("--dry-run", action="store_true", help="print size, cost and time, then stop")
+
+    content = parser.add_argument_group("content, instead of the recipe's own (part of the plan)")
+    content.add_argument(
+        "--generator", help="diffusers folder, file or Hub id of a 3 x 32 x 32 U-Net"
+    )
+    content.add_argument("--labeler", help="timm folder, file or Hub id with ten classes")
+    content.add_argument(
+        "--allow-non-ema", action="store_true", help="accept weights that are known not to be EMA"
+    )
+    content.add_argument("--sampler", help=f"one of {', '.join(SAMPLERS)}")
+    content.add_argument("--steps", type=int, help="sampler steps, 1 to 1000")
+    content.add_argument("--variance", help="of the ancestral sampler: fixed_large or fixed_small")
+    content.add_argument("--precision", help=f"of the networks: {', '.join(PRECISIONS)}")
+    content.add_argument("--micro-batch", type=int, help="images a network call, >= 1")
+    content.add_argument(
+        "--shard-size", type=int, default=10_000, help="images a shard, >= 1 (default 10000)"
+    )
+
+    execution = parser.add_argument_group("execution (never changes the content)")
+    execution.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:K")
+    execution.add_argument(
+        "--workers", type=int, help="processes on this machine (default: one a GPU, or 1)"
+    )
+    execution.add_argument(
+        "--writers", type=int, default=1, help="encoding processes a worker, >= 1 (default 1)"
+    )
+    execution.add_argument("--quiet", action="store_true", help="no progress bar")
+    return parser.parse_args(argv)
+
+
+def parse_split(text: str) -> dict[str, int]:
+    """`train=5,test=1` as a dict, in order."""
+    try:
+        parts = [part.split("=") for part in text.split(",")]
+        return {name: int(length) for name, length in parts}
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected NAME=COUNT,NAME=COUNT, got {text!r}") from None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return run(args, arguments)
+    except Stopped:
+        print("cifar5m-generate: stopped; run the same command to go on", file=sys.stderr)
+        return 128 + signal.SIGTERM
+    except ValueError as error:
+        print(f"cifar5m-generate: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except (OSError, RuntimeError) as error:
+        print(f"cifar5m-generate: {explain(error, args)}", file=sys.stderr)
+        return EXIT_FAILED
+
+
+def explain(error: Exception, args: argparse.Namespace) -> str:
+    """One line for what can go wrong on a sound command."""
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError):
+        return (
+            "the device's memory is too small for the micro-batch; choose a smaller --micro-batch "
+            "(it decides the bytes, so it needs another --out)"
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk of {args.out} is full; finished shards are safe: make room, run again"
+    if isinstance(error, PermissionError):
+        return f"no permission to write {error.filename}; choose another --out"
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def run(args: argparse.Namespace, arguments: Sequence[str]) -> int:
+    from cifar5m.plan import claim_folder
+    from cifar5m.prepare import Options, find_sources, load_job, plan_of
+    from cifar5m.processes import Rank, rank_of
+
+    names = Options.__dataclass_fields__
+    options = Options(**{name: value for name, value in vars(args).items() if name in names})
+    rank = rank_of(os.environ)
+    device = pick_device(args.device, rank)
+    workers = count_workers(args, rank)
+    sources = find_sources(options)
+    plan = plan_of(options, sources)
+    if args.dry_run:
+        print_estimate(load_job(options, sources, plan, device), options.layout, plan, workers)
+        return 0
+    claim_folder(args.out, plan)
+    stop = StopSignal()
+    if workers > 1:
+        return run_many(args, arguments, plan, options.layout, workers, stop)
+    shards = (rank or Rank()).share(options.layout.shards())
+    job = load_job(options, sources, plan, device)
+    run_one(args, job, shards, stop)
+    if rank is None:
+        print_result(args.out, plan, options.layout)
+    return 0
+
+
+def pick_device(name: str, rank: Any) -> str:
+    """The torch device of this process; a rank on a machine of several GPUs takes its own."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.partition(":")[0] not in ("cpu", "cuda"):
+        raise ValueError(f"--device must be auto, cpu, cuda or cuda:K, got {name!r}")
+    if not name.startswith("cuda"):
+        return name
+    count = torch.cuda.device_count()
+    number = name.partition(":")[2] or str((rank.local_rank if rank else 0) % max(count, 1))
+    if not number.isdigit() or int(number) >= count:
+        raise ValueError(f"--device {name}: this machine has {count} usable GPUs; try --device cpu")
+    return f"cuda:{number}"
+
+
+def count_workers(args: argparse.Namespace, rank: Any) -> int:
+    """Local processes to start: one where this is a rank already, else as asked, else one a GPU."""
+    import torch
+
+    for option in ("workers", "writers"):
+        if getattr(args, option) is not None and getattr(args, option) < 1:
+            raise ValueError(f"--{option} must be at least 1, got {getattr(args, option)}")
+    if rank is not None:
+        return 1
+    if args.workers is None:
+        return max(1, torch.cuda.device_count()) if args.device in ("auto", "cuda") else 1
+    return int(args.workers)
+
+
+def run_one(
+    args: argparse.Namespace, job: "Job", shards: Sequence[Shard], stop: StopSignal
+) -> None:
+    """Make this process's shards, with progress in images."""
+    import torch
+
+    from cifar5m.generate import generate_shards
+    from cifar5m.writers import ShardWriters
+
+    waiting = unfinished(args.out, shards, job.fingerprint)
+    bar = progress_bar(shards, waiting, args.quiet)
+    made = 0.0
+
+    def on_progress(images: float) -> None:
+        nonlocal made
+        stop.raise_if_set()
+        made += images
+        whole = int(made + 1e-6)
+        if whole:
+            bar.update(whole)
+            made -= whole
+        if job.generator.device.type == "cuda":
+            used = torch.cuda.max_memory_allocated(job.generator.device)
+            bar.set_postfix_str(f"{used / 2**30:.1f} GiB", refresh=False)
+
+    with bar, ShardWriters(args.writers) as writers:
+        for _ in generate_shards(args.out, job, waiting, writers, on_progress):
+            pass
+
+
+def run_many(
+    args: argparse.Namespace,
+    arguments: Sequence[str],
+    plan: dict[str, Any],
+    layout: Layout,
+    workers: int,
+    stop: StopSignal,
+) -> int:
+    """Start one process a GPU (or as asked) and watch the shards appear."""
+    from cifar5m.processes import run_workers
+
+    shards = layout.shards()
+    waiting = unfinished(args.out, shards, plan["fingerprint"])
+    with progress_bar(shards, waiting, args.quiet) as bar:
+        code = run_workers(
+            [*arguments, "--quiet"],
+            workers,
+            args.out,
+            waiting,
+            plan["fingerprint"],
+            bar.update,
+            lambda: stop.number,
+        )
+    if stop.number is not None:
+        raise Stopped
+    if code == 0:
+        print_result(args.out, plan, layout)
+    return EXIT_FAILED if code else 0
+
+
+def unfinished(folder: Path, shards: Sequence[Shard], fingerprint: str) -> list[Shard]:
+    from worlds.shards import is_finished
+
+    return [shard for shard in shards if not is_finished(folder, shard, fingerprint)]
+
+
+def progress_bar(shards: Sequence[Shard], waiting: Sequence[Shard], quiet: bool) -> Any:
+    from tqdm import tqdm
+
+    total, left = sum(map(len, shards)), sum(map(len, waiting))
+    return tqdm(total=total, initial=total - left, unit="img", disable=quiet, smoothing=0.05)
+
+
+def print_result(folder: Path, plan: dict[str, Any], layout: Layout) -> None:
+    from worlds.shards import read_record
+
+    records = [read_record(folder, shard) or {} for shard in layout.shards()]
+    counts = [
+        sum(column) for column in zip(*(record["classes"] for record in records), strict=True)
+    ]
+    size = sum(record["bytes"] for record in records)
+    names = zip(plan["class_names"], counts, strict=True)
+    print(f"{len(layout):,} images in {len(records)} shards, {size:,} bytes: {folder}")
+    print("classes: " + ", ".join(f"{name} {count:,}" for name, count in names))
+
+
+def print_estimate(job: "Job", layout: Layout, plan: dict[str, Any], workers: int) -> None:
+    """What the run would make and cost, measured for a few seconds on this device."""
+    from cifar5m.generate import device_name
+    from cifar5m.prepare import estimate
+
+    cost, images = estimate(job, layout), len(layout)
+    hours = (cost.device_seconds + images * cost.label_seconds) / 3600
+    rows = {
+        "recipe": f"{plan['about']['recipe']}: {plan['about']['distribution']}",
+        "splits": ", ".join(f"{name} {length:,}" for name, length in layout.splits),
+        "shards": f"{len(layout.shards()):,} of {layout.shard_size:,} images",
+        "size": f"{cost.bytes(images) / 1e9:,.3f} GB (PNGs of {cost.png_bytes:,.0f} bytes)",
+        "generator": f"{job.generator.parameters:,} parameters, {job.generator.precision}",
+        "labeller": f"{job.labeler.parameters:,} parameters",
+        "network calls": f"{cost.network_calls:,} of one image each",
+        "operations": f"{cost.network_calls * cost.flop_per_call:.3g} floating-point",
+        "speed": f"{1 / cost.seconds_per_call:,.1f} calls/s on {device_name(job.generator.device)}",
+        "device time": f"{hours:,.2f} h on one such device, {hours / workers:,.2f} h on {workers}",
+        "writing": f"{1 / cost.write_seconds:,.0f} images/s a writer process",
+        "fingerprint": plan["fingerprint"],
+    }
+    for name, value in rows.items():
+        print(f"{name:15} {value}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
