@@ -1,10 +1,12 @@
-"""Ho et al.'s CIFAR-10 network: how its published PyTorch checkpoint maps to diffusers' `UNet2DModel`.
+"""Ho et al.'s CIFAR-10 network: how its published PyTorch checkpoint maps to `UNet2DModel`.
 
-The published layout (`down.1.attn.0.q`, `up.3.block.2.temb_proj`, `temb.dense.0` ...) is that of the PyTorch conversion of the
-TensorFlow checkpoint; it holds the same numbers as a `UNet2DModel` of `UNET_CONFIG` under other names. Three things differ
-beside names: attention projections are 1x1 convolutions there and linear layers here; `up.i` counts from the finest level
-there and `up_blocks.i` from the coarsest here; and what the published code does by hand (one row and column of zeros at the
-right and bottom before a stride-2 convolution, sine before cosine, frequencies over half_dim - 1) is configuration here.
+The published layout (`down.1.attn.0.q`, `up.3.block.2.temb_proj`, `temb.dense.0` ...) is that of
+the PyTorch conversion of the TensorFlow checkpoint. It holds the same numbers as a `UNet2DModel`
+of `UNET_CONFIG` under other names, and differs in three more ways: attention projections are 1x1
+convolutions there and linear layers here; `up.i` counts from the finest level there and
+`up_blocks.i` from the coarsest here; and what the published code does by hand (zeros at the right
+and bottom before a stride-2 convolution, sine before cosine, frequencies over half_dim - 1) is
+configuration here.
 
     state = read_state(Path("model-790000.ckpt"))
     unet = build_unet(unet_state(state))
@@ -72,7 +74,7 @@ _OLD_ATTENTION = {
     ".value.": ".to_v.",
     ".proj_attn.": ".to_out.0.",
 }
-# What torch.load, zipfile and safetensors raise on a file that is cut, empty, of another kind or holds code.
+# What the readers raise on a file that is cut, empty, of another kind or holds code.
 _UNREADABLE = (
     pickle.UnpicklingError,
     zipfile.BadZipFile,
@@ -90,8 +92,8 @@ _FOLDER_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model
 def name_table(config: Mapping[str, Any] = UNET_CONFIG) -> dict[str, str]:
     """Published module name to `UNet2DModel` module name.
 
-    Every place has a row, also those that a given network leaves empty: a shortcut where channels do not change, attention at
-    the other resolutions, a resampling at the last level.
+    Every place has a row, also those that a given network leaves empty: a shortcut where channels
+    do not change, attention at the other resolutions, a resampling at the last level.
     """
     levels, layers = len(config["block_out_channels"]), config["layers_per_block"]
     places: list[tuple[str, str, Mapping[str, str]]] = [
@@ -118,7 +120,7 @@ def name_table(config: Mapping[str, Any] = UNET_CONFIG) -> dict[str, str]:
 def convert(state: State, config: Mapping[str, Any] = UNET_CONFIG) -> dict[str, torch.Tensor]:
     """A checkpoint in the published layout as the state dict of `UNet2DModel(**config)`, float32.
 
-    ValueError if a name is missing or left over, or a tensor has another shape or a value that is not finite.
+    ValueError if a name is missing or left over, or a tensor has another shape or is not finite.
     """
     wanted = _shapes(config)
     table = {
@@ -134,13 +136,14 @@ def convert(state: State, config: Mapping[str, Any] = UNET_CONFIG) -> dict[str, 
 
 
 def unet_state(state: State, config: Mapping[str, Any] = UNET_CONFIG) -> dict[str, torch.Tensor]:
-    """The state dict of `UNet2DModel(**config)` from the published layout or from diffusers' own, old or new."""
+    """The state dict of `UNet2DModel(**config)` from the published layout or diffusers' own."""
     if "temb.dense.0.weight" in state:
         return convert(state, config)
     if "time_embedding.linear_1.weight" not in state:
         raise ValueError(
-            "the weights are neither in the published layout (temb.dense.0.weight ...) nor in diffusers' "
-            f"(time_embedding.linear_1.weight ...); their first names are {_few(state)}"
+            "the weights are neither in the published layout (temb.dense.0.weight ...) nor in "
+            "diffusers' (time_embedding.linear_1.weight ...); their first names are "
+            f"{_few(state)}"
         )
     renamed = {_new_attention_name(name): tensor for name, tensor in state.items()}
     wanted = _shapes(config)
@@ -149,14 +152,17 @@ def unet_state(state: State, config: Mapping[str, Any] = UNET_CONFIG) -> dict[st
 
 
 def build_unet(state: State, config: Mapping[str, Any] = UNET_CONFIG) -> "UNet2DModel":
-    """The network with these weights (not copied), on the CPU, in evaluation mode and without gradients."""
+    """The network with these weights (not copied), in evaluation mode and without gradients."""
     unet = _empty_unet(config)
     unet.load_state_dict(dict(state), strict=True, assign=True)
     return unet.eval().requires_grad_(False)
 
 
 def tensors_sha256(state: State) -> str:
-    """One hash of all names and float32 values of a `UNet2DModel` state dict: the same for every file that holds this network."""
+    """One hash of all names and float32 values of a `UNet2DModel` state dict.
+
+    It is the same for every file that holds this network, whatever the file's layout.
+    """
     digest = hashlib.sha256()
     for name in sorted(state):
         values = state[name].detach().to("cpu", torch.float32).contiguous().numpy()
@@ -166,7 +172,7 @@ def tensors_sha256(state: State) -> str:
 
 
 def weights_file(path: Path) -> Path:
-    """The file that holds the tensors: `path` itself, or the one inside a diffusers folder (of a U-Net or of a pipeline)."""
+    """The file that holds the tensors: `path`, or the one in a diffusers U-Net or pipeline folder."""
     if path.is_file():
         return path
     if not path.is_dir():
@@ -179,7 +185,7 @@ def weights_file(path: Path) -> Path:
 
 
 def read_state(file: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a checkpoint: safetensors, torch.save (read with weights_only), or a .zip of a diffusers folder."""
+    """The tensors of a file by name: safetensors, torch.save, or a .zip of a diffusers folder."""
     try:
         if file.suffix == ".zip":
             state = _read_zip(file)
@@ -237,7 +243,8 @@ def _fit(name: str, tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
         tensor = tensor.flatten(1)  # a 1x1 convolution is a linear layer
     if tensor.shape != shape or not tensor.is_floating_point():
         raise ValueError(
-            f"{name} is {tensor.dtype} {tuple(tensor.shape)}, expected floating point {tuple(shape)}"
+            f"{name} is {tensor.dtype} {tuple(tensor.shape)}, "
+            f"expected floating point {tuple(shape)}"
         )
     if not tensor.isfinite().all():
         raise ValueError(f"{name} holds values that are not finite")
@@ -254,8 +261,8 @@ def _refuse_other_names(state: State, wanted: Iterable[str]) -> None:
     missing, extra = sorted(set(wanted) - set(state)), sorted(set(state) - set(wanted))
     if missing or extra:
         raise ValueError(
-            "the weights are of another network: "
-            f"{len(missing)} names missing ({_few(missing)}), {len(extra)} not expected ({_few(extra)})"
+            f"the weights are of another network: {len(missing)} names missing ({_few(missing)}), "
+            f"{len(extra)} not expected ({_few(extra)})"
         )
 
 
