@@ -172,7 +172,7 @@ def tensors_sha256(state: State) -> str:
 
 
 def weights_file(path: Path) -> Path:
-    """The file that holds the tensors: `path`, or the one in a diffusers U-Net or pipeline folder."""
+    """The file that holds the tensors: `path`, or the one in a diffusers folder."""
     if path.is_file():
         return path
     if not path.is_dir():
