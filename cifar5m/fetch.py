@@ -20,7 +20,7 @@ import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +80,7 @@ def cache_folder() -> Path:
 
 def file_hashes(path: Path) -> dict[str, str]:
     """md5 and sha256 of a file, read once."""
-    digests = _Digests()
+    digests = _Digests(("md5", "sha256"))
     with path.open("rb") as file:
         while block := file.read(BLOCK):
             digests.update(block)
@@ -148,13 +148,10 @@ class _Cut(Exception):
 
 
 class _Digests:
-    """md5 and sha256 of one stream of bytes."""
+    """Hashes of one stream of bytes, of the kinds that somebody will look at."""
 
-    def __init__(self) -> None:
-        self.parts = {
-            "md5": hashlib.md5(usedforsecurity=False),
-            "sha256": hashlib.sha256(),
-        }
+    def __init__(self, kinds: Iterable[str]) -> None:
+        self.parts = {kind: hashlib.new(kind, usedforsecurity=False) for kind in kinds}
 
     def update(self, block: bytes) -> None:
         for digest in self.parts.values():
@@ -181,7 +178,7 @@ class _Download:
         self.say = note or (lambda line: None)
         self.version_file = target.with_name(f"{remote.name}.part.json")
         self.version = _read_version(self.version_file)  # {"url": ..., "validator": ...}
-        self.digests, self.length, self.total = _Digests(), 0, remote.size
+        self.digests, self.length, self.total = _Digests(remote.hashes), 0, remote.size
         self.file.seek(0)
         while block := self.file.read(BLOCK):
             self.digests.update(block)
@@ -224,7 +221,8 @@ class _Download:
         """Forget every byte."""
         self.file.seek(0)
         self.file.truncate()
-        self.digests, self.length, self.total = _Digests(), 0, self.remote.size
+        self.digests, self.length = _Digests(self.remote.hashes), 0
+        self.total = self.remote.size
         self._set_version(None)
 
     def _complete(self) -> bool:
