@@ -42,6 +42,10 @@ UNET_CONFIG: Final[Mapping[str, Any]] = {
     "norm_num_groups": 32,
     "norm_eps": 1e-6,
     "act_fn": "silu",
+    "center_input_sample": False,
+    "mid_block_scale_factor": 1,
+    "resnet_time_scale_shift": "default",
+    "time_embedding_type": "positional",
 }
 PARAMETERS: Final = 35_746_307  # of UNET_CONFIG
 

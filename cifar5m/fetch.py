@@ -328,7 +328,7 @@ def _locked_part(part: Path, target: Path) -> Iterator[BinaryIO | None]:
     """NAME.part opened for this process alone, or None once the file lies under its final name."""
     while not target.exists():
         with part.open("a+b") as file:
-            _lock(file)
+            lock_file(file)
             # While this process waited, the one before it may have renamed or deleted the file.
             if target.exists() or not _is_file_of(part, file):
                 continue
@@ -341,7 +341,8 @@ def _locked_part(part: Path, target: Path) -> Iterator[BinaryIO | None]:
     yield None
 
 
-def _lock(file: BinaryIO) -> None:
+def lock_file(file: BinaryIO) -> None:
+    """Wait until this process alone holds an open file; the lock ends when the file is closed."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX)
     except OSError as error:  # some network file systems have no locks: one process alone is safe
