@@ -242,12 +242,21 @@ def install(
         if _is_whole(folder):
             return folder
         if from_file is None:
-            file = fetch(source.file, download_folder(cache), progress=progress, note=note)
+            from_file = _download(name, cache, progress, note)
         else:
-            file = from_file
-            check_file(file, source.file)
-        _convert(name, file, folder, config)
+            check_file(from_file, source.file)
+        _convert(name, from_file, folder, config)
     return folder
+
+
+def _download(name: str, cache: Path, progress: Progress | None, note: Note | None) -> Path:
+    try:
+        return fetch(SOURCES[name].file, download_folder(cache), progress=progress, note=note)
+    except FetchError as error:
+        raise FetchError(
+            f"the weights {name} cannot be had: {error} (or run `cifar5m-weights fetch {name} "
+            "--from-file FILE`); `--recipe tiny` works offline"
+        ) from error
 
 
 def _convert(name: str, file: Path, folder: Path, config: Mapping[str, Any]) -> None:
@@ -294,13 +303,7 @@ def _default_folder(
         folder = converted_folder(name, cache)
         if source.kind == "ema" and _is_whole(folder):
             return folder
-    try:
-        return install(DEFAULT, cache, config=config, progress=progress, note=note)
-    except FetchError as error:
-        raise FetchError(
-            f"the EMA weights cannot be had: {error}; mirrors: `cifar5m-weights list`; "
-            "`--recipe tiny` works offline"
-        ) from error
+    return install(DEFAULT, cache, config=config, progress=progress, note=note)
 
 
 def _read(path: Path, cache: Path, config: Mapping[str, Any]) -> tuple[dict[str, Any], Weights]:
