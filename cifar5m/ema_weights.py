@@ -184,6 +184,29 @@ def load_ema_unet(
     return build_unet(state, config), weights
 
 
+def install_known(
+    name: str,
+    *,
+    allow_non_ema: bool = False,
+    progress: Progress | None = None,
+    note: Note | None = None,
+) -> Path:
+    """The converted folder of a source in the user's cache; for DEFAULT, any EMA one that is there
+    already will do.
+    """
+    cache = cache_folder()
+    if name == DEFAULT:
+        return _default_folder(cache, UNET_CONFIG, progress, note)
+    return install(name, cache, allow_non_ema=allow_non_ema, progress=progress, note=note)
+
+
+def refuse_known_non_ema(file: Path, allow_non_ema: bool) -> None:
+    """ValueError for a weights file that is known, by hash or by its config, not to be EMA."""
+    kind, why = _kind(file, file_hashes(file), "", _settings(file), cache_folder())
+    if kind == "non-ema" and not allow_non_ema:
+        raise ValueError(_non_ema_line(f"{file} is not the EMA network ({why})"))
+
+
 def identify(
     path: Path, cache: Path | None = None, config: Mapping[str, Any] = UNET_CONFIG
 ) -> Weights:

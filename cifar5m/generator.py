@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from cifar5m.checkpoint_layout import UNET_CONFIG, build_unet, read_state, unet_state
 from cifar5m.sources import Weights, WeightsError
 from worlds.torchvision_ops import declare_missing_operators
 
@@ -73,14 +74,14 @@ def load_unet(weights: Weights) -> torch.nn.Module:
     Raises WeightsError unless it maps 3 x 32 x 32 to 3 x 32 x 32.
     """
     if weights.folder is None:
-        from cifar5m import ema_weights
-
-        return ema_weights.load_checkpoint(weights.file)
+        return build_unet(unet_state(read_state(weights.file), UNET_CONFIG), UNET_CONFIG)
     declare_missing_operators()
     from diffusers import UNet2DModel
 
     try:
-        network = UNet2DModel.from_pretrained(weights.folder, local_files_only=True)
+        network = UNet2DModel.from_pretrained(
+            weights.folder, local_files_only=True, low_cpu_mem_usage=False
+        )
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise WeightsError(
             f"{weights.folder} does not load as a diffusers UNet2DModel: {_first_line(error)}"

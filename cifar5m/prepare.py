@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from cifar5m.diffusion import SAMPLERS, SamplerConfig, linear_schedule
+from cifar5m.fetch import Note, Progress
 from cifar5m.generate import Job, make_images
 from cifar5m.generator import PRECISIONS, Generator, load_unet
 from cifar5m.labeler import Labeler, load_classifier
@@ -90,12 +91,14 @@ class Sources:
     labeler: Weights
 
 
-def find_sources(options: Options) -> Sources:
+def find_sources(
+    options: Options, progress: Progress | None = None, note: Note | None = None
+) -> Sources:
     """Raises WeightsError, with what to do, where a source cannot be reached."""
     recipe = options.resolved
-    return Sources(
-        find_generator(recipe.generator, options.allow_non_ema), find_labeler(recipe.labeler)
-    )
+    labeler = find_labeler(recipe.labeler)  # first: if it is missing, nothing is downloaded
+    generator = find_generator(recipe.generator, options.allow_non_ema, progress, note)
+    return Sources(generator, labeler)
 
 
 def plan_of(options: Options, sources: Sources) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from cifar5m import ema_weights
+from cifar5m.fetch import FetchError, Note, Progress, cache_folder
 from worlds.files import sha256_of
 
 OFFLINE_HINT = "`--recipe tiny` works offline"
@@ -35,20 +37,47 @@ class Weights:
         return sha256_of(self.file)
 
 
-def find_generator(source: str, allow_non_ema: bool = False) -> Weights:
-    """Weights of a U-Net that predicts noise: `tiny`, `ema`, a diffusers folder, file or Hub id."""
-    if source == "ema" or (not Path(source).exists() and _HUB_ID.fullmatch(source)):
-        from cifar5m import ema_weights
+def find_generator(
+    source: str,
+    allow_non_ema: bool = False,
+    progress: Progress | None = None,
+    note: Note | None = None,
+) -> Weights:
+    """Weights of a U-Net that predicts noise: `tiny`, `ema`, a diffusers folder, file or Hub id.
 
-        ema_weights.refuse_non_ema(source, allow_non_ema)
-        if source == "ema":
-            return _in_folder(source, ema_weights.fetch_ema_folder(), _GENERATOR_FILES)
-    return _find(source, "generator", _GENERATOR_FILES)
+    `ema` is what `cifar5m-weights` has installed, or installs now. Files that are known not to be
+    EMA weights are refused unless allowed.
+    """
+    known = ema_weights.DEFAULT if source == "ema" else ema_weights.source_name(source)
+    if known and not Path(source).exists():
+        try:
+            folder = ema_weights.install_known(
+                known, allow_non_ema=allow_non_ema, progress=progress, note=note
+            )
+        except FetchError as error:
+            raise WeightsError(str(error)) from error
+        return _in_folder(source, folder, _GENERATOR_FILES)
+    weights = _find(source, "generator", _GENERATOR_FILES)
+    ema_weights.refuse_known_non_ema(weights.file, allow_non_ema)
+    return weights
 
 
 def find_labeler(source: str) -> Weights:
-    """Weights of a ten-class timm classifier: `tiny`, a timm folder, a BiT file, or a Hub id."""
-    return _find(source, "labeler", _LABELER_FILES)
+    """Weights of a ten-class timm classifier: `tiny`, `bit`, a timm folder, BiT file or Hub id.
+
+    `bit` is BiT-M-R152x2 fine-tuned on CIFAR-10. Nobody publishes it, so it is looked for in the
+    cache, where its fine-tuning leaves it.
+    """
+    if source != "bit":
+        return _find(source, "labeler", _LABELER_FILES)
+    folder = cache_folder() / "labelers" / "bit-m-r152x2-cifar10"
+    if not folder.is_dir():
+        raise WeightsError(
+            f"the labeller BiT-M-R152x2 fine-tuned on CIFAR-10 is not published by anyone: put a "
+            f"fine-tuned timm folder (config.json, model.safetensors) at {folder}, or pass "
+            f"--labeler with a ten-class timm folder or Hub id; {OFFLINE_HINT}"
+        )
+    return _in_folder(source, folder, _LABELER_FILES)
 
 
 def _find(source: str, kind: str, names: tuple[str, ...]) -> Weights:

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from cifar5m.commands.progress import DownloadBar, image_bar
 from worlds.layout import Layout, Shard
 
 if TYPE_CHECKING:
@@ -153,7 +154,8 @@ def run(args: argparse.Namespace, arguments: Sequence[str]) -> int:
     rank = rank_of(os.environ)
     device = pick_device(args.device, rank)
     workers = count_workers(args, rank)
-    sources = find_sources(options)
+    with DownloadBar() as bar:
+        sources = find_sources(options, bar.progress, bar.note)
     plan = plan_of(options, sources)
     if args.dry_run:
         print_estimate(load_job(options, sources, plan, device), options.layout, plan, workers)
@@ -211,7 +213,7 @@ def run_one(
     from cifar5m.writers import ShardWriters
 
     waiting = unfinished(args.out, shards, job.fingerprint)
-    bar = progress_bar(shards, waiting, args.quiet)
+    bar = image_bar(shards, waiting, args.quiet)
     made = 0.0
 
     def on_progress(images: float) -> None:
@@ -244,7 +246,7 @@ def run_many(
 
     shards = layout.shards()
     waiting = unfinished(args.out, shards, plan["fingerprint"])
-    with progress_bar(shards, waiting, args.quiet) as bar:
+    with image_bar(shards, waiting, args.quiet) as bar:
         code = run_workers(
             [*arguments, "--quiet"],
             workers,
@@ -265,13 +267,6 @@ def unfinished(folder: Path, shards: Sequence[Shard], fingerprint: str) -> list[
     from worlds.shards import is_finished
 
     return [shard for shard in shards if not is_finished(folder, shard, fingerprint)]
-
-
-def progress_bar(shards: Sequence[Shard], waiting: Sequence[Shard], quiet: bool) -> Any:
-    from tqdm import tqdm
-
-    total, left = sum(map(len, shards)), sum(map(len, waiting))
-    return tqdm(total=total, initial=total - left, unit="img", disable=quiet, smoothing=0.05)
 
 
 def print_result(folder: Path, plan: dict[str, Any], layout: Layout) -> None:

@@ -11,9 +11,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from cifar5m.checkpoint_layout import PARAMETERS, UNET_CONFIG
+from cifar5m.commands.progress import DownloadBar
 from cifar5m.ema_weights import (
     DEFAULT,
     SOURCES,
@@ -122,7 +123,7 @@ def _state(name: str, cache: Path) -> tuple[str, str]:
 
 def _fetch(arguments: argparse.Namespace) -> int:
     name = source_name(arguments.name) or arguments.name
-    with _Bar() as bar:
+    with DownloadBar() as bar:
         folder = install(
             name,
             cache_folder(),
@@ -153,30 +154,6 @@ def _check(arguments: argparse.Namespace) -> int:
 def _explain(_: argparse.Namespace) -> int:
     print(_EXPLANATION, end="")
     return 0
-
-
-class _Bar:
-    """Bytes, rate and remaining time on stderr, and the notes above it."""
-
-    def __init__(self) -> None:
-        from tqdm import tqdm
-
-        self.bar: Any = tqdm(
-            unit="B", unit_scale=True, file=sys.stderr, disable=None, delay=0.5, leave=False
-        )
-
-    def __enter__(self) -> "_Bar":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
-
-    def progress(self, done: int, total: int | None) -> None:
-        self.bar.total = total
-        self.bar.update(done - self.bar.n)
-
-    def note(self, line: str) -> None:
-        self.bar.write(line, file=sys.stderr)
 
 
 if __name__ == "__main__":
