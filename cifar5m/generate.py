@@ -59,9 +59,9 @@ def generate_shards(
     on_progress: OnProgress = lambda images: None,
 ) -> Iterator[Shard]:
     """Make each of `shards` that does not exist yet; yields it once it is handed to a writer."""
-    for name in ("data", "meta"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        remove_stale(folder / name)
+    for place in (folder, folder / "data", folder / "meta"):
+        place.mkdir(parents=True, exist_ok=True)
+        remove_stale(place)
     for shard in shards:
         if is_finished(folder, shard, job.fingerprint):  # by another process, meanwhile
             continue

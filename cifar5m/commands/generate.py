@@ -27,7 +27,11 @@ EXIT_FAILED, EXIT_USAGE = 1, 2
 
 
 class Stopped(Exception):
-    """The user or the batch system asked the run to stop."""
+    """The user or the batch system asked the run to stop, with this signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 class StopSignal:
@@ -47,7 +51,7 @@ class StopSignal:
         from cifar5m.processes import is_orphan
 
         if self.number is not None or is_orphan():
-            raise Stopped
+            raise Stopped(self.number or signal.SIGTERM)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -117,9 +121,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return run(args, arguments)
-    except Stopped:
+    except Stopped as stopped:
         print("cifar5m-generate: stopped; run the same command to go on", file=sys.stderr)
-        return 128 + signal.SIGTERM
+        return 128 + stopped.number
     except ValueError as error:
         print(f"cifar5m-generate: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -257,7 +261,7 @@ def run_many(
             lambda: stop.number,
         )
     if stop.number is not None:
-        raise Stopped
+        raise Stopped(stop.number)
     if code == 0:
         print_result(args.out, plan, layout)
     return EXIT_FAILED if code else 0

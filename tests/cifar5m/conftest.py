@@ -1,0 +1,25 @@
+"""Options of a generating run on networks so small that a shard takes milliseconds."""
+
+from pathlib import Path
+
+import pytest
+from tiny_networks import save_labeler, save_unet
+
+
+@pytest.fixture(scope="session")
+def unet_folder(tmp_path_factory) -> Path:
+    return save_unet(tmp_path_factory.mktemp("networks") / "unet")
+
+
+@pytest.fixture(scope="session")
+def labeler_folder(tmp_path_factory) -> Path:
+    return save_labeler(tmp_path_factory.mktemp("networks") / "labeler")
+
+
+@pytest.fixture(scope="session")
+def small_run(unet_folder, labeler_folder) -> list[str]:
+    """Options of a run that takes milliseconds a shard: 2 network calls, micro-batches of 4."""
+    return [
+        *("--recipe", "tiny", "--generator", str(unet_folder), "--labeler", str(labeler_folder)),
+        *("--steps", "2", "--micro-batch", "4", "--shard-size", "6", "--device", "cpu", "--quiet"),
+    ]
