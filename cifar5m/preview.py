@@ -203,7 +203,8 @@ def _draw_counts(axes: "Axes", found: Survey) -> None:
     for number, count in enumerate(counts):
         share = f"{count:,}\n{count / counts.sum():.1%}"
         place = axes.get_xaxis_transform()  # x in data, y as a share of the height
-        axes.text(number, 0.04, share, transform=place, ha="center", color="white", fontsize=11)
+        ink = "white" if count > 0.3 * counts.max() else "black"  # on the bar, or over a short one
+        axes.text(number, 0.04, share, transform=place, ha="center", color=ink, fontsize=11)
     axes.axhline(counts.mean(), color="0.3", linewidth=1, linestyle="--")
     axes.set_title("Images of each class (dashed: equal shares)", loc="left", fontsize=12)
     axes.set_xlim(-0.6, len(names) - 0.4)
