@@ -40,7 +40,8 @@ def main(argv: list[str] | None = None) -> int:
     if found.skipped:
         names = ", ".join(shard.name for shard in found.skipped[:5])
         more = ", ..." if len(found.skipped) > 5 else ""
-        print(f"left out {len(found.skipped)} shards that are not finished: {names}{more}")
+        planned = len(found.finished) + len(found.skipped)
+        print(f"left out {len(found.skipped)} of {planned} shards, not finished: {names}{more}")
     print(*paths, sep="\n")
     return 0
 
