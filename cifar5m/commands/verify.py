@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         report = _verify(args.folder, args.workers)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"cifar5m-verify: {error}", file=sys.stderr)
         return 2
     print("\n".join(report_lines(report)))

@@ -68,6 +68,12 @@ def copy_a_shard_over_another(folder):
     (folder / TAR_1).write_bytes((folder / TAR_0).read_bytes())
 
 
+def copy_a_shard_and_its_record_over_another(folder):
+    copy_a_shard_over_another(folder)
+    text = (folder / "meta/train-00000.json").read_text()
+    (folder / "meta/train-00001.json").write_text(text)
+
+
 def remove_a_shard(folder):
     for path in (TAR_1, "meta/train-00001.npz", "meta/train-00001.json"):
         (folder / path).unlink()
@@ -194,6 +200,15 @@ LEFT = "data/.train-00001-of-00003.tar.node-7.4321.0a1b2c3d.tmp"
             ],
         ),
         (copy_a_shard_over_another, [("swapped", TAR_1, "the bytes of train-00000-of")]),
+        (
+            copy_a_shard_and_its_record_over_another,
+            [
+                ("record", RECORD, "tar is train-00000-of-00003.tar, expected train-00001-of"),
+                ("record", RECORD, "classes is"),
+                ("side file", SIDE, "sha256"),
+                ("member", TAR_1, "member 0 should be 000000005.png, found 000000000.png"),
+            ],
+        ),
         (remove_a_shard, [("missing", TAR_1, "the shard is not there")]),
         (lambda folder: (folder / TAR_1).unlink(), [("missing", TAR_1, "the tar is missing")]),
         (lambda folder: (folder / SIDE).unlink(), [("missing", SIDE, "side file is missing")]),
