@@ -5,8 +5,9 @@ Words come from Philox (worlds/philox.py). A word becomes a normal number by the
 normal distribution, evaluated in integers: a sign bit, and 31 bits that select and evaluate a cubic
 from a table (tools/make_normal_table.py). No logarithm, cosine or floating-point sum takes part, so
 neither the math library, nor fused multiply-adds, nor the batch, nor the device can change a bit.
-The error of a cubic is below 1e-8; the largest magnitude is 6.23, which a normal number exceeds
-once in 2^31 draws.
+The cubics, evaluated in integers, err by less than 4e-9 (at 288,928 points, up to 501 in each
+segment); rounding to float32 errs by up to 2.4e-7. The largest magnitude is 6.338, which a normal
+number exceeds once in 2^32 draws.
 """
 
 from collections.abc import Callable
@@ -60,6 +61,8 @@ def image_noise(seed: int, index: torch.Tensor, step: int) -> torch.Tensor:
     call at that time step, T for the starting noise.
     """
     key_of(seed)  # refuses a bad seed before anything is compiled
+    if not 0 <= step < 1 << 32:
+        raise ValueError(f"step must be in [0, 2^32), got {step}")
     noise = _compiled() if index.device.type == "cuda" else _image_noise
     step_word = torch.tensor(step, device=index.device)
     return noise(seed, step_word, index, _normal_table(index.device))

@@ -1,0 +1,50 @@
+"""cifar5m-preview DIR: a contact sheet and the class and confidence histograms of a dataset folder.
+
+The paths of the two pictures are the last two lines.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from cifar5m.preview import draw_histograms, draw_sheet, survey
+from cifar5m.verify import PREVIEW_FOLDER
+from worlds.files import atomic_write
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="cifar5m-preview",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", metavar="DIR", type=Path, help="the folder that holds plan.json")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="default: DIR/preview")
+    parser.add_argument("--per-class", metavar="N", type=int, default=10, help="default: 10")
+    parser.add_argument("--split", metavar="S", help="one split only")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of images, default: 0")
+    args = parser.parse_args(argv)
+    try:
+        found = survey(args.folder, args.split)
+        sheet = draw_sheet(found, args.per_class, args.seed)
+        figure = draw_histograms(found)
+        out = args.out or args.folder / PREVIEW_FOLDER
+        paths = out / "contact-sheet.png", out / "histograms.png"
+        with atomic_write(paths[0]) as stream:
+            sheet.save(stream, "png")
+        with atomic_write(paths[1]) as stream:
+            figure.savefig(stream, format="png", dpi=110)
+    except (ValueError, OSError) as error:
+        print(f"cifar5m-preview: {error}", file=sys.stderr)
+        return 2
+    if found.skipped:
+        names = ", ".join(shard.name for shard in found.skipped[:5])
+        more = ", ..." if len(found.skipped) > 5 else ""
+        planned = len(found.finished) + len(found.skipped)
+        print(f"left out {len(found.skipped)} of {planned} shards, not finished: {names}{more}")
+    print(*paths, sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,229 @@
+"""Pictures of a dataset folder: a contact sheet by class, and the histograms of its labels.
+
+    cifar5m-preview DIR
+
+Both work while the set is still being generated: shards that are not finished are left out.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from worlds.layout import Shard, layout_of, read_plan
+from worlds.philox import PREVIEW, words
+from worlds.shards import decode_image, is_finished, read_arrays, tar_members
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, FAINT, PAPER = (24, 24, 27), (113, 113, 122), (255, 255, 255)
+DOUBT = (190, 18, 60)  # confidence under one half
+BLUE, RED = "#3b6ea5", "#be123c"
+MARGIN, GAP, CELL = 24, 6, 96  # pixels; images are enlarged by whole factors up to CELL
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Labels and confidence (the largest probability) of every image in the finished shards."""
+
+    folder: Path
+    plan: dict[str, Any]
+    finished: tuple[Shard, ...]
+    skipped: tuple[Shard, ...]
+    index: np.ndarray  # int64 (N,)
+    label: np.ndarray  # int64 (N,)
+    confidence: np.ndarray  # float32 (N,)
+
+    @property
+    def class_names(self) -> list[str]:
+        return self.plan["class_names"]
+
+    @property
+    def title(self) -> str:
+        parts = [f"{self.folder.resolve().name}: {len(self.index):,} images"]
+        if self.skipped:
+            planned = len(self.finished) + len(self.skipped)
+            parts.append(f"{len(self.finished):,} of {planned:,} shards so far")
+        if isinstance(self.plan.get("recipe"), str):
+            parts.append(f"recipe {self.plan['recipe']}")
+        if len({shard.split for shard in self.finished}) < len(self.plan["splits"]):
+            parts.append(f"split {self.finished[0].split} only")
+        return ", ".join(parts)
+
+
+def survey(folder: Path, split: str | None = None) -> Survey:
+    """Read the side files of all finished shards; ValueError where there is none."""
+    folder = Path(folder)
+    plan = read_plan(folder)
+    shards = layout_of(plan).shards(split)
+    finished = [shard for shard in shards if is_finished(folder, shard, plan["fingerprint"])]
+    if not finished:
+        raise ValueError(f"{folder}: none of its {len(shards)} shards is finished yet")
+    index, label, confidence = [], [], []
+    for shard in finished:
+        arrays = read_arrays(folder, shard)
+        index.append(arrays.index)
+        label.append(arrays.label)
+        confidence.append(arrays.probabilities.max(axis=1).astype(np.float32))
+    return Survey(
+        folder,
+        plan,
+        tuple(finished),
+        tuple(shard for shard in shards if shard not in set(finished)),
+        np.concatenate(index),
+        np.concatenate(label),
+        np.concatenate(confidence),
+    )
+
+
+def contact_sheet(
+    folder: Path, per_class: int = 10, split: str | None = None, seed: int = 0
+) -> Image.Image:
+    """A row of images for each class, chosen at random, each with its confidence in %.
+
+    The choice is addressed: an image's place in the draw depends on (seed, index) alone, so a
+    growing set changes it only where a new image comes first.
+    """
+    return draw_sheet(survey(folder, split), per_class, seed)
+
+
+def draw_sheet(found: Survey, per_class: int, seed: int) -> Image.Image:
+    if per_class < 1:
+        raise ValueError(f"images per class must be at least 1, got {per_class}")
+    chosen = _choose(found, per_class, seed)
+    images = dict(_read_images(found, [row for rows in chosen for row in rows]))
+    height, width = next(iter(images.values())).shape[:2]
+    factor = max(1, CELL // max(height, width))
+    width, height = factor * width, factor * height
+    title, text, small = (ImageFont.load_default(size=size) for size in (26, 18, 14))
+    names = found.class_names
+    left = MARGIN + int(max(text.getlength(name) for name in names)) + 24
+    step, top = height + 28, MARGIN + 76
+    columns = max(map(len, chosen))
+    note = (
+        "Chosen at random in each class as labelled. The labeller's confidence is below; red: < 50%"
+    )
+    size = (
+        max(left + columns * (width + GAP) - GAP, MARGIN + int(small.getlength(note))) + MARGIN,
+        top + len(names) * step + MARGIN - 12,
+    )
+    sheet = Image.new("RGB", size, PAPER)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((MARGIN, MARGIN), found.title, INK, title, anchor="lt")
+    draw.text((MARGIN, MARGIN + 38), note, FAINT, small, anchor="lt")
+    counts = np.bincount(found.label, minlength=len(names))
+    for number, (name, rows) in enumerate(zip(names, chosen, strict=True)):
+        y = top + number * step
+        draw.text((MARGIN, y + height // 2 - 12), name, INK, text, anchor="lm")
+        share = f"{counts[number]:,}  ({counts[number] / len(found.label):.1%})"
+        draw.text((MARGIN, y + height // 2 + 12), share, FAINT, small, anchor="lm")
+        for column, row in enumerate(rows):
+            x = left + column * (width + GAP)
+            image = Image.fromarray(images[row])
+            sheet.paste(image.resize((width, height), Image.Resampling.NEAREST), (x, y))
+            confidence = found.confidence[row]
+            ink = DOUBT if confidence < 0.5 else FAINT
+            percent = f"{100 * confidence:.0f}%"
+            draw.text((x + width // 2, y + height + 11), percent, ink, small, anchor="mm")
+    return sheet
+
+
+def _choose(found: Survey, per_class: int, seed: int) -> list[list[int]]:
+    """For each class up to `per_class` rows of the survey: those of the smallest words."""
+    word = np.concatenate(
+        [
+            words(seed, PREVIEW, 0, torch.from_numpy(part), 1)[:, 0].numpy()
+            for part in np.array_split(found.index, len(found.finished))
+        ]
+    )
+    rows = [np.flatnonzero(found.label == number) for number in range(len(found.class_names))]
+    return [mine[np.argsort(word[mine], kind="stable")][:per_class].tolist() for mine in rows]
+
+
+def _read_images(found: Survey, rows: list[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """(row, pixels) of the chosen rows, a shard at a time."""
+    extension = found.plan.get("extension", "png")
+    for shard in found.finished:
+        names = {
+            f"{found.index[row]:09d}.{extension}": row
+            for row in rows
+            if shard.start <= found.index[row] < shard.stop
+        }
+        path = found.folder / shard.tar
+        if not names:
+            continue
+        with path.open("rb") as stream:
+            for name, offset, size in tar_members(path):
+                if name in names:
+                    stream.seek(offset)
+                    try:
+                        yield names.pop(name), decode_image(stream.read(size))
+                    except (OSError, SyntaxError) as error:
+                        raise ValueError(f"{path}: {name} cannot be decoded: {error}") from error
+        if names:
+            raise ValueError(f"{path} lacks {sorted(names)[0]}; cifar5m-verify says more")
+
+
+def histograms(folder: Path, split: str | None = None) -> "Figure":
+    """How many images each class has, and how sure the labeller was of them."""
+    return draw_histograms(survey(folder, split))
+
+
+def draw_histograms(found: Survey) -> "Figure":
+    from matplotlib.figure import Figure
+
+    names = found.class_names
+    columns = min(5, len(names))
+    lines = -(-len(names) // columns)
+    figure = Figure(figsize=(13, 3.6 + 2.1 * lines), layout="constrained")
+    grid = figure.add_gridspec(lines + 1, columns, height_ratios=[1.5] + [1] * lines)
+    figure.suptitle(found.title, fontsize=16, x=0.01, ha="left")
+    _draw_counts(figure.add_subplot(grid[0, :]), found)
+    first: Axes | None = None
+    for number, name in enumerate(names):
+        line, column = divmod(number, columns)
+        axes = figure.add_subplot(grid[line + 1, column], sharex=first, sharey=first)
+        first = first or axes
+        _draw_confidence(axes, name, found.confidence[found.label == number])
+    figure.supylabel("images of the class in %, log scale", fontsize=11, y=0.3)
+    figure.supxlabel("confidence of the labeller (its largest probability)", fontsize=11)
+    return figure
+
+
+def _draw_counts(axes: "Axes", found: Survey) -> None:
+    names = found.class_names
+    counts = np.bincount(found.label, minlength=len(names))
+    axes.bar(names, counts, color=BLUE, width=0.7)
+    for number, count in enumerate(counts):
+        share = f"{count:,}\n{count / counts.sum():.1%}"
+        place = axes.get_xaxis_transform()  # x in data, y as a share of the height
+        ink = "white" if count > 0.3 * counts.max() else "black"  # on the bar, or over a short one
+        axes.text(number, 0.04, share, transform=place, ha="center", color=ink, fontsize=11)
+    axes.axhline(counts.mean(), color="0.3", linewidth=1, linestyle="--")
+    axes.set_title("Images of each class (dashed: equal shares)", loc="left", fontsize=12)
+    axes.set_xlim(-0.6, len(names) - 0.4)
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_confidence(axes: "Axes", name: str, confidence: np.ndarray) -> None:
+    counts, edges = np.histogram(np.minimum(confidence, 1), bins=20, range=(0, 1))
+    shares = 100 * counts / max(len(confidence), 1)
+    colours = [RED if edge < 0.5 else BLUE for edge in edges[:-1]]
+    axes.bar(edges[:-1], shares, width=0.05, align="edge", color=colours)
+    axes.set_title(name, loc="left", fontsize=12)
+    if len(confidence):
+        facts = f"median {np.median(confidence):.0%}\n< 50%: {np.mean(confidence < 0.5):.1%}"
+        axes.text(0.05, 0.95, facts, transform=axes.transAxes, va="top", fontsize=10)
+    axes.set_yscale("log")  # nearly all images are in the last bar; the doubtful ones matter
+    axes.set(xlim=(0, 1), ylim=(0.05, 300))
+    axes.set_yticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
+    axes.set_xticks([0, 0.5, 1], ["0", "50%", "100%"])
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.label_outer()

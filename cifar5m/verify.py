@@ -1,0 +1,187 @@
+"""Verify a dataset folder: everything its plan promises is there, is intact, and is alone.
+
+    cifar5m-verify DIR
+
+Every shard is re-hashed, every image decoded, every label compared with the side file, and every
+image with all others. What is off becomes a `Problem`; nothing is repaired.
+"""
+
+import multiprocessing
+import os
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cifar5m.shard_check import SHOWN, Problem, ShardReport, and_more, check_shard, record_of
+from worlds.files import TEMPORARY_SUFFIX
+from worlds.layout import PLAN, Shard, layout_of, read_plan
+
+PREVIEW_FOLDER = "preview"  # the folder that cifar5m-preview writes, which no plan names
+
+
+@dataclass(frozen=True)
+class Report:
+    """The sum over a dataset folder. `shards`, `images`, `bytes` and `classes` count what is there,
+    `duplicates` the images whose pixels equal those of an earlier one.
+    """
+
+    folder: str
+    fingerprint: str
+    shards: int
+    shards_planned: int
+    images: int
+    images_planned: int
+    bytes: int
+    class_names: tuple[str, ...]
+    classes: tuple[int, ...]
+    duplicates: int
+    problems: tuple[Problem, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+
+def verify_dataset(
+    folder: Path,
+    *,
+    workers: int | None = None,
+    on_shard: Callable[[ShardReport], None] | None = None,
+) -> Report:
+    """Read and compare everything in a dataset folder.
+
+    `workers` processes (default: one for each CPU at hand; 1 works in this process) read a shard at
+    a time; they are spawned, so a script that calls this needs the `__main__` guard. `on_shard` is
+    called after each shard, in order. The search for duplicates holds 24 bytes an image and works
+    in twice as much again: for six million a peak of 0.45 GB was measured. ValueError where
+    `folder` holds no valid plan.
+    """
+    folder = Path(folder)
+    plan = read_plan(folder)
+    shards = _planned_shards(folder, plan)
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}")
+    reports = []
+    for report in _check_all(folder, shards, plan, workers or _cpu_count()):
+        reports.append(report)
+        if on_shard is not None:
+            on_shard(report)
+    problems, intact = _sort_out_swapped(folder, reports)
+    duplicates, found = _duplicates(intact)
+    return Report(
+        folder=str(folder),
+        fingerprint=plan["fingerprint"],
+        shards=sum(report.sha256 is not None for report in reports),
+        shards_planned=len(shards),
+        images=sum(len(report.index) for report in reports),
+        images_planned=sum(map(len, shards)),
+        bytes=sum(report.bytes for report in reports),
+        class_names=tuple(plan["class_names"]),
+        classes=tuple(np.sum([report.classes for report in reports], axis=0).tolist()),
+        duplicates=duplicates,
+        problems=(*problems, *found, *_foreign(folder, shards)),
+    )
+
+
+def _planned_shards(folder: Path, plan: dict[str, Any]) -> list[Shard]:
+    try:
+        plan["fingerprint"], plan["class_names"][0]
+        return layout_of(plan).shards()
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        raise ValueError(f"{folder / PLAN} is damaged: {error!r}") from error
+
+
+def _cpu_count() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _check_all(
+    folder: Path, shards: list[Shard], plan: dict[str, Any], workers: int
+) -> Iterator[ShardReport]:
+    if min(workers, len(shards)) == 1:
+        for shard in shards:
+            yield check_shard(folder, shard, plan)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(shards)), mp_context=context) as pool:
+        try:
+            results = [pool.submit(check_shard, folder, shard, plan) for shard in shards]
+            for result in results:
+                yield result.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _sort_out_swapped(
+    folder: Path, reports: list[ShardReport]
+) -> tuple[list[Problem], list[ShardReport]]:
+    """All shards' problems, and the reports of those that do not hold another shard's bytes.
+
+    Where one does, a single line stands for all that follows from it.
+    """
+    recorded = {report.shard: record_of(folder, report.shard) for report in reports}
+    owners = {record["sha256"]: shard for shard, record in recorded.items() if record}
+    problems: list[Problem] = []
+    intact = []
+    for report in reports:
+        shard, record = report.shard, recorded[report.shard]
+        owner = owners.get(report.sha256)
+        if owner is None or (record and record["sha256"] == report.sha256):
+            problems += report.problems
+            intact.append(report)
+            continue
+        message = f"holds the bytes of {owner.tar.name}, expected those of shard {shard.name}"
+        problems.append(Problem("swapped", str(shard.tar), message))
+        problems += [problem for problem in report.problems if problem.path == str(shard.arrays)]
+    return problems, intact
+
+
+def _duplicates(reports: list[ShardReport]) -> tuple[int, list[Problem]]:
+    """How many images equal an earlier one, and the first of them for each shard."""
+    if not reports:
+        return 0, []
+    index = np.concatenate([report.index for report in reports])
+    digests = np.concatenate([report.digests for report in reports])
+    order = np.lexsort((digests[:, 1], digests[:, 0]))  # stable: the lower index comes first
+    digests = digests[order]
+    equal = (digests[1:] == digests[:-1]).all(axis=1)
+    later, earlier = index[order[1:][equal]], index[order[:-1][equal]]
+    in_order = np.argsort(later)
+    later, earlier = later[in_order], earlier[in_order]
+    problems: list[Problem] = []
+    for report in reports:
+        path = str(report.shard.tar)
+        first, last = np.searchsorted(later, (report.shard.start, report.shard.stop))
+        for row in range(first, min(first + SHOWN, last)):
+            message = f"image {later[row]} has the same pixels as image {earlier[row]}"
+            problems.append(Problem("duplicate", path, message))
+        problems += and_more("duplicate", path, last - first)
+    return len(later), problems
+
+
+def _foreign(folder: Path, shards: list[Shard]) -> Iterator[Problem]:
+    """Files that the plan does not name, and temporary files that a killed process left."""
+    known = {PLAN} | {
+        str(path) for shard in shards for path in (shard.tar, shard.arrays, shard.record)
+    }
+    for place in (folder, folder / "data", folder / "meta"):
+        for path in sorted(place.iterdir()) if place.is_dir() else ():
+            name = str(path.relative_to(folder))
+            if name in known or (place == folder and name in ("data", "meta", PREVIEW_FOLDER)):
+                continue
+            temporary = re.fullmatch(rf"\.(.+)\.(.+)\.(\d+)\.\w+\{TEMPORARY_SUFFIX}", path.name)
+            if temporary:
+                file, host, process = temporary.groups()
+                message = f"half-written {file}, by process {process} on host {host}"
+                yield Problem("temporary", name, message)
+            else:
+                what = "folder" if path.is_dir() else "file"
+                yield Problem("foreign", name, f"a {what} that the plan does not name")
