@@ -2,10 +2,10 @@
 
     create("darts", seed=17, width=64, cells=5)
 
-The paper's sampler was not released. This is the macro net of NAS-Bench-201 with the operations of
-DARTS, as in AutoDL-Projects, from which the paper's code takes its interface; its sizes fit the
-paper's 70 thousand to 5.5 million parameters (the specification's section 3.5). All cells share one
-genotype, which is a pure function of the architecture seed: give both worlds the same.
+The paper's sampler was not released. This is the specification's reading of it (section 3.5): the
+macro net of NAS-Bench-201 with the operations of DARTS, as in AutoDL-Projects. Its sizes fit the
+paper's 70 thousand to 5.5 million parameters. All cells share one genotype, which is a pure
+function of the architecture seed: give both worlds the same.
 """
 
 from collections.abc import Callable, Sequence

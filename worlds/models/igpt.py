@@ -11,8 +11,8 @@ deviation ("std", the default) and does not train the gains (`train_gains=False`
 scratch use ordinary LayerNorm ("layer"). `lm_head=True` adds the output layer of the language
 model, which the loss does not use.
 
-It is written here rather than taken from `transformers`, whose Image GPT has another norm and
-another head.
+It is written here, not taken from `transformers`, because that library knows one norm only, and a
+GPT is less code than an adapter.
 """
 
 from collections.abc import Mapping
@@ -27,11 +27,8 @@ from worlds.models.layers import check_choice, check_positive
 from worlds.models.registry import Architecture
 
 COLORS, CONTEXT = 512, 32 * 32
-SIZES = {
-    "igpt_s": (24, 512, 8),
-    "igpt_m": (36, 1024, 8),
-    "igpt_l": (48, 1536, 16),
-}  # layers, width, heads
+# layers, width, heads
+SIZES = {"igpt_s": (24, 512, 8), "igpt_m": (36, 1024, 8), "igpt_l": (48, 1536, 16)}
 NORMS = ("std", "rms", "layer")
 EPSILON = 1e-5
 # Variables of the optimiser, which lie in OpenAI's files beside the weights.
