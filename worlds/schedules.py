@@ -21,12 +21,14 @@ FINAL_EXPONENTIAL: Final = 1e-3  # what "exponential" has decayed to after the l
 class Schedule:
     """The learning rate of each of `steps` steps.
 
-    With e = step // unit the unit, and T = steps // unit (at least 1) their number, it multiplies by:
+    In unit e = step // unit of T = steps // unit (at least 1), `learning_rate` is multiplied by
+
     cosine       (1 + cos(pi e / T)) / 2; 0 in the steps left over behind the last unit
     constant     1
-    3step        `factor` once more every round(T / 3) units: at 17 and 34 of 50, 33, 66 and 99 of 100
+    3step        `factor` once more every round(T / 3) units: 17, 34 of 50; 33, 66, 99 of 100
     exponential  0.001^(e / T)
     steps        `factor` once more at each unit in `drops`
+
     and in the first `warmup` steps also by (step + 1) / warmup.
     """
 

@@ -65,6 +65,17 @@ def test_vit_attention_scale_is_an_option(option, scale):
     assert {block.attention.scale for block in model.blocks} == {scale}
 
 
+@pytest.mark.parametrize("window", [9, 17, 33])
+def test_a_bagnet_unit_sees_only_its_window(window):
+    features = create(f"bagnet{window}", 2, 224).features.eval()
+    x = torch.rand(1, 3, 72, 72, requires_grad=True)
+    maps = features(x)
+    middle = maps.shape[-1] // 2
+    (seen,) = torch.autograd.grad(maps[0, :, middle, middle].sum(), x)
+    rows, columns = seen[0].abs().sum(0).nonzero(as_tuple=True)
+    assert (rows.max() - rows.min() + 1, columns.max() - columns.min() + 1) == (window, window)
+
+
 def test_dfc_flattens_channel_last():
     flatten = on_meta("dfc", base=1)[0]
     x = torch.rand(2, 3, 4, 5)

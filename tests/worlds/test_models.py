@@ -248,6 +248,21 @@ def test_a_second_registration_is_refused():
     assert find("vgg16").family == "vgg"
 
 
+def test_a_second_pattern_is_refused():
+    pattern = registry.Pattern("mlp_{depth}x{width}", lambda name, image_size: None)
+    with pytest.raises(ValueError, match=r"the pattern mlp_\{depth\}x\{width\} is registered"):
+        register(pattern)
+
+
+@pytest.mark.parametrize(
+    "name, fixed, message",
+    [("ResNet", {}, "lower case"), ("mine", {"depth": 3}, "mine: its builder takes no depth")],
+)
+def test_an_architecture_is_checked_when_it_is_described(name, fixed, message):
+    with pytest.raises(ValueError, match=message):
+        Architecture(name, "mine", 32, lambda num_classes: torch.nn.Identity(), fixed)
+
+
 def test_a_new_architecture_can_be_registered(monkeypatch):
     monkeypatch.setattr(registry, "_ARCHITECTURES", dict(registry._ARCHITECTURES))
     register(Architecture("linear", "mine", 32, lambda num_classes, bias=True: torch.nn.Flatten()))

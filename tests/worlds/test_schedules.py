@@ -98,6 +98,8 @@ def test_cosine_per_step_is_torchs():
             Schedule("3step", 0.1, 19_500),
             {17 * 390 - 1: 0.1, 17 * 390: 0.01, 34 * 390 - 1: 0.01, 34 * 390: 1e-3, 19_499: 1e-3},
         ),
+        # T = 100: the code's rule drops a third time, in the last unit
+        (Schedule("3step", 1.0, 39_000), {65 * 390: 0.1, 66 * 390: 1e-2, 99 * 390: 1e-3}),
         (Schedule("exponential", 1.0, 300, unit=100), {0: 1.0, 100: 0.1, 299: 0.01}),
         (
             Schedule("steps", 1.0, 100, unit=10, drops=(3, 5), factor=0.5),

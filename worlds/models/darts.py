@@ -94,7 +94,7 @@ class Cell(nn.Module):
         edges = iter(self.edges)
         for i in range(1, NODES):
             terms = [next(edges)(nodes[j]) for j in range(i)]
-            nodes.append(torch.stack(terms).sum(0) if len(terms) > 1 else terms[0])
+            nodes.append(sum(terms[1:], start=terms[0]))
         return nodes[-1]
 
 
