@@ -1,0 +1,46 @@
+"""What several families share: convolution without bias, pooling, initialisation, checks."""
+
+import torch
+from torch import nn
+
+
+def conv(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int | None = None
+) -> nn.Conv2d:
+    """Without bias, and by default padded so that stride 1 keeps the size (of odd kernels)."""
+    padding = kernel // 2 if padding is None else padding
+    return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=padding, bias=False)
+
+
+def conv_bn_relu(inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[nn.Module]:
+    return [
+        conv(inputs, outputs, kernel, stride),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    ]
+
+
+def global_average(x: torch.Tensor) -> torch.Tensor:
+    """(B, C, H, W) to (B, C). A mean: adaptive pooling has no deterministic gradient on CUDA."""
+    return x.mean((2, 3))
+
+
+def init_fan_out(model: nn.Module) -> None:
+    """Convolutions N(0, sqrt(2 / (k * k * outputs))), He's rule for the backward pass; biases 0."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def check_positive(**values: object) -> None:
+    """Refuse options that are not integers of at least 1, by name."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+
+
+def check_choice(option: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{option} must be one of {', '.join(choices)}, got {value!r}")
