@@ -82,8 +82,8 @@ def words_of_key(
     key: Key, stream: int, major: int | torch.Tensor, minor: torch.Tensor, blocks: int
 ) -> torch.Tensor:
     """`words` for a key in place of a seed, and without checks. A compiled caller hands the key in
-    as two int64 tensors of one word: an integer would be compiled in, and from the second seed on
-    become a 64-bit symbol, which unsigned words overflow.
+    as two int64 tensors of one word: an integer is compiled in, and at the second seed becomes a
+    symbol, which torch 2.13 failed to compile for the CPU.
     """
     minor = minor.unsqueeze(1)
     counter = (
