@@ -17,7 +17,7 @@ from importlib.resources import files
 import numpy as np
 import torch
 
-from worlds.philox import NOISE, key_of, words
+from worlds.philox import NOISE, Key, key_of, words_of_key
 
 IMAGE_SHAPE = (3, 32, 32)
 _BLOCKS = 3 * 32 * 32 // 4
@@ -43,9 +43,9 @@ def to_normal(word: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
 
 
 def _image_noise(
-    seed: int, step: torch.Tensor, index: torch.Tensor, table: torch.Tensor
+    key: Key, step: torch.Tensor, index: torch.Tensor, table: torch.Tensor
 ) -> torch.Tensor:
-    return to_normal(words(seed, NOISE, step, index, _BLOCKS), table).view(-1, *IMAGE_SHAPE)
+    return to_normal(words_of_key(key, NOISE, step, index, _BLOCKS), table).view(-1, *IMAGE_SHAPE)
 
 
 @lru_cache(maxsize=2)
@@ -60,9 +60,9 @@ def image_noise(seed: int, index: torch.Tensor, step: int) -> torch.Tensor:
     `step` is the diffusion step the noise belongs to: 0 to T - 1 for noise added after the network
     call at that time step, T for the starting noise.
     """
-    key_of(seed)  # refuses a bad seed before anything is compiled
+    key = key_of(seed)
     if not 0 <= step < 1 << 32:
         raise ValueError(f"step must be in [0, 2^32), got {step}")
+    step_word, *key_words = torch.tensor((step, *key), device=index.device)  # one copy to a GPU
     noise = _compiled() if index.device.type == "cuda" else _image_noise
-    step_word = torch.tensor(step, device=index.device)
-    return noise(seed, step_word, index, _normal_table(index.device))
+    return noise((key_words[0], key_words[1]), step_word, index, _normal_table(index.device))

@@ -34,9 +34,10 @@ _WEYL_0, _WEYL_1 = 0x9E3779B9, 0xBB67AE85  # golden ratio and sqrt(3) - 1, as 32
 _MASK = 0xFFFFFFFF
 
 Words = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+Key = tuple[int, int] | tuple[torch.Tensor, torch.Tensor]
 
 
-def philox(counter: Words, key: tuple[int, int]) -> Words:
+def philox(counter: Words, key: Key) -> Words:
     """Ten rounds over int64 tensors that hold 32-bit words (0 to 2^32 - 1); the result has their
     broadcast shape.
     """
@@ -74,6 +75,16 @@ def words(
     """
     if isinstance(major, int) and not 0 <= major <= _MASK:
         raise ValueError(f"major must be in [0, 2^32), got {major}")
+    return words_of_key(key_of(seed), stream, major, minor, blocks)
+
+
+def words_of_key(
+    key: Key, stream: int, major: int | torch.Tensor, minor: torch.Tensor, blocks: int
+) -> torch.Tensor:
+    """`words` for a key in place of a seed, and without checks. A compiled caller hands the key in
+    as two int64 tensors of one word: an integer is compiled in, and at the second seed becomes a
+    symbol, which torch 2.13 failed to compile for the CPU.
+    """
     minor = minor.unsqueeze(1)
     counter = (
         torch.arange(blocks, device=minor.device).expand(len(minor), blocks),
@@ -81,4 +92,4 @@ def words(
         minor & _MASK,
         (minor >> 32) | (stream << 24),
     )
-    return torch.stack(philox(counter, key_of(seed)), dim=-1).flatten(1)
+    return torch.stack(philox(counter, key), dim=-1).flatten(1)

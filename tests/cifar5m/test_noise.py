@@ -7,6 +7,7 @@ are those of a false alarm for noise as good as true normal numbers.
 import hashlib
 import importlib.util
 import math
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from statistics import NormalDist
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from cifar5m import noise as noise_module
 from cifar5m.noise import _normal_table, image_noise, to_normal
 
 NORMAL = NormalDist()
@@ -196,7 +198,24 @@ def test_a_bad_step_is_refused(step):
         image_noise(0, torch.tensor([0]), step)
 
 
+# torch's compiler imports torch.jit, which warns of its own deprecation.
+TORCH_COMPILES = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+
+
+@pytest.mark.slow
+@TORCH_COMPILES
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling for the CPU needs g++")
+def test_the_compiled_graph_gives_the_same_bits_for_any_seed(monkeypatch):
+    cases = [(3, 999, 4), (2**64 - 1, 0, 4), (2**63, 2**32 - 1, 1), (5, 1, 50)]
+    expected = [image_noise(seed, torch.arange(n), step) for seed, step, n in cases]
+    monkeypatch.setattr(noise_module, "_image_noise", noise_module._compiled())
+    for (seed, step, n), bits in zip(cases, expected, strict=True):
+        assert torch.equal(image_noise(seed, torch.arange(n), step), bits), seed
+
+
 @pytest.mark.gpu
+@TORCH_COMPILES
 def test_the_gpu_gives_the_bits_of_the_cpu():
     index = torch.arange(5_999_900, 6_000_000)
-    assert torch.equal(image_noise(11, index.cuda(), 999).cpu(), image_noise(11, index, 999))
+    for seed in (11, 2**64 - 1):
+        assert torch.equal(image_noise(seed, index.cuda(), 9).cpu(), image_noise(seed, index, 9))
