@@ -27,6 +27,7 @@ AUGMENT: Final = 3  # crop, flip and cutout: minor = global position in the trai
 LABEL_NOISE: Final = 4  # minor = sample index
 BOOTSTRAP: Final = 5  # draws with replacement: minor = global position, major = trial
 DECODE: Final = 6  # RandomResizedCrop of photographs: minor = global position
+ARCHITECTURE: Final = 7  # of a random DARTS network: major 0 = genotype, 1 = width and cells
 PREVIEW: Final = 8  # the choice of images on a contact sheet: minor = image index
 
 _MULTIPLIER_0, _MULTIPLIER_1 = 0xD2511F53, 0xCD9E8D57

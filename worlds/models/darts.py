@@ -9,7 +9,6 @@ function of the architecture seed: give both worlds the same.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Final
 
 import torch
 from torch import nn
@@ -18,9 +17,6 @@ from worlds import philox
 from worlds.models.layers import check_positive, conv, global_average
 from worlds.models.registry import Architecture
 
-ARCHITECTURE: Final = (
-    7  # the Philox stream of architectures: major 0 the genotype, major 1 the setting
-)
 NODES = 4
 EDGES = tuple((j, i) for i in range(1, NODES) for j in range(i))  # from node j to node i
 SETTINGS = tuple(
@@ -67,7 +63,7 @@ OPERATIONS: dict[str, Callable[[int], nn.Module]] = {
 
 def _draws(seed: int, major: int, count: int) -> list[int]:
     address = torch.zeros(1, dtype=torch.int64, device="cpu")  # even while the net goes to meta
-    drawn = philox.words(seed, ARCHITECTURE, major, address, 2)
+    drawn = philox.words(seed, philox.ARCHITECTURE, major, address, 2)
     return drawn[0, :count].tolist()
 
 
