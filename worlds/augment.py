@@ -1,16 +1,20 @@
-"""What happens to an image between the pool and the batch: random crop, horizontal flip, cutout, and [0, 255] to [-1, 1].
+"""What happens to an image between the pool and the batch: random crop, horizontal flip, cutout, and
+bytes to [-1, 1].
 
-Every choice is addressed: the four Philox words of (seed, trial, global position in the training stream) say where the crop
-starts, whether the image is flipped and where the hole is, so no worker, batch size, rank or device changes them.
+Every choice is addressed: the four Philox words of (seed, trial, global position in the training
+stream) say where the crop starts, whether the image is flipped and where the hole is, so no worker,
+batch size, rank or device changes them.
 
-    word 0, word 1   row and column of the crop in the padded image, each uniform over 2 * pad + 1 places
+    word 0, word 1   row and column of the crop in the padded image, each one of 2 * pad + 1 places
     word 2           flipped when its highest bit is set
     word 3           centre of the hole: row from the high half, column from the low half
 
-The order is crop, flip, normalise, cutout: padding is black (pixel 0, so -1) and the hole is mid-grey (0). A pixel p becomes
-float32(2 p - 255) * float32(1 / 255): one rounding, so a CPU and a GPU agree to the bit, and 0 and 255 are -1 and 1 exactly.
+The order is crop, flip, normalise, cutout: padding is black (pixel 0, so -1) and the hole is
+mid-grey (0). A pixel p becomes float32(2 p - 255) * float32(1 / 255): one rounding, so a CPU and a
+GPU agree to the bit, and 0 and 255 are -1 and 1 exactly.
 
-`augment_batch` is the definition in torch, on any device; `worlds.kernels` and `worlds.cuda` are held equal to it by tests.
+`augment_batch` is the definition in torch, on any device; tests hold `worlds.kernels` and
+`worlds.cuda` equal to it.
 """
 
 from dataclasses import dataclass
@@ -29,7 +33,9 @@ _NAMED: Final = ("flip", "crop+flip", "crop+flip+cutout")
 
 @dataclass(frozen=True)
 class Augment:
-    """Random crop after padding by `pad` pixels (0: no crop), flip with probability 1/2, and a hole `cutout` pixels wide."""
+    """Random crop after padding by `pad` pixels (0: no crop), flip with probability 1/2, and a hole
+    `cutout` pixels wide.
+    """
 
     pad: int = 0
     reflect: bool = False  # pad by mirroring, without repeating the edge, instead of with black
@@ -49,19 +55,23 @@ class Augment:
     def check_size(self, height: int, width: int) -> None:
         if self.pad >= min(height, width):
             raise ValueError(
-                f"a crop with padding {self.pad} needs images larger than that, got {height} x {width}"
+                f"a crop with padding {self.pad} needs images larger than that, "
+                f"got {height} x {width}"
             )
 
 
 def parse_augment(augment: "Augment | str | None") -> Augment:
-    """None, "flip", "crop+flip" (zero padding of 4), "crop+flip+cutout" (a hole of 16), or an `Augment` as it is."""
+    """None, "flip", "crop+flip" (zero padding of 4), "crop+flip+cutout" (a hole of 16), or an
+    `Augment` as it is.
+    """
     if isinstance(augment, Augment):
         return augment
     if augment is None:
         return Augment()
     if augment not in _NAMED:
         raise ValueError(
-            f"augment must be None, one of {', '.join(map(repr, _NAMED))} or worlds.Augment(...), got {augment!r}"
+            f"augment must be None, one of {', '.join(map(repr, _NAMED))} or worlds.Augment(...), "
+            f"got {augment!r}"
         )
     parts = augment.split("+")
     return Augment(
@@ -111,7 +121,7 @@ def augment_batch(
     dtype: torch.dtype = torch.float32,
     channels_last: bool = False,
 ) -> torch.Tensor:
-    """uint8 (N, H, W, 3) and int64 (N,) global positions, on one device, to (N, 3, H, W) in [-1, 1]."""
+    """uint8 (N, H, W, 3) and int64 (N,) global positions to (N, 3, H, W) in [-1, 1], on one device."""
     _, height, width, _ = images.shape
     draws = draw(augment, seed, trial, positions, height, width)
     y, inside_y = _source(draws.row, height, augment, None)

@@ -1,10 +1,12 @@
-"""The compiled inner loops: Philox words, permutations, and the one pass from pool to batch (numba, without the GIL).
+"""The compiled inner loops: Philox words, permutations, and the one pass from pool to batch.
 
-`fill_float32` reads each image once and writes its augmented, normalised float once; `worlds.augment` says what it computes. Indices
-are unsigned throughout: with signed ones numba adds a wrap-around test to every access, LLVM no longer vectorises the loops,
-and the pass is three times slower.
+numba, without the GIL. `fill_float32` reads each image once and writes its augmented, normalised
+floats once; `worlds.augment` says what it computes. Indices into arrays are unsigned: with signed
+ones numba adds a wrap-around test to every access, LLVM no longer vectorises the loops, and the pass
+is three times slower.
 
-Compiled code is cached beside this file (or in numba's user-wide folder), so only the first run on a machine compiles.
+Compiled code is cached beside this file, or in numba's user-wide folder where that is read-only, so
+only the first run on a machine compiles.
 """
 
 from typing import Any, Final
@@ -12,6 +14,8 @@ from typing import Any, Final
 import numpy as np
 from numba import carray, njit, types
 from numba.extending import intrinsic
+
+Scalar = Any  # uint64 unless said otherwise; numba sees the types of the arguments
 
 _U = np.uint64
 _MASK: Final = np.uint64(0xFFFFFFFF)
@@ -34,8 +38,10 @@ def _pointer(typing_context: Any, address: Any) -> Any:
 
 
 @njit(nogil=True, cache=True)
-def philox4(c0: int, c1: int, c2: int, c3: int, k0: int, k1: int) -> tuple[int, int, int, int]:
-    """Philox 4x32-10 of uint64 scalars that hold 32-bit words; `worlds.philox` says how counters are laid out."""
+def philox4(
+    c0: Scalar, c1: Scalar, c2: Scalar, c3: Scalar, k0: Scalar, k1: Scalar
+) -> tuple[Scalar, Scalar, Scalar, Scalar]:
+    """Philox 4x32-10 of uint64 scalars that hold 32-bit words, laid out as `worlds.philox` says."""
     for _ in range(10):
         p0 = c0 * _U(0xD2511F53)
         p1 = c2 * _U(0xCD9E8D57)
@@ -49,19 +55,22 @@ def philox4(c0: int, c1: int, c2: int, c3: int, k0: int, k1: int) -> tuple[int, 
 
 
 @njit(nogil=True, cache=True)
-def _scaled(high: int, low: int, n: int) -> int:
-    """A 64-bit word times n / 2^64, rounded down; n < 2^32. No value is favoured by more than n / 2^64."""
+def _scaled(high: Scalar, low: Scalar, n: Scalar) -> Scalar:
+    """A 64-bit word times n / 2^64, rounded down; n < 2^32. No value is favoured by more than
+    n / 2^64.
+    """
     return (high * n + ((low * n) >> _U(32))) >> _U(32)
 
 
 @njit(nogil=True, cache=True)
 def shuffled_prefix(
-    n: int, count: int, key: np.ndarray, stream: int, major: int, minor: int
+    n: Scalar, count: Scalar, key: np.ndarray, stream: Scalar, major: Scalar, minor: Scalar
 ) -> np.ndarray:
-    """The first `count` entries of the permutation of range(n) named by (key, stream, major, minor), as uint32.
+    """The first `count` entries, uint32, of the permutation of range(n) named by (key, stream, major,
+    minor).
 
-    Fisher-Yates from the front, entry i drawing words 2 (i mod 2) and 2 (i mod 2) + 1 of block i // 2: a longer prefix
-    starts with every shorter one. n < 2^32; key is uint64 (2,).
+    Fisher-Yates from the front, entry i drawing words 2 (i mod 2) and 2 (i mod 2) + 1 of block
+    i // 2: a longer prefix starts with every shorter one. n < 2^32; key is uint64 (2,).
     """
     order = np.arange(n).astype(np.uint32)
     m, top = _U(minor) & _MASK, (_U(stream) << _U(24)) | (_U(minor) >> _U(32))
@@ -78,7 +87,7 @@ def shuffled_prefix(
 
 @njit(nogil=True, cache=True)
 def draws_with_replacement(
-    n: int, positions: np.ndarray, key: np.ndarray, stream: int, major: int
+    n: Scalar, positions: np.ndarray, key: np.ndarray, stream: Scalar, major: Scalar
 ) -> np.ndarray:
     """One uniform index below n for each global position (int64), as uint32; n < 2^32."""
     drawn = np.empty(len(positions), np.uint32)
@@ -95,13 +104,15 @@ def draws_with_replacement(
 def _stage(
     source: np.ndarray,
     staged: np.ndarray,
-    guard: int,
-    flip: bool,
-    channels_last: bool,
-    height: int,
-    width: int,
+    guard: Scalar,
+    flip: Scalar,
+    channels_last: Scalar,
+    height: Scalar,
+    width: Scalar,
 ) -> None:
-    """Copy an image's bytes behind `guard` bytes: flipped if asked, and as three planes unless channels_last."""
+    """Copy an image's bytes behind `guard` bytes: flipped if asked, as three planes unless
+    channels_last.
+    """
     plane = height * width
     red, green, blue = guard, guard + plane, guard + plane + plane
     if channels_last and not flip:
@@ -128,39 +139,40 @@ def _stage(
 
 
 @njit(nogil=True, cache=True, error_model="numpy", inline="always")
-def _convert(staged: np.ndarray, first: int, out: np.ndarray, to: int, count: int) -> None:
+def _convert(staged: np.ndarray, first: Scalar, out: np.ndarray, to: Scalar, count: Scalar) -> None:
     for k in range(_U(count)):
         out[_U(to) + k] = (np.float32(staged[_U(first) + k]) * _TWO - _MAX) * _SCALE
 
 
 @njit(nogil=True, cache=True, error_model="numpy", inline="always")
-def _constant(value: float, out: np.ndarray, to: int, count: int) -> None:
+def _constant(value: Scalar, out: np.ndarray, to: Scalar, count: Scalar) -> None:
     for k in range(_U(count)):
         out[_U(to) + k] = value
 
 
 @njit(nogil=True, cache=True)
-def _reflected(i: int, size: int) -> int:
+def _reflected(i: Scalar, size: Scalar) -> Scalar:
     return (size - 1) - abs((size - 1) - abs(i))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _crop(
     staged: np.ndarray,
-    first: int,
-    top: int,
-    left: int,
-    reflect: bool,
-    height: int,
-    width: int,
-    unit: int,
+    first: Scalar,
+    top: Scalar,
+    left: Scalar,
+    reflect: Scalar,
+    height: Scalar,
+    width: Scalar,
+    unit: Scalar,
     out: np.ndarray,
-    to: int,
+    to: Scalar,
 ) -> None:
     """One plane, shifted by (top, left) pixels of `unit` bytes, to floats. All int64.
 
-    The rows that exist are one contiguous run, converted at once; pixels that the shift carried over from a neighbouring
-    row (or from the guard) are then overwritten, and rows outside the image are filled.
+    The rows that exist are one contiguous run, converted at once; pixels that the shift carried over
+    from a neighbouring row (or from the guard) are then overwritten, and rows outside the image are
+    filled.
     """
     line = width * unit
     above, below = max(0, -top), max(0, top)  # rows of padding in view
@@ -200,21 +212,21 @@ def _crop(
 
 
 @njit(nogil=True, cache=True)
-def _hole(fraction: int, size: int, side: int) -> tuple[int, int]:
-    """First and past-the-last pixel of a hole whose centre is fraction / 2^16 of the way along, clipped to the image."""
+def _hole(fraction: Scalar, size: Scalar, side: Scalar) -> tuple[Scalar, Scalar]:
+    """First and past-the-last pixel, in the image, of a hole centred fraction / 2^16 of the way along."""
     centre, half = (fraction * size) >> _U(16), side >> _ONE
     return centre - min(half, centre), min(centre + half, size)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _fill_image(
-    address: int,
-    position: int,
+    address: Scalar,
+    position: Scalar,
     name: np.ndarray,
     options: np.ndarray,
     staged: np.ndarray,
     out: np.ndarray,
-    base: int,
+    base: Scalar,
 ) -> None:
     """One image from its bytes to `out`, flat, from `base` on."""
     pad, reflect, can_flip, cutout, channels_last, height, width = options
@@ -263,7 +275,7 @@ def _fill_image(
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _to_bfloat16(values: np.ndarray, out: np.ndarray, base: int) -> None:
+def _to_bfloat16(values: np.ndarray, out: np.ndarray, base: Scalar) -> None:
     """Round to nearest even in the top half of the word; the values are finite."""
     bits = values.view(np.uint32)
     for i in range(_U(len(bits))):
@@ -274,8 +286,8 @@ def _to_bfloat16(values: np.ndarray, out: np.ndarray, base: int) -> None:
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _to_float16(values: np.ndarray, out: np.ndarray, base: int) -> None:
-    """Round to nearest even; every value is 0 or between 1/255 and 1 in magnitude, so normal in float16."""
+def _to_float16(values: np.ndarray, out: np.ndarray, base: Scalar) -> None:
+    """Round to nearest even; a value is 0 or 1/255 to 1 in magnitude, so a normal float16."""
     bits = values.view(np.uint32)
     for i in range(_U(len(bits))):
         b = bits[i]
@@ -316,7 +328,7 @@ def fill_half(
     positions: np.ndarray,
     name: np.ndarray,
     options: np.ndarray,
-    bfloat16: bool,
+    bfloat16: Scalar,
     out: np.ndarray,
 ) -> None:
     """As `fill_float32`, into uint16 that holds the bits of bfloat16 or float16."""

@@ -1,16 +1,19 @@
-"""Philox 4x32-10: random words that are addressed, not streamed (Salmon et al., SC 2011, "Parallel random numbers: as easy
-as 1, 2, 3").
+"""Philox 4x32-10: random words that are addressed, not streamed (Salmon et al., SC 2011, "Parallel
+random numbers: as easy as 1, 2, 3").
 
-A word is a pure function of a 128-bit counter and a 64-bit key. The project lays the counter out once, for every use:
+A word is a pure function of a 128-bit counter and a 64-bit key. The project lays the counter out
+once, for every use:
 
     key     = seed                         (low word, high word)
     counter = (block, major, minor low, stream << 24 | minor high)
 
-`stream` says what the words are for, so that no two uses ever share one; `minor` (up to 56 bits) is the sample or image,
-`major` (32 bits) the step, epoch or trial, and `block` counts groups of four words. Any device, batch size, process count
-or restart therefore sees the same words for the same thing.
+`stream` says what the words are for, so that no two uses ever share one; `minor` (up to 56 bits) is
+the sample or image, `major` (32 bits) the step, epoch or trial, and `block` counts groups of four
+words. Any device, batch size, process count or restart therefore sees the same words for the same
+thing.
 
-Everything here is 64-bit integer arithmetic in torch, so the CPU, a GPU and a compiled graph give equal bits.
+Everything here is 64-bit integer arithmetic in torch, so the CPU, a GPU and a compiled graph give
+equal bits.
 """
 
 from typing import Final
@@ -33,11 +36,14 @@ Words = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def philox(counter: Words, key: tuple[int, int]) -> Words:
-    """Ten rounds over int64 tensors that hold 32-bit words (0 to 2^32 - 1); the result has their broadcast shape."""
+    """Ten rounds over int64 tensors that hold 32-bit words (0 to 2^32 - 1); the result has their
+    broadcast shape.
+    """
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(10):
-        # The product wraps as a signed 64-bit number; its bits are right, and the mask drops the sign's copies.
+        # The product wraps as a signed 64-bit number; its bits are right, and the mask drops the
+        # sign's copies.
         p0, p1 = c0 * _MULTIPLIER_0, c2 * _MULTIPLIER_1
         c0, c1, c2, c3 = (
             ((p1 >> 32) & _MASK) ^ c1 ^ k0,
@@ -56,18 +62,21 @@ def key_of(seed: int) -> tuple[int, int]:
     return seed & _MASK, seed >> 32
 
 
-def words(seed: int, stream: int, major: int, minor: torch.Tensor, blocks: int) -> torch.Tensor:
+def words(
+    seed: int, stream: int, major: int | torch.Tensor, minor: torch.Tensor, blocks: int
+) -> torch.Tensor:
     """4 * blocks words for each entry of `minor`.
 
-    `minor` is int64 (N,), each in [0, 2^56); the result is int64 (N, 4 * blocks) on its device, values in [0, 2^32).
+    `minor` is int64 (N,), each in [0, 2^56); `major` in [0, 2^32) is one number, or a tensor of
+    none or N of them. The result is int64 (N, 4 * blocks) on the device of `minor`, values in
+    [0, 2^32).
     """
-    if not 0 <= major <= _MASK:
+    if isinstance(major, int) and not 0 <= major <= _MASK:
         raise ValueError(f"major must be in [0, 2^32), got {major}")
-    block = torch.arange(blocks, device=minor.device)
     minor = minor.unsqueeze(1)
     counter = (
-        block.expand(len(minor), blocks),
-        torch.full_like(minor, major),
+        torch.arange(blocks, device=minor.device).expand(len(minor), blocks),
+        torch.as_tensor(major, device=minor.device).reshape(-1, 1),
         minor & _MASK,
         (minor >> 32) | (stream << 24),
     )

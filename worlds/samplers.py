@@ -1,18 +1,20 @@
-"""Which samples, in which order: pure functions of (seed, trial, epoch, position), with no state but a position.
+"""Which samples, in which order: pure functions of (seed, trial, epoch, position), with no state but a
+position.
 
-A training stream is one long row of positions 0, 1, 2, ... A sampler says which pool index stands at a position and where
-each step's batch begins and ends; a loader only walks along it. The subset of a Real World is the first n entries of a
-permutation of the pool named by (seed, trial), so the subset for a smaller n is a prefix of that for a larger one; each
-pass has its own permutation, named by (seed, trial, epoch).
+A training stream is one long row of positions 0, 1, 2, ... A sampler says which pool index stands
+at a position and where each step's batch begins and ends; a loader only walks along it. The subset
+of a Real World is the first n entries of a permutation of the pool named by (seed, trial), so the
+subset for a smaller n is a prefix of that for a larger one; each pass has its own permutation, named
+by (seed, trial, epoch).
 
     Real         n samples, reshuffled every epoch, for as long as asked
     Ideal        every sample of the pool at most once
     FixedReuse   n samples, each exactly `reuse` times: Ideal is reuse 1, Real is reuse E
     Bootstrap    n samples drawn with replacement, independently at every position
 
-`remainder` says what happens where n is not a multiple of the batch size: "carry" lets batches run on across the border of
-an epoch; "drop" leaves n mod batch_size samples of each pass out (another few each time); "short" ends a pass with a
-smaller batch.
+`remainder` says what happens where n is not a multiple of the batch size: "carry" lets batches run
+on across the border of an epoch; "drop" leaves n mod batch_size samples of each pass out (others
+each time); "short" ends a pass with a smaller batch.
 """
 
 from dataclasses import dataclass, field
@@ -43,8 +45,9 @@ def subset(
 ) -> np.ndarray:
     """n distinct indices below `pool`, uint32, in the order in which larger subsets keep them.
 
-    `exclude` holds indices that may not be drawn. `balance` holds the label of every sample of the pool: then the subset
-    takes the classes in turn, so that the counts of any prefix differ by one at most.
+    `exclude` holds distinct indices that may not be drawn. `balance` holds the label of every sample
+    of the pool: then the subset takes the classes in turn, so that the counts of any prefix differ
+    by one at most.
     """
     from worlds.kernels import shuffled_prefix
 
@@ -73,7 +76,8 @@ def _in_turn(order: np.ndarray, labels: np.ndarray, n: int) -> np.ndarray:
     if counts.min() < needed:
         scarce = classes[counts.argmin()]
         raise ValueError(
-            f"a balanced subset of {n:,} needs {needed:,} samples of each class, but class {scarce} has {counts.min():,}"
+            f"a balanced subset of {n:,} needs {needed:,} samples of each class, "
+            f"but class {scarce} has {counts.min():,}"
         )
     starts = np.concatenate(([0], counts.cumsum()[:-1]))
     return order[by_class[starts[None, :] + np.arange(needed)[:, None]].ravel()]
@@ -81,9 +85,10 @@ def _in_turn(order: np.ndarray, labels: np.ndarray, n: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Sampler:
-    """A training stream over `samples` (pool indices, or None for the whole pool in its natural numbering).
+    """A training stream over `samples`: pool indices, or None for the whole pool as it is numbered.
 
-    `reuse` is how many passes there may be, None for no limit; `replace` draws with replacement instead of in passes.
+    `reuse` is how many passes there may be, None for no limit. `replace` draws with replacement
+    instead of in passes; without `shuffle` every pass is in natural order.
     """
 
     world: str
@@ -95,6 +100,7 @@ class Sampler:
     remainder: Remainder = "carry"
     reuse: int | None = None
     replace: bool = False
+    shuffle: bool = True
 
     def __post_init__(self) -> None:
         key_of(self.seed)
@@ -112,7 +118,8 @@ class Sampler:
             )
         if self.remainder == "drop" and self.batch_size > self.n:
             raise ValueError(
-                f'remainder="drop" leaves nothing of n = {self.n:,} at batch_size {self.batch_size:,}; use "carry" or "short"'
+                f'remainder="drop" leaves nothing of n = {self.n:,} at batch_size '
+                f'{self.batch_size:,}; use "carry" or "short"'
             )
         if self.reuse is not None and self.reuse < 1:
             raise ValueError(f"reuse must be 1 or more, got {self.reuse}")
@@ -128,7 +135,9 @@ class Sampler:
 
     @property
     def max_steps(self) -> int | None:
-        """The steps that can be fed, None for no limit; with "carry" the last samples that fill no batch are left."""
+        """The steps that can be fed, None for no limit; with "carry" the last samples, too few for a
+        batch, are left.
+        """
         if self.reuse is None:
             return None
         if self.remainder == "short":

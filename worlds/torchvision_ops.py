@@ -1,11 +1,12 @@
 """Make `import torchvision` work beside a torch build that lacks torchvision's compiled operators.
 
-torchvision's wheel on PyPI is compiled for CUDA; beside a CPU-only torch its library does not load, and the import fails
-because the schemas of two detection operators are missing. Declaring the schemas is enough for everything written in Python
-(and for timm, which imports torchvision). Import this module before torchvision or timm; where torchvision imports as it is,
-nothing happens.
+torchvision's wheel on PyPI is compiled for CUDA; beside a CPU-only torch its library does not load,
+and the import fails because the schemas of two detection operators are missing. Declaring the
+schemas is enough for everything written in Python (and for timm, which imports torchvision). Import
+this module before torchvision or timm; where torchvision imports as it is, nothing happens.
 """
 
+import importlib
 import importlib.util
 
 import torch
@@ -18,19 +19,19 @@ _library: torch.library.Library | None = None  # the declarations live as long a
 
 
 def declare_missing_operators() -> None:
-    """Import torchvision, with the two missing operator schemas declared first if it cannot be imported without."""
+    """Import torchvision; where that fails for want of the two schemas, declare them first."""
     global _library
     if _library is not None or importlib.util.find_spec("torchvision") is None:
         return
     try:
-        import torchvision  # noqa: F401
+        importlib.import_module("torchvision")
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise
         _library = torch.library.Library("torchvision", "DEF")
         for schema in _SCHEMAS:
             _library.define(schema)
-        import torchvision  # noqa: F401
+        importlib.import_module("torchvision")
 
 
 declare_missing_operators()

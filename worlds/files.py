@@ -1,0 +1,79 @@
+"""Files that are never half written: temporary name in the target folder, fsync, rename.
+
+A temporary name is `.{name}.{host}.{pid}.{random}.tmp`. What a killed process leaves behind is
+therefore recognisable, and `remove_stale` clears it once that process is gone.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+TEMPORARY_SUFFIX = ".tmp"
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file that takes its final name only if the block ends well; on any failure nothing
+    is left.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    host = socket.gethostname().replace(".", "-")
+    unique = f".{path.name}.{host}.{os.getpid()}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
+    temporary = path.with_name(unique)
+    try:
+        with temporary.open("xb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename inside `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically."""
+    with atomic_write(path) as stream:
+        stream.write((json.dumps(value, indent=2) + "\n").encode())
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def remove_stale(folder: Path) -> None:
+    """Delete temporary files in `folder` whose process, on this host, no longer lives."""
+    host = socket.gethostname().replace(".", "-")
+    for path in folder.glob(f".*{TEMPORARY_SUFFIX}"):
+        _, _, tail = path.name.rpartition(f".{host}.")
+        pid = tail.partition(".")[0]
+        if tail != path.name and pid.isdigit() and not _lives(int(pid)):
+            path.unlink(missing_ok=True)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
