@@ -33,6 +33,8 @@ from worlds.splits import Split
 
 _STATE_FORMAT: Final = 1
 
+_Block = tuple[Any, list[int]]
+
 
 class Output(TypedDict, total=False):
     """What every loader takes beside its world: how batches are made, and which share of them."""
@@ -42,6 +44,7 @@ class Output(TypedDict, total=False):
     device: str | torch.device  # "cpu", "cuda", "cuda:1"
     dtype: torch.dtype  # float32, float16 or bfloat16
     channels_last: bool
+    resident: bool | None  # CUDA: pool on the device (True), streamed (False), what fits (None)
     pin_memory: bool  # CPU batches in page-locked memory, for copies that do not block
     threads: int  # that make batches ahead; 0 makes each when it is asked for
     rank: int  # this process's share of each global batch
@@ -65,6 +68,7 @@ class Loader:
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         channels_last: bool = False,
+        resident: bool | None = None,
         pin_memory: bool = False,
         threads: int = 1,
         rank: int = 0,
@@ -92,7 +96,7 @@ class Loader:
         elif target.type == "cuda":
             from worlds.cuda import cuda_pipeline
 
-            self._pipeline = cuda_pipeline(split, sampler, self.augment, *layout, target)
+            self._pipeline = cuda_pipeline(split, sampler, self.augment, *layout, target, resident)
         else:
             self._pipeline = CpuPipeline(split, sampler, self.augment, *layout, pin_memory)
         self._step = 0
@@ -129,7 +133,7 @@ class Loader:
         per_block = max(1, self._pipeline.block_samples * self.world_size // self.batch_size)
         blocks = -(-(last - first) // per_block)
 
-        def make(number: int) -> list[Batch]:
+        def make(number: int) -> _Block:
             start = first + number * per_block
             return self._block(range(start, min(start + per_block, last)))
 
@@ -150,26 +154,23 @@ class Loader:
         assert per_pass is not None
         return (self._step // per_pass + 1) * per_pass
 
-    def _block(self, steps: range) -> list[Batch]:
-        """The batches of some steps, made together."""
+    def _block(self, steps: range) -> _Block:
+        """The batches of some steps, made together, and their sizes."""
         shares = [self.positions(step) for step in steps]
-        images, labels = self._pipeline.make(
-            shares[0] if len(shares) == 1 else np.concatenate(shares)
-        )
-        sizes = [len(share) for share in shares]
-        return list(zip(images.split(sizes), labels.split(sizes), strict=True))
+        positions = shares[0] if len(shares) == 1 else np.concatenate(shares)
+        return self._pipeline.make(positions), [len(share) for share in shares]
 
-    def _hand_out(self, blocks: Iterator[list[Batch]], step: int) -> Iterator[Batch]:
-        for block in blocks:
-            block.reverse()
-            while block:
+    def _hand_out(self, blocks: Iterator[_Block], step: int) -> Iterator[Batch]:
+        for made, sizes in blocks:
+            images, labels = self._pipeline.finish(made)
+            for batch in zip(images.split(sizes), labels.split(sizes), strict=True):
                 if self._step != step:
                     raise RuntimeError(
                         "the loader's position changed during this loop (a restored state, or a "
                         "second loop); begin a new one"
                     )
                 step = self._step = step + 1
-                yield block.pop()
+                yield batch
 
     def state_dict(self) -> dict[str, Any]:
         """The position, and what decides the stream; plain numbers, strings and dicts."""

@@ -3,7 +3,7 @@ for arbitrary transforms. `worlds.cuda` has the pipelines of a GPU.
 """
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import torch
@@ -29,8 +29,11 @@ class Pipeline(Protocol):
     block_samples: int  # how many samples are worth making at once
     background: bool  # whether `make` belongs in a thread
 
-    def make(self, positions: np.ndarray) -> Batch:
-        """Images (N, 3, height, width) and labels int64 (N,) for positions int64 (N,)."""
+    def make(self, positions: np.ndarray) -> Any:
+        """What can be done ahead of images and labels for `positions`, int64 (N,)."""
+
+    def finish(self, made: Any) -> Batch:
+        """Images (N, 3, height, width) and labels int64 (N,), in the trainer's thread."""
 
 
 class CpuPipeline:
@@ -83,6 +86,9 @@ class CpuPipeline:
         else:
             images = flat.view(len(indices), channels, height, width)
         return images, torch.from_numpy(self.split.labels[indices])
+
+    def finish(self, made: Batch) -> Batch:
+        return made
 
     def _allocate(self, size: int) -> tuple[torch.Tensor, np.ndarray]:
         """One piece of memory as a tensor of `dtype` and as the array that the kernel writes."""
@@ -143,3 +149,6 @@ class TransformPipeline:
             batch = normalise(batch)
         batch = batch.to(self.device, self.dtype, memory_format=self.layout)
         return batch, torch.from_numpy(self.split.labels[indices]).to(self.device)
+
+    def finish(self, made: Batch) -> Batch:
+        return made

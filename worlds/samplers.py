@@ -165,15 +165,18 @@ class Sampler:
 
     def at(self, positions: np.ndarray) -> np.ndarray:
         """Pool indices, uint32, at increasing global positions (int64)."""
+        places = self.places(positions)
+        return places if self.samples is None else self.samples[places]
+
+    def places(self, positions: np.ndarray) -> np.ndarray:
+        """Which of the n samples, uint32, stand at increasing global positions (int64)."""
         if self.replace:
             from worlds.kernels import draws_with_replacement
 
-            drawn = draws_with_replacement(
-                self.n, positions, _key(self.seed), BOOTSTRAP, self.trial
-            )
-        else:
-            drawn = self._in_passes(positions)
-        return drawn if self.samples is None else self.samples[drawn]
+            return draws_with_replacement(self.n, positions, _key(self.seed), BOOTSTRAP, self.trial)
+        if not self.shuffle:
+            return (positions % self.pass_size).astype(np.uint32)
+        return self._in_passes(positions)
 
     def indices(self, step: int) -> np.ndarray:
         """Pool indices of a step's global batch."""
