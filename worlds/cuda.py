@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-import triton
-import triton.language as tl
+import triton  # type: ignore[import-not-found,unused-ignore]
+import triton.language as tl  # type: ignore[import-not-found,unused-ignore]
 
 from worlds.augment import SCALE, Augment
 from worlds.philox import AUGMENT, key_of
@@ -231,7 +231,7 @@ class Resident(_OnDevice):
         return self._filled(self._pool, indices, where), self._labels[indices]
 
     def finish(self, made: Any) -> Batch:
-        return made  # type: ignore[no-any-return]
+        return made
 
     def _positions(self, positions: np.ndarray) -> torch.Tensor:
         first, last = int(positions[0]), int(positions[-1])
