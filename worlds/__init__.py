@@ -1,0 +1,50 @@
+"""Use the data: stores, Real and Ideal World loaders, label noise, and what trains on them.
+
+Names are imported when they are first used, so that `import worlds` stays fast.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from worlds.augment import Augment as Augment
+    from worlds.labels import LabelNoise as LabelNoise
+    from worlds.loaders import BootstrapLoader as BootstrapLoader
+    from worlds.loaders import FixedReuseLoader as FixedReuseLoader
+    from worlds.loaders import IdealLoader as IdealLoader
+    from worlds.loaders import RealLoader as RealLoader
+    from worlds.loaders import SequentialLoader as SequentialLoader
+    from worlds.pack import verify_pack as verify_pack
+    from worlds.pack import write_pack as write_pack
+    from worlds.splits import Split as Split
+    from worlds.stores import ArrayStore as ArrayStore
+    from worlds.stores import Store as Store
+    from worlds.stores import open_store as open_store
+
+_MODULES = {
+    "ArrayStore": "worlds.stores",
+    "Augment": "worlds.augment",
+    "BootstrapLoader": "worlds.loaders",
+    "FixedReuseLoader": "worlds.loaders",
+    "IdealLoader": "worlds.loaders",
+    "LabelNoise": "worlds.labels",
+    "RealLoader": "worlds.loaders",
+    "SequentialLoader": "worlds.loaders",
+    "Split": "worlds.splits",
+    "Store": "worlds.stores",
+    "open_store": "worlds.stores",
+    "verify_pack": "worlds.pack",
+    "write_pack": "worlds.pack",
+}
+
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'worlds' has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

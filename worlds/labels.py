@@ -1,0 +1,72 @@
+"""Label noise: a wrapper on labels, addressed like everything else, that leaves the clean ones be.
+
+    symmetric   with probability `rate` the label becomes one of the K - 1 others, each equally often
+    uniform     with probability `rate` the label is drawn anew from all K, the true one included
+    pairs       with probability `rate` a label of the table `pairs` becomes its partner (cat to dog)
+
+Sample i is decided by the words of (seed, trial, i), whatever the subset or the order, so a sample
+keeps its wrong label for the whole run and in every subset it belongs to. Symmetric noise of rate
+0.9 is the fully random labels of ten classes.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final, Literal, get_args
+
+import numpy as np
+import torch
+
+from worlds.philox import LABEL_NOISE, key_of, words
+
+Kind = Literal["symmetric", "uniform", "pairs"]
+
+_CHUNK: Final = 1 << 18  # samples at a time, so that five million labels need no gigabyte of words
+
+
+@dataclass(frozen=True)
+class LabelNoise:
+    """How labels are corrupted; `pairs` maps a class to its partner, for that kind alone."""
+
+    kind: Kind
+    rate: float
+    seed: int = 0
+    trial: int = 0
+    pairs: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        key_of(self.seed)
+        if self.kind not in get_args(Kind):
+            raise ValueError(
+                f"kind of label noise must be one of {get_args(Kind)}, got {self.kind!r}"
+            )
+        if not 0 <= self.rate <= 1:
+            raise ValueError(f"rate of label noise must be between 0 and 1, got {self.rate}")
+        if (self.kind == "pairs") != bool(self.pairs):
+            raise ValueError(f'pairs={{class: partner}} goes with kind "pairs" alone, got {self}')
+
+
+def noisy_labels(clean: np.ndarray, noise: LabelNoise, classes: int) -> np.ndarray:
+    """The labels after noise, int64 (N,); `clean` holds the labels of samples 0 to N - 1."""
+    strangers = {c for pair in noise.pairs.items() for c in pair if not 0 <= c < classes}
+    if strangers:
+        raise ValueError(f"pairs name the classes {sorted(strangers)}, but there are {classes}")
+    parts = [
+        _corrupt(clean[start : start + _CHUNK], start, noise, classes)
+        for start in range(0, len(clean), _CHUNK)
+    ]
+    return np.concatenate(parts) if parts else clean.astype(np.int64)
+
+
+def _corrupt(clean: np.ndarray, start: int, noise: LabelNoise, classes: int) -> np.ndarray:
+    index = torch.arange(start, start + len(clean))
+    drawn = words(noise.seed, LABEL_NOISE, noise.trial, index, blocks=1).numpy()
+    hit = drawn[:, 0] < round(noise.rate * 2**32)
+    clean = clean.astype(np.int64)
+    if noise.kind == "symmetric":
+        wrong = (clean + 1 + ((drawn[:, 1] * (classes - 1)) >> 32)) % classes
+    elif noise.kind == "uniform":
+        wrong = (drawn[:, 1] * classes) >> 32
+    else:
+        partner = np.arange(classes)
+        partner[list(noise.pairs)] = list(noise.pairs.values())
+        wrong = partner[clean]
+    return np.where(hit, wrong, clean)

@@ -1,0 +1,154 @@
+"""From positions in the training stream to tensors: the compiled pass on the CPU, and the slow path
+for arbitrary transforms. `worlds.cuda` has the pipelines of a GPU.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+import numpy as np
+import torch
+
+from worlds.augment import Augment, normalise
+from worlds.philox import AUGMENT, key_of, words
+from worlds.prefetch import BufferPool
+from worlds.samplers import Sampler
+from worlds.splits import Split
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+Transform = Callable[[torch.Tensor], torch.Tensor]
+
+DTYPES: Final[dict[torch.dtype, np.dtype]] = {
+    torch.float32: np.dtype(np.float32),
+    torch.float16: np.dtype(np.uint16),  # as bits: numba has no 16-bit floats
+    torch.bfloat16: np.dtype(np.uint16),
+}
+_POOLED: Final = 8  # buffers kept: those made ahead, the one in use and the one being made
+
+
+class Pipeline(Protocol):
+    block_samples: int  # how many samples are worth making at once
+    background: bool  # whether `make` belongs in a thread
+
+    def make(self, positions: np.ndarray) -> Any:
+        """What can be done ahead of images and labels for `positions`, int64 (N,)."""
+
+    def finish(self, made: Any) -> Batch:
+        """Images (N, 3, height, width) and labels int64 (N,), in the trainer's thread."""
+
+
+class CpuPipeline:
+    """Gather, augment and normalise in one pass over memory."""
+
+    block_samples = 512
+    background = True
+
+    def __init__(
+        self,
+        split: Split,
+        sampler: Sampler,
+        augment: Augment,
+        dtype: torch.dtype,
+        channels_last: bool,
+        pin_memory: bool,
+    ) -> None:
+        height, width, _ = split.image_shape
+        augment.check_size(height, width)
+        self.split, self.sampler = split, sampler
+        self.dtype, self.channels_last, self.pin_memory = dtype, channels_last, pin_memory
+        self._name = np.array([*key_of(sampler.seed), AUGMENT, sampler.trial], dtype=np.uint64)
+        self._options = np.array(
+            [
+                augment.pad,
+                augment.reflect,
+                augment.flip,
+                augment.cutout,
+                channels_last,
+                height,
+                width,
+            ],
+            dtype=np.uint64,
+        )
+        self._buffers = BufferPool(_POOLED)
+
+    def make(self, positions: np.ndarray) -> Batch:
+        indices = self.sampler.at(positions)
+        height, width, channels = self.split.image_shape
+        staged = None  # keeps what `addresses` point to alive
+        addresses = self.split.images.addresses(indices)
+        if addresses is None:
+            staged = self.split.gather(indices)
+            steps = np.arange(len(indices), dtype=np.uint64)
+            addresses = np.uint64(staged.ctypes.data) + steps * np.uint64(staged[0].nbytes)
+        flat, out = self._allocate(len(indices) * height * width * channels)
+        self._fill(addresses, positions.astype(np.uint64), out)
+        if self.channels_last:
+            images = flat.view(len(indices), height, width, channels).permute(0, 3, 1, 2)
+        else:
+            images = flat.view(len(indices), channels, height, width)
+        return images, torch.from_numpy(self.split.labels[indices])
+
+    def finish(self, made: Batch) -> Batch:
+        return made
+
+    def _allocate(self, size: int) -> tuple[torch.Tensor, np.ndarray]:
+        """One piece of memory as a tensor of `dtype` and as the array that the kernel writes."""
+        if self.pin_memory:
+            pinned = torch.empty(size, dtype=self.dtype, pin_memory=True)
+            bits = pinned if self.dtype == torch.float32 else pinned.view(torch.uint16)
+            return pinned, bits.numpy()
+        out = self._buffers.lease(size, DTYPES[self.dtype])
+        return torch.from_numpy(out).view(self.dtype), out
+
+    def _fill(self, addresses: np.ndarray, positions: np.ndarray, out: np.ndarray) -> None:
+        from worlds.kernels import fill_float32, fill_half
+
+        if self.dtype == torch.float32:
+            fill_float32(addresses, positions, self._name, self._options, out)
+        else:
+            bfloat16 = self.dtype == torch.bfloat16
+            fill_half(addresses, positions, self._name, self._options, bfloat16, out)
+
+
+class TransformPipeline:
+    """`transform` on each uint8 image (3, height, width), for what the compiled pass cannot do.
+
+    It runs in the trainer's thread, since transforms draw from torch's global generator: that is
+    seeded for each sample from its address, and put back as it was.
+    """
+
+    block_samples = 1
+    background = False
+
+    def __init__(
+        self,
+        split: Split,
+        sampler: Sampler,
+        transform: Transform,
+        dtype: torch.dtype,
+        channels_last: bool,
+        device: torch.device,
+    ) -> None:
+        self.split, self.sampler, self.transform = split, sampler, transform
+        self.dtype, self.device = dtype, device
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+
+    def make(self, positions: np.ndarray) -> Batch:
+        indices = self.sampler.at(positions)
+        images = torch.from_numpy(self.split.gather(indices)).permute(0, 3, 1, 2)
+        drawn = words(
+            self.sampler.seed, AUGMENT, self.sampler.trial, torch.from_numpy(positions), blocks=1
+        )
+        seeds = (drawn[:, 0] << 31 | drawn[:, 1] >> 1).tolist()
+        transformed = []
+        with torch.random.fork_rng(devices=[]):
+            for image, seed in zip(images, seeds, strict=True):
+                torch.default_generator.manual_seed(seed)
+                transformed.append(self.transform(image.contiguous()))
+        batch = torch.stack(transformed)
+        if batch.dtype == torch.uint8:
+            batch = normalise(batch)
+        batch = batch.to(self.device, self.dtype, memory_format=self.layout)
+        return batch, torch.from_numpy(self.split.labels[indices]).to(self.device)
+
+    def finish(self, made: Batch) -> Batch:
+        return made
