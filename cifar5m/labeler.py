@@ -5,6 +5,7 @@ are resized bilinearly to the size the classifier was tuned for (128 for BiT) wi
 normalised as its config says (mean = std = 0.5 for BiT).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,10 +52,29 @@ class Labeler:
     def parameters(self) -> int:
         return sum(p.numel() for p in self.network.parameters())
 
-    @torch.inference_mode()
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 (N, 32, 32, 3) on the device to float32 (N, 10). The last batch is padded full, so
-        that an image's probabilities do not depend on how many come with it."""
+        """uint8 (N, 32, 32, 3) on the device to class probabilities, float32 (N, 10)."""
+        return self._in_batches(images, lambda x: self.network(x).float().softmax(1))
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """What the classifier's last layer sees, float32 (N, F)."""
+        network: Any = self.network
+        return self._in_batches(
+            images,
+            lambda x: (
+                network.forward_head(network.forward_features(x), pre_logits=True)
+                .float()
+                .flatten(1)
+            ),
+        )
+
+    @torch.inference_mode()
+    def _in_batches(
+        self, images: torch.Tensor, call: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
+        """The last batch is padded full, so that an image's result does not depend on how many
+        come with it.
+        """
         found = []
         for start in range(0, len(images), self.batch):
             part = images[start : start + self.batch]
@@ -62,8 +82,7 @@ class Labeler:
             if missing:
                 part = torch.cat([part, part[-1:].expand(missing, *part.shape[1:])])
             with in_precision(self.precision, self.device):
-                logits = self.network(self.prepare(part))
-            found.append(logits.float().softmax(1)[: self.batch - missing])
+                found.append(call(self.prepare(part))[: self.batch - missing])
         return torch.cat(found)
 
     def prepare(self, images: torch.Tensor) -> torch.Tensor:

@@ -186,6 +186,21 @@ def train(
             os.replace(f"{state_file}.tmp", state_file)
 
 
+def write_facts(args: argparse.Namespace, folder: Path, model: torch.nn.Module) -> None:
+    """training.json beside the weights: what the model card says of the training."""
+    state = torch.load(args.work / f"{args.what}.pt", weights_only=True)
+    options = {k: str(v) for k, v in vars(args).items() if k not in ("run", "what", "work", "out")}
+    facts = {
+        "data": "CIFAR-10 (JPEG copy), the 50,000 training images",
+        "images_seen": state["step"] * args.batch,
+        "minutes": round(state["seconds"] / 60, 1),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "options": options | {"data": args.data.name},
+        "torch": torch.__version__,
+    }
+    (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
+
+
 def min_snr_loss(
     network: Callable[..., Any],
     images: torch.Tensor,
@@ -232,6 +247,7 @@ def train_generator(args: argparse.Namespace) -> None:
     train(args, model, optimizer, average, args.images // args.batch, 0.02, next_loss)
     model.load_state_dict(average.values)
     model.half().save_pretrained(args.out / "generator", safe_serialization=True)
+    write_facts(args, args.out / "generator", model)
 
 
 def train_labeler(args: argparse.Namespace) -> None:
@@ -275,6 +291,7 @@ def train_labeler(args: argparse.Namespace) -> None:
     }
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(LABELER, indent=2) + "\n")
+    write_facts(args, folder, model)
 
 
 def main(argv: list[str] | None = None) -> int:
