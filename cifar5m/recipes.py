@@ -59,7 +59,7 @@ RECIPES: Final = {
         summary="bundled small networks, for trying everything out without a network or a GPU",
         generator="tiny",
         labeler="tiny",
-        sampler=SamplerConfig("dpm_solver_pp_2m", steps=12, spacing="logsnr"),
+        sampler=SamplerConfig("ddim", steps=15, spacing="quadratic"),
         precision="fp32",
         micro_batch=64,
         label_batch=64,

@@ -1,0 +1,60 @@
+"""Every command and every line of Python in the README is run."""
+
+import re
+import shlex
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[1]
+README = (REPO / "README.md").read_text()
+SCRIPTS = dict(
+    re.findall(r'^([\w-]+) = "([\w.]+):main"$', (REPO / "pyproject.toml").read_text(), re.MULTILINE)
+)
+# What CI runs itself, and what asks for a GPU and for weights that are not here.
+ELSEWHERE = ("make ", "cifar5m-generate --n 6000000")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def commands() -> list[str]:
+    lines = [line for block in blocks("bash") for line in block.splitlines() if line.strip()]
+    return [line for line in lines if not line.startswith(ELSEWHERE)]
+
+
+def test_the_readme_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert len(commands()) >= 6
+    for line in commands():
+        program, *options = shlex.split(line)
+        if "--n" in options:  # the same commands on fewer images
+            options[options.index("--n") + 1] = "128"
+            options += ["--quiet"]
+        assert import_module(SCRIPTS[program]).main(options) == 0, line
+    for block in blocks("python"):
+        small = block.replace("n=500", "n=100").replace("steps=20", "steps=3")
+        exec(compile(small, "README.md", "exec"), {})
+
+
+def test_make_targets_of_the_readme_exist():
+    targets = re.findall(r"^make (\w+)", README, re.MULTILINE)
+    makefile = (REPO / "Makefile").read_text()
+    assert targets == ["generate", "test"]
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+@pytest.mark.parametrize("program", SCRIPTS)
+def test_every_program_has_help(program, capsys):
+    with pytest.raises(SystemExit) as stop:
+        import_module(SCRIPTS[program]).main(["--help"])
+    assert stop.value.code == 0
+    assert program in capsys.readouterr().out
+
+
+def test_files_that_the_readme_shows_exist():
+    for path in re.findall(r"!\[.*?\]\((.*?)\)", README):
+        assert (REPO / path).is_file(), path
