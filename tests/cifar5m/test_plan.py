@@ -9,14 +9,15 @@ from worlds.layout import Layout, read_plan
 
 
 def plan(**content):
-    return make_plan(Layout((("train", 20),), 6), {"seed": 0, **content}, {"recipe": "tiny"})
+    base = {"seed": 0, "sampler": {"steps": 3}, "versions": {"torch": "2"}}
+    return make_plan(Layout((("train", 20),), 6), base | content, {"recipe": "tiny"})
 
 
 def test_fingerprint_changes_with_any_content_and_with_nothing_else():
     base = plan()
     assert plan()["fingerprint"] == base["fingerprint"]
     assert plan(seed=1)["fingerprint"] != base["fingerprint"]
-    assert plan(sampler={"steps": 3})["fingerprint"] != base["fingerprint"]
+    assert plan(sampler={"steps": 4})["fingerprint"] != base["fingerprint"]
     moved = base | {"about": {"generator": "/another/place"}}
     assert fingerprint_of(moved) == base["fingerprint"]
     assert fingerprint_of(dict(reversed(base.items()))) == base["fingerprint"]
@@ -32,8 +33,8 @@ def test_a_claimed_folder_holds_the_plan_and_may_be_claimed_again(tmp_path):
     "change, message",
     [
         ({"seed": 5}, "seed is 0 there, 5 here"),
-        ({"sampler": {"steps": 9}}, "sampler.steps is null there, 9 here"),
-        ({"versions": {"torch": "3"}}, 'versions.torch is null there, "3" here'),
+        ({"sampler": {"steps": 9}}, "sampler.steps is 3 there, 9 here"),
+        ({"versions": {"torch": "3"}}, 'versions.torch is "2" there, "3" here'),
     ],
 )
 def test_another_plan_is_refused_and_the_first_kept(change, message, tmp_path):
