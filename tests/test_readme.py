@@ -31,11 +31,11 @@ def test_the_readme_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
     for line in commands():
         program, *options = shlex.split(line)
         if "--n" in options:  # the same commands on fewer images
-            options[options.index("--n") + 1] = "128"
+            options[options.index("--n") + 1] = "64"
             options += ["--quiet"]
         assert import_module(SCRIPTS[program]).main(options) == 0, line
     for block in blocks("python"):
-        small = block.replace("n=500", "n=100").replace("steps=20", "steps=3")
+        small = block.replace("n=500", "n=50").replace("steps=20", "steps=1")
         exec(compile(small, "README.md", "exec"), {})
 
 

@@ -180,7 +180,7 @@ def test_a_network_that_returns_nan_stops_the_run(made, unet_folder, small_run, 
         network.conv_out.bias[1] = float("nan")
     network.save_pretrained(tmp_path / "bad")
     folder = tmp_path / "set"
-    options = [*small_run, "--generator", str(tmp_path / "bad")]
+    options = [*small_run, "--generator", str(tmp_path / "bad"), "--sampler", "dpm_solver_pp_2m"]
     assert main(["--n", "20", "--out", str(folder), *options]) == 1
     message = capsys.readouterr().err
     assert "shard train-00000" in message
