@@ -26,7 +26,6 @@ from worlds.shards import arrays_sha256, read_arrays, read_record
 
 LABELS_FOLDER = "labels"
 SUMMARY = "summary.json"
-MADE_BY = "cifar5m-label"
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 
 
@@ -63,7 +62,6 @@ def labelling_plan(
         )
     plan = {
         "format": FORMAT,
-        "made_by": MADE_BY,
         "dataset_fingerprint": dataset["fingerprint"],
         "class_names": dataset["class_names"],
         "labels": "argmax",

@@ -144,17 +144,16 @@ def label(
 def print_result(labelling: "Labelling", done: Sequence[Shard], planned: int) -> None:
     """The agreement over the labelled shards; written too once that is all of them."""
     from cifar5m.agreement import compare, table
-    from cifar5m.labelling import SUMMARY
-    from worlds.files import write_json
+    from cifar5m.relabel import write_summary
 
     print(f"{len(done)} of {planned} shards are labelled: {labelling.place}")
     if not done:
         return
-    names = labelling.plan["class_names"]
-    agreement = compare(labelling.folder, labelling.place, done, names)
     if len(done) == planned:
-        write_json(labelling.place / SUMMARY, agreement.summary())
+        agreement = write_summary(labelling, done)
     else:
+        names = labelling.plan["class_names"]
+        agreement = compare(labelling.folder, labelling.place, done, names)
         print("run the same command again once the others are made")
     print("\n".join(table(agreement)))
 
