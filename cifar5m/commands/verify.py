@@ -77,7 +77,8 @@ def _device(args: argparse.Namespace) -> str:
 def _repair(args: argparse.Namespace, report: Report, device: str) -> None:
     """Make the broken shards again and say of each what came of it."""
     from cifar5m.relabel import mend_labelling
-    from cifar5m.repair import RepairOptions, broken_labellings, broken_shards, repair_dataset
+    from cifar5m.remake import RepairOptions
+    from cifar5m.repair import broken_labellings, broken_shards, repair_dataset
 
     broken = broken_shards(report, layout_of(read_plan(args.folder)).shards())
     images = sum(map(len, broken))

@@ -182,7 +182,8 @@ def test_any_number_of_ranks_gives_the_same_labels(
     assert verify_dataset(folder, workers=1).ok
 
 
-def test_a_killed_labelling_goes_on_to_the_unbroken_ones_labels(labeler_folder, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_labelling_goes_on_to_the_unbroken_ones_labels(number, labeler_folder, tmp_path):
     folder = make_set(tmp_path / "set", shard_size=1, splits={"train": 30})
     unbroken = tmp_path / "unbroken"
     shutil.copytree(folder, unbroken)
@@ -193,8 +194,9 @@ def test_a_killed_labelling_goes_on_to_the_unbroken_ones_labels(labeler_folder, 
     while len(labels_in(folder)) < 3 and process.poll() is None:
         assert time.monotonic() < deadline, "no progress"
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.send_signal(number)
+    code = process.wait(timeout=60)
+    assert code == (-number if number == signal.SIGKILL else 128 + number)
     kept = labels_in(folder)
     assert 3 <= len(kept) < 30
     assert kept.items() <= labels_in(unbroken).items()
