@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -59,7 +60,7 @@ def _verify(folder: Path, workers: int | None) -> Report:
         images = len(layout_of(plan))
     except (KeyError, TypeError, AttributeError):
         images = None  # verify_dataset says what is wrong
-    with tqdm(total=images, unit=" images", desc="verify", unit_scale=True, leave=False) as bar:
+    with _bar("verify", images) as bar:
         return verify_dataset(
             folder, workers=workers, on_shard=lambda found: bar.update(len(found.shard))
         )
@@ -75,17 +76,21 @@ def _device(args: argparse.Namespace) -> str:
 
 
 def _repair(args: argparse.Namespace, report: Report, device: str) -> None:
-    """Make the broken shards again and say of each what came of it."""
-    from cifar5m.relabel import mend_labelling
+    """Make what is broken again and say of each part what came of it."""
+    for mend in (_make_again, _label_again):
+        try:
+            mend(args, report, device)
+        except (ValueError, OSError, RuntimeError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            print(f"cifar5m-verify: cannot repair: {reason}", file=sys.stderr)
+
+
+def _make_again(args: argparse.Namespace, report: Report, device: str) -> None:
     from cifar5m.remake import RepairOptions
-    from cifar5m.repair import broken_labellings, broken_shards, repair_dataset
+    from cifar5m.repair import broken_shards, repair_dataset
 
     broken = broken_shards(report, layout_of(read_plan(args.folder)).shards())
-    images = sum(map(len, broken))
-    with (
-        DownloadBar() as downloads,
-        tqdm(total=images, unit=" images", desc="repair", unit_scale=True, leave=False) as bar,
-    ):
+    with DownloadBar() as downloads, _bar("repair", sum(map(len, broken))) as bar:
         options = RepairOptions(
             generator=args.generator,
             labeler=args.labeler,
@@ -95,17 +100,24 @@ def _repair(args: argparse.Namespace, report: Report, device: str) -> None:
             progress=downloads.progress,
             note=downloads.note,
         )
-        try:
-            for outcome in repair_dataset(args.folder, report, options):
-                verdict = "repaired" if outcome.repaired else "not repaired"
-                bar.write(f"{verdict}: {outcome.shard.name}: {outcome.message}", file=sys.stdout)
-            for name in broken_labellings(report):
-                for found in mend_labelling(args.folder, name, device, bar.update):
-                    verdict = "labelled again" if found.problem is None else found.problem
-                    bar.write(f"labels/{name}: {found.shard.name}: {verdict}", file=sys.stdout)
-        except (ValueError, RuntimeError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            bar.write(f"cifar5m-verify: cannot repair: {reason}", file=sys.stderr)
+        for outcome in repair_dataset(args.folder, report, options):
+            verdict = "repaired" if outcome.repaired else "not repaired"
+            bar.write(f"{verdict}: {outcome.shard.name}: {outcome.message}", file=sys.stdout)
+
+
+def _label_again(args: argparse.Namespace, report: Report, device: str) -> None:
+    from cifar5m.relabel import mend_labelling
+    from cifar5m.repair import broken_labellings
+
+    for name in broken_labellings(report):
+        with _bar(f"labels/{name}", None) as bar:
+            for found in mend_labelling(args.folder, name, device, bar.update):
+                verdict = "labelled again" if found.problem is None else found.problem
+                bar.write(f"labels/{name}: {found.shard.name}: {verdict}", file=sys.stdout)
+
+
+def _bar(what: str, images: int | None) -> Any:
+    return tqdm(total=images, unit=" images", desc=what, unit_scale=True, leave=False)
 
 
 def report_lines(report: Report) -> Iterator[str]:
