@@ -1,5 +1,6 @@
 """Planted damage of every kind is found, repaired by name, and gone: the bytes are the old ones."""
 
+import errno
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import pytest
 from small_set import make_set
 from tiny_networks import LABELER_CONFIG, save_labeler, save_unet
 
+import cifar5m.repair
 from cifar5m import prepare
 from cifar5m.commands.generate import main as generate
 from cifar5m.commands.label import main as label
@@ -18,7 +20,7 @@ from cifar5m.plan import fingerprint_of
 from cifar5m.prepare import Options, options_of, plan_of
 from cifar5m.verify import verify_dataset
 from worlds.layout import PLAN, layout_of, read_plan
-from worlds.shards import read_arrays, read_record
+from worlds.shards import read_arrays, read_record, write_shard
 
 TARS = [f"data/train-0000{k}-of-00003.tar" for k in range(3)]
 SIDE, RECORD = "meta/train-00001.npz", "meta/train-00001.json"
@@ -270,6 +272,30 @@ def test_a_damaged_second_labelling_is_labelled_again(folder, labeler_folder, ca
     assert "labels/labeler: train-00001: labelled again" in out
     assert {s.name: read_record(place, s)["arrays_sha256"] for s in shards_of(folder)} == before
     assert verify_dataset(folder, workers=1).ok
+
+
+def test_a_disk_that_fills_keeps_what_was_repaired_and_the_next_run_ends_it(
+    made, folder, monkeypatch, capsys
+):
+    for name in TARS:
+        cut(name)(folder)
+    written = []
+
+    def until_full(place, shard, *content):
+        if written:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(shard.name)
+        write_shard(place, shard, *content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cifar5m.repair, "write_shard", until_full)
+        assert repair(folder) == 1
+    captured = capsys.readouterr()
+    assert "cannot repair: [Errno 28] No space left on device" in captured.err
+    assert "tar: data/train-00001" in captured.out.partition("after the repair")[2]
+    assert "tar: data/train-00000" not in captured.out.partition("after the repair")[2]
+    assert repair(folder) == 0
+    assert bytes_of(folder) == bytes_of(made)
 
 
 def test_the_devices_name_is_checked_first(folder, capsys):
