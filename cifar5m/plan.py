@@ -53,14 +53,14 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-def claim_folder(folder: Path, plan: dict[str, Any]) -> None:
+def claim_folder(folder: Path, plan: dict[str, Any], option: str = "--out") -> None:
     """Make `folder` the plan's, or check that it already is.
 
     Raises ValueError where the folder holds another plan (naming what differs) or other files, or
-    is no folder.
+    is no folder; the message names the `option` that chose it.
     """
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file; choose a folder with --out")
+        raise ValueError(f"{folder} is a file; choose a folder with {option}")
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / PLAN).exists():
         # Another process of this run may be writing the plan at this moment: those are not foreign.
@@ -68,7 +68,7 @@ def claim_folder(folder: Path, plan: dict[str, Any]) -> None:
         if foreign and not (folder / PLAN).exists():
             raise ValueError(
                 f"{folder} holds other files ({', '.join(sorted(foreign)[:3])}) and no {PLAN}; "
-                f"choose an empty folder with --out"
+                f"choose an empty folder with {option}"
             )
         with atomic_write(folder / PLAN) as stream:
             stream.write((json.dumps(plan, indent=2) + "\n").encode())
@@ -76,7 +76,7 @@ def claim_folder(folder: Path, plan: dict[str, Any]) -> None:
     if present.get("fingerprint") != plan["fingerprint"]:
         raise ValueError(
             f"{folder} holds another plan; differing: {'; '.join(differences(present, plan))}. "
-            f"Repeat its own command, or choose another folder with --out"
+            f"Repeat its own command, or choose another folder with {option}"
         )
 
 

@@ -20,6 +20,7 @@ from worlds.philox import key_of
 from worlds.shards import encode_png
 
 TEST_SHARE = 6  # as released: one of six parts is the test split
+DATASET = "cifar5m"  # what plans of this module say that they make
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def plan_of(options: Options, sources: Sources) -> dict[str, Any]:
     recipe = options.resolved
     schedule = {"betas": "linear", "first": 1e-4, "last": 0.02, "steps": 1000}
     content = {
-        "dataset": "cifar5m",
+        "dataset": DATASET,
         "labels": "argmax",
         "seed": options.seed,
         "micro_batch": recipe.micro_batch,
@@ -127,6 +128,36 @@ def plan_of(options: Options, sources: Sources) -> dict[str, Any]:
         "licence": recipe.licence,
     }
     return make_plan(options.layout, content, about)
+
+
+def options_of(
+    plan: dict[str, Any],
+    generator: str | None = None,
+    labeler: str | None = None,
+    allow_non_ema: bool = False,
+) -> Options:
+    """The options that amount to a plan, the inverse of `plan_of`.
+
+    `generator` and `labeler` say where the networks lie now, by default where the plan says that
+    they lay. What a plan holds beyond the options (label batch, spacing, versions ...) comes from
+    the recipe and this installation: the plan of these options has to be compared with `plan`.
+    """
+    about, sampler = plan["about"], plan["sampler"]
+    return Options(
+        n=sum(plan["splits"].values()),
+        recipe=about["recipe"],
+        seed=plan["seed"],
+        split=plan["splits"],
+        shard_size=plan["shard_size"],
+        micro_batch=plan["micro_batch"],
+        precision=plan["precision"],
+        sampler=sampler["name"],
+        steps=sampler["steps"],
+        variance=sampler["variance"],
+        generator=generator or about["generator"],
+        labeler=labeler or about["labeler"],
+        allow_non_ema=allow_non_ema,
+    )
 
 
 def load_job(options: Options, sources: Sources, plan: dict[str, Any], device: str) -> Job:

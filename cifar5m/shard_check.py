@@ -64,7 +64,7 @@ def check_shard(folder: Path, shard: Shard, plan: dict[str, Any]) -> ShardReport
     if not any(file.exists() for file in files):
         problem = Problem("missing", str(shard.tar), "the shard is not there: not generated yet?")
         return _without_tar(shard, classes, [problem])
-    arrays, problems = _check_arrays(folder, shard, plan)
+    arrays, problems = check_arrays(folder, shard, plan)
     try:
         size, sha256 = path.stat().st_size, sha256_of(path)
     except OSError as error:
@@ -182,7 +182,7 @@ def _check_record(
     """The tar as measured against what the record says of it."""
     record = record_of(folder, shard)
     if record is None:
-        return  # told by _check_arrays
+        return  # told by check_arrays
     path = str(shard.tar)
     if record.get("bytes") != size:
         yield Problem("tar", path, f"{size} bytes, the record says {record.get('bytes')}")
@@ -200,7 +200,7 @@ def _check_record(
             yield Problem("record", str(shard.record), message)
 
 
-def _check_arrays(
+def check_arrays(
     folder: Path, shard: Shard, plan: dict[str, Any]
 ) -> tuple[SideArrays | None, list[Problem]]:
     """The side file, where it can be trusted to be this shard's, and what is off with it."""

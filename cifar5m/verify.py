@@ -3,7 +3,8 @@
     cifar5m-verify DIR
 
 Every shard is re-hashed, every image decoded, every label compared with the side file, and every
-image with all others. What is off becomes a `Problem`; nothing is repaired.
+image with all others; second labellings are held against the tars they were made from. What is off
+becomes a `Problem`; cifar5m/repair.py mends what it can.
 """
 
 import multiprocessing
@@ -17,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from cifar5m.labelling import LABELS_FOLDER, labelling_files, labelling_names
+from cifar5m.labelling_check import check_labellings, check_plan
 from cifar5m.shard_check import SHOWN, Problem, ShardReport, and_more, check_shard, record_of
 from worlds.files import TEMPORARY_SUFFIX
 from worlds.layout import PLAN, Shard, layout_of, read_plan
@@ -73,6 +76,7 @@ def verify_dataset(
             on_shard(report)
     problems, intact = _sort_out_swapped(folder, reports)
     duplicates, found = _duplicates(intact)
+    tars = {report.shard: report.sha256 for report in reports}
     return Report(
         folder=str(folder),
         fingerprint=plan["fingerprint"],
@@ -84,7 +88,13 @@ def verify_dataset(
         class_names=tuple(plan["class_names"]),
         classes=tuple(np.sum([report.classes for report in reports], axis=0).tolist()),
         duplicates=duplicates,
-        problems=(*problems, *found, *_foreign(folder, shards)),
+        problems=(
+            *check_plan(plan, PLAN),
+            *problems,
+            *found,
+            *check_labellings(folder, plan, tars),
+            *_foreign(folder, shards),
+        ),
     )
 
 
@@ -169,13 +179,16 @@ def _duplicates(reports: list[ShardReport]) -> tuple[int, list[Problem]]:
 
 def _foreign(folder: Path, shards: list[Shard]) -> Iterator[Problem]:
     """Files that the plan does not name, and temporary files that a killed process left."""
-    known = {PLAN} | {
-        str(path) for shard in shards for path in (shard.tar, shard.arrays, shard.record)
-    }
-    for place in (folder, folder / "data", folder / "meta"):
+    known = {PLAN, "data", "meta", PREVIEW_FOLDER, LABELS_FOLDER}
+    known |= {str(path) for shard in shards for path in (shard.tar, shard.arrays, shard.record)}
+    places = [folder, folder / "data", folder / "meta", folder / LABELS_FOLDER]
+    for labelling in labelling_names(folder):
+        known |= labelling_files(labelling, shards)
+        places += [places[3] / labelling, places[3] / labelling / "meta"]
+    for place in places:
         for path in sorted(place.iterdir()) if place.is_dir() else ():
             name = str(path.relative_to(folder))
-            if name in known or (place == folder and name in ("data", "meta", PREVIEW_FOLDER)):
+            if name in known:
                 continue
             temporary = re.fullmatch(rf"\.(.+)\.(.+)\.(\d+)\.\w+\{TEMPORARY_SUFFIX}", path.name)
             if temporary:

@@ -1,6 +1,8 @@
 """cifar5m-verify DIR: re-hash, decode, count and compare everything in a dataset folder.
 
-Exit code 0: all is well; 1: problems were found, and listed; 2: not a dataset folder.
+    cifar5m-verify DIR --repair     # then make the broken shards again, and verify once more
+
+Exit code 0: all is well (now); 1: problems were found, and listed; 2: not a dataset folder.
 """
 
 import argparse
@@ -9,9 +11,11 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
+from cifar5m.commands.progress import DownloadBar
 from cifar5m.verify import Report, verify_dataset
 from worlds.layout import layout_of, read_plan
 
@@ -25,13 +29,26 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("folder", metavar="DIR", type=Path, help="the folder that holds plan.json")
     parser.add_argument("--workers", type=int, help="processes, default one for each CPU")
     parser.add_argument("--json", action="store_true", help="end with the report as one JSON line")
+    repair = parser.add_argument_group("repair")
+    repair.add_argument("--repair", action="store_true", help="make the broken shards again")
+    repair.add_argument("--generator", help="where it lies now (default: where the plan says)")
+    repair.add_argument("--labeler", help="where it lies now (default: where the plan says)")
+    repair.add_argument(
+        "--allow-non-ema", action="store_true", help="as when the set was generated"
+    )
+    repair.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:K")
     args = parser.parse_args(argv)
     try:
+        device = _device(args)
         report = _verify(args.folder, args.workers)
+        print("\n".join(report_lines(report)))
+        if args.repair and not report.ok:
+            _repair(args, report, device)
+            report = _verify(args.folder, args.workers)
+            print("\n".join(["", "after the repair", *report_lines(report)]))
     except (ValueError, OSError) as error:
         print(f"cifar5m-verify: {error}", file=sys.stderr)
         return 2
-    print("\n".join(report_lines(report)))
     if args.json:
         print(json.dumps(asdict(report) | {"ok": report.ok}))
     return 0 if report.ok else 1
@@ -43,10 +60,64 @@ def _verify(folder: Path, workers: int | None) -> Report:
         images = len(layout_of(plan))
     except (KeyError, TypeError, AttributeError):
         images = None  # verify_dataset says what is wrong
-    with tqdm(total=images, unit=" images", desc="verify", unit_scale=True, leave=False) as bar:
+    with _bar("verify", images) as bar:
         return verify_dataset(
             folder, workers=workers, on_shard=lambda found: bar.update(len(found.shard))
         )
+
+
+def _device(args: argparse.Namespace) -> str:
+    """Of the repair; torch is not needed, and not loaded, without one."""
+    if not args.repair:
+        return "cpu"
+    from cifar5m.commands.generate import pick_device
+
+    return pick_device(args.device, None)
+
+
+def _repair(args: argparse.Namespace, report: Report, device: str) -> None:
+    """Make what is broken again and say of each part what came of it."""
+    for mend in (_make_again, _label_again):
+        try:
+            mend(args, report, device)
+        except (ValueError, OSError, RuntimeError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            print(f"cifar5m-verify: cannot repair: {reason}", file=sys.stderr)
+
+
+def _make_again(args: argparse.Namespace, report: Report, device: str) -> None:
+    from cifar5m.remake import RepairOptions
+    from cifar5m.repair import broken_shards, repair_dataset
+
+    broken = broken_shards(report, layout_of(read_plan(args.folder)).shards())
+    with DownloadBar() as downloads, _bar("repair", sum(map(len, broken))) as bar:
+        options = RepairOptions(
+            generator=args.generator,
+            labeler=args.labeler,
+            allow_non_ema=args.allow_non_ema,
+            device=device,
+            on_images=bar.update,
+            progress=downloads.progress,
+            note=downloads.note,
+        )
+        for outcome in repair_dataset(args.folder, report, options):
+            verdict = "repaired" if outcome.repaired else "not repaired"
+            bar.write(f"{verdict}: {outcome.shard.name}: {outcome.message}", file=sys.stdout)
+
+
+def _label_again(args: argparse.Namespace, report: Report, device: str) -> None:
+    from cifar5m.relabel import mend_labelling
+    from cifar5m.repair import broken_labellings
+
+    for name in broken_labellings(report):
+        with _bar(f"labels/{name}", None) as bar:
+            for found in mend_labelling(args.folder, name, device, bar.update):
+                verdict = "labelled again" if found.problem is None else found.problem
+                bar.write(f"labels/{name}: {found.shard.name}: {verdict}", file=sys.stdout)
+
+
+def _bar(what: str, images: int | None) -> Any:
+    return tqdm(total=images, unit=" images", desc=what, unit_scale=True, leave=False)
 
 
 def report_lines(report: Report) -> Iterator[str]:

@@ -10,7 +10,7 @@ from small_set import images_of, labels_of, make_set, rewrite, shards_of
 
 from cifar5m.commands.verify import main
 from cifar5m.verify import verify_dataset
-from worlds.layout import PLAN
+from worlds.layout import PLAN, read_plan
 from worlds.shards import tar_members
 
 TAR_0, TAR_1 = "data/train-00000-of-00003.tar", "data/train-00001-of-00003.tar"
@@ -146,12 +146,18 @@ def write_larger_images(folder):
 
 def record_of_another_plan(folder):
     path = folder / "meta/train-00001.json"
-    path.write_text(path.read_text().replace("f" * 64, "e" * 64))
+    fingerprint = read_plan(folder)["fingerprint"]
+    path.write_text(path.read_text().replace(fingerprint, "e" * 64))
 
 
 def record_of_other_counts(folder):
     path = folder / "meta/train-00001.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"classes": [5] + [0] * 9}))
+
+
+def edit_the_plan(folder):
+    path = folder / PLAN
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"seed": 5}))
 
 
 def touch(name):
@@ -275,8 +281,15 @@ LEFT = "data/.train-00001-of-00003.tar.node-7.4321.0a1b2c3d.tmp"
                 ]
             ],
         ),
-        (record_of_another_plan, [("record", RECORD, f"fingerprint is {'e' * 64}, expected f")]),
+        (
+            record_of_another_plan,
+            [("record", RECORD, f"fingerprint is {'e' * 64}, expected [0-9a-f]+")],
+        ),
         (record_of_other_counts, [("record", RECORD, r"classes is \[5, 0.*expected \[0, 0")]),
+        (
+            edit_the_plan,
+            [("plan", PLAN, "was edited: its content has the fingerprint .*, it says")],
+        ),
         (touch("data/extra.tar"), [("foreign", "data/extra.tar", "a file that the plan does not")]),
         (touch("notes/a.txt"), [("foreign", "notes", "a folder that the plan does not")]),
         (
