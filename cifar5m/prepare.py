@@ -37,6 +37,8 @@ class Options:
     sampler: str | None = None
     steps: int | None = None
     variance: str | None = None
+    eta: float | None = None
+    spacing: str | None = None
     generator: str | None = None
     labeler: str | None = None
     allow_non_ema: bool = False
@@ -55,8 +57,7 @@ class Options:
         if self.split is not None and sum(self.split.values()) != self.n:
             total = sum(self.split.values())
             raise ValueError(f"--split must add up to --n: {total} is not {self.n}")
-        self.layout  # noqa: B018  (refuses bad split names and sizes)
-        self.resolved  # noqa: B018  (refuses a bad sampler)
+        _ = self.layout, self.resolved  # refuse bad splits, and a bad sampler
 
     @property
     def layout(self) -> Layout:
@@ -80,7 +81,8 @@ class Options:
             raise ValueError(f"--sampler must be one of {', '.join(SAMPLERS)}")
         if self.sampler is not None and self.sampler != default.name:
             default = SamplerConfig(self.sampler, default.steps)
-        chosen: dict[str, Any] = {"steps": self.steps, "variance": self.variance}
+        names = ("steps", "variance", "eta", "spacing")
+        chosen: dict[str, Any] = {name: getattr(self, name) for name in names}
         return replace(default, **{k: v for k, v in chosen.items() if v is not None})
 
 
@@ -117,7 +119,9 @@ def plan_of(options: Options, sources: Sources) -> dict[str, Any]:
         "precision": recipe.precision,
         "quantiser": "round((x + 1) * 127.5)",
         "generator_sha256": sources.generator.sha256,
+        "generator_config": sources.generator.config,
         "labeler_sha256": sources.labeler.sha256,
+        "labeler_config": sources.labeler.config,
         "versions": package_versions(),
     }
     about = {
@@ -139,7 +143,7 @@ def options_of(
     """The options that amount to a plan, the inverse of `plan_of`.
 
     `generator` and `labeler` say where the networks lie now, by default where the plan says that
-    they lay. What a plan holds beyond the options (label batch, spacing, versions ...) comes from
+    they lay. What a plan holds beyond the options (label batch, clipping, versions ...) comes from
     the recipe and this installation: the plan of these options has to be compared with `plan`.
     """
     about, sampler = plan["about"], plan["sampler"]
@@ -154,6 +158,8 @@ def options_of(
         sampler=sampler["name"],
         steps=sampler["steps"],
         variance=sampler["variance"],
+        eta=sampler["eta"],
+        spacing=sampler["spacing"],
         generator=generator or about["generator"],
         labeler=labeler or about["labeler"],
         allow_non_ema=allow_non_ema,

@@ -4,10 +4,12 @@ Every source becomes a local folder or file whose weights can be hashed and load
 after this module knows about networks on the wire.
 """
 
+import json
 import re
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from cifar5m import ema_weights
 from cifar5m.fetch import FetchError, Note, Progress, cache_folder
@@ -35,6 +37,19 @@ class Weights:
     @property
     def sha256(self) -> str:
         return sha256_of(self.file)
+
+    @property
+    def config(self) -> dict[str, Any] | None:
+        """What the folder's config.json says of the network, None for a bare file."""
+        if self.folder is None:
+            return None
+        path = self.folder / "config.json"
+        try:
+            config = json.loads(path.read_text())
+        except ValueError as error:
+            raise WeightsError(f"{path} is not valid JSON: {error}") from error
+        # diffusers notes its own version and where a network came from under such names.
+        return {name: value for name, value in config.items() if not name.startswith("_")}
 
 
 def find_generator(

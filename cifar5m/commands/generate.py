@@ -89,6 +89,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     content.add_argument("--sampler", help=f"one of {', '.join(SAMPLERS)}")
     content.add_argument("--steps", type=int, help="sampler steps, 1 to 1000")
     content.add_argument("--variance", help="of the ancestral sampler: fixed_large or fixed_small")
+    content.add_argument("--eta", type=float, help="of ddim: 0 (deterministic) to 1")
+    content.add_argument(
+        "--spacing", help="of the steps: uniform, quadratic (ddim) or logsnr (dpm)"
+    )
     content.add_argument("--precision", help=f"of the networks: {', '.join(PRECISIONS)}")
     content.add_argument("--micro-batch", type=int, help="images a network call, >= 1")
     content.add_argument(
