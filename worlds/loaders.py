@@ -272,10 +272,19 @@ def _excluded(split: Split, disjoint_from: "Loader | np.ndarray | None") -> np.n
         samples = disjoint_from.sampler.samples
         excluded = np.arange(len(split)) if samples is None else samples
     else:
-        excluded = np.unique(np.asarray(disjoint_from))
-        if len(excluded) and not 0 <= excluded[0] <= excluded[-1] < len(split):
-            raise ValueError(f"disjoint_from holds indices outside the pool of {len(split):,}")
+        excluded = np.unique(_pool_indices(split, disjoint_from))
     return excluded
+
+
+def _pool_indices(split: Split, indices: np.ndarray) -> np.ndarray:
+    """`indices` as uint32, if all of them are in the pool."""
+    indices = np.asarray(indices)
+    if len(indices) and not 0 <= indices.min() <= indices.max() < len(split):
+        raise ValueError(
+            f"indices must be in [0, {len(split):,}), the pool, "
+            f"got {indices.min()} to {indices.max()}"
+        )
+    return indices.astype(np.uint32)
 
 
 class RealLoader(Loader):
@@ -403,23 +412,39 @@ class BootstrapLoader(Loader):
 
 
 class SequentialLoader(Loader):
-    """The first `n` samples (None: all) in their natural order, for evaluation: every `for` is one
-    whole pass from the beginning, the last batch may be smaller.
+    """Some samples in a fixed order, for evaluation: every `for` is one whole pass from the
+    beginning, and the last batch may be smaller.
+
+    By default all samples in their natural order; `n` takes the first n, `indices` takes those (for
+    the train error of a Real World: `indices=real.sampler.samples`).
     """
 
     def __init__(
-        self, split: Split, batch_size: int, n: int | None = None, **output: Unpack[Output]
+        self,
+        split: Split,
+        batch_size: int,
+        n: int | None = None,
+        *,
+        indices: np.ndarray | None = None,
+        seed: int = 0,
+        trial: int = 0,
+        **output: Unpack[Output],
     ) -> None:
-        if n is not None and not 1 <= n <= len(split):
-            raise ValueError(
-                f"n must be between 1 and the {len(split):,} samples at hand, got {n:,}"
-            )
-        samples = None if n is None else np.arange(n, dtype=np.uint32)
+        if n is not None and indices is not None:
+            raise ValueError("give either n or indices, not both")
+        if n is not None:
+            if not 1 <= n <= len(split):
+                raise ValueError(
+                    f"n must be between 1 and the {len(split):,} samples at hand, got {n:,}"
+                )
+            indices = np.arange(n)
         sampler = Sampler(
             "sequential",
             len(split),
             batch_size,
-            samples=samples,
+            seed,
+            trial,
+            samples=None if indices is None else _pool_indices(split, indices),
             remainder="short",
             reuse=1,
             shuffle=False,

@@ -55,7 +55,9 @@ def test_augmentation_depends_on_the_position_and_not_on_the_batch():
     images = torch.randint(0, 256, (8, 32, 32, 3), dtype=torch.uint8)
     positions, augment = torch.arange(8), parse_augment("crop+flip+cutout")
     whole = augment_batch(images, augment, 1, 0, positions)
-    halves = [augment_batch(images[s], augment, 1, 0, positions[s]) for s in (slice(5), slice(5, 8))]
+    halves = [
+        augment_batch(images[s], augment, 1, 0, positions[s]) for s in (slice(5), slice(5, 8))
+    ]
     assert torch.equal(torch.cat(halves), whole)
     assert not torch.equal(augment_batch(images, augment, 1, 1, positions), whole)
 

@@ -49,7 +49,9 @@ def test_every_order_of_three_is_equally_frequent():
         counts[order] = counts.get(order, 0) + 1
     chi_square = sum((count - 1000) ** 2 / 1000 for count in counts.values())
     assert len(counts) == 6
-    assert chi_square < 20.5  # 5 degrees of freedom: exceeded by chance once in 1,000 choices of seeds
+    assert (
+        chi_square < 20.5
+    )  # 5 degrees of freedom: exceeded by chance once in 1,000 choices of seeds
 
 
 AUGMENTS = [
