@@ -100,6 +100,17 @@ def draws_with_replacement(
     return drawn
 
 
+@njit(nogil=True, cache=True)
+def first_words(count: Scalar, key: np.ndarray, stream: Scalar, major: Scalar) -> np.ndarray:
+    """The first two words for each minor from 0 to count - 1, uint64 (count, 2)."""
+    words = np.empty((count, 2), np.uint64)
+    for i in range(_U(count)):
+        top = (_U(stream) << _U(24)) | (i >> _U(32))
+        w0, w1, _, _ = philox4(_U(0), _U(major), i & _MASK, top, key[0], key[1])
+        words[i, 0], words[i, 1] = w0, w1
+    return words
+
+
 @njit(nogil=True, cache=True, error_model="numpy")
 def _stage(
     source: np.ndarray,

@@ -2,7 +2,7 @@
 
     images.npy          uint8 (N, height, width, 3), the splits one after the other
     labels.npy          int64 (N,)
-    probabilities.npy   float16 (N, K), where the source has them
+    probabilities.npy   float16 (N, K), where every split of the source has them
     pack.json           splits, class names, fingerprint; bytes and sha256 of the files; written last
 
 Opening checks the sizes of the files; `verify_pack` reads them whole and checks the hashes.
