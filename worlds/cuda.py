@@ -1,7 +1,7 @@
 """Batches on a GPU: the pool lives there as uint8, and one Triton kernel makes the batch.
 
-The kernel draws its own Philox words, so a launch needs pool indices and positions and nothing else;
-small batches are made many to a launch. Where the pool does not fit, the bytes of each block are
+The kernel draws its own Philox words, so a launch needs pool indices and positions, no more; small
+batches are made many to a launch. Where the pool does not fit, the bytes of each block are
 gathered into page-locked memory by a thread and copied while the GPU works on the one before.
 
 `fill` is held equal to `worlds.augment.augment_batch` by tests/worlds/test_cuda.py.

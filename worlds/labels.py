@@ -1,8 +1,8 @@
 """Label noise: a wrapper on labels, addressed like everything else, that leaves the clean ones be.
 
-    symmetric   with probability `rate` the label becomes one of the K - 1 others, each equally often
+    symmetric   with probability `rate` the label becomes one of the K - 1 others, equally often
     uniform     with probability `rate` the label is drawn anew from all K, the true one included
-    pairs       with probability `rate` a label of the table `pairs` becomes its partner (cat to dog)
+    pairs       with probability `rate` a class of the table `pairs` becomes its partner (cat: dog)
 
 Sample i is decided by the words of (seed, trial, i), whatever the subset or the order, so a sample
 keeps its wrong label for the whole run and in every subset it belongs to. Symmetric noise of rate

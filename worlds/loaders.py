@@ -5,8 +5,8 @@
 
 A loader's state is its position: the number of batches handed out, whatever has been made ahead.
 `for` goes on from there, so a loop that was left early continues, and a restored loader gives
-exactly the rest. `len(loader)` is the number of batches of a whole run (or of one pass where `steps`
-was not given). A batch is never overwritten while anything refers to it.
+exactly the rest. `len(loader)` is the number of batches of a whole run (or of one pass where
+`steps` was not given). A batch is never overwritten while anything refers to it.
 """
 
 import hashlib
@@ -125,7 +125,7 @@ class Loader:
         )
 
     def indices(self, step: int) -> np.ndarray:
-        """Pool indices of what this rank yields at `step`; `sampler.indices` has the whole batch."""
+        """Pool indices of what this rank yields at `step`; `sampler.indices` has them all."""
         return self.sampler.at(self.positions(step))
 
     def __iter__(self) -> Iterator[Batch]:
@@ -228,7 +228,8 @@ def _check_share(sampler: Sampler, rank: int, world_size: int) -> None:
         raise ValueError(f"rank must be in [0, world_size), got rank {rank} of {world_size}")
     if sampler.batch_size % world_size:
         raise ValueError(
-            f"the global batch_size {sampler.batch_size} must be a multiple of world_size {world_size}"
+            f"the global batch_size {sampler.batch_size} must be a multiple of world_size "
+            f"{world_size}"
         )
 
 
@@ -245,8 +246,8 @@ def _checked_steps(sampler: Sampler, steps: int | None) -> int | None:
         raise ValueError(f"steps must be 1 or more, got {steps}")
     if largest is not None and steps > largest:
         raise ValueError(
-            f"{steps:,} steps of {sampler.batch_size:,} need {steps * sampler.batch_size:,} samples, "
-            f"but n = {sampler.n:,} used at most {sampler.reuse} time(s) gives "
+            f"{steps:,} steps of {sampler.batch_size:,} need {steps * sampler.batch_size:,} "
+            f"samples, but n = {sampler.n:,} used at most {sampler.reuse} time(s) gives "
             f"{sampler.n * (sampler.reuse or 1):,}: the largest possible is {largest:,} steps"
         )
     return steps

@@ -9,7 +9,7 @@ FROZEN = [0, 0, 0, 6, 6, 7, 5, 0, 8, 0, 0, 0]
 
 
 def off(share, expected):
-    """Whether a share of 100,000 is further from its expectation than chance has it once in 1,000."""
+    """Whether a share of 100,000 is further off than chance has it once in 1,000."""
     return abs(share - expected) > 3.3 * (expected * (1 - expected) / 1e5) ** 0.5 + 1e-9
 
 
