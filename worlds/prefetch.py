@@ -80,9 +80,9 @@ class BufferPool:
     """Memory for batches, used again once the last tensor over it is gone.
 
     Fresh memory costs a page fault every 4 KiB, 11 to 30 % of the time of a batch. A buffer is
-    leased as a view, and the tensor made from that very view (`torch.from_numpy`) keeps it alive,
-    as do all tensors and arrays that share the tensor's storage; a buffer whose view has died is free.
-    So what a user holds is never written to.
+    leased as a view; the tensor made from that very view (`torch.from_numpy`) keeps it alive, and
+    so do all tensors and arrays that share the tensor's storage. A buffer whose view has died is
+    free. So what a user holds is never written to.
     """
 
     def __init__(self, limit: int) -> None:
