@@ -1,10 +1,10 @@
-"""What all loaders share: walking along a sampler's stream, batch by batch, and saying where it is."""
+"""What all loaders share: walking along a sampler's stream and saying how far they are."""
 
 import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import cached_property
-from typing import Any, Final, TypedDict, Unpack
+from typing import Any, Final, TypedDict
 
 import numpy as np
 import torch
