@@ -24,8 +24,6 @@ from worlds.splits import Split
 
 _STATE_FORMAT: Final = 1
 
-_Block = tuple[Any, list[int]]
-
 
 class Output(TypedDict, total=False):
     """What every loader takes beside its world: how batches are made, and which share of them."""
@@ -124,7 +122,7 @@ class Loader:
         per_block = max(1, self._pipeline.block_samples * self.world_size // self.batch_size)
         blocks = -(-(last - first) // per_block)
 
-        def make(number: int) -> _Block:
+        def make(number: int) -> Any:
             start = first + number * per_block
             return self._block(range(start, min(start + per_block, last)))
 
@@ -145,16 +143,15 @@ class Loader:
         assert per_pass is not None
         return (self._step // per_pass + 1) * per_pass
 
-    def _block(self, steps: range) -> _Block:
-        """The batches of some steps, made together, and their sizes."""
+    def _block(self, steps: range) -> Any:
+        """The batches of some steps, made together as far as can be done ahead."""
         shares = [self.positions(step) for step in steps]
         positions = shares[0] if len(shares) == 1 else np.concatenate(shares)
-        return self._pipeline.make(positions), [len(share) for share in shares]
+        return self._pipeline.make(positions, [len(share) for share in shares])
 
-    def _hand_out(self, blocks: Iterator[_Block], step: int) -> Iterator[Batch]:
-        for made, sizes in blocks:
-            images, labels = self._pipeline.finish(made)
-            for batch in zip(images.split(sizes), labels.split(sizes), strict=True):
+    def _hand_out(self, blocks: Iterator[Any], step: int) -> Iterator[Batch]:
+        for made in blocks:
+            for batch in self._pipeline.finish(made):
                 if self._step != step:
                     raise RuntimeError(
                         "the loader's position changed during this loop (a restored state, or a "

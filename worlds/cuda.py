@@ -7,6 +7,7 @@ gathered into page-locked memory by a thread and copied while the GPU works on t
 `fill` is held equal to `worlds.augment.augment_batch` by tests/worlds/test_cuda.py.
 """
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
@@ -16,13 +17,16 @@ import triton.language as tl  # type: ignore[import-not-found,unused-ignore]
 
 from worlds.augment import SCALE, Augment
 from worlds.philox import AUGMENT, key_of
-from worlds.pipelines import Batch
+from worlds.pipelines import Batch, batches
 from worlds.samplers import Sampler, pass_order
 from worlds.splits import Split
 
 _BLOCK: Final = 1024  # pixels of one image made by one program, three channels each
 _RESERVE: Final = 4 << 30  # bytes of GPU memory left to the model where a pool is made resident
 _UPLOAD: Final = 1 << 16  # images copied to the GPU at a time, 201 MB of CIFAR
+
+
+_Sent = tuple[list[torch.Tensor], list[int], torch.cuda.Event]  # bytes, labels ...; sizes; copied
 
 
 @triton.jit
@@ -225,12 +229,13 @@ class Resident(_OnDevice):
         self._labels = torch.from_numpy(self.split.labels[samples]).to(self.device)
         self._epoch: tuple[int, torch.Tensor] | None = None
 
-    def make(self, positions: np.ndarray) -> Batch:
+    def make(self, positions: np.ndarray, sizes: list[int]) -> list[Batch]:
         where = self._positions(positions)
         indices = self._places(positions, where)
-        return self._filled(self._pool, indices, where), self._labels[indices]
+        images = self._filled(self._pool, indices, where)
+        return batches(images, self._labels[indices], sizes)
 
-    def finish(self, made: Any) -> Batch:
+    def finish(self, made: list[Batch]) -> Iterable[Batch]:
         return made
 
     def _positions(self, positions: np.ndarray) -> torch.Tensor:
@@ -265,7 +270,7 @@ class Streamed(_OnDevice):
         super().__init__(*arguments)
         self._copies = torch.cuda.Stream(self.device)
 
-    def make(self, positions: np.ndarray) -> tuple[list[torch.Tensor], torch.cuda.Event]:
+    def make(self, positions: np.ndarray, sizes: list[int]) -> _Sent:
         indices = self.sampler.at(positions)
         shape = (len(indices), *self.split.image_shape)
         pinned = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
@@ -277,13 +282,13 @@ class Streamed(_OnDevice):
                 self._sent(positions),
                 torch.arange(len(indices), device=self.device),
             ]
-            return sent, self._copies.record_event()
+            return sent, sizes, self._copies.record_event()
 
-    def finish(self, made: tuple[list[torch.Tensor], torch.cuda.Event]) -> Batch:
-        sent, copied = made
+    def finish(self, made: _Sent) -> Iterable[Batch]:
+        sent, sizes, copied = made
         current = torch.cuda.current_stream(self.device)
         current.wait_event(copied)
         for tensor in sent:
             tensor.record_stream(current)
         pool, labels, positions, indices = sent
-        return self._filled(pool, indices, positions), labels
+        return batches(self._filled(pool, indices, positions), labels, sizes)

@@ -1,5 +1,5 @@
 """Other loaders doing the work of this one, for the benchmark: full shuffled epochs of small images
-in memory or in the loader's own format, random crop (zero padding 4), flip, float32 NCHW in [-1, 1].
+in memory or in the loader's own format, random crop (zero padding 4), flip, float32 NCHW, [-1, 1].
 
 Each peer is used as its documentation would have it used for speed: in batches where it can, with
 numpy's vectorised augmentation; without worker processes, which make all of them slower on few

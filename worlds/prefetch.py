@@ -24,7 +24,10 @@ class Prefetcher(Generic[Made]):
     def __init__(self, make: Callable[[int], Made], count: int, threads: int) -> None:
         self._make, self._count = make, count
         self._closed = False
-        self._room = [threading.Semaphore(_DEPTH) for _ in range(threads)]
+        # Tokens in a queue rather than a semaphore, which is slower by several microseconds.
+        self._room: list[SimpleQueue[None]] = [SimpleQueue() for _ in range(threads)]
+        for room in self._room * _DEPTH:
+            room.put(None)
         self._ready: list[SimpleQueue[tuple[Made | None, BaseException | None]]]
         self._ready = [SimpleQueue() for _ in range(threads)]
         self._threads = [
@@ -41,20 +44,20 @@ class Prefetcher(Generic[Made]):
             made, error = self._ready[lane].get()
             if error is not None:
                 raise error
-            self._room[lane].release()
+            self._room[lane].put(None)
             yield made  # type: ignore[misc]
 
     def close(self) -> None:
         self._closed = True
         for room in self._room:
-            room.release()
+            room.put(None)
         for thread in self._threads:
             thread.join()
         _running.discard(self)
 
     def _run(self, lane: int) -> None:
         for number in range(lane, self._count, len(self._threads)):
-            self._room[lane].acquire()
+            self._room[lane].get()
             if self._closed:
                 return
             try:
