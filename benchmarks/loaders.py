@@ -4,7 +4,7 @@
     python benchmarks/loaders.py --no-peers    one minute
 
 Full shuffled epochs of 1,000,000 random 32-pixel images in memory: crop + flip + normalise to
-float32 NCHW. Candidates take turns, so that what else the machine does falls on all alike; the ratio
+float32 NCHW. Candidates take turns, so that what else the machine does falls on all; the ratio
 is the median over the turns of neighbours. Peers run on the first 200,000 images (less memory to
 miss is in their favour), where they are installed. The trainer's time is the processor time of its
 thread for one batch, with 2 ms of its own work between two batches. The last line is JSON.

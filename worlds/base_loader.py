@@ -248,4 +248,6 @@ def _checked_device(device: str | torch.device, pin_memory: bool) -> torch.devic
     if (target.type == "cuda" or pin_memory) and not torch.cuda.is_available():
         asked = f"device={str(target)!r}" if target.type == "cuda" else "pin_memory=True"
         raise ValueError(f'{asked} needs a CUDA device, and torch finds none; use device="cpu"')
+    if target.type == "cuda" and (target.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"there is no {target}: torch finds {torch.cuda.device_count()} of them")
     return target

@@ -132,6 +132,8 @@ def fill(
     count, (_, height, width, _) = len(indices), pool.shape
     shape = (count, height, width, 3) if channels_last else (count, 3, height, width)
     out = torch.empty(shape, dtype=dtype, device=pool.device)
+    if not count:  # a launch must have a program
+        return out.permute(0, 3, 1, 2) if channels_last else out
     _fill[(count, triton.cdiv(height * width, _BLOCK))](
         pool,
         indices,
@@ -239,6 +241,8 @@ class Resident(_OnDevice):
         return made
 
     def _positions(self, positions: np.ndarray) -> torch.Tensor:
+        if not len(positions):  # a rank's share of a short last batch may be empty
+            return self._sent(positions)
         first, last = int(positions[0]), int(positions[-1])
         if last - first == len(positions) - 1:
             return torch.arange(first, last + 1, device=self.device)
@@ -249,10 +253,10 @@ class Resident(_OnDevice):
         block lies in several passes, computed here.
         """
         sampler = self.sampler
-        epoch = int(positions[0]) // sampler.pass_size
-        whole = epoch == int(positions[-1]) // sampler.pass_size
-        if sampler.replace or not sampler.shuffle or not whole:
+        epochs = np.unique(positions[:: max(1, len(positions) - 1)] // sampler.pass_size)
+        if sampler.replace or not sampler.shuffle or len(epochs) != 1:
             return self._sent(sampler.places(positions).astype(np.int64))
+        epoch = int(epochs[0])
         if self._epoch is None or self._epoch[0] != epoch:
             order = pass_order(sampler.n, sampler.seed, sampler.trial, epoch).astype(np.int64)
             self._epoch = epoch, self._sent(order)

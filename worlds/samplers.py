@@ -83,7 +83,7 @@ def _in_turn(order: np.ndarray, labels: np.ndarray, n: int) -> np.ndarray:
     return order[by_class[starts[None, :] + np.arange(needed)[:, None]].ravel()]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sampler:
     """A training stream over `samples`: pool indices, or None for the whole pool as it is numbered.
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from worlds import ArrayStore, RealLoader, write_pack
 
-STEPS = 400
+STEPS = 200
 
 
 def write_pool(folder):
@@ -56,7 +56,7 @@ def start(*paths):
 def test_a_killed_run_goes_on_with_the_very_next_batch(tmp_path):
     write_pool(tmp_path / "pack")
     paths = tmp_path / "pack", tmp_path / "log", tmp_path / "state"
-    for enough in (40, 150):
+    for enough in (30, 100):
         process = start(*paths)
         deadline = time.monotonic() + 60
         while not paths[1].exists() or len(paths[1].read_text().splitlines()) < enough:
