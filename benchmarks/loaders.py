@@ -18,7 +18,9 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -66,14 +68,14 @@ def floor_batches(fill: ctypes.CDLL, split: Split, batch_size: int) -> Batches:
 
 def candidates(
     args: argparse.Namespace, split: Split, batch_size: int, stack: ExitStack, floor: ctypes.CDLL
-) -> dict[str, Batches]:
+) -> dict[str, Callable[[], Batches]]:
     found = {
-        FLOOR: floor_batches(floor, split, batch_size),
-        OURS: worlds_batches(split, batch_size),
-        "worlds, 2 threads": worlds_batches(split, batch_size, threads=2),
-        "worlds, no thread": worlds_batches(split, batch_size, threads=0),
-        "worlds, bfloat16": worlds_batches(split, batch_size, dtype=torch.bfloat16),
-        "worlds, channels_last": worlds_batches(split, batch_size, channels_last=True),
+        FLOOR: partial(floor_batches, floor, split, batch_size),
+        OURS: partial(worlds_batches, split, batch_size),
+        "worlds, 2 threads": partial(worlds_batches, split, batch_size, threads=2),
+        "worlds, no thread": partial(worlds_batches, split, batch_size, threads=0),
+        "worlds, bfloat16": partial(worlds_batches, split, batch_size, dtype=torch.bfloat16),
+        "worlds, channels_last": partial(worlds_batches, split, batch_size, channels_last=True),
     }
     few = args.peer_images
     images = split.gather(range(few))
@@ -81,7 +83,7 @@ def candidates(
         if peer.installed:
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="loaders-")))
             data = peer.prepare(images, split.labels[:few], folder)
-            found[peer.name] = peer.epochs(data, batch_size)
+            found[peer.name] = partial(peer.epochs, data, batch_size)
     return found
 
 
@@ -102,13 +104,14 @@ def measure(args: argparse.Namespace, split: Split, batch_size: int) -> dict[str
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="floor-")))
         floor = compiled_floor(folder)
         found = candidates(args, split, batch_size, stack, floor)
-        rates = samples_per_second(found, args.turns, args.seconds)
+        last = frozenset(peer.name for peer in PEERS if peer.lingers)
+        trainer = trainer_microseconds(worlds_batches(split, batch_size), lambda: busy(0.002))
+        rates = samples_per_second(found, args.turns, args.seconds, last)
     print(f"\nbatch {batch_size}: median of {args.turns} turns of {args.seconds} s")
     print(f"{'loader':<46} {'samples/s':>12} {'of the C loop':>14} {'worlds is':>10}")
     for name, turns in rates.items():
         share, ratio = median_ratio(turns, rates[FLOOR]), median_ratio(rates[OURS], turns)
         print(f"{name:<46} {median(turns):>12,.0f} {share:>14.2f} {ratio:>9.1f}x")
-    trainer = trainer_microseconds(worlds_batches(split, batch_size), lambda: busy(0.002))
     print(f"the trainer's thread spends {trainer:.0f} microseconds a batch")
     return {
         "batch_size": batch_size,

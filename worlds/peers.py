@@ -28,6 +28,7 @@ class Peer:
     package: str
     prepare: Callable[[np.ndarray, np.ndarray, Path], Any]
     epochs: Callable[[Any, int], Batches]
+    lingers: bool = False  # goes on working in threads that outlive its iterator
 
     @property
     def installed(self) -> bool:
@@ -177,6 +178,7 @@ def _stacked(samples: list[dict[str, Any]], shape: Any, generator: np.random.Gen
 
 
 def _streaming_prepare(images: np.ndarray, labels: np.ndarray, folder: Path) -> Any:
+    import worlds.torchvision_ops  # noqa: F401, I001
     from streaming import MDSWriter  # type: ignore[import-not-found,unused-ignore]
 
     with MDSWriter(out=str(folder), columns={"x": "bytes", "y": "int"}, exist_ok=True) as writer:
@@ -186,6 +188,7 @@ def _streaming_prepare(images: np.ndarray, labels: np.ndarray, folder: Path) -> 
 
 
 def _streaming(prepared: Any, batch_size: int) -> Batches:
+    import worlds.torchvision_ops  # noqa: F401, I001
     from streaming import StreamingDataset
 
     folder, shape = prepared
@@ -211,7 +214,9 @@ def _grain(data: Any, batch_size: int) -> Batches:
         return augment(images[indices], generator), torch.from_numpy(labels[indices])
 
     indices = grain.MapDataset.range(len(images)).shuffle(seed=0).repeat()
-    return iter(indices.batch(batch_size, drop_remainder=True).map(batch).to_iter_dataset())
+    batches = indices.batch(batch_size, drop_remainder=True).map(batch)
+    in_this_thread = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+    return iter(batches.to_iter_dataset(in_this_thread))
 
 
 PEERS: Final = (
@@ -219,6 +224,6 @@ PEERS: Final = (
     Peer("torch DataLoader, torchvision v2 per sample", "torchvision", _in_memory, _torch_each),
     Peer("webdataset, batched records", "webdataset", _webdataset_prepare, _webdataset),
     Peer("Hugging Face datasets, vectorised", "datasets", _hugging_face_prepare, _hugging_face),
-    Peer("mosaicml-streaming, batched collate", "streaming", _streaming_prepare, _streaming),
     Peer("grain, batched", "grain", _in_memory, _grain),
+    Peer("mosaicml-streaming, batched collate", "streaming", _streaming_prepare, _streaming, True),
 )

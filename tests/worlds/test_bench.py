@@ -61,6 +61,7 @@ def test_the_peers_augmentation_crops_and_flips():
 
 
 def test_rates_are_measured_in_turns():
-    rates = samples_per_second({"worlds": worlds_batches(random_split(256), 32)}, 3, 0.005)
+    split = random_split(256)
+    rates = samples_per_second({"worlds": lambda: worlds_batches(split, 32)}, 3, 0.005)
     assert len(rates["worlds"]) == 3
     assert min(rates["worlds"]) > 0

@@ -3,12 +3,13 @@ interpreter (where Triton is installed).
 """
 
 import os
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
 
-from worlds import ArrayStore, Augment, RealLoader
+from worlds import ArrayStore, Augment, BootstrapLoader, IdealLoader, RealLoader
 from worlds.augment import augment_batch, parse_augment
 
 ON_GPU = torch.cuda.is_available()
@@ -44,6 +45,34 @@ def test_the_kernel_equals_the_definition(augment, dtype, channels_last, seed):
         assert (found.float() - expected.float()).abs().max() <= 2**-8
     else:
         assert torch.equal(found, expected)
+
+
+@pytest.mark.skipif(ON_GPU, reason="the tests below run the same on a GPU")
+@pytest.mark.parametrize("world", ["real", "short", "ideal", "bootstrap"])
+def test_a_resident_pool_yields_the_batches_of_the_cpu(world, monkeypatch):
+    from worlds.cuda import Resident
+
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(Resident, "_sent", lambda self, array: torch.from_numpy(array))
+    monkeypatch.setattr(Resident, "block_samples", 12)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+    pool = ArrayStore(images, rng.integers(0, 10, 40)).train
+    options = {"augment": "crop+flip", "seed": 4, "trial": 1, "rank": 1, "world_size": 2}
+    make = {
+        "real": lambda: RealLoader(pool, 10, 4, 9, **options),
+        "short": lambda: RealLoader(pool, 9, 4, 9, remainder="short", **options),
+        "ideal": lambda: IdealLoader(pool, 4, **options),
+        "bootstrap": lambda: BootstrapLoader(pool, 10, 4, 9, **options),
+    }[world]
+    cpu, gpu = make(), make()
+    arguments = (pool, gpu.sampler, gpu.augment, torch.float32, False, DEVICE)
+    gpu._pipeline = Resident(*arguments)
+    made = list(gpu)
+    assert len(made) == len(cpu)
+    for (x, y), (u, v) in zip(cpu, made, strict=True):
+        assert torch.equal(u, x)
+        assert torch.equal(v, y)
 
 
 @pytest.mark.gpu

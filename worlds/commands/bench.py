@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -67,14 +68,15 @@ def bench(args: argparse.Namespace) -> dict[str, Any]:
     options = {"threads": args.threads, "device": args.device}
     ours = f"worlds, {args.device}"
     with ExitStack() as stack:
-        candidates = {ours: worlds_batches(split, args.batch_size, **options)}
+        candidates = {ours: partial(worlds_batches, split, args.batch_size, **options)}
         for peer in PEERS:
             wanted = args.peers is None or peer.name in args.peers
             if wanted and peer.installed:
                 folder = stack.enter_context(TemporaryDirectory(prefix="worlds-bench-"))
                 prepared = peer.prepare(images, split.labels, Path(folder))
-                candidates[peer.name] = peer.epochs(prepared, args.batch_size)
-        rates = samples_per_second(candidates, args.turns, args.seconds)
+                candidates[peer.name] = partial(peer.epochs, prepared, args.batch_size)
+        last = frozenset(peer.name for peer in PEERS if peer.lingers)
+        rates = samples_per_second(candidates, args.turns, args.seconds, last)
     print(f"{'loader':<46} {'samples/s':>12} {'worlds is':>10}")
     for name, turns in rates.items():
         ratio = median_ratio(rates[ours], turns)
