@@ -27,15 +27,18 @@ AUGMENT: Final = 3  # crop, flip and cutout: minor = global position in the trai
 LABEL_NOISE: Final = 4  # minor = sample index
 BOOTSTRAP: Final = 5  # draws with replacement: minor = global position, major = trial
 DECODE: Final = 6  # RandomResizedCrop of photographs: minor = global position
+ARCHITECTURE: Final = 7  # of a random DARTS network: major 0 = genotype, 1 = width and cells
+PREVIEW: Final = 8  # the choice of images on a contact sheet: minor = image index
 
 _MULTIPLIER_0, _MULTIPLIER_1 = 0xD2511F53, 0xCD9E8D57
 _WEYL_0, _WEYL_1 = 0x9E3779B9, 0xBB67AE85  # golden ratio and sqrt(3) - 1, as 32-bit fractions
 _MASK = 0xFFFFFFFF
 
 Words = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+Key = tuple[int, int] | tuple[torch.Tensor, torch.Tensor]
 
 
-def philox(counter: Words, key: tuple[int, int]) -> Words:
+def philox(counter: Words, key: Key) -> Words:
     """Ten rounds over int64 tensors that hold 32-bit words (0 to 2^32 - 1); the result has their
     broadcast shape.
     """
@@ -73,6 +76,16 @@ def words(
     """
     if isinstance(major, int) and not 0 <= major <= _MASK:
         raise ValueError(f"major must be in [0, 2^32), got {major}")
+    return words_of_key(key_of(seed), stream, major, minor, blocks)
+
+
+def words_of_key(
+    key: Key, stream: int, major: int | torch.Tensor, minor: torch.Tensor, blocks: int
+) -> torch.Tensor:
+    """`words` for a key in place of a seed, and without checks. A compiled caller hands the key in
+    as two int64 tensors of one word: an integer is compiled in, and at the second seed becomes a
+    symbol, which torch 2.13 failed to compile for the CPU.
+    """
     minor = minor.unsqueeze(1)
     counter = (
         torch.arange(blocks, device=minor.device).expand(len(minor), blocks),
@@ -80,4 +93,4 @@ def words(
         minor & _MASK,
         (minor >> 32) | (stream << 24),
     )
-    return torch.stack(philox(counter, key_of(seed)), dim=-1).flatten(1)
+    return torch.stack(philox(counter, key), dim=-1).flatten(1)

@@ -87,10 +87,11 @@ def write_shard(
     `facts` (fingerprint, seconds, device ...) go into the record. Whatever fails, nothing
     half-written keeps a final name, and without its record the shard does not exist.
     """
-    (folder / shard.record).unlink(missing_ok=True)
     labels = np.asarray(labels, dtype=np.int64)
     index = np.arange(shard.start, shard.stop, dtype=np.int64)
     probabilities = np.asarray(probabilities, dtype=np.float16)
+    _check_side_arrays(shard, labels, probabilities)
+    (folder / shard.record).unlink(missing_ok=True)
     with atomic_write(folder / shard.tar) as stream:
         hashing = HashingStream(stream)
         rows = zip(index.tolist(), samples, labels.tolist(), strict=True)
@@ -106,6 +107,21 @@ def write_shard(
         "classes": np.bincount(labels, minlength=probabilities.shape[1]).tolist(),
     }
     write_json(folder / shard.record, record | facts)
+
+
+def _check_side_arrays(shard: Shard, labels: np.ndarray, probabilities: np.ndarray) -> None:
+    """Refuse what would otherwise be found only after the tar was written, or never."""
+    if labels.shape != (len(shard),) or probabilities.shape[:-1] != (len(shard),):
+        raise ValueError(
+            f"shard {shard.name} holds {len(shard)} images, got labels {labels.shape} and "
+            f"probabilities {probabilities.shape}"
+        )
+    classes = probabilities.shape[1]
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(
+            f"shard {shard.name}: labels must be 0 to {classes - 1}, got {labels.min()} to "
+            f"{labels.max()}"
+        )
 
 
 def arrays_sha256(index: np.ndarray, label: np.ndarray, probabilities: np.ndarray) -> str:
@@ -127,7 +143,8 @@ def read_record(folder: Path, shard: Shard) -> dict[str, Any] | None:
 
 def read_arrays(folder: Path, shard: Shard) -> SideArrays:
     """The side file of a shard."""
-    with np.load(folder / shard.arrays) as arrays:
+    # Opened here, because np.load leaves a file it cannot read open.
+    with (folder / shard.arrays).open("rb") as stream, np.load(stream) as arrays:
         return SideArrays(arrays["index"], arrays["label"], arrays["probabilities"])
 
 

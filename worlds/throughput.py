@@ -2,8 +2,8 @@
 else the machine does falls on all of them alike; medians, and ratios of neighbours.
 
 Each turn begins with a fresh iterator and ends with its removal: some loaders work on in threads
-of their own, which would slow the next candidate down and be ahead of the clock in their next turn. One
-whose threads outlive it has its turns at the end.
+of their own, which would slow the next candidate down and be ahead of the clock in their next turn.
+One whose threads outlive it has its turns at the end.
 """
 
 import gc
