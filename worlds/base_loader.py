@@ -46,6 +46,8 @@ class Loader:
     `batch_size` is the global one: with `world_size` W, each rank yields a W-th of every batch.
     """
 
+    batch_sampler = None  # Lightning looks for one wherever there is a `sampler`
+
     def __init__(
         self,
         split: Split,
