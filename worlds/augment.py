@@ -1,5 +1,5 @@
-"""What happens to an image between the pool and the batch: random crop, horizontal flip, cutout, and
-bytes to [-1, 1].
+"""What happens to an image between the pool and the batch: random crop, horizontal flip, cutout,
+and bytes to [-1, 1].
 
 Every choice is addressed: the four Philox words of (seed, trial, global position in the training
 stream) say where the crop starts, whether the image is flipped and where the hole is, so no worker,
@@ -121,7 +121,7 @@ def augment_batch(
     dtype: torch.dtype = torch.float32,
     channels_last: bool = False,
 ) -> torch.Tensor:
-    """uint8 (N, H, W, 3) and int64 (N,) global positions to (N, 3, H, W) in [-1, 1], on one device."""
+    """uint8 (N, H, W, 3) and int64 (N,) positions to (N, 3, H, W) in [-1, 1], on one device."""
     _, height, width, _ = images.shape
     draws = draw(augment, seed, trial, positions, height, width)
     y, inside_y = _source(draws.row, height, augment, None)

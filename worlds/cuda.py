@@ -1,12 +1,13 @@
 """Batches on a GPU: the pool lives there as uint8, and one Triton kernel makes the batch.
 
-The kernel draws its own Philox words, so a launch needs pool indices and positions and nothing else;
-small batches are made many to a launch. Where the pool does not fit, the bytes of each block are
+The kernel draws its own Philox words, so a launch needs pool indices and positions, no more; small
+batches are made many to a launch. Where the pool does not fit, the bytes of each block are
 gathered into page-locked memory by a thread and copied while the GPU works on the one before.
 
 `fill` is held equal to `worlds.augment.augment_batch` by tests/worlds/test_cuda.py.
 """
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
@@ -16,13 +17,16 @@ import triton.language as tl  # type: ignore[import-not-found,unused-ignore]
 
 from worlds.augment import SCALE, Augment
 from worlds.philox import AUGMENT, key_of
-from worlds.pipelines import Batch
+from worlds.pipelines import Batch, batches
 from worlds.samplers import Sampler, pass_order
 from worlds.splits import Split
 
 _BLOCK: Final = 1024  # pixels of one image made by one program, three channels each
 _RESERVE: Final = 4 << 30  # bytes of GPU memory left to the model where a pool is made resident
 _UPLOAD: Final = 1 << 16  # images copied to the GPU at a time, 201 MB of CIFAR
+
+
+_Sent = tuple[list[torch.Tensor], list[int], torch.cuda.Event]  # bytes, labels ...; sizes; copied
 
 
 @triton.jit
@@ -128,6 +132,8 @@ def fill(
     count, (_, height, width, _) = len(indices), pool.shape
     shape = (count, height, width, 3) if channels_last else (count, 3, height, width)
     out = torch.empty(shape, dtype=dtype, device=pool.device)
+    if not count:  # a launch must have a program
+        return out.permute(0, 3, 1, 2) if channels_last else out
     _fill[(count, triton.cdiv(height * width, _BLOCK))](
         pool,
         indices,
@@ -225,15 +231,18 @@ class Resident(_OnDevice):
         self._labels = torch.from_numpy(self.split.labels[samples]).to(self.device)
         self._epoch: tuple[int, torch.Tensor] | None = None
 
-    def make(self, positions: np.ndarray) -> Batch:
+    def make(self, positions: np.ndarray, sizes: list[int]) -> list[Batch]:
         where = self._positions(positions)
         indices = self._places(positions, where)
-        return self._filled(self._pool, indices, where), self._labels[indices]
+        images = self._filled(self._pool, indices, where)
+        return batches(images, self._labels[indices], sizes)
 
-    def finish(self, made: Any) -> Batch:
+    def finish(self, made: list[Batch]) -> Iterable[Batch]:
         return made
 
     def _positions(self, positions: np.ndarray) -> torch.Tensor:
+        if not len(positions):  # a rank's share of a short last batch may be empty
+            return self._sent(positions)
         first, last = int(positions[0]), int(positions[-1])
         if last - first == len(positions) - 1:
             return torch.arange(first, last + 1, device=self.device)
@@ -244,10 +253,10 @@ class Resident(_OnDevice):
         block lies in several passes, computed here.
         """
         sampler = self.sampler
-        epoch = int(positions[0]) // sampler.pass_size
-        whole = epoch == int(positions[-1]) // sampler.pass_size
-        if sampler.replace or not sampler.shuffle or not whole:
+        epochs = np.unique(positions[:: max(1, len(positions) - 1)] // sampler.pass_size)
+        if sampler.replace or not sampler.shuffle or len(epochs) != 1:
             return self._sent(sampler.places(positions).astype(np.int64))
+        epoch = int(epochs[0])
         if self._epoch is None or self._epoch[0] != epoch:
             order = pass_order(sampler.n, sampler.seed, sampler.trial, epoch).astype(np.int64)
             self._epoch = epoch, self._sent(order)
@@ -265,7 +274,7 @@ class Streamed(_OnDevice):
         super().__init__(*arguments)
         self._copies = torch.cuda.Stream(self.device)
 
-    def make(self, positions: np.ndarray) -> tuple[list[torch.Tensor], torch.cuda.Event]:
+    def make(self, positions: np.ndarray, sizes: list[int]) -> _Sent:
         indices = self.sampler.at(positions)
         shape = (len(indices), *self.split.image_shape)
         pinned = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
@@ -277,13 +286,13 @@ class Streamed(_OnDevice):
                 self._sent(positions),
                 torch.arange(len(indices), device=self.device),
             ]
-            return sent, self._copies.record_event()
+            return sent, sizes, self._copies.record_event()
 
-    def finish(self, made: tuple[list[torch.Tensor], torch.cuda.Event]) -> Batch:
-        sent, copied = made
+    def finish(self, made: _Sent) -> Iterable[Batch]:
+        sent, sizes, copied = made
         current = torch.cuda.current_stream(self.device)
         current.wait_event(copied)
         for tensor in sent:
             tensor.record_stream(current)
         pool, labels, positions, indices = sent
-        return self._filled(pool, indices, positions), labels
+        return batches(self._filled(pool, indices, positions), labels, sizes)

@@ -1,8 +1,8 @@
 """Where a split's images lie, and how some of them are fetched.
 
 `ArrayImages` are uint8 arrays in memory or mapped from files: their bytes have addresses, so the
-compiled kernel reads them in place. `TarImages` are encoded images inside tars: the members' offsets
-are indexed once per shard, and a sample is one positioned read and a decode.
+compiled kernel reads them in place. `TarImages` are encoded images inside tars: the offsets are
+indexed once per shard, and a sample is one positioned read and a decode.
 """
 
 import os

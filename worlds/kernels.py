@@ -2,8 +2,8 @@
 
 numba, without the GIL. `fill_float32` reads each image once and writes its augmented, normalised
 floats once; `worlds.augment` says what it computes. Indices into arrays are unsigned: with signed
-ones numba adds a wrap-around test to every access, LLVM no longer vectorises the loops, and the pass
-is three times slower.
+ones numba adds a wrap-around test to every access, LLVM no longer vectorises the loops, and the
+pass is three times slower.
 
 Compiled code is cached beside this file, or in numba's user-wide folder where that is read-only, so
 only the first run on a machine compiles.
@@ -66,8 +66,8 @@ def _scaled(high: Scalar, low: Scalar, n: Scalar) -> Scalar:
 def shuffled_prefix(
     n: Scalar, count: Scalar, key: np.ndarray, stream: Scalar, major: Scalar, minor: Scalar
 ) -> np.ndarray:
-    """The first `count` entries, uint32, of the permutation of range(n) named by (key, stream, major,
-    minor).
+    """The first `count` entries of the permutation of range(n), uint32, that (key, stream, major,
+    minor) names.
 
     Fisher-Yates from the front, entry i drawing words 2 (i mod 2) and 2 (i mod 2) + 1 of block
     i // 2: a longer prefix starts with every shorter one. n < 2^32; key is uint64 (2,).
@@ -98,6 +98,17 @@ def draws_with_replacement(
         )
         drawn[i] = _scaled(w0, w1, _U(n))
     return drawn
+
+
+@njit(nogil=True, cache=True)
+def first_words(count: Scalar, key: np.ndarray, stream: Scalar, major: Scalar) -> np.ndarray:
+    """The first two words for each minor from 0 to count - 1, uint64 (count, 2)."""
+    words = np.empty((count, 2), np.uint64)
+    for i in range(_U(count)):
+        top = (_U(stream) << _U(24)) | (i >> _U(32))
+        w0, w1, _, _ = philox4(_U(0), _U(major), i & _MASK, top, key[0], key[1])
+        words[i, 0], words[i, 1] = w0, w1
+    return words
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -170,9 +181,9 @@ def _crop(
 ) -> None:
     """One plane, shifted by (top, left) pixels of `unit` bytes, to floats. All int64.
 
-    The rows that exist are one contiguous run, converted at once; pixels that the shift carried over
-    from a neighbouring row (or from the guard) are then overwritten, and rows outside the image are
-    filled.
+    The rows that exist are one contiguous run, converted at once; pixels that the shift carried
+    over from a neighbouring row (or the guard) are then overwritten, and rows outside the image
+    are filled.
     """
     line = width * unit
     above, below = max(0, -top), max(0, top)  # rows of padding in view
@@ -213,7 +224,7 @@ def _crop(
 
 @njit(nogil=True, cache=True)
 def _hole(fraction: Scalar, size: Scalar, side: Scalar) -> tuple[Scalar, Scalar]:
-    """First and past-the-last pixel, in the image, of a hole centred fraction / 2^16 of the way along."""
+    """First and past-the-last pixel of a hole centred fraction / 2^16 of the way along."""
     centre, half = (fraction * size) >> _U(16), side >> _ONE
     return centre - min(half, centre), min(centre + half, size)
 

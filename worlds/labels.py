@@ -1,8 +1,8 @@
 """Label noise: a wrapper on labels, addressed like everything else, that leaves the clean ones be.
 
-    symmetric   with probability `rate` the label becomes one of the K - 1 others, each equally often
+    symmetric   with probability `rate` the label becomes one of the K - 1 others, equally often
     uniform     with probability `rate` the label is drawn anew from all K, the true one included
-    pairs       with probability `rate` a label of the table `pairs` becomes its partner (cat to dog)
+    pairs       with probability `rate` a class of the table `pairs` becomes its partner (cat: dog)
 
 Sample i is decided by the words of (seed, trial, i), whatever the subset or the order, so a sample
 keeps its wrong label for the whole run and in every subset it belongs to. Symmetric noise of rate
@@ -10,16 +10,13 @@ keeps its wrong label for the whole run and in every subset it belongs to. Symme
 """
 
 from dataclasses import dataclass, field
-from typing import Final, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
-import torch
 
-from worlds.philox import LABEL_NOISE, key_of, words
+from worlds.philox import LABEL_NOISE, key_of
 
 Kind = Literal["symmetric", "uniform", "pairs"]
-
-_CHUNK: Final = 1 << 18  # samples at a time, so that five million labels need no gigabyte of words
 
 
 @dataclass(frozen=True)
@@ -46,27 +43,21 @@ class LabelNoise:
 
 def noisy_labels(clean: np.ndarray, noise: LabelNoise, classes: int) -> np.ndarray:
     """The labels after noise, int64 (N,); `clean` holds the labels of samples 0 to N - 1."""
+    from worlds.kernels import first_words
+
     strangers = {c for pair in noise.pairs.items() for c in pair if not 0 <= c < classes}
     if strangers:
         raise ValueError(f"pairs name the classes {sorted(strangers)}, but there are {classes}")
-    parts = [
-        _corrupt(clean[start : start + _CHUNK], start, noise, classes)
-        for start in range(0, len(clean), _CHUNK)
-    ]
-    return np.concatenate(parts) if parts else clean.astype(np.int64)
-
-
-def _corrupt(clean: np.ndarray, start: int, noise: LabelNoise, classes: int) -> np.ndarray:
-    index = torch.arange(start, start + len(clean))
-    drawn = words(noise.seed, LABEL_NOISE, noise.trial, index, blocks=1).numpy()
-    hit = drawn[:, 0] < round(noise.rate * 2**32)
+    key = np.array(key_of(noise.seed), dtype=np.uint64)
+    decides, chooses = first_words(len(clean), key, LABEL_NOISE, noise.trial).T
     clean = clean.astype(np.int64)
     if noise.kind == "symmetric":
-        wrong = (clean + 1 + ((drawn[:, 1] * (classes - 1)) >> 32)) % classes
+        others = (chooses * np.uint64(classes - 1)) >> np.uint64(32)
+        wrong = (clean + 1 + others.astype(np.int64)) % classes
     elif noise.kind == "uniform":
-        wrong = (drawn[:, 1] * classes) >> 32
+        wrong = ((chooses * np.uint64(classes)) >> np.uint64(32)).astype(np.int64)
     else:
         partner = np.arange(classes)
         partner[list(noise.pairs)] = list(noise.pairs.values())
         wrong = partner[clean]
-    return np.where(hit, wrong, clean)
+    return np.where(decides < round(noise.rate * 2**32), wrong, clean)

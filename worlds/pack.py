@@ -2,8 +2,8 @@
 
     images.npy          uint8 (N, height, width, 3), the splits one after the other
     labels.npy          int64 (N,)
-    probabilities.npy   float16 (N, K), where the source has them
-    pack.json           splits, class names, fingerprint; bytes and sha256 of the files; written last
+    probabilities.npy   float16 (N, K), where every split of the source has them
+    pack.json           splits, class names, fingerprint; bytes and sha256 of files; written last
 
 Opening checks the sizes of the files; `verify_pack` reads them whole and checks the hashes.
 """
@@ -114,7 +114,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def open_pack(folder: Path) -> list[Split]:
-    """The splits of a pack, memory-mapped; ValueError where a file's size is not the recorded one."""
+    """The splits of a pack, memory-mapped; ValueError where a file has not the recorded size."""
     manifest = read_manifest(folder)
     for name, facts in manifest["files"].items():
         path = folder / name

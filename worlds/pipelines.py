@@ -2,7 +2,7 @@
 for arbitrary transforms. `worlds.cuda` has the pipelines of a GPU.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -29,17 +29,21 @@ class Pipeline(Protocol):
     block_samples: int  # how many samples are worth making at once
     background: bool  # whether `make` belongs in a thread
 
-    def make(self, positions: np.ndarray) -> Any:
-        """What can be done ahead of images and labels for `positions`, int64 (N,)."""
+    def make(self, positions: np.ndarray, sizes: list[int]) -> Any:
+        """What can be done ahead for batches of some sizes at `positions`, int64 (N,), in a row."""
 
-    def finish(self, made: Any) -> Batch:
-        """Images (N, 3, height, width) and labels int64 (N,), in the trainer's thread."""
+    def finish(self, made: Any) -> Iterable[Batch]:
+        """The batches: images (B, 3, height, width), labels int64 (B,). In the trainer's thread."""
+
+
+def batches(images: torch.Tensor, labels: torch.Tensor, sizes: list[int]) -> list[Batch]:
+    return list(zip(images.split(sizes), labels.split(sizes), strict=True))
 
 
 class CpuPipeline:
     """Gather, augment and normalise in one pass over memory."""
 
-    block_samples = 512
+    block_samples = 1024
     background = True
 
     def __init__(
@@ -70,7 +74,7 @@ class CpuPipeline:
         )
         self._buffers = BufferPool(_POOLED)
 
-    def make(self, positions: np.ndarray) -> Batch:
+    def make(self, positions: np.ndarray, sizes: list[int]) -> list[Batch]:
         indices = self.sampler.at(positions)
         height, width, channels = self.split.image_shape
         staged = None  # keeps what `addresses` point to alive
@@ -85,9 +89,9 @@ class CpuPipeline:
             images = flat.view(len(indices), height, width, channels).permute(0, 3, 1, 2)
         else:
             images = flat.view(len(indices), channels, height, width)
-        return images, torch.from_numpy(self.split.labels[indices])
+        return batches(images, torch.from_numpy(self.split.labels[indices]), sizes)
 
-    def finish(self, made: Batch) -> Batch:
+    def finish(self, made: list[Batch]) -> Iterable[Batch]:
         return made
 
     def _allocate(self, size: int) -> tuple[torch.Tensor, np.ndarray]:
@@ -132,7 +136,7 @@ class TransformPipeline:
         self.dtype, self.device = dtype, device
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
 
-    def make(self, positions: np.ndarray) -> Batch:
+    def make(self, positions: np.ndarray, sizes: list[int]) -> list[Batch]:
         indices = self.sampler.at(positions)
         images = torch.from_numpy(self.split.gather(indices)).permute(0, 3, 1, 2)
         drawn = words(
@@ -148,7 +152,8 @@ class TransformPipeline:
         if batch.dtype == torch.uint8:
             batch = normalise(batch)
         batch = batch.to(self.device, self.dtype, memory_format=self.layout)
-        return batch, torch.from_numpy(self.split.labels[indices]).to(self.device)
+        labels = torch.from_numpy(self.split.labels[indices]).to(self.device)
+        return batches(batch, labels, sizes)
 
-    def finish(self, made: Batch) -> Batch:
+    def finish(self, made: list[Batch]) -> Iterable[Batch]:
         return made

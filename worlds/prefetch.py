@@ -1,4 +1,4 @@
-"""Make batches ahead of the trainer, in threads, and give their memory back when nobody holds it."""
+"""Make batches ahead of the trainer, in threads, and reuse their memory when nobody holds it."""
 
 import atexit
 import threading
@@ -24,7 +24,10 @@ class Prefetcher(Generic[Made]):
     def __init__(self, make: Callable[[int], Made], count: int, threads: int) -> None:
         self._make, self._count = make, count
         self._closed = False
-        self._room = [threading.Semaphore(_DEPTH) for _ in range(threads)]
+        # Tokens in a queue rather than a semaphore, which is slower by several microseconds.
+        self._room: list[SimpleQueue[None]] = [SimpleQueue() for _ in range(threads)]
+        for room in self._room * _DEPTH:
+            room.put(None)
         self._ready: list[SimpleQueue[tuple[Made | None, BaseException | None]]]
         self._ready = [SimpleQueue() for _ in range(threads)]
         self._threads = [
@@ -41,20 +44,20 @@ class Prefetcher(Generic[Made]):
             made, error = self._ready[lane].get()
             if error is not None:
                 raise error
-            self._room[lane].release()
+            self._room[lane].put(None)
             yield made  # type: ignore[misc]
 
     def close(self) -> None:
         self._closed = True
         for room in self._room:
-            room.release()
+            room.put(None)
         for thread in self._threads:
             thread.join()
         _running.discard(self)
 
     def _run(self, lane: int) -> None:
         for number in range(lane, self._count, len(self._threads)):
-            self._room[lane].acquire()
+            self._room[lane].get()
             if self._closed:
                 return
             try:
@@ -80,9 +83,9 @@ class BufferPool:
     """Memory for batches, used again once the last tensor over it is gone.
 
     Fresh memory costs a page fault every 4 KiB, 11 to 30 % of the time of a batch. A buffer is
-    leased as a view, and the tensor made from that very view (`torch.from_numpy`) keeps it alive, as
-    do all tensors and arrays that share the tensor's storage; a buffer whose view has died is free.
-    So what a user holds is never written to.
+    leased as a view; the tensor made from that very view (`torch.from_numpy`) keeps it alive, and
+    so do all tensors and arrays that share the tensor's storage. A buffer whose view has died is
+    free. So what a user holds is never written to.
     """
 
     def __init__(self, limit: int) -> None:
@@ -91,7 +94,7 @@ class BufferPool:
         self._held: list[tuple[np.ndarray, weakref.ref[np.ndarray]]] = []
 
     def lease(self, size: int, dtype: np.dtype) -> np.ndarray:
-        """An uninitialised array (size,); a tensor must be made from this object, not from a view."""
+        """An uninitialised array (size,); make the tensor from this object, not from a view."""
         with self._lock:
             for k, (memory, last) in enumerate(self._held):
                 if last() is None and memory.size >= size and memory.dtype == dtype:

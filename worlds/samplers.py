@@ -1,11 +1,11 @@
-"""Which samples, in which order: pure functions of (seed, trial, epoch, position), with no state but a
-position.
+"""Which samples, in which order: pure functions of (seed, trial, epoch, position), with no state
+but a position.
 
 A training stream is one long row of positions 0, 1, 2, ... A sampler says which pool index stands
 at a position and where each step's batch begins and ends; a loader only walks along it. The subset
 of a Real World is the first n entries of a permutation of the pool named by (seed, trial), so the
-subset for a smaller n is a prefix of that for a larger one; each pass has its own permutation, named
-by (seed, trial, epoch).
+subset for a smaller n is a prefix of that for a larger one; each pass has its own permutation,
+named by (seed, trial, epoch).
 
     Real         n samples, reshuffled every epoch, for as long as asked
     Ideal        every sample of the pool at most once
@@ -45,9 +45,9 @@ def subset(
 ) -> np.ndarray:
     """n distinct indices below `pool`, uint32, in the order in which larger subsets keep them.
 
-    `exclude` holds distinct indices that may not be drawn. `balance` holds the label of every sample
-    of the pool: then the subset takes the classes in turn, so that the counts of any prefix differ
-    by one at most.
+    `exclude` holds distinct indices that may not be drawn. `balance` holds the label of every
+    sample of the pool: then the subset takes the classes in turn, so that the counts of any prefix
+    differ by one at most.
     """
     from worlds.kernels import shuffled_prefix
 
@@ -83,7 +83,7 @@ def _in_turn(order: np.ndarray, labels: np.ndarray, n: int) -> np.ndarray:
     return order[by_class[starts[None, :] + np.arange(needed)[:, None]].ravel()]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sampler:
     """A training stream over `samples`: pool indices, or None for the whole pool as it is numbered.
 
@@ -135,8 +135,8 @@ class Sampler:
 
     @property
     def max_steps(self) -> int | None:
-        """The steps that can be fed, None for no limit; with "carry" the last samples, too few for a
-        batch, are left.
+        """The steps that can be fed, None for no limit; with "carry" the last samples, too few for
+        a batch, are left.
         """
         if self.reuse is None:
             return None

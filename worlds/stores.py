@@ -76,6 +76,7 @@ class ArrayStore(Store):
         *,
         class_names: Sequence[str] | None = None,
         probabilities: np.ndarray | None = None,
+        test_probabilities: np.ndarray | None = None,
     ) -> None:
         if (test_images is None) != (test_labels is None):
             raise ValueError("test_images and test_labels go together: give both or neither")
@@ -86,7 +87,9 @@ class ArrayStore(Store):
         names = tuple(class_names)
         splits = [_array_split("train", [images], labels, names, probabilities)]
         if test_images is not None and test_labels is not None:
-            splits.append(_array_split("test", [test_images], test_labels, names))
+            splits.append(
+                _array_split("test", [test_images], test_labels, names, test_probabilities)
+            )
         super().__init__(splits, "arrays")
 
 

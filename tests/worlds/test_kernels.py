@@ -105,3 +105,9 @@ def test_draws_with_replacement_are_uniform_and_addressed():
     assert ((counts - 10_000) ** 2 / 10_000).sum() < 27.9  # 9 degrees of freedom, 1 in 1,000 seeds
     some = np.array([5, 77_777, 99_999])
     assert np.array_equal(kernels.draws_with_replacement(10, some, key, 5, 0), drawn[some])
+
+
+def test_first_words_equal_the_torch_ones():
+    expected = words(9, 4, 2, torch.arange(50), blocks=1)[:, :2]
+    found = kernels.first_words(50, np.array(key_of(9), dtype=np.uint64), 4, 2)
+    assert found.tolist() == expected.tolist()

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worlds.samplers import Sampler, pass_order, subset
@@ -24,8 +24,10 @@ def test_five_million_are_shuffled_completely():
 
 sizes = st.integers(1, 60)
 seeds = st.integers(0, 2**64 - 1)
+patient = settings(deadline=None)  # the first example may compile
 
 
+@patient
 @given(pool=sizes, n=sizes, fewer=sizes, seed=seeds, trial=st.integers(0, 9))
 def test_subsets_are_distinct_and_nested(pool, n, fewer, seed, trial):
     n = min(n, pool)
@@ -35,6 +37,7 @@ def test_subsets_are_distinct_and_nested(pool, n, fewer, seed, trial):
     assert np.array_equal(subset(pool, min(fewer, n), seed, trial), drawn[:fewer])
 
 
+@patient
 @given(n=sizes, batch=sizes, epochs=st.integers(1, 4), seed=seeds)
 def test_carry_uses_each_sample_exactly_once_an_epoch(n, batch, epochs, seed):
     sampler = Sampler("real", 100, batch, seed, samples=subset(100, n, seed))
@@ -46,6 +49,7 @@ def test_carry_uses_each_sample_exactly_once_an_epoch(n, batch, epochs, seed):
     assert counts.sum() == n * epochs
 
 
+@patient
 @given(n=sizes, batch=sizes, epochs=st.integers(1, 4), seed=seeds)
 def test_drop_and_short_use_each_sample_at_most_once_a_pass(n, batch, epochs, seed):
     for remainder, size in (("drop", n - n % batch), ("short", n)):
@@ -59,6 +63,7 @@ def test_drop_and_short_use_each_sample_at_most_once_a_pass(n, batch, epochs, se
             assert len(used) == len(set(used.tolist())) == size
 
 
+@patient
 @given(n=sizes, batch=sizes, reuse=st.integers(1, 3), seed=seeds)
 def test_reuse_is_a_limit_for_every_sample(n, batch, reuse, seed):
     sampler = Sampler("fixed reuse", n, batch, seed, reuse=reuse)
@@ -70,6 +75,7 @@ def test_reuse_is_a_limit_for_every_sample(n, batch, reuse, seed):
         sampler.span(sampler.max_steps)
 
 
+@patient
 @given(n=sizes, batch=sizes, remainder=st.sampled_from(["carry", "drop", "short"]), seed=seeds)
 def test_any_stretch_of_positions_equals_the_same_stretch_step_by_step(n, batch, remainder, seed):
     batch = min(batch, n)

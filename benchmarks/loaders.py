@@ -1,0 +1,160 @@
+"""How fast are the loaders, against the peers and against a loop in C?
+
+    python benchmarks/loaders.py               five minutes, 8 GB of memory, a C compiler
+    python benchmarks/loaders.py --no-peers    one minute
+
+Full shuffled epochs of 1,000,000 random 32-pixel images in memory: crop + flip + normalise to
+float32 NCHW. Candidates take turns, so that what else the machine does falls on all; the ratio
+is the median over the turns of neighbours. Peers run on the first 200,000 images (less memory to
+miss is in their favour), where they are installed. The trainer's time is the processor time of its
+thread for one batch, with 2 ms of its own work between two batches. The last line is JSON.
+"""
+
+import argparse
+import ctypes
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+
+from worlds.loaders import RealLoader
+from worlds.peers import PEERS
+from worlds.splits import Split
+from worlds.throughput import (
+    Batches,
+    median_ratio,
+    random_split,
+    samples_per_second,
+    trainer_microseconds,
+    worlds_batches,
+)
+
+FLOOR, OURS = "C loop, one thread", "worlds"
+
+
+def compiled_floor(folder: Path) -> ctypes.CDLL:
+    source, library = Path(__file__).with_name("loaders_floor.c"), folder / "floor.so"
+    command = ["cc", "-O3", "-march=native", "-shared", "-fPIC", "-o", str(library), str(source)]
+    subprocess.run(command, check=True)
+    return ctypes.CDLL(str(library))
+
+
+def floor_batches(fill: ctypes.CDLL, split: Split, batch_size: int) -> Batches:
+    """The C loop over shuffled epochs, always into the same buffer."""
+    pool, labels = split.images.parts[0], split.labels  # type: ignore[attr-defined]
+    rng = np.random.default_rng(0)
+    out = np.empty((batch_size, 3, 32, 32), dtype=np.float32)
+    images = torch.from_numpy(out)
+    order = rng.permutation(len(split))
+    choices = rng.integers(0, (9, 9, 2), (len(split), 3))
+    while True:
+        for start in range(0, len(order) - batch_size + 1, batch_size):
+            part = slice(start, start + batch_size)
+            arrays = (pool, order[part], choices[part], out)
+            fill.fill(*(ctypes.c_void_p(a.ctypes.data) for a in arrays), batch_size)
+            yield images, torch.from_numpy(labels[order[part]])
+
+
+def candidates(
+    args: argparse.Namespace, split: Split, batch_size: int, stack: ExitStack, floor: ctypes.CDLL
+) -> dict[str, Callable[[], Batches]]:
+    found = {
+        FLOOR: partial(floor_batches, floor, split, batch_size),
+        OURS: partial(worlds_batches, split, batch_size),
+        "worlds, 2 threads": partial(worlds_batches, split, batch_size, threads=2),
+        "worlds, no thread": partial(worlds_batches, split, batch_size, threads=0),
+        "worlds, bfloat16": partial(worlds_batches, split, batch_size, dtype=torch.bfloat16),
+        "worlds, channels_last": partial(worlds_batches, split, batch_size, channels_last=True),
+    }
+    few = args.peer_images
+    images = split.gather(range(few))
+    for peer in PEERS if args.peers else ():
+        if peer.installed:
+            folder = Path(stack.enter_context(TemporaryDirectory(prefix="loaders-")))
+            data = peer.prepare(images, split.labels[:few], folder)
+            found[peer.name] = partial(peer.epochs, data, batch_size)
+    return found
+
+
+def first_batch_seconds(split: Split) -> float:
+    start = time.perf_counter()
+    next(iter(RealLoader(split, len(split), 128, 100, seed=1, augment="crop+flip")))
+    return time.perf_counter() - start
+
+
+def busy(seconds: float) -> None:
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        time.sleep(0.0002)  # as a training step does, let other threads have the interpreter
+
+
+def measure(args: argparse.Namespace, split: Split, batch_size: int) -> dict[str, object]:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="floor-")))
+        floor = compiled_floor(folder)
+        found = candidates(args, split, batch_size, stack, floor)
+        last = frozenset(peer.name for peer in PEERS if peer.lingers)
+        trainer = trainer_microseconds(worlds_batches(split, batch_size), lambda: busy(0.002))
+        rates = samples_per_second(found, args.turns, args.seconds, last)
+    print(f"\nbatch {batch_size}: median of {args.turns} turns of {args.seconds} s")
+    print(f"{'loader':<46} {'samples/s':>12} {'of the C loop':>14} {'worlds is':>10}")
+    for name, turns in rates.items():
+        share, ratio = median_ratio(turns, rates[FLOOR]), median_ratio(rates[OURS], turns)
+        print(f"{name:<46} {median(turns):>12,.0f} {share:>14.2f} {ratio:>9.1f}x")
+    print(f"the trainer's thread spends {trainer:.0f} microseconds a batch")
+    return {
+        "batch_size": batch_size,
+        "samples_per_second": {name: round(median(turns)) for name, turns in rates.items()},
+        "of_the_c_loop": round(median_ratio(rates[OURS], rates[FLOOR]), 3),
+        "trainer_microseconds": round(trainer, 1),
+    }
+
+
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(": ")[2] for line in lines if "model name" in line), "")
+
+
+def main(argv: list[str] | None = None) -> int:
+    parse = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parse.add_argument("--images", type=int, default=1_000_000, help="default: 1,000,000")
+    parse.add_argument("--peer-images", type=int, default=200_000, help="default: 200,000")
+    parse.add_argument("--batch-sizes", type=int, nargs="+", default=[128, 512])
+    parse.add_argument("--turns", type=int, default=7, help="of each candidate, default: 7")
+    parse.add_argument("--seconds", type=float, default=0.7, help="of a turn, default: 0.7")
+    parse.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True)
+    args = parse.parse_args(argv)
+    torch.set_num_threads(1)
+    split = random_split(args.images)
+    first = first_batch_seconds(split)
+    print(f"{args.images:,} images; {os.cpu_count()} cores of {processor()}")
+    print(f"Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}")
+    print(f"first batch {first:.2f} s after construction began (warm cache)")
+    result = {
+        "images": args.images,
+        "cores": os.cpu_count(),
+        "first_batch_seconds": round(first, 3),
+        "batches": [measure(args, split, size) for size in args.batch_sizes],
+    }
+    print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

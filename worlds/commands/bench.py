@@ -1,0 +1,97 @@
+"""worlds-bench: how many samples a second this machine's loaders make, beside the peers that are
+installed. Random 32-pixel images in memory, crop + flip + normalise, float32 NCHW.
+
+    worlds-bench
+    worlds-bench --batch-size 512 --peers "torch DataLoader, batched numpy" --device cuda
+
+The last line is JSON.
+"""
+
+import argparse
+import json
+import sys
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+
+def parser() -> argparse.ArgumentParser:
+    parse = argparse.ArgumentParser(
+        prog="worlds-bench",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parse.add_argument("--images", type=int, default=100_000, help="default: 100,000")
+    parse.add_argument("--batch-size", type=int, default=128, help="default: 128")
+    parse.add_argument("--threads", type=int, default=1, help="that make batches ahead, default: 1")
+    parse.add_argument("--device", default="cpu", help="of this project's loader, default: cpu")
+    parse.add_argument("--turns", type=int, default=5, help="of each candidate, default: 5")
+    parse.add_argument("--seconds", type=float, default=0.5, help="of a turn, default: 0.5")
+    parse.add_argument("--peers", nargs="*", metavar="NAME", help="only these (default: all)")
+    return parse
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    try:
+        result = bench(args)
+    except (ValueError, OSError) as error:
+        print(f"worlds-bench: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(result))
+    return 0
+
+
+def bench(args: argparse.Namespace) -> dict[str, Any]:
+    """Measure, print the table, and return the medians."""
+    from worlds.peers import PEERS
+    from worlds.throughput import (
+        median_ratio,
+        random_split,
+        samples_per_second,
+        worlds_batches,
+    )
+
+    if args.images < args.batch_size:
+        raise ValueError(f"--images must be at least the batch size {args.batch_size}")
+    if args.turns < 1 or args.seconds <= 0:
+        raise ValueError("--turns must be 1 or more, --seconds above 0")
+    known = [peer.name for peer in PEERS]
+    unknown = [name for name in args.peers or [] if name not in known]
+    if unknown:
+        raise ValueError(f"no peer {unknown[0]!r}; there are {known}")
+    split = random_split(args.images)
+    images = split.gather(range(len(split)))
+    options = {"threads": args.threads, "device": args.device}
+    ours = f"worlds, {args.device}"
+    with ExitStack() as stack:
+        candidates = {ours: partial(worlds_batches, split, args.batch_size, **options)}
+        for peer in PEERS:
+            wanted = args.peers is None or peer.name in args.peers
+            if wanted and peer.installed:
+                folder = stack.enter_context(TemporaryDirectory(prefix="worlds-bench-"))
+                prepared = peer.prepare(images, split.labels, Path(folder))
+                candidates[peer.name] = partial(peer.epochs, prepared, args.batch_size)
+        last = frozenset(peer.name for peer in PEERS if peer.lingers)
+        rates = samples_per_second(candidates, args.turns, args.seconds, last)
+    print(f"{'loader':<46} {'samples/s':>12} {'worlds is':>10}")
+    for name, turns in rates.items():
+        ratio = median_ratio(rates[ours], turns)
+        print(f"{name:<46} {median(turns):>12,.0f} {ratio:>9.1f}x")
+    missing = [peer.name for peer in PEERS if not peer.installed]
+    if missing:
+        print(f"not installed: {'; '.join(missing)}")
+    return {
+        "images": args.images,
+        "batch_size": args.batch_size,
+        "threads": args.threads,
+        "device": args.device,
+        "samples_per_second": {name: round(median(turns)) for name, turns in rates.items()},
+    }
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
