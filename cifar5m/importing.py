@@ -20,13 +20,16 @@ from typing import Any
 
 import numpy as np
 
-from cifar5m.import_sources import Remembered, Source
-from cifar5m.plan import make_plan
+from cifar5m.import_sources import Pictures, Remembered, Source, open_source
+from cifar5m.npz_parts import OnBytes
+from cifar5m.plan import differences, make_plan
 from cifar5m.writers import ShardWriters
 from worlds.files import remove_stale
 from worlds.layout import PLAN, Layout, Shard, layout_of, read_plan
 from worlds.shards import encode_png, is_finished
 
+DATASET = "import"  # what a plan calls an imported set
+DEVICE = "import"  # in the records, where generating names the device
 _SIDE_BYTES = 36  # an image: index, label, ten probabilities
 _SAMPLED = 256  # images encoded to foresee bytes and time
 
@@ -34,7 +37,7 @@ _SAMPLED = 256  # images encoded to foresee bytes and time
 def plan_of(source: Source, shard_size: int) -> dict[str, Any]:
     """The plan of an import. Paths are not part of the content; what the files hold is."""
     content = {
-        "dataset": "import",
+        "dataset": DATASET,
         "source": {"form": source.form, "sha256": [file["sha256"] for file in source.files]},
         "labels": "given",
         "probabilities": "one-hot" if source.probabilities is None else "given",
@@ -70,20 +73,47 @@ def import_shards(
     for place in (folder, folder / "data", folder / "meta"):
         place.mkdir(parents=True, exist_ok=True)
         remove_stale(place)
-    one_hot = np.eye(len(source.class_names), dtype=np.float16)
-    facts = {"fingerprint": plan["fingerprint"], "device": "import"}
+    facts = {"fingerprint": plan["fingerprint"], "device": DEVICE}
     try:
         for shard in layout_of(plan).shards() if shards is None else shards:
             check()
             if is_finished(folder, shard, plan["fingerprint"]):
                 continue
-            rows = slice(shard.start, shard.stop)
-            labels, soft = source.labels[rows], source.probabilities
-            probabilities = one_hot[labels] if soft is None else np.asarray(soft[rows])
-            pictures = source.pictures(shard.start, shard.stop)
-            writers.put((folder, shard, pictures, labels, probabilities, facts))
+            writers.put((folder, shard, *content_of(source, shard), facts))
     finally:
         source.close()
+
+
+def content_of(source: Source, shard: Shard) -> tuple[Pictures, np.ndarray, np.ndarray]:
+    """Images, labels (N,) and float16 probabilities (N, C) of one shard."""
+    rows = slice(shard.start, shard.stop)
+    labels, soft = source.labels[rows], source.probabilities
+    if soft is None:
+        soft_rows = np.eye(len(source.class_names), dtype=np.float16)[labels]
+    else:
+        soft_rows = np.asarray(soft[rows])
+    return source.pictures(shard.start, shard.stop), labels, soft_rows
+
+
+def reopen(plan: dict[str, Any], on_bytes: OnBytes = lambda count: None) -> Source:
+    """The source of an import again, where its plan says that it lay, to repair single shards.
+
+    ValueError where it is not there any more, or would not give the same bytes.
+    """
+    try:
+        form, files = plan["source"]["form"], plan["about"]["files"]
+        paths = [Path(file["path"]) for file in files]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"the plan does not say what was imported: {error!r}") from error
+    source = open_source(paths if form != "pack" else [paths[0].parent], form, files, on_bytes)
+    again = plan_of(source, plan["shard_size"])
+    if again["fingerprint"] != plan["fingerprint"]:
+        source.close()
+        raise ValueError(
+            f"{paths[0]} would not give the same shards; differing: "
+            f"{'; '.join(differences(plan, again))}"
+        )
+    return source
 
 
 @dataclass(frozen=True)

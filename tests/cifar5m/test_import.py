@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections import namedtuple
 from pathlib import Path
 
@@ -114,6 +115,27 @@ def test_a_second_run_makes_only_what_is_missing_and_reads_no_part_again(
     assert run(parts, out, "--workers", "1") == 0
     assert records(out) == records(imported)
     assert (out / "data" / "train-00000-of-00004.tar").stat().st_mtime_ns == kept
+
+
+def test_a_shard_can_be_had_again_from_the_plan_alone(imported):
+    plan = read_plan(imported)
+    source = importing.reopen(plan)
+    for shard in layout_of(plan).shards()[::-1]:
+        pictures, labels, probabilities = importing.content_of(source, shard)
+        rows = slice(shard.start, shard.stop)
+        np.testing.assert_array_equal(np.stack(list(pictures)), IMAGES[rows])
+        np.testing.assert_array_equal(labels, LABELS[rows])
+        np.testing.assert_array_equal(probabilities, np.eye(10)[labels])
+    source.close()
+
+
+def test_a_changed_source_is_not_taken_for_the_old_one(parts, imported, tmp_path):
+    plan = read_plan(imported)
+    plan["about"]["files"][0] = {"path": write_parts(tmp_path / "in", [0])[0]}
+    with zipfile.ZipFile(plan["about"]["files"][0]["path"], "a") as archive:
+        archive.writestr("comment", "another file")
+    with pytest.raises(ValueError, match=r"would not give the same shards; differing: source\."):
+        importing.reopen(plan)
 
 
 def test_a_dry_run_tells_sizes_and_writes_nothing(parts, tmp_path, capsys):

@@ -252,6 +252,7 @@ def test_a_pack_goes_back_to_the_shards_it_came_from(shards, tmp_path):
     assert before == after
     plan = read_plan(tmp_path / "back")
     assert (plan["source"]["form"], plan["probabilities"]) == ("pack", "given")
+    assert importing.reopen(plan).form == "pack"
     assert run(tmp_path / "back", tmp_path / "again") == 0
     for name in ("images.npy", "labels.npy", "probabilities.npy"):
         again = (tmp_path / "again" / name).read_bytes()
