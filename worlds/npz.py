@@ -13,37 +13,57 @@ _LOCAL_HEADER = 30  # bytes before the name in a zip's local file header (APPNOT
 
 def map_member(path: Path, name: str) -> np.ndarray:
     """Array `name` of the .npz at `path`, read-only, mapped rather than loaded."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = {info.filename: info for info in archive.infolist()}
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{path} is no .npz, or is cut short: {error}") from error
-    member = members.get(f"{name}.npy")
-    if member is None:
-        raise ValueError(f"{path} has no array {name!r}; it holds {sorted(members)}")
+    member = find_member(path, name)
     if member.compress_type != zipfile.ZIP_STORED:
         raise ValueError(
             f"{path}: {name!r} is compressed, so it cannot be read in place; "
             f"write the arrays again with numpy.savez"
         )
     with path.open("rb") as stream:
+        stream.seek(member_offset(path, member))
+        return map_npy(path, stream)
+
+
+def find_member(path: Path, name: str) -> zipfile.ZipInfo:
+    """Where array `name` lies in the .npz at `path`; ValueError where it does not."""
+    members = read_members(path)
+    if name not in members:
+        raise ValueError(f"{path} has no array {name!r}; it holds {sorted(members)}")
+    return members[name]
+
+
+def read_members(path: Path) -> dict[str, zipfile.ZipInfo]:
+    """The arrays of the .npz at `path` by name; ValueError where it is none, or is cut short."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path} is no .npz, or is cut short: {error}") from error
+
+
+def member_offset(path: Path, member: zipfile.ZipInfo) -> int:
+    """The position in the file of a member's first byte, after its local header."""
+    with path.open("rb") as stream:
         stream.seek(member.header_offset)
         header = stream.read(_LOCAL_HEADER)
-        name_length, extra_length = np.frombuffer(header[26:30], dtype="<u2").tolist()
-        stream.seek(member.header_offset + _LOCAL_HEADER + name_length + extra_length)
-        return map_npy(path, stream)
+    name_length, extra_length = np.frombuffer(header[26:30], dtype="<u2").tolist()
+    return member.header_offset + _LOCAL_HEADER + int(name_length) + int(extra_length)
 
 
 def map_npy(path: Path, stream: IO[bytes]) -> np.ndarray:
     """The .npy that begins where `stream`, open on `path`, stands."""
-    major, _ = np.lib.format.read_magic(stream)
-    read = (
-        np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
-    )
-    shape, fortran, dtype = read(stream)
+    shape, fortran, dtype = read_header(stream)
     if dtype.hasobject or fortran:
         raise ValueError(f"{path}: expected a plain array in C order, got {dtype}")
     try:
         return np.memmap(path, dtype=dtype, mode="r", offset=stream.tell(), shape=shape)
     except ValueError as error:
         raise ValueError(f"{path} is cut short: {error}") from error
+
+
+def read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether in Fortran order, and dtype of the .npy that begins where `stream` stands."""
+    major, _ = np.lib.format.read_magic(stream)
+    if major == 1:
+        return np.lib.format.read_array_header_1_0(stream)
+    return np.lib.format.read_array_header_2_0(stream)

@@ -9,6 +9,7 @@ Opening checks the sizes of the files; `verify_pack` reads them whole and checks
 """
 
 import hashlib
+import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,11 +34,9 @@ def write_pack(
 
     A folder that already holds this content is left as it is; one that holds another is refused.
     """
-    manifest = _manifest(splits)
-    if (folder / MANIFEST).exists():
-        if read_manifest(folder)["fingerprint"] == manifest["fingerprint"]:
-            return
-        raise ValueError(f"{folder} holds another pack: give an empty folder")
+    manifest = manifest_of(splits)
+    if holds_pack(folder, manifest):
+        return
     total = sum(len(split) for split in splits)
     shape = (total, *splits[0].image_shape)
     done = 0
@@ -52,20 +51,37 @@ def write_pack(
                 if report is not None:
                     report(done, total)
 
-    labels = np.concatenate([split.clean_labels for split in splits])
     files = {
-        "images.npy": _write_npy(folder / "images.npy", shape, np.dtype(np.uint8), images()),
-        "labels.npy": _write_npy(folder / "labels.npy", labels.shape, labels.dtype, iter([labels])),
+        "images.npy": write_npy(folder / "images.npy", shape, np.dtype(np.uint8), images()),
+        **write_labels(splits, folder),
     }
-    known = [split.probabilities for split in splits if split.probabilities is not None]
-    if len(known) == len(splits):
-        path, width = folder / "probabilities.npy", known[0].shape[1]
-        rows = (np.asarray(part, dtype=np.float16) for part in known)
-        files[path.name] = _write_npy(path, (total, width), np.dtype(np.float16), rows)
     write_json(folder / MANIFEST, manifest | {"files": files})
 
 
-def _manifest(splits: list[Split]) -> dict[str, Any]:
+def holds_pack(folder: Path, manifest: dict[str, Any]) -> bool:
+    """Whether `folder` already holds this content; ValueError where it holds another."""
+    if not (folder / MANIFEST).exists():
+        return False
+    if read_manifest(folder)["fingerprint"] != manifest["fingerprint"]:
+        raise ValueError(f"{folder} holds another pack: give an empty folder")
+    return True
+
+
+def write_labels(splits: list[Split], folder: Path) -> dict[str, dict[str, Any]]:
+    """Write all files of a pack but the images; what the manifest says of each, by name."""
+    labels = np.concatenate([split.clean_labels for split in splits])
+    path = folder / "labels.npy"
+    files = {path.name: write_npy(path, labels.shape, labels.dtype, iter([labels]))}
+    known = [split.probabilities for split in splits if split.probabilities is not None]
+    if len(known) == len(splits):
+        path, shape = folder / "probabilities.npy", (len(labels), known[0].shape[1])
+        rows = (np.asarray(part, dtype=np.float16) for part in known)
+        files[path.name] = write_npy(path, shape, np.dtype(np.float16), rows)
+    return files
+
+
+def manifest_of(splits: list[Split]) -> dict[str, Any]:
+    """The manifest of a pack of these splits, but for its `files`."""
     if len({(split.image_shape, split.class_names) for split in splits}) != 1:
         raise ValueError("the splits of a pack must share image size and class names")
     names = "".join(f"{split.name} {len(split)} {split.fingerprint}\n" for split in splits)
@@ -90,16 +106,24 @@ class _Hashed:
         return self.stream.write(data)
 
 
-def _write_npy(
+def write_npy(
     path: Path, shape: tuple[int, ...], dtype: np.dtype, chunks: Iterator[np.ndarray]
 ) -> dict[str, Any]:
-    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    """Write the rows that `chunks` hold, atomically; the file's bytes and sha256."""
     with atomic_write(path) as stream:
         hashed = _Hashed(stream)
-        np.lib.format.write_array_header_1_0(hashed, header)
+        hashed.write(npy_header(shape, dtype))
         for chunk in chunks:
             hashed.write(np.ascontiguousarray(chunk).data)
     return {"bytes": hashed.bytes, "sha256": hashed.digest.hexdigest()}
+
+
+def npy_header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
+    """What precedes the elements in the .npy of an array in C order."""
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, header)
+    return stream.getvalue()
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

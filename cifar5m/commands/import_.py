@@ -1,0 +1,169 @@
+"""cifar5m-import: make shards of an existing set: CIFAR-5m as released, other .npz sets, a folder.
+
+    cifar5m-import part{0..5}.npz --out cifar5m            # what is not there is fetched
+    cifar5m-import 1m.npz --out edm-1m --pack              # keys image and label
+    cifar5m-import pictures/ --out mine                    # pictures/train/CLASS/*.png
+
+Of the released parts, 0 to 4 become train and 5 test. The same command again goes on where it
+stopped; finished shards are never made twice.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cifar5m.commands.generate import StopSignal, print_result, unfinished
+from cifar5m.commands.outcome import exit_code
+from cifar5m.commands.progress import DownloadBar, image_bar
+from cifar5m.import_sources import FORMS, RELEASED, Source, open_source, read_bytes_of
+from cifar5m.importing import check_disk, estimate, import_shards, plan_of
+from cifar5m.importing import remembered_files as remembered
+from cifar5m.plan import claim_folder
+from cifar5m.workers import cpu_count
+from cifar5m.writers import ShardWriters
+from worlds.layout import PLAN, layout_of
+
+BASE_URL = "https://storage.googleapis.com/gresearch/cifar5m"  # the release's HTTP mirror
+COMMAND = "cifar5m-import"
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=COMMAND,
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "paths",
+        metavar="PART.npz",
+        nargs="+",
+        type=Path,
+        help=".npz files with X and Y or image and label, or one folder of images",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="dataset folder, made if need be")
+    parser.add_argument("--format", default="auto", choices=("auto", *FORMS))
+    parser.add_argument(
+        "--base-url", default=BASE_URL, help=f"where missing part{{i}}.npz are ({BASE_URL})"
+    )
+    parser.add_argument(
+        "--shard-size", type=int, default=10_000, help="images a shard, >= 1 (default 10000)"
+    )
+    parser.add_argument("--workers", type=int, help="encoding processes (default: one a CPU)")
+    parser.add_argument("--pack", action="store_true", help="then write the pack, OUT.pack")
+    parser.add_argument("--dry-run", action="store_true", help="print size and time, then stop")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    return exit_code(COMMAND, args.out, lambda: run(args))
+
+
+def run(args: argparse.Namespace) -> int:
+    stop = StopSignal()
+    workers = cpu_count() if args.workers is None else args.workers
+    if workers < 1:
+        raise ValueError(f"--workers must be at least 1, got {workers}")
+    fetch_missing(args, stop)
+    source = checked_source(args.paths, args.format, args.out, args.quiet, stop)
+    plan = plan_of(source, args.shard_size)
+    if args.dry_run:
+        print_estimate(source, plan, workers)
+        return 0
+    write_shards(args.out, source, plan, workers, args.quiet, stop)
+    if args.pack:
+        from cifar5m.commands.pack import default_pack, write_pack_of
+
+        write_pack_of(args.out, default_pack(args.out), workers, args.quiet, stop)
+    return 0
+
+
+def fetch_missing(args: argparse.Namespace, stop: StopSignal) -> None:
+    """Download the released parts that are not where the command says."""
+    from cifar5m.fetch import RemoteFile, fetch
+
+    missing = [path for path in args.paths if not path.exists()]
+    for path in missing:
+        if not RELEASED.fullmatch(path.name):
+            raise ValueError(f"{path} does not exist")
+    if missing and args.dry_run:
+        names = ", ".join(map(str, missing))
+        raise ValueError(
+            f"{names} would be fetched from {args.base_url}; a dry run needs the files"
+        )
+    for path in missing:
+        with DownloadBar() as bar:
+            bar.note(f"{path} is not there: fetching it from {args.base_url}")
+
+            def progress(done: int, total: int | None, bar: DownloadBar = bar) -> None:
+                stop.raise_if_set()
+                bar.progress(done, total)
+
+            url = f"{args.base_url.rstrip('/')}/{path.name}"
+            fetch(RemoteFile(path.name, (url,)), path.parent, progress=progress, note=bar.note)
+
+
+def checked_source(
+    paths: Sequence[Path], form: str, out: Path, quiet: bool, stop: StopSignal
+) -> Source:
+    """Read the source whole, with progress in bytes."""
+    from tqdm import tqdm
+
+    total = read_bytes_of(paths)
+    with tqdm(
+        total=total or None, unit="B", unit_scale=True, desc="check", disable=quiet, leave=False
+    ) as bar:
+
+        def on_bytes(count: int) -> None:
+            stop.raise_if_set()
+            bar.update(count)
+
+        return open_source(paths, form, remembered(out), on_bytes)
+
+
+def write_shards(
+    out: Path, source: Source, plan: dict[str, Any], workers: int, quiet: bool, stop: StopSignal
+) -> None:
+    """Write the shards that are not there yet, where the disk will hold them."""
+    layout = layout_of(plan)
+    shards = layout.shards()
+    waiting = unfinished(out, shards, plan["fingerprint"])
+    if (out / PLAN).exists():
+        claim_folder(out, plan)  # another plan is the first thing to tell
+    check_disk(out, estimate(source).bytes(sum(map(len, waiting))))
+    claim_folder(out, plan)
+    with image_bar(shards, waiting, quiet) as bar:
+        count = min(workers, max(1, len(waiting)))
+        with ShardWriters(count, lambda shard: bar.update(len(shard))) as writers:
+            import_shards(out, source, plan, writers, waiting, stop.raise_if_set)
+    print_result(out, plan, layout)
+
+
+def print_estimate(source: Source, plan: dict[str, Any], workers: int) -> None:
+    layout, cost = layout_of(plan), estimate(source)
+    images = len(layout)
+    hours = images * cost.encode_seconds / workers / 3600
+    subsets = (
+        f"{name}: {part['split']} {part['start']:,} to {part['stop'] - 1:,}"
+        for name, part in source.subsets.items()
+    )
+    rows = {
+        "source": f"{source.form}, {len(source.files)} files",
+        "splits": ", ".join(f"{name} {length:,}" for name, length in layout.splits),
+        "subsets": ", ".join(subsets) or "none",
+        "images": f"{images:,}",
+        "shards": f"{len(layout.shards()):,} of {layout.shard_size:,} images",
+        "bytes": f"{cost.bytes(images):,} ({cost.image_bytes:,.0f} an image in the tar)",
+        "speed": f"{1 / cost.encode_seconds:,.0f} images/s a process (PNG encoding alone)",
+        "time": f"{hours:,.2f} h with {workers} processes",
+        "fingerprint": plan["fingerprint"],
+    }
+    for name, value in rows.items():
+        print(f"{name:12} {value}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

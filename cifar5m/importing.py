@@ -1,0 +1,155 @@
+"""Import: an existing set becomes the same shards, side files and plan that generating makes.
+
+    source = open_source([Path("part0.npz"), Path("part5.npz")])
+    plan = plan_of(source, shard_size=10_000)
+    claim_folder(folder, plan)
+    with ShardWriters(4) as writers:
+        import_shards(folder, source, plan, writers)
+
+Hard labels are all that those sets have, so the side files hold one-hot probabilities, and the plan
+says so. The same command again goes on where it stopped.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cifar5m.import_sources import Pictures, Remembered, Source, open_source
+from cifar5m.npz_parts import OnBytes
+from cifar5m.plan import differences, make_plan
+from cifar5m.writers import ShardWriters
+from worlds.files import remove_stale
+from worlds.layout import PLAN, Layout, Shard, layout_of, read_plan
+from worlds.shards import encode_png, is_finished
+
+DATASET = "import"  # what a plan calls an imported set
+DEVICE = "import"  # in the records, where generating names the device
+_SIDE_BYTES = 36  # an image: index, label, ten probabilities
+_SAMPLED = 256  # images encoded to foresee bytes and time
+
+
+def plan_of(source: Source, shard_size: int) -> dict[str, Any]:
+    """The plan of an import. Paths are not part of the content; what the files hold is."""
+    content = {
+        "dataset": DATASET,
+        "source": {"form": source.form, "sha256": [file["sha256"] for file in source.files]},
+        "labels": "given",
+        "probabilities": "one-hot" if source.probabilities is None else "given",
+        "class_names": list(source.class_names),
+        "image_shape": list(source.image_shape),
+        "subsets": source.subsets,
+        "versions": {"pillow": version("pillow")},  # its PNG encoder decides the bytes
+    }
+    about = {"recipe": f"import of {source.form}", "files": list(source.files)}
+    return make_plan(Layout(source.splits, shard_size), content, about)
+
+
+def remembered_files(folder: Path) -> Remembered:
+    """The source files that an earlier run of this folder has read and hashed."""
+    if not (folder / PLAN).is_file():
+        return ()
+    about = read_plan(folder).get("about", {})
+    return tuple(file for file in about.get("files", ()) if isinstance(file, dict))
+
+
+def import_shards(
+    folder: Path,
+    source: Source,
+    plan: dict[str, Any],
+    writers: ShardWriters,
+    shards: Sequence[Shard] | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> None:
+    """Hand each of `shards` (default: all) that does not exist yet to a writer.
+
+    `check` is called before each shard, and may raise.
+    """
+    for place in (folder, folder / "data", folder / "meta"):
+        place.mkdir(parents=True, exist_ok=True)
+        remove_stale(place)
+    facts = {"fingerprint": plan["fingerprint"], "device": DEVICE}
+    try:
+        for shard in layout_of(plan).shards() if shards is None else shards:
+            check()
+            if is_finished(folder, shard, plan["fingerprint"]):
+                continue
+            writers.put((folder, shard, *content_of(source, shard), facts))
+    finally:
+        source.close()
+
+
+def content_of(source: Source, shard: Shard) -> tuple[Pictures, np.ndarray, np.ndarray]:
+    """Images, labels (N,) and float16 probabilities (N, C) of one shard."""
+    rows = slice(shard.start, shard.stop)
+    labels, soft = source.labels[rows], source.probabilities
+    if soft is None:
+        soft_rows = np.eye(len(source.class_names), dtype=np.float16)[labels]
+    else:
+        soft_rows = np.asarray(soft[rows])
+    return source.pictures(shard.start, shard.stop), labels, soft_rows
+
+
+def reopen(plan: dict[str, Any], on_bytes: OnBytes = lambda count: None) -> Source:
+    """The source of an import again, where its plan says that it lay, to repair single shards.
+
+    ValueError where it is not there any more, or would not give the same bytes.
+    """
+    try:
+        form, files = plan["source"]["form"], plan["about"]["files"]
+        paths = [Path(file["path"]) for file in files]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"the plan does not say what was imported: {error!r}") from error
+    source = open_source(paths if form != "pack" else [paths[0].parent], form, files, on_bytes)
+    again = plan_of(source, plan["shard_size"])
+    if again["fingerprint"] != plan["fingerprint"]:
+        source.close()
+        raise ValueError(
+            f"{paths[0]} would not give the same shards; differing: "
+            f"{'; '.join(differences(plan, again))}"
+        )
+    return source
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What an import takes, by the source's first images encoded on this machine."""
+
+    image_bytes: float  # of the tar, an image
+    encode_seconds: float  # an image, on one core
+
+    def bytes(self, images: int) -> int:
+        """Of shards and side files."""
+        return int(images * (self.image_bytes + _SIDE_BYTES))
+
+
+def estimate(source: Source) -> Estimate:
+    """Encode up to 256 images."""
+    try:
+        images = list(source.pictures(0, min(_SAMPLED, len(source.labels))))
+    finally:
+        source.close()
+    start = time.perf_counter()
+    sizes = [len(encode_png(image)) for image in images]
+    seconds = (time.perf_counter() - start) / len(images)
+    # Two tar headers, the PNG and the label, each filled up to 512 bytes.
+    blocks = [3 + -(-size // 512) for size in sizes]
+    return Estimate(512 * float(np.mean(blocks)), seconds)
+
+
+def check_disk(folder: Path, needed: int) -> None:
+    """ValueError where the disk of `folder`, which need not exist, has less than `needed` bytes."""
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise ValueError(
+            f"{folder} needs {needed:,} more bytes and its disk has {free:,} free: "
+            f"make room or choose another --out"
+        )
