@@ -95,23 +95,32 @@ def content_of(source: Source, shard: Shard) -> tuple[Pictures, np.ndarray, np.n
     return source.pictures(shard.start, shard.stop), labels, soft_rows
 
 
-def reopen(plan: dict[str, Any], on_bytes: OnBytes = lambda count: None) -> Source:
-    """The source of an import again, where its plan says that it lay, to repair single shards.
+def reopen(
+    plan: dict[str, Any],
+    parts: Sequence[Path] | None = None,
+    on_bytes: OnBytes = lambda count: None,
+) -> Source:
+    """The source of an import again, to repair single shards.
 
-    ValueError where it is not there any more, or would not give the same bytes.
+    `parts` is where its files lie now, by default where the plan says that they lay. ValueError
+    where they are gone, or would not give the same bytes.
     """
     try:
         form, files = plan["source"]["form"], plan["about"]["files"]
-        paths = [Path(file["path"]) for file in files]
+        paths = [Path(file["path"]) for file in files] if parts is None else list(parts)
     except (KeyError, TypeError) as error:
         raise ValueError(f"the plan does not say what was imported: {error!r}") from error
-    source = open_source(paths if form != "pack" else [paths[0].parent], form, files, on_bytes)
+    if form == "pack" and parts is None:
+        paths = [paths[0].parent]
+    for path in paths:
+        if not path.exists():
+            raise ValueError(f"{path} is not there: say with --parts where what was imported lies")
+    source = open_source(paths, form, files, on_bytes)
     again = plan_of(source, plan["shard_size"])
     if again["fingerprint"] != plan["fingerprint"]:
         source.close()
         raise ValueError(
-            f"{paths[0]} would not give the same shards; differing: "
-            f"{'; '.join(differences(plan, again))}"
+            f"{paths[0]} is not what was imported; differing: {'; '.join(differences(plan, again))}"
         )
     return source
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from cifar5m import importing
 from cifar5m.fetch import Note, Progress
 from cifar5m.generate import Job, device_name, make_shard
 from cifar5m.plan import differences
@@ -24,10 +25,13 @@ from worlds.shards import encode_png
 
 @dataclass(frozen=True)
 class RepairOptions:
-    """Where the networks lie now (None: where the plan says that they lay), and on what to run."""
+    """Where networks and imported files lie now (None: where the plan says that they lay), and on
+    what to run.
+    """
 
     generator: str | None = None
     labeler: str | None = None
+    parts: tuple[Path, ...] | None = None
     allow_non_ema: bool = False
     device: str = "cpu"
     on_images: Callable[[float], None] = lambda images: None  # made since the last call
@@ -88,4 +92,22 @@ def job_of(folder: Path, plan: dict[str, Any], options: RepairOptions) -> Job:
     return load_job(chosen, sources, plan, options.device)
 
 
-MAKERS: Final[dict[str, Maker]] = {DATASET: regenerate}  # by what the plan calls "dataset"
+def reimport(
+    folder: Path, plan: dict[str, Any], shards: Sequence[Shard], options: RepairOptions
+) -> Iterator[Remade]:
+    """The maker of imported sets: the imported files, read again."""
+    source = importing.reopen(plan, options.parts)
+    try:
+        for shard in shards:
+            start = time.monotonic()
+            images, labels, probabilities = importing.content_of(source, shard)
+            samples = [encode_png(image) for image in images]
+            facts = {"seconds": round(time.monotonic() - start, 3), "device": importing.DEVICE}
+            options.on_images(len(samples))
+            yield Remade(shard, samples, labels, probabilities, facts)
+    finally:
+        source.close()
+
+
+# By what the plan calls "dataset".
+MAKERS: Final[dict[str, Maker]] = {DATASET: regenerate, importing.DATASET: reimport}

@@ -34,6 +34,9 @@ def main(argv: list[str] | None = None) -> int:
     repair.add_argument("--generator", help="where it lies now (default: where the plan says)")
     repair.add_argument("--labeler", help="where it lies now (default: where the plan says)")
     repair.add_argument(
+        "--parts", type=Path, nargs="+", help="of an imported set: where its files lie now"
+    )
+    repair.add_argument(
         "--allow-non-ema", action="store_true", help="as when the set was generated"
     )
     repair.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:K")
@@ -94,6 +97,7 @@ def _make_again(args: argparse.Namespace, report: Report, device: str) -> None:
         options = RepairOptions(
             generator=args.generator,
             labeler=args.labeler,
+            parts=args.parts and tuple(args.parts),
             allow_non_ema=args.allow_non_ema,
             device=device,
             on_images=bar.update,

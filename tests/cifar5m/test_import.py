@@ -134,7 +134,7 @@ def test_a_changed_source_is_not_taken_for_the_old_one(parts, imported, tmp_path
     plan["about"]["files"][0] = {"path": write_parts(tmp_path / "in", [0])[0]}
     with zipfile.ZipFile(plan["about"]["files"][0]["path"], "a") as archive:
         archive.writestr("comment", "another file")
-    with pytest.raises(ValueError, match=r"would not give the same shards; differing: source\."):
+    with pytest.raises(ValueError, match=r"is not what was imported; differing: source\."):
         importing.reopen(plan)
 
 

@@ -323,3 +323,70 @@ def test_a_plans_options_amount_to_that_plan(choice, unet_folder, labeler_folder
     assert plan_of(back, prepare.find_sources(back)) == plan
     assert back.resolved.sampler == SamplerConfig(**plan["sampler"])
     assert back.layout == options.layout
+
+
+@pytest.fixture
+def imported(tmp_path):
+    """Two parts in two folders, imported: train 12 images in shards of 5."""
+    from cifar5m.commands.import_ import main as import_
+
+    rng = np.random.default_rng(0)
+    for part in range(2):
+        images, labels = rng.integers(0, 256, (6, 32, 32, 3), np.uint8), rng.integers(0, 10, 6)
+        np.savez(tmp_path / f"part{part}.npz", X=images, Y=labels)
+    paths = [str(tmp_path / f"part{part}.npz") for part in range(2)]
+    options = ["--out", str(tmp_path / "set"), "--shard-size", "5", "--workers", "1", "--quiet"]
+    assert import_([*paths, *options]) == 0
+    return tmp_path / "set"
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [(cut(TARS[1]), AS_RECORDED), (remove(SIDE), WHOLE), (remove(TARS[1], RECORD), UNKNOWN)],
+)
+def test_an_imported_set_is_repaired_from_its_parts(damage, message, imported, capsys):
+    before = bytes_of(imported)
+    damage(imported)
+    assert repair(imported) == 0
+    assert f"repaired: train-00001: {message}" in capsys.readouterr().out
+    assert bytes_of(imported) == before
+
+
+def test_parts_that_moved_are_given_by_option_and_others_refused(imported, tmp_path, capsys):
+    before = bytes_of(imported)
+    cut(TARS[1])(imported)
+    parts = [tmp_path / f"part{part}.npz" for part in range(2)]
+    (tmp_path / "moved").mkdir()
+    moved = [path.rename(tmp_path / "moved" / path.name) for path in parts]
+    assert repair(imported) == 1
+    assert "part0.npz is not there: say with --parts" in capsys.readouterr().err
+    shutil.copyfile(moved[0], parts[0])
+    np.savez(parts[1], X=np.zeros((6, 32, 32, 3), np.uint8), Y=np.zeros(6, int))
+    assert repair(imported, "--parts", *map(str, parts)) == 1
+    assert "is not what was imported; differing: source.sha256 is" in capsys.readouterr().err
+    assert repair(imported, "--parts", *map(str, moved)) == 0
+    assert bytes_of(imported) == before
+
+
+@pytest.mark.parametrize("form", ["pack", "folder"])
+def test_packs_and_folders_are_read_again_too(form, imported, tmp_path):
+    from cifar5m.commands.import_ import main as import_
+    from cifar5m.commands.pack import main as pack
+    from worlds.shards import read_samples
+
+    if form == "pack":
+        assert pack([str(imported), "--workers", "1", "--quiet"]) == 0
+        source = tmp_path / "set.pack"
+    else:
+        source = tmp_path / "pictures"
+        for shard in shards_of(imported):
+            for index, data, label in read_samples(imported / shard.tar):
+                (source / "train" / str(label)).mkdir(parents=True, exist_ok=True)
+                (source / "train" / str(label) / f"{index}.png").write_bytes(data)
+    folder = tmp_path / "again"
+    options = ["--out", str(folder), "--shard-size", "5", "--workers", "1", "--quiet"]
+    assert import_([str(source), *options]) == 0
+    before = bytes_of(folder)
+    cut(TARS[1])(folder)
+    assert repair(folder) == 0
+    assert bytes_of(folder) == before
