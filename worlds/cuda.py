@@ -21,7 +21,7 @@ from worlds.pipelines import Batch, batches
 from worlds.samplers import Sampler, pass_order
 from worlds.splits import Split
 
-_BLOCK: Final = 1024  # pixels of one image made by one program, three channels each
+_BLOCK: Final = 1024  # of one image, made by one program: pixels, or values where channels are last
 _RESERVE: Final = 4 << 30  # bytes of GPU memory left to the model where a pool is made resident
 _UPLOAD: Final = 1 << 16  # images copied to the GPU at a time, 201 MB of CIFAR
 
@@ -69,10 +69,15 @@ def _fill(  # type: ignore[no-untyped-def]
     channels_last: tl.constexpr,
     block: tl.constexpr,
 ):
-    """Program (i, b) makes pixels b * block to (b + 1) * block - 1 of sample i."""
+    """Program (i, b) makes the b-th block of sample i: of pixels, each with its three channels, or,
+    where channels are last, of values. Either way neighbours in a block are neighbours in memory.
+    """
     sample = tl.program_id(0).to(tl.int64)
-    pixel = tl.program_id(1) * block + tl.arange(0, block)
-    wanted = pixel < height * width
+    lane = tl.program_id(1) * block + tl.arange(0, block)
+    channels: tl.constexpr = 1 if channels_last else 3
+    pixel = lane // 3 if channels_last else lane
+    first = lane % 3 if channels_last else lane * 0
+    wanted = lane < height * width * (3 // channels)
     y, x = pixel // width, pixel % width
 
     position = tl.load(positions + sample)
@@ -103,12 +108,12 @@ def _fill(  # type: ignore[no-untyped-def]
         hole = hole & (x >= hole_x - cutout // 2) & (x < hole_x + cutout // 2)
 
     plane: tl.constexpr = height * width
-    source = pool + tl.load(indices + sample) * (3 * plane) + (from_y * width + from_x) * 3
-    for c in tl.static_range(3):
+    source = pool + tl.load(indices + sample) * (3 * plane) + (from_y * width + from_x) * 3 + first
+    for c in tl.static_range(channels):
         byte = tl.load(source + c, mask=inside, other=0).to(tl.int32)
         value = tl.where(hole, 0.0, (2 * byte - 255).to(tl.float32) * scale)
-        place = pixel * 3 + c if channels_last else pixel + c * plane
-        tl.store(out + sample * (3 * plane) + place, value.to(out.dtype.element_ty), mask=wanted)
+        place = out + sample * (3 * plane) + c * plane + lane
+        tl.store(place, value.to(out.dtype.element_ty), mask=wanted)
 
 
 def name_of(seed: int, trial: int, device: torch.device) -> torch.Tensor:
@@ -134,7 +139,8 @@ def fill(
     out = torch.empty(shape, dtype=dtype, device=pool.device)
     if not count:  # a launch must have a program
         return out.permute(0, 3, 1, 2) if channels_last else out
-    _fill[(count, triton.cdiv(height * width, _BLOCK))](
+    lanes = height * width * (3 if channels_last else 1)
+    _fill[(count, triton.cdiv(lanes, _BLOCK))](
         pool,
         indices,
         positions,

@@ -3,6 +3,8 @@ interpreter (where Triton is installed).
 """
 
 import os
+import subprocess
+import sys
 from contextlib import nullcontext
 
 import numpy as np
@@ -97,3 +99,28 @@ def test_a_pool_too_large_for_the_gpu_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 1000))
     with pytest.raises(ValueError, match="too large for cuda"):
         RealLoader(pool, 90, 32, 5, device="cuda", resident=True)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_the_kernel_compiles_for_a_gpu_that_is_not_here(channels_last):
+    """To machine code of compute capability 9.0 (H100, H200), by a process of its own."""
+    code = f"""
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from worlds.cuda import _fill
+constants = dict(height=32, width=32, pad=4, reflect=False, can_flip=True, cutout=16,
+                 channels_last={channels_last}, block=1024)
+signature = dict(pool="*u8", indices="*i64", positions="*i64", name="*i64", out="*bf16",
+                 scale="fp32") | dict.fromkeys(constants, "constexpr")
+aligned = {{(k,): [["tt.divisibility", 16]] for k in range(5)}}
+source = ASTSource(fn=_fill, signature=signature, constexprs=constants, attrs=aligned)
+compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32))
+assert "cubin" in compiled.asm
+print(compiled.asm["ptx"].count("st.global.v4"))
+"""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 1  # 16 bytes at a time are written

@@ -37,14 +37,14 @@ def store() -> Store:
 
 
 WORLDS = {
-    "real": lambda pool, **options: RealLoader(pool, 90, 32, 25, **options),
-    "real, drop": lambda pool, **options: RealLoader(pool, 90, 32, 25, remainder="drop", **options),
+    "real": lambda pool, **options: RealLoader(pool, 90, 32, 12, **options),
+    "real, drop": lambda pool, **options: RealLoader(pool, 90, 32, 12, remainder="drop", **options),
     "real, short": lambda pool, **options: RealLoader(
-        pool, 90, 32, 25, remainder="short", **options
+        pool, 90, 32, 12, remainder="short", **options
     ),
     "ideal": lambda pool, **options: IdealLoader(pool, 32, **options),
     "fixed reuse": lambda pool, **options: FixedReuseLoader(pool, 90, 32, reuse=3, **options),
-    "bootstrap": lambda pool, **options: BootstrapLoader(pool, 90, 32, 25, **options),
+    "bootstrap": lambda pool, **options: BootstrapLoader(pool, 90, 32, 12, **options),
     "sequential": lambda pool, **options: SequentialLoader(pool, 32, n=90, **options),
 }
 each_world = pytest.mark.parametrize("world", WORLDS)
@@ -75,7 +75,7 @@ def test_batches_are_what_indices_and_positions_say(store, world, threads):
 
 
 @each_world
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=6)
 @given(stop=st.integers(0, 100), threads=st.sampled_from([0, 2]))
 def test_a_restored_loader_gives_exactly_the_rest(store, world, stop, threads):
     if world == "sequential":
