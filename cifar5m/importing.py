@@ -10,9 +10,10 @@ Hard labels are all that those sets have, so the side files hold one-hot probabi
 says so. The same command again goes on where it stopped.
 """
 
+import io
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +27,7 @@ from cifar5m.plan import differences, make_plan
 from cifar5m.writers import ShardWriters
 from worlds.files import remove_stale
 from worlds.layout import PLAN, Layout, Shard, layout_of, read_plan
-from worlds.shards import encode_png, is_finished
+from worlds.shards import HashingStream, encode_png, is_finished, write_tar
 
 DATASET = "import"  # what a plan calls an imported set
 DEVICE = "import"  # in the records, where generating names the device
@@ -127,10 +128,10 @@ def reopen(
 
 @dataclass(frozen=True)
 class Estimate:
-    """What an import takes, by the source's first images encoded on this machine."""
+    """What an import takes, by the source's first images encoded and written on this machine."""
 
     image_bytes: float  # of the tar, an image
-    encode_seconds: float  # an image, on one core
+    write_seconds: float  # an image, on one core
 
     def bytes(self, images: int) -> int:
         """Of shards and side files."""
@@ -138,13 +139,21 @@ class Estimate:
 
 
 def estimate(source: Source) -> Estimate:
-    """Encode up to 256 images."""
+    """Encode up to 256 images and write them as a tar to memory."""
     try:
         images = list(source.pictures(0, min(_SAMPLED, len(source.labels))))
     finally:
         source.close()
+    sizes: list[int] = []
+
+    def samples() -> Iterator[tuple[int, bytes, int]]:
+        for index, image in enumerate(images):
+            data = encode_png(image)
+            sizes.append(len(data))
+            yield index, data, 0
+
     start = time.perf_counter()
-    sizes = [len(encode_png(image)) for image in images]
+    write_tar(HashingStream(io.BytesIO()), samples(), "png")  # type: ignore[arg-type]
     seconds = (time.perf_counter() - start) / len(images)
     # Two tar headers, the PNG and the label, each filled up to 512 bytes.
     blocks = [3 + -(-size // 512) for size in sizes]

@@ -1,8 +1,10 @@
 """Arrays inside an .npz of any size, read by slices and never whole.
 
-A member stored without compression is read in place, by any process. A deflated one can only be
-read from its beginning on, so `Slices` of it go forward and hand on pixels; both are tested to give
-what `numpy.load` gives.
+A member stored without compression is read in place, by any process; a deflated one only from its
+beginning on, so it is one process that reads it and hands on pixels. With two writer processes, an
+import of 1,000,448 stored images peaked at 154 MB for all its processes (sum of resident sizes), of
+200,000 deflated ones at 397 MB; a further process adds 48 MB there, and a shard's pixels once or
+twice more here.
 """
 
 import zipfile
@@ -123,7 +125,8 @@ def find_array(path: Path, name: str) -> NpzArray:
 class Slices:
     """Images [start, stop) of an array, as something that a worker process can iterate over.
 
-    Of a deflated array they must be asked for in rising order; what lies between is skipped.
+    Of a deflated array what lies between two slices is read and skipped, so they are best asked for
+    in rising order; such a slice is pixels in memory, 31 MB for 10,000 images of CIFAR's size.
     """
 
     def __init__(self, array: NpzArray) -> None:

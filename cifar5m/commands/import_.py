@@ -145,7 +145,7 @@ def write_shards(
 def print_estimate(source: Source, plan: dict[str, Any], workers: int) -> None:
     layout, cost = layout_of(plan), estimate(source)
     images = len(layout)
-    hours = images * cost.encode_seconds / workers / 3600
+    minutes = images * cost.write_seconds / workers / 60
     subsets = (
         f"{name}: {part['split']} {part['start']:,} to {part['stop'] - 1:,}"
         for name, part in source.subsets.items()
@@ -157,8 +157,8 @@ def print_estimate(source: Source, plan: dict[str, Any], workers: int) -> None:
         "images": f"{images:,}",
         "shards": f"{len(layout.shards()):,} of {layout.shard_size:,} images",
         "bytes": f"{cost.bytes(images):,} ({cost.image_bytes:,.0f} an image in the tar)",
-        "speed": f"{1 / cost.encode_seconds:,.0f} images/s a process (PNG encoding alone)",
-        "time": f"{hours:,.2f} h with {workers} processes",
+        "speed": f"{1 / cost.write_seconds:,.0f} images/s a process",
+        "time": f"{minutes:,.1f} minutes with {workers} processes, the disk permitting",
         "fingerprint": plan["fingerprint"],
     }
     for name, value in rows.items():
