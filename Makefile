@@ -1,5 +1,7 @@
 # make generate   install, then make and label 1,000 images with the bundled recipe (no network, no GPU)
-# make test       install, then run the test suite
+# make test       install, then run the test suite; test-slow and test-gpu run the marked tests
+# make lint       ruff and mypy, as CI runs them
+# make bench      speed of generating, packing and loading, beside the peers that are installed
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= out/tiny
@@ -18,7 +20,7 @@ generate: $(INSTALLED)
 	$(BIN)/cifar5m-preview $(OUT)
 
 test: $(INSTALLED_TEST)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 test-slow: $(INSTALLED_TEST)
 	$(BIN)/python -m pytest -m slow
@@ -37,6 +39,8 @@ format: $(INSTALLED_TEST)
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/generation.py
+	$(BIN)/python benchmarks/packing.py
+	$(BIN)/python benchmarks/loaders.py
 
 # One torch first: where a CPU build is at hand it is kept, and nothing asks for another.
 $(VENV)/bin/python:

@@ -6,7 +6,7 @@ from PIL import Image
 
 from tests.worlds.small_stores import write_shards
 from worlds import IdealLoader, RealLoader, open_store
-from worlds.commands import inspect, pack
+from worlds.commands import inspect
 from worlds.inspection import contact_sheet, reuse_histogram, use_counts
 
 RNG = np.random.default_rng(0)
@@ -75,20 +75,3 @@ def test_many_uses_are_shown_as_ranges():
     shown = inspect._shortened(dict.fromkeys(range(100), 1))
     assert len(shown) <= 12
     assert sum(shown.values()) == 100
-
-
-def test_pack_makes_a_pack_and_checks_it(folder, tmp_path, capsys):
-    out = tmp_path / "pack"
-    assert pack.main([str(folder), str(out)]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == str(out)
-    assert np.array_equal(open_store(out).train.gather(range(80)), IMAGES[:80])
-    assert pack.main([str(out), "--check"]) == 0
-    (out / "labels.npy").write_bytes(b"0" * (out / "labels.npy").stat().st_size)
-    assert pack.main([str(out), "--check"]) == 2
-    assert "labels.npy does not match" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("options", [[], ["out", "--check"]])
-def test_pack_wants_a_target_or_a_check(folder, capsys, options):
-    assert pack.main([str(folder), *options]) == 2
-    assert "give OUT" in capsys.readouterr().err

@@ -231,7 +231,7 @@ BAD = [
     (lose_record, "1 of the 4 shards of train are not made yet, the first is train-00002"),
     (cut_part, "cifar5m_part3.npz is no .npz, or is cut short"),
     (compress_part, "'X' is compressed"),
-    (rename_array, r"has no array 'X'; it holds \['Y.npy', 'images.npy'\]"),
+    (rename_array, r"has no array 'X'; it holds \['Y', 'images'\]"),
     (lose_batch, "data_batch_4 is missing"),
     (no_test_split, "has no test split; it has train"),
     (lambda folder: open_store(folder / "nothing"), "does not exist"),
