@@ -49,7 +49,7 @@ def train(folder, log, state):
 
 
 def start(*paths):
-    command = [sys.executable, "-m", "tests.worlds.test_kill", *map(str, paths)]
+    command = [sys.executable, "-m", "tests.worlds.test_loader_kill", *map(str, paths)]
     return subprocess.Popen(command)
 
 
