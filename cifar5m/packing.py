@@ -10,8 +10,6 @@ others. The images take their final name when all are in, and the manifest is wr
 import hashlib
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,7 +52,7 @@ def pack_shards(
     if (out / PLAN).exists():
         raise ValueError(f"{out} is a folder of shards: choose another --out for the pack")
     plan = read_plan(folder)
-    splits = _open_splits(folder)
+    splits = list(open_store(folder).splits.values())
     manifest = manifest_of(splits)
     if holds_pack(out, manifest):
         return False
@@ -84,15 +82,6 @@ def pack_shards(
         write_json(out / MANIFEST, manifest | {"files": files})
         (out / _JOURNAL).unlink()
     return True
-
-
-def _open_splits(folder: Path) -> list[Split]:
-    try:
-        return list(open_store(folder).splits.values())
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError) as error:
-        raise ValueError(
-            f"{folder}: a side file is damaged ({error}); cifar5m-verify names it"
-        ) from error
 
 
 class _Images:

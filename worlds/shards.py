@@ -14,6 +14,8 @@ import io
 import json
 import os
 import tarfile
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,10 +144,14 @@ def read_record(folder: Path, shard: Shard) -> dict[str, Any] | None:
 
 
 def read_arrays(folder: Path, shard: Shard) -> SideArrays:
-    """The side file of a shard."""
-    # Opened here, because np.load leaves a file it cannot read open.
-    with (folder / shard.arrays).open("rb") as stream, np.load(stream) as arrays:
-        return SideArrays(arrays["index"], arrays["label"], arrays["probabilities"])
+    """The side file of a shard; ValueError where it is damaged."""
+    path = folder / shard.arrays
+    try:
+        # Opened here, because np.load leaves a file it cannot read open.
+        with path.open("rb") as stream, np.load(stream) as arrays:
+            return SideArrays(arrays["index"], arrays["label"], arrays["probabilities"])
+    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
+        raise ValueError(f"{path} is no side file, or is damaged: {error}") from error
 
 
 def is_finished(folder: Path, shard: Shard, fingerprint: str) -> bool:

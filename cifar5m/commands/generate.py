@@ -8,50 +8,21 @@ The same command again goes on where it stopped; finished shards are never made 
 """
 
 import argparse
-import errno
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from cifar5m.commands.outcome import EXIT_FAILED, Stopped, StopSignal, exit_code
 from cifar5m.commands.progress import DownloadBar, image_bar
 from worlds.layout import Layout, Shard
 
 if TYPE_CHECKING:
     from cifar5m.generate import Job
+    from cifar5m.processes import Rank
 
-EXIT_FAILED, EXIT_USAGE = 1, 2
-
-
-class Stopped(Exception):
-    """The user or the batch system asked the run to stop, with this signal."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
-class StopSignal:
-    """Remembers the first SIGINT or SIGTERM; a second one ends the process at once."""
-
-    def __init__(self) -> None:
-        self.number: int | None = None
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._remember)
-
-    def _remember(self, number: int, frame: FrameType | None) -> None:
-        self.number = number
-        for again in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(again, signal.SIG_DFL)
-
-    def raise_if_set(self) -> None:
-        from cifar5m.processes import is_orphan
-
-        if self.number is not None or is_orphan():
-            raise Stopped(self.number or signal.SIGTERM)
+COMMAND = "cifar5m-generate"
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -61,7 +32,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
     rows = "\n".join(f"  {name:16} {recipe.summary}" for name, recipe in RECIPES.items())
     parser = argparse.ArgumentParser(
-        prog="cifar5m-generate",
+        prog=COMMAND,
         description=__doc__,
         epilog=f"recipes:\n{rows}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -123,33 +94,7 @@ def parse_split(text: str) -> dict[str, int]:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     arguments = list(sys.argv[1:] if argv is None else argv)
-    try:
-        return run(args, arguments)
-    except Stopped as stopped:
-        print("cifar5m-generate: stopped; run the same command to go on", file=sys.stderr)
-        return 128 + stopped.number
-    except ValueError as error:
-        print(f"cifar5m-generate: {error}", file=sys.stderr)
-        return EXIT_USAGE
-    except (OSError, RuntimeError) as error:
-        print(f"cifar5m-generate: {explain(error, args)}", file=sys.stderr)
-        return EXIT_FAILED
-
-
-def explain(error: Exception, args: argparse.Namespace) -> str:
-    """One line for what can go wrong on a sound command."""
-    import torch
-
-    if isinstance(error, torch.OutOfMemoryError):
-        return (
-            "the device's memory is too small for the micro-batch; choose a smaller --micro-batch "
-            "(it decides the bytes, so it needs another --out)"
-        )
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk of {args.out} is full; finished shards are safe: make room, run again"
-    if isinstance(error, PermissionError):
-        return f"no permission to write {error.filename}; choose another --out"
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return exit_code(COMMAND, args.out, lambda: run(args, arguments))
 
 
 def run(args: argparse.Namespace, arguments: Sequence[str]) -> int:
@@ -180,7 +125,7 @@ def run(args: argparse.Namespace, arguments: Sequence[str]) -> int:
     return 0
 
 
-def pick_device(name: str, rank: Any) -> str:
+def pick_device(name: str, rank: "Rank | None") -> str:
     """The torch device of this process; a rank on a machine of several GPUs takes its own."""
     import torch
 
@@ -197,7 +142,7 @@ def pick_device(name: str, rank: Any) -> str:
     return f"cuda:{number}"
 
 
-def count_workers(args: argparse.Namespace, rank: Any) -> int:
+def count_workers(args: argparse.Namespace, rank: "Rank | None") -> int:
     """Local processes to start: one where this is a rank already, else as asked, else one a GPU."""
     import torch
 

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cifar5m.commands.generate import StopSignal, print_result, unfinished
-from cifar5m.commands.outcome import exit_code
+from cifar5m.commands.generate import print_result, unfinished
+from cifar5m.commands.outcome import StopSignal, exit_code
 from cifar5m.commands.progress import DownloadBar, image_bar
 from cifar5m.import_sources import FORMS, RELEASED, Source, open_source, read_bytes_of
 from cifar5m.importing import check_disk, estimate, import_shards, plan_of

@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cifar5m.commands.generate import EXIT_FAILED, EXIT_USAGE, Stopped, StopSignal, pick_device
+from cifar5m.commands.generate import pick_device
+from cifar5m.commands.outcome import EXIT_FAILED, StopSignal, exit_code
 from cifar5m.commands.progress import image_bar
 from worlds.layout import Shard
 
@@ -47,18 +48,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
-    try:
-        return run(args)
-    except Stopped as stopped:
-        print("cifar5m-label: stopped; run the same command to go on", file=sys.stderr)
-        return 128 + stopped.number
-    except ValueError as error:
-        print(f"cifar5m-label: {error}", file=sys.stderr)
-        return EXIT_USAGE
-    except (OSError, RuntimeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        print(f"cifar5m-label: {reason}", file=sys.stderr)
-        return EXIT_FAILED
+    return exit_code("cifar5m-label", args.folder, lambda: run(args))
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,11 +1,43 @@
-"""How the commands that write folders end: one clear line and an exit code for whatever happens."""
+"""How the commands that write folders end: on a signal, on bad input, on a machine's failure, each
+with one clear line and an exit code.
+"""
 
 import errno
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
-from cifar5m.commands.generate import EXIT_FAILED, EXIT_USAGE, Stopped
+EXIT_FAILED, EXIT_USAGE = 1, 2
+
+
+class Stopped(Exception):
+    """The user or the batch system asked the run to stop, with this signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+class StopSignal:
+    """Remembers the first SIGINT or SIGTERM; a second one ends the process at once."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._remember)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self.number = number
+        for again in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(again, signal.SIG_DFL)
+
+    def raise_if_set(self) -> None:
+        from cifar5m.processes import is_orphan
+
+        if self.number is not None or is_orphan():
+            raise Stopped(self.number or signal.SIGTERM)
 
 
 def exit_code(command: str, out: Path, run: Callable[[], int]) -> int:
@@ -26,8 +58,13 @@ def exit_code(command: str, out: Path, run: Callable[[], int]) -> int:
 
 
 def _explain(error: Exception, out: Path) -> str:
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which may not be loaded
+        return (
+            "the device's memory is too small for the micro-batch; choose a smaller --micro-batch "
+            "(it decides the bytes, so it needs another --out)"
+        )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk of {out} is full; what is finished is safe: make room, run again"
     if isinstance(error, PermissionError):
-        return f"no permission for {error.filename}"
+        return f"no permission to write {error.filename}; choose another place"
     return (str(error).strip() or type(error).__name__).splitlines()[0]

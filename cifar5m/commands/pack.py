@@ -11,8 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cifar5m.commands.generate import StopSignal
-from cifar5m.commands.outcome import exit_code
+from cifar5m.commands.outcome import StopSignal, exit_code
 from cifar5m.commands.progress import image_bar
 from cifar5m.workers import cpu_count
 from worlds.layout import Shard

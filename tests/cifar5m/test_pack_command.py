@@ -203,7 +203,10 @@ DAMAGE = {
     "flipped bit": (lambda f: flip(f / shards_of(f)[1].tar), "train-00001-of-00003.tar: sha256"),
     "cut tar": (lambda f: os.truncate(f / shards_of(f)[1].tar, 9000), "cut short or damaged"),
     "swapped": (swap_shards, "train-00000-of-00003.tar: sha256"),
-    "side file": (lambda f: flip(f / shards_of(f)[1].arrays, 200), "side file is damaged"),
+    "side file": (
+        lambda f: flip(f / shards_of(f)[1].arrays, 200),
+        "train-00001.npz is no side file, or is damaged",
+    ),
     "missing": (lambda f: (f / shards_of(f)[1].record).unlink(), "1 of the 3 shards of train"),
     "index gap": (index_gap, "train-00001.npz: index must run from 5 to 9"),
     "size": (other_size, "000000005.png is (16, 16, 3), expected (32, 32, 3)"),
