@@ -36,6 +36,7 @@ Two small networks, so that `cifar5m-generate --recipe tiny` makes a labelled se
 without a network and without a GPU. They are for trying things out. **They are not the networks of
 CIFAR-5m**: both are far smaller and far less trained than Ho et al.'s U-Net and BiT-M-R152x2, their
 images are of another distribution, and no figure measured on them says anything about CIFAR-5m.
+$remark
 
 | | generator | labeller |
 |---|---|---|
@@ -120,6 +121,7 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="folder with cifar10_jpeg.py")
+    parser.add_argument("--remark", default="", help="what a look at the images showed")
     parser.add_argument("--work", type=Path, default=TINY.parents[1] / "runs" / "tiny" / "card")
     args = parser.parse_args(argv)
 
@@ -132,6 +134,7 @@ def main(argv: list[str] | None = None) -> int:
     names = json.loads((args.work / "plan.json").read_text())["class_names"]
     card = CARD.substitute(
         facts("generator") | facts("labeler"),
+        remark=args.remark,
         recipe=RECIPES["tiny"].distribution,
         accuracy=f"{100 * (found.argmax(1) == targets).mean():.2f}",
         confidence=f"{100 * found.max(1).mean():.1f}",
