@@ -6,6 +6,7 @@ numpy's vectorised augmentation; without worker processes, which make all of the
 cores, because batches are then copied between processes.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -204,6 +205,35 @@ def _streaming(prepared: Any, batch_size: int) -> Batches:
     )
 
 
+def _litdata_prepare(images: np.ndarray, labels: np.ndarray, folder: Path) -> Any:
+    import worlds.torchvision_ops  # noqa: F401, I001
+    from litdata.streaming import Cache
+
+    os.environ["LITDATA_DISABLE_VERSION_CHECK"] = "1"  # else its constructors ask PyPI
+    cache = Cache(str(folder), chunk_bytes="64MB")
+    for i, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
+        cache[i] = {"x": image.tobytes(), "y": label}
+    cache.done()
+    cache.merge()
+    return folder, images.shape[1:]
+
+
+def _litdata(prepared: Any, batch_size: int) -> Batches:
+    import worlds.torchvision_ops  # noqa: F401, I001
+    from litdata import StreamingDataLoader, StreamingDataset
+
+    folder, shape = prepared
+    generator = np.random.default_rng(0)
+    return _for_ever(
+        StreamingDataLoader(
+            StreamingDataset(str(folder), shuffle=True),
+            batch_size=batch_size,
+            drop_last=True,
+            collate_fn=lambda samples: _stacked(samples, shape, generator),
+        )
+    )
+
+
 def _grain(data: Any, batch_size: int) -> Batches:
     import grain  # type: ignore[import-not-found,unused-ignore]
 
@@ -225,5 +255,6 @@ PEERS: Final = (
     Peer("webdataset, batched records", "webdataset", _webdataset_prepare, _webdataset),
     Peer("Hugging Face datasets, vectorised", "datasets", _hugging_face_prepare, _hugging_face),
     Peer("grain, batched", "grain", _in_memory, _grain),
+    Peer("litdata, batched collate", "litdata", _litdata_prepare, _litdata, True),
     Peer("mosaicml-streaming, batched collate", "streaming", _streaming_prepare, _streaming, True),
 )
