@@ -157,7 +157,7 @@ def main(argv: list[str] | None = None) -> int:
     calls["noise alone"] = noise_only(args.device, args.batch, args.steps)
     seconds = take_turns(calls, args.rounds)
 
-    device = torch.cuda.get_device_name() if args.device == "cuda" else platform.processor()
+    device = torch.cuda.get_device_name() if args.device == "cuda" else platform.machine()
     print(f"{args.unet} U-Net, {flop / 1e9:.2f} GFLOP a call, batch {args.batch}, {device}")
     print(f"{torch.get_num_threads()} threads, {package_versions()}, n = {args.rounds} rounds")
     peer = statistics.median(seconds["diffusers pipeline"])
