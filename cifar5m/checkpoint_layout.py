@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
+from cifar5m.errors import first_line
+
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
 
@@ -198,7 +200,7 @@ def read_state(file: Path) -> dict[str, torch.Tensor]:
         else:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
-        raise ValueError(f"{file} cannot be read as weights: {_first_line(error)}") from error
+        raise ValueError(f"{file} cannot be read as weights: {first_line(error)}") from error
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise ValueError(
             f"{file} holds a {type(state).__name__}, expected a dict of tensors by name"
@@ -273,7 +275,3 @@ def _refuse_other_names(state: State, wanted: Iterable[str]) -> None:
 def _few(names: Iterable[str]) -> str:
     listed = list(names)
     return ", ".join(listed[:3]) + (" ..." if len(listed) > 3 else "") if listed else "none"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from cifar5m.checkpoint_layout import UNET_CONFIG, build_unet, read_state, unet_state
+from cifar5m.errors import first_line
 from cifar5m.sources import Weights, WeightsError
 from worlds.torchvision_ops import declare_missing_operators
 
@@ -84,7 +85,7 @@ def load_unet(weights: Weights) -> torch.nn.Module:
         )
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise WeightsError(
-            f"{weights.folder} does not load as a diffusers UNet2DModel: {_first_line(error)}"
+            f"{weights.folder} does not load as a diffusers UNet2DModel: {first_line(error)}"
         ) from error
     shape = (network.config.in_channels, network.config.out_channels, network.config.sample_size)
     if shape != (3, 3, 32):
@@ -93,7 +94,3 @@ def load_unet(weights: Weights) -> torch.nn.Module:
             f"in_channels {shape[0]}, out_channels {shape[1]}, sample_size {shape[2]}"
         )
     return network.float()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -25,9 +25,9 @@ from cifar5m.import_sources import Pictures, Remembered, Source, open_source
 from cifar5m.npz_parts import OnBytes
 from cifar5m.plan import differences, make_plan
 from cifar5m.writers import ShardWriters
-from worlds.files import remove_stale
+from worlds.files import HashingStream, remove_stale
 from worlds.layout import PLAN, Layout, Shard, layout_of, read_plan
-from worlds.shards import HashingStream, encode_png, is_finished, write_tar
+from worlds.shards import encode_png, is_finished, write_tar
 
 DATASET = "import"  # what a plan calls an imported set
 DEVICE = "import"  # in the records, where generating names the device

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from cifar5m.errors import first_line
 from cifar5m.generator import in_precision, on_device
 from cifar5m.sources import Weights, WeightsError
 from worlds.layout import CIFAR10_CLASSES
@@ -105,7 +106,7 @@ def load_classifier(weights: Weights) -> tuple[torch.nn.Module, Preprocessing]:
         else:
             network = timm.create_model(f"local-dir:{weights.folder}", pretrained=True)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise WeightsError(f"{weights.file} does not load as a timm model: {reason}") from error
     if network.num_classes != len(CIFAR10_CLASSES):
         raise WeightsError(

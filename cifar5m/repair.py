@@ -21,10 +21,9 @@ from cifar5m.labelling import LABELS_FOLDER, labelling_names
 from cifar5m.remake import MAKERS, Remade, RepairOptions
 from cifar5m.shard_check import check_arrays, record_of
 from cifar5m.verify import Report
-from worlds.files import remove_stale, sha256_of
+from worlds.files import HashingStream, remove_stale, sha256_of
 from worlds.layout import PLAN, Shard, layout_of, read_plan
 from worlds.shards import (
-    HashingStream,
     arrays_sha256,
     write_shard,
     write_tar,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar5m import ema_weights
+from cifar5m.errors import first_line
 from cifar5m.fetch import FetchError, Note, Progress, cache_folder
 from worlds.files import sha256_of
 
@@ -136,7 +137,7 @@ def _download(source: str, kind: str, names: tuple[str, ...]) -> Path:
                 continue
             return Path(config).parent
     except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         raise WeightsError(
             f"--{kind}: {source} cannot be reached ({reason}); download config.json and "
             f"{names[0]} of that Hub repository elsewhere and pass --{kind} FOLDER; {OFFLINE_HINT}"

@@ -8,7 +8,6 @@ becomes a `Problem`; cifar5m/repair.py mends what it can.
 """
 
 import multiprocessing
-import os
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -21,6 +20,7 @@ import numpy as np
 from cifar5m.labelling import LABELS_FOLDER, labelling_files, labelling_names
 from cifar5m.labelling_check import check_labellings, check_plan
 from cifar5m.shard_check import SHOWN, Problem, ShardReport, and_more, check_shard, record_of
+from cifar5m.workers import cpu_count
 from worlds.files import TEMPORARY_SUFFIX
 from worlds.layout import PLAN, Shard, layout_of, read_plan
 
@@ -70,7 +70,7 @@ def verify_dataset(
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
     reports = []
-    for report in _check_all(folder, shards, plan, workers or _cpu_count()):
+    for report in _check_all(folder, shards, plan, workers or cpu_count()):
         reports.append(report)
         if on_shard is not None:
             on_shard(report)
@@ -104,12 +104,6 @@ def _planned_shards(folder: Path, plan: dict[str, Any]) -> list[Shard]:
         return layout_of(plan).shards()
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
         raise ValueError(f"{folder / PLAN} is damaged: {error!r}") from error
-
-
-def _cpu_count() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _check_all(

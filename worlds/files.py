@@ -47,6 +47,18 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+class HashingStream:
+    """A write-only stream that keeps the sha256 and the length of what passes through."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.stream, self.sha256, self.bytes = stream, hashlib.sha256(), 0
+
+    def write(self, data: bytes | memoryview) -> int:
+        self.sha256.update(data)
+        self.bytes += memoryview(data).nbytes
+        return self.stream.write(data)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
     with atomic_write(path) as stream:

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from worlds.files import atomic_write, sha256_of, write_json
+from worlds.files import HashingStream, atomic_write, sha256_of, write_json
 from worlds.images import ArrayImages
 from worlds.npz import map_npy
 from worlds.splits import Split
@@ -94,28 +94,16 @@ def manifest_of(splits: list[Split]) -> dict[str, Any]:
     }
 
 
-class _Hashed:
-    """A stream that hashes and counts what is written through it."""
-
-    def __init__(self, stream: Any) -> None:
-        self.stream, self.digest, self.bytes = stream, hashlib.sha256(), 0
-
-    def write(self, data: Any) -> int:
-        self.digest.update(data)
-        self.bytes += memoryview(data).nbytes
-        return self.stream.write(data)
-
-
 def write_npy(
     path: Path, shape: tuple[int, ...], dtype: np.dtype, chunks: Iterator[np.ndarray]
 ) -> dict[str, Any]:
     """Write the rows that `chunks` hold, atomically; the file's bytes and sha256."""
     with atomic_write(path) as stream:
-        hashed = _Hashed(stream)
+        hashed = HashingStream(stream)
         hashed.write(npy_header(shape, dtype))
         for chunk in chunks:
             hashed.write(np.ascontiguousarray(chunk).data)
-    return {"bytes": hashed.bytes, "sha256": hashed.digest.hexdigest()}
+    return {"bytes": hashed.bytes, "sha256": hashed.sha256.hexdigest()}
 
 
 def npy_header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:

@@ -24,7 +24,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
-from worlds.files import atomic_write, write_json
+from worlds.files import HashingStream, atomic_write, write_json
 from worlds.layout import Shard
 
 BLOCK = 512
@@ -37,18 +37,6 @@ class SideArrays:
     index: np.ndarray  # int64 (N,)
     label: np.ndarray  # int64 (N,)
     probabilities: np.ndarray  # float16 (N, C)
-
-
-class HashingStream:
-    """A write-only stream that keeps the sha256 and the length of what passes through."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self.stream, self.sha256, self.bytes = stream, hashlib.sha256(), 0
-
-    def write(self, data: bytes) -> int:
-        self.sha256.update(data)
-        self.bytes += len(data)
-        return self.stream.write(data)
 
 
 def encode_png(image: np.ndarray) -> bytes:

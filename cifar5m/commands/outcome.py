@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
+from cifar5m.errors import first_line
+
 EXIT_FAILED, EXIT_USAGE = 1, 2
 
 
@@ -67,4 +69,4 @@ def _explain(error: Exception, out: Path) -> str:
         return f"the disk of {out} is full; what is finished is safe: make room, run again"
     if isinstance(error, PermissionError):
         return f"no permission to write {error.filename}; choose another place"
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return first_line(error)

@@ -16,6 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from cifar5m.commands.progress import DownloadBar
+from cifar5m.errors import first_line
 from cifar5m.verify import Report, verify_dataset
 from worlds.layout import layout_of, read_plan
 
@@ -84,7 +85,7 @@ def _repair(args: argparse.Namespace, report: Report, device: str) -> None:
         try:
             mend(args, report, device)
         except (ValueError, OSError, RuntimeError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             print(f"cifar5m-verify: cannot repair: {reason}", file=sys.stderr)
 
 
