@@ -46,7 +46,10 @@ def _pool_indices(split: Split, indices: np.ndarray) -> np.ndarray:
 
 
 class RealLoader(Loader):
-    """Real World: `n` samples of the pool, chosen by (seed, trial), reshuffled every epoch."""
+    """Real World: `n` samples of the pool, chosen by (seed, trial), reshuffled every epoch.
+
+    With n the whole pool nothing is chosen, and the first epoch is the Ideal World's pass.
+    """
 
     def __init__(
         self,
@@ -63,8 +66,10 @@ class RealLoader(Loader):
         **output: Unpack[Output],
     ) -> None:
         excluded = _excluded(split, disjoint_from)
-        balance = split.labels if balanced else None
-        samples = subset(len(split), n, seed, trial, exclude=excluded, balance=balance)
+        samples: np.ndarray | None = None
+        if n != len(split) or excluded is not None:
+            balance = split.labels if balanced else None
+            samples = subset(len(split), n, seed, trial, exclude=excluded, balance=balance)
         sampler = Sampler(
             "real", len(split), batch_size, seed, trial, samples=samples, remainder=remainder
         )

@@ -29,6 +29,8 @@ BOOTSTRAP: Final = 5  # draws with replacement: minor = global position, major =
 DECODE: Final = 6  # RandomResizedCrop of photographs: minor = global position
 ARCHITECTURE: Final = 7  # of a random DARTS network: major 0 = genotype, 1 = width and cells
 PREVIEW: Final = 8  # the choice of images on a contact sheet: minor = image index
+TRAINING: Final = 9  # torch's generator in a run (weights, dropout): major = trial
+EVALUATION: Final = 10  # crops and flips under which train metrics are taken: major = trial
 
 _MULTIPLIER_0, _MULTIPLIER_1 = 0xD2511F53, 0xCD9E8D57
 _WEYL_0, _WEYL_1 = 0x9E3779B9, 0xBB67AE85  # golden ratio and sqrt(3) - 1, as 32-bit fractions
