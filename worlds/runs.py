@@ -114,3 +114,34 @@ def _object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{path} must hold a JSON object, got {type(value).__name__}")
     return value
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Both worlds after the same number of steps: at T0, or where the runs end before it."""
+
+    step: int
+    t0: int | None
+    real: float
+    ideal: float
+
+    @property
+    def bootstrap_error(self) -> float:
+        """Real minus Ideal: eps(n, D, F, t) of the paper, where the measure is soft-error."""
+        return self.real - self.ideal
+
+
+def compare(real: Run, ideal: Run, measure: str = "test_soft_error") -> Comparison:
+    """The two runs of a pair at min(T0, last step); ValueError where they have no such step."""
+    if real.config.world != "real" or ideal.config.world != "ideal":
+        worlds = f"{real.config.world} and {ideal.config.world}"
+        raise ValueError(f"expected a Real and an Ideal run, got {worlds}")
+    ideal_rows = {row["step"]: row for row in ideal.rows}
+    limit = real.rows[-1]["step"] if real.stopping_step is None else real.stopping_step
+    common = [row for row in real.rows if row["step"] <= limit and row["step"] in ideal_rows]
+    if not common:
+        raise ValueError(f"{real.folder} and {ideal.folder} have no log point in common")
+    row = common[-1]
+    return Comparison(
+        row["step"], real.stopping_step, row[measure], ideal_rows[row["step"]][measure]
+    )

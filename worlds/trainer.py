@@ -188,10 +188,11 @@ class Trainer:
             os.truncate(metrics, self._metrics_bytes)
         self.rows = read_rows(metrics)
 
-    def summarise(self, ended: str) -> None:
+    def summarise(self, ended: str, bad_step: int | None = None) -> None:
         summary = {
             "format": FORMAT,
             "ended": ended,
+            "bad_step": bad_step,
             "steps": self.config.steps,
             "updates": self.updates,
             "t0": self.t0,

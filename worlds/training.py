@@ -59,8 +59,8 @@ def train(
             trainer.resume()
             try:
                 trainer.run(on_step, on_row)
-            except NotFinite:
-                trainer.summarise("not_finite")
+            except NotFinite as error:
+                trainer.summarise("not_finite", error.step)
                 raise
             trainer.save()
             trainer.summarise(trainer.ended() or "schedule")

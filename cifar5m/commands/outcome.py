@@ -42,9 +42,17 @@ class StopSignal:
             raise Stopped(self.number or signal.SIGTERM)
 
 
-def exit_code(command: str, out: Path, run: Callable[[], int]) -> int:
+_SMALLER_MICRO_BATCH = (
+    "for the micro-batch; choose a smaller --micro-batch (it decides the bytes, so it needs "
+    "another --out)"
+)
+
+
+def exit_code(
+    command: str, out: Path, run: Callable[[], int], too_large: str = _SMALLER_MICRO_BATCH
+) -> int:
     """What `run` returns; 2 for bad input, 1 where the machine is to blame, 128 + signal if told
-    to stop.
+    to stop. `too_large` says what to do where the device's memory is too small.
     """
     try:
         return run()
@@ -55,16 +63,13 @@ def exit_code(command: str, out: Path, run: Callable[[], int]) -> int:
         print(f"{command}: {error}", file=sys.stderr)
         return EXIT_USAGE
     except (OSError, RuntimeError) as error:
-        print(f"{command}: {_explain(error, out)}", file=sys.stderr)
+        print(f"{command}: {_explain(error, out, too_large)}", file=sys.stderr)
         return EXIT_FAILED
 
 
-def _explain(error: Exception, out: Path) -> str:
+def _explain(error: Exception, out: Path, too_large: str) -> str:
     if type(error).__name__ == "OutOfMemoryError":  # torch's, which may not be loaded
-        return (
-            "the device's memory is too small for the micro-batch; choose a smaller --micro-batch "
-            "(it decides the bytes, so it needs another --out)"
-        )
+        return f"the device's memory is too small {too_large}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk of {out} is full; what is finished is safe: make room, run again"
     if isinstance(error, PermissionError):

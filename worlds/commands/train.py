@@ -1,0 +1,345 @@
+"""worlds-train: train a network in the Real World, the Ideal World or both.
+
+    worlds-train --arch preresnet18 --data pack --world both --n 50000 --trials 10 --out runs
+    worlds-train --arch mlp_3x512 --data pack --n 2000 --epochs 20 --out runs --dry-run
+
+Each run has a folder, OUT/real-0, OUT/ideal-0, OUT/real-1 and so on; the same command goes on with
+what is unfinished. The last line is JSON.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import MISSING, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from cifar5m.commands.outcome import StopSignal, exit_code
+from worlds.config import Grid, Loss, Optimizer, Precision, StopRule, TrainConfig, World
+from worlds.runs import Comparison, Row, Run, compare, read_run
+from worlds.schedules import KINDS, steps_of_epochs
+
+if TYPE_CHECKING:
+    from worlds.run_parts import Data
+
+_COMMAND = "worlds-train"
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "optimizer": get_args(Optimizer),
+    "schedule": KINDS,
+    "loss": get_args(Loss),
+    "precision": get_args(Precision),
+    "stop": get_args(StopRule),
+}
+_DEFAULTS: dict[str, Any] = {
+    f.name: f.default_factory() if f.default_factory is not MISSING else f.default
+    for f in fields(TrainConfig)
+}
+# field of the config, type, what it is (with its range)
+_GROUPS: dict[str, tuple[tuple[str, type, str], ...]] = {
+    "worlds": (
+        ("n", int, "samples of the Real World, 1 to the pool's size"),
+        ("batch_size", int, "1 or more"),
+        ("augment", str, "none, flip, crop+flip or crop+flip+cutout"),
+        ("label_noise", str, "symmetric:RATE, uniform:RATE or pairs:RATE:3>5, RATE 0 to 1"),
+        ("seed", int, "0 or more, below 2^64"),
+    ),
+    "optimisation": (
+        ("optimizer", str, ""),
+        ("learning_rate", float, "above 0"),
+        ("momentum", float, "0 to below 1; the paper's figure 1 has 0.9"),
+        ("weight_decay", float, "0 or more"),
+        ("schedule", str, ""),
+        ("factor", float, "of 3step and steps, above 0, at most 1"),
+        ("warmup", int, "steps of linear warm-up, 0 to STEPS"),
+        ("loss", str, ""),
+        ("precision", str, ""),
+    ),
+    "measurement": (
+        ("test_eval", int, "the first so many test images; 0: all"),
+        ("train_eval", int, "at most so many of the n samples, always the same; 0: all"),
+        ("stop", str, "end a Real run early, and its Ideal twin with it (default: never)"),
+        ("threshold", float, "train error of T0, 0 to below 1"),
+        ("patience", int, "log points without a lower test soft-error, with --stop patience"),
+    ),
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    parse = argparse.ArgumentParser(
+        prog=_COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parse.add_argument("--arch", required=True, help="a name that worlds-models lists")
+    parse.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of the architecture, such as width=16 (more than once for more)",
+    )
+    parse.add_argument("--data", required=True, metavar="STORE", help="folder or hf://datasets/...")
+    parse.add_argument("--cifar10", metavar="STORE", help="measure on CIFAR-10's test set as well")
+    parse.add_argument("--out", required=True, type=Path, metavar="DIR", help="the runs' folder")
+    parse.add_argument("--world", choices=("real", "ideal", "both"), default="both")
+    parse.add_argument("--trials", type=int, default=1, help="trials 0 to TRIALS - 1 (default: 1)")
+    parse.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 (default: what is here)")
+    parse.add_argument("--dry-run", action="store_true", help="print config and cost, then stop")
+    parse.add_argument("--checkpoint-seconds", type=float, default=60.0, help="default: 60")
+    parse.add_argument("--tensorboard", action="store_true", help="mirror rows to TensorBoard")
+    parse.add_argument("--wandb", metavar="PROJECT", help="mirror rows to Weights & Biases")
+    parse.add_argument("--quiet", action="store_true", help="no progress bars")
+    groups = {title: parse.add_argument_group(title) for title in _GROUPS}
+    for title, entries in _GROUPS.items():
+        for name, kind, text in entries:
+            _add_field(groups[title], name, kind, text)
+    worlds, optimisation = groups["worlds"], groups["optimisation"]
+    worlds.add_argument("--disjoint", action="store_true", help="Ideal leaves Real's n samples out")
+    length = worlds.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=int, help="1 or more (default: 39000)")
+    length.add_argument("--epochs", type=int, help="instead of steps: passes over the n samples")
+    optimisation.add_argument(
+        "--unit",
+        type=int,
+        help="steps between changes of the rate (default: 390; an epoch's "
+        "with --epochs; the paper's code never changes it within)",
+    )
+    optimisation.add_argument("--drops", default="", help="units of schedule steps, such as 60,80")
+    groups["measurement"].add_argument(
+        "--log",
+        default=_DEFAULTS["log"],
+        help=f"{', '.join(get_args(Grid))} or each so many steps (default: %(default)s)",
+    )
+    return parse
+
+
+def _add_field(group: Any, name: str, kind: type, text: str) -> None:
+    default, choices = _DEFAULTS[name], _CHOICES.get(name)
+    said = "none" if default is None else default
+    suffix = "" if "default:" in text else f" (default: {said})"
+    group.add_argument(
+        f"--{name.replace('_', '-')}",
+        type=kind,
+        default=default,
+        choices=choices,
+        help=f"{text}{suffix}".strip(),
+    )
+
+
+def config_of(args: argparse.Namespace) -> TrainConfig:
+    """The Real World's config of trial 0; ValueError names an option that cannot be."""
+    values = {name: getattr(args, name) for group in _GROUPS.values() for name, _, _ in group}
+    values["augment"] = None if args.augment in (None, "none") else args.augment
+    for name in ("test_eval", "train_eval"):
+        values[name] = values[name] or None
+    if min(args.n, args.batch_size) < 1:
+        raise ValueError(
+            f"--n and --batch-size must be 1 or more, got {args.n} and {args.batch_size}"
+        )
+    steps, unit = args.steps, args.unit
+    if args.epochs is not None:
+        steps = steps_of_epochs(args.n, args.batch_size, args.epochs)
+        unit = unit or max(1, args.n // args.batch_size)
+    return TrainConfig(
+        args.arch,
+        options=dict(_option(text) for text in args.option),
+        disjoint=args.disjoint,
+        steps=_DEFAULTS["steps"] if steps is None else steps,
+        unit=_DEFAULTS["unit"] if unit is None else unit,
+        drops=tuple(int(drop) for drop in args.drops.split(",") if drop),
+        log=int(args.log) if str(args.log).isdigit() else args.log,
+        **values,
+    )
+
+
+def _option(text: str) -> tuple[str, int | float | str | bool]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise ValueError(f"--option is NAME=VALUE, such as width=16, got {text!r}")
+    if value in ("true", "false"):
+        return name, value == "true"
+    for kind in (int, float):
+        try:
+            return name, kind(value)
+        except ValueError:
+            continue
+    return name, value
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    hint = "for the step; choose a smaller --batch-size or --precision bf16"
+    return exit_code(_COMMAND, args.out, lambda: _run(args), too_large=hint)
+
+
+def _run(args: argparse.Namespace) -> int:
+    import torch
+
+    from worlds.run_parts import Data
+    from worlds.stores import open_store
+
+    config = config_of(args)
+    if args.trials < 1:
+        raise ValueError(f"--trials must be 1 or more, got {args.trials}")
+    if args.device == "auto":
+        args.device = "cuda" if torch.cuda.is_available() else "cpu"
+    cifar10 = None if args.cifar10 is None else open_store(args.cifar10).test
+    data = Data.of(open_store(args.data), cifar10)
+    _print_plan(config, data, args)
+    if args.dry_run:
+        return 0
+    stop = StopSignal()
+    pairs = [_trial(replace(config, trial=trial), data, args, stop) for trial in range(args.trials)]
+    _print_results(pairs, args)
+    return 0
+
+
+def _worlds(args: argparse.Namespace) -> tuple[World, ...]:
+    return get_args(World) if args.world == "both" else (args.world,)
+
+
+def _print_plan(config: TrainConfig, data: "Data", args: argparse.Namespace) -> None:
+    """The resolved config and what it costs. Checks, without training, what can be checked."""
+    import torch
+
+    from worlds.cost import cost, seconds
+    from worlds.evaluation import Place
+    from worlds.run_parts import make_loader
+
+    configs = [replace(config, world=world) for world in _worlds(args)]
+    for each in configs:
+        make_loader(each, data.train, Place(torch.device("cpu")))
+    values = config.to_json() | {"world": args.world, "trial": f"0 to {args.trials - 1}"}
+    print(
+        "  ".join(
+            f"{name}={value}" for name, value in values.items() if value not in (None, {}, [])
+        )
+    )
+    print(f"data {data.name}: pool of {len(data.train):,}, {len(data.test):,} test images")
+    for each in configs:
+        c = cost(each, data)
+        print(
+            f"{each.world}: {c.steps:,} steps, {c.training_images:,} samples, {c.log_points:,} log "
+            f"points with {c.evaluation_images:,} images ({c.evaluation_share:.0%} of "
+            f"{c.total_multiply_adds:.3g} multiply-adds), {c.parameters:,} parameters"
+        )
+    if args.dry_run:
+        step, image = seconds(config, data, torch.device(args.device))
+        costs = [cost(each, data) for each in configs]
+        total = sum(c.steps * step + c.evaluation_images * image for c in costs)
+        print(
+            f"on {args.device}: {1 / step:.1f} steps/s, {1 / image:,.0f} evaluated images/s, about "
+            f"{args.trials * total / 3600:.2g} hours for all"
+        )
+
+
+def _trial(
+    config: TrainConfig, data: "Data", args: argparse.Namespace, stop: StopSignal
+) -> dict[str, Run]:
+    """The runs of one trial by world; the Ideal one goes as far as the Real one went."""
+    done: dict[str, Run] = {}
+    for world in _worlds(args):
+        real = done.get("real")
+        last = None
+        if real is not None and real.summary is not None and real.summary["ended"] != "schedule":
+            last = real.summary["updates"] - 1
+        done[world] = _train(replace(config, world=world), data, args, stop, real, last)
+    return done
+
+
+def _train(
+    config: TrainConfig,
+    data: "Data",
+    args: argparse.Namespace,
+    stop: StopSignal,
+    real: Run | None,
+    last_step: int | None,
+) -> Run:
+    from tqdm import tqdm
+
+    from worlds.stepper import NotFinite
+    from worlds.training import train
+
+    name = f"{config.world}-{config.trial}"
+    folder = args.out / name
+    total = config.steps if last_step is None else last_step + 1
+    twin = {} if real is None else {row["step"]: row["test_soft_error"] for row in real.rows}
+    mirrors = _mirrors(folder, config, args)
+    with tqdm(total=total, desc=name, unit="step", disable=args.quiet, smoothing=0.05) as bar:
+
+        def on_step(updates: int) -> None:
+            if bar.n == 0 and updates > 1:  # resumed: not done by this process
+                bar.initial = updates - 1
+            bar.update(updates - bar.n)
+            stop.raise_if_set()
+
+        def on_row(row: Row) -> None:
+            shown: dict[str, str] = {config.world: f"{row['test_soft_error']:.4f}"}
+            if row["step"] in twin:
+                shown["real"] = f"{twin[row['step']]:.4f}"
+            if "train_error" in row:
+                shown["train_error"] = f"{row['train_error']:.4f}"
+            bar.set_postfix(shown)
+            for mirror in mirrors:
+                mirror(row)
+
+        with suppress(NotFinite):  # the summary says so
+            train(
+                config,
+                data,
+                folder,
+                device=args.device,
+                checkpoint_seconds=args.checkpoint_seconds,
+                last_step=last_step,
+                on_step=on_step,
+                on_row=on_row,
+            )
+    run = read_run(folder)
+    if run.summary is not None and run.summary["ended"] == "not_finite":
+        raise RuntimeError(
+            f"the training loss in {folder} was not finite at step {run.summary['bad_step']:,}; "
+            "its last good checkpoint is kept: lower --learning-rate and take another --out"
+        )
+    return run
+
+
+def _mirrors(folder: Path, config: TrainConfig, args: argparse.Namespace) -> list[Any]:
+    from worlds import mirrors
+
+    chosen = [mirrors.tensorboard(folder)] if args.tensorboard else []
+    if args.wandb is not None:
+        chosen.append(mirrors.wandb(folder, args.wandb, config))
+    return chosen
+
+
+def _print_results(trials: list[dict[str, Run]], args: argparse.Namespace) -> None:
+    compared: list[Comparison] = []
+    for number, runs in enumerate(trials):
+        for run in runs.values():
+            assert run.final is not None
+            print(
+                f"{run.folder}: test soft-error {run.final['test_soft_error']:.4f}, error "
+                f"{run.final['test_error']:.4f} after {run.final['updates']:,} updates"
+            )
+        if len(runs) == 2:
+            c = compare(runs["real"], runs["ideal"])
+            compared.append(c)
+            reached = f"T0 = step {c.t0:,}" if c.t0 is not None else "T0 not reached"
+            print(
+                f"trial {number}: {reached}; at step {c.step:,} soft-error real {c.real:.4f}, "
+                f"ideal {c.ideal:.4f}, bootstrap error {c.bootstrap_error:+.4f}"
+            )
+    summary: dict[str, Any] = {"out": str(args.out), "trials": len(trials)}
+    if compared:
+        summary |= {
+            "t0": [c.t0 for c in compared],
+            "compared_at": [c.step for c in compared],
+            "bootstrap_error": [c.bootstrap_error for c in compared],
+            "median_bootstrap_error": statistics.median(c.bootstrap_error for c in compared),
+        }
+    print(json.dumps(summary))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

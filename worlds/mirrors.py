@@ -1,0 +1,52 @@
+"""Copies of a run's rows for TensorBoard and Weights & Biases; the run folder stays the record."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from worlds.config import TrainConfig
+from worlds.runs import Row
+
+Mirror = Callable[[Row], None]
+
+_INSTALL = 'pip install "deep-bootstrap[track]"'
+
+
+def tensorboard(folder: Path) -> Mirror:
+    """Every number of a row as a scalar over the updates, below `folder`/tensorboard."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ValueError(f"--tensorboard needs tensorboard: {_INSTALL}") from error
+    writer: Any = SummaryWriter(str(folder / "tensorboard"))
+
+    def mirror(row: Row) -> None:
+        for name, value in row.items():
+            if value is not None and name not in ("step", "updates"):
+                writer.add_scalar(name.replace("_", "/", 1), value, row["updates"])
+        writer.flush()
+
+    return mirror
+
+
+def wandb(folder: Path, project: str, config: TrainConfig) -> Mirror:
+    """Every row as a step of a W&B run, whose id is the config's: a resumed run goes on there."""
+    try:
+        import wandb as library
+    except ImportError as error:
+        raise ValueError(f"--wandb needs wandb: {_INSTALL}") from error
+    run = library.init(
+        project=project,
+        id=config.fingerprint()[:16],
+        name=folder.name,
+        group=config.group_key()[:16],
+        config=config.to_json(),
+        resume="allow",
+        dir=str(folder),
+        reinit="finish_previous",
+    )
+
+    def mirror(row: Row) -> None:
+        run.log(dict(row), step=row["updates"])
+
+    return mirror
