@@ -10,6 +10,7 @@ from worlds.config import TrainConfig
 from worlds.evaluation import Place
 from worlds.loaders import IdealLoader, RealLoader
 from worlds.philox import TRAINING, words
+from worlds.replicas import ALONE, Replicas
 from worlds.splits import Split
 from worlds.stores import Store
 
@@ -46,7 +47,9 @@ class Data:
         }
 
 
-def real_loader(config: TrainConfig, split: Split, place: Place) -> RealLoader:
+def real_loader(
+    config: TrainConfig, split: Split, place: Place, replicas: Replicas = ALONE
+) -> RealLoader:
     """The Real World of the config's n, seed and trial."""
     return RealLoader(
         split,
@@ -56,14 +59,18 @@ def real_loader(config: TrainConfig, split: Split, place: Place) -> RealLoader:
         seed=config.seed,
         trial=config.trial,
         augment=config.augment,
+        rank=replicas.rank,
+        world_size=replicas.world_size,
         **place.output,
     )
 
 
-def make_loader(config: TrainConfig, split: Split, place: Place) -> Loader:
+def make_loader(
+    config: TrainConfig, split: Split, place: Place, replicas: Replicas = ALONE
+) -> Loader:
     """The config's world over `split`, whose labels already have the config's noise."""
     if config.world == "real":
-        return real_loader(config, split, place)
+        return real_loader(config, split, place, replicas)
     cpu = Place(torch.device("cpu"))
     return IdealLoader(
         split,
@@ -73,6 +80,8 @@ def make_loader(config: TrainConfig, split: Split, place: Place) -> Loader:
         trial=config.trial,
         augment=config.augment,
         disjoint_from=real_loader(config, split, cpu) if config.disjoint else None,
+        rank=replicas.rank,
+        world_size=replicas.world_size,
         **place.output,
     )
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from worlds.config import TrainConfig
 from worlds.metrics import LOSSES
+from worlds.replicas import ALONE, Replicas
 
 HALVES: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _EAGER_STEPS: Final = 3  # before the capture: libraries choose their algorithms and memory in them
@@ -50,10 +51,17 @@ class Stepper:
     """
 
     def __init__(
-        self, config: TrainConfig, model: nn.Module, device: torch.device, graph: bool = False
+        self,
+        config: TrainConfig,
+        model: nn.Module,
+        device: torch.device,
+        graph: bool = False,
+        replicas: Replicas = ALONE,
     ) -> None:
         self.config, self.model, self.device = config, model, device
-        self.graph = graph and device.type == "cuda" and config.precision != "fp16"
+        self.replicas, self._trained = replicas, replicas.wrap(model)
+        can = device.type == "cuda" and config.precision != "fp16" and replicas.world_size == 1
+        self.graph = graph and can
         self._rate = torch.zeros((), device=device) if self.graph else None
         self.optimizer = make_optimizer(
             config, model, config.learning_rate if self._rate is None else self._rate
@@ -66,8 +74,11 @@ class Stepper:
 
     def predict(self, x: torch.Tensor) -> torch.Tensor:
         """float32 logits (B, classes)."""
+        return self._logits(self.model, x)
+
+    def _logits(self, model: nn.Module, x: torch.Tensor) -> torch.Tensor:
         with self._autocast():
-            logits: torch.Tensor = self.model(x)
+            logits: torch.Tensor = model(x)
         return logits.float()
 
     def step(self, x: torch.Tensor, y: torch.Tensor, rate: float) -> None:
@@ -89,9 +100,13 @@ class Stepper:
 
     def check(self) -> None:
         """Wait for the device; NotFinite names the first step whose loss was not."""
-        bad = int(self._bad)
-        if bad >= 0:
-            raise NotFinite(bad)
+        if int(self._bad) >= 0:
+            raise NotFinite(int(self._bad))
+
+    def agree(self) -> None:
+        """Make the replicas equal; all of them call it at the same step."""
+        self._bad.copy_(self.replicas.highest(self._bad))
+        self.replicas.equalise(self.model)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -119,7 +134,7 @@ class Stepper:
 
     def _update(self, x: torch.Tensor, y: torch.Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        loss = LOSSES[self.config.loss](self.predict(x), y).mean()
+        loss = LOSSES[self.config.loss](self._logits(self._trained, x), y).mean()
         self._scaler.scale(loss).backward()
         self._scaler.step(self.optimizer)
         self._scaler.update()

@@ -15,6 +15,7 @@ import torch
 from worlds.config import TrainConfig
 from worlds.evaluation import Evaluation, Place
 from worlds.files import atomic_write, write_json
+from worlds.replicas import Replicas
 from worlds.run_parts import Data, device_name, make_loader, make_model, training_seed
 from worlds.runs import CHECKPOINT, FORMAT, METRICS, SUMMARY, Row, read_rows, t0_of
 from worlds.stepper import HALVES, Stepper
@@ -48,14 +49,16 @@ class Trainer:
         checkpoint_seconds: float,
         last_step: int | None,
         graph: bool,
+        replicas: Replicas,
     ) -> None:
         self.config, self.data, self.folder, self.device = config, data, folder, device
+        self.replicas = replicas
         self.last_step = config.steps - 1 if last_step is None else last_step
         self.checkpoint_seconds = checkpoint_seconds
         half = HALVES.get(config.precision, torch.float32)
         place = Place(device, half, channels_last=device.type == "cuda")
         noisy = data.train if config.noise is None else data.train.with_label_noise(config.noise)
-        self.loader = make_loader(config, noisy, place)
+        self.loader = make_loader(config, noisy, place, replicas)
         real = config.world == "real"
         self.evaluation = Evaluation(
             config,
@@ -69,7 +72,7 @@ class Trainer:
         model = make_model(config, data).to(device)
         if place.channels_last:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.stepper = Stepper(config, model, device, graph)
+        self.stepper = Stepper(config, model, device, graph, replicas)
         self.rows: list[dict[str, Any]] = []
         self.updates, self.evaluation_seconds = 0, 0.0
         self.stopwatch = Stopwatch()
@@ -121,6 +124,7 @@ class Trainer:
         return bool(self.rows) and self.rows[-1]["step"] == step
 
     def _measure(self, step: int) -> Row:
+        self.stepper.agree()
         self.stepper.check()
         self.stopwatch.stop()
         started = time.perf_counter()
@@ -135,16 +139,20 @@ class Trainer:
             "evaluation_seconds": round(self.evaluation_seconds, 3),
             **metrics,
         }
-        with (self.folder / METRICS).open("ab") as stream:
-            stream.write((json.dumps(row) + "\n").encode())
-            stream.flush()
-            self._metrics_bytes = stream.tell()
+        if self.replicas.writes:
+            with (self.folder / METRICS).open("ab") as stream:
+                stream.write((json.dumps(row) + "\n").encode())
+                stream.flush()
+                self._metrics_bytes = stream.tell()
         self.rows.append(row)
         self.stopwatch.start()
         return row
 
     def save(self) -> None:
         """The whole state, atomically. A state with a loss that is not finite is never saved."""
+        self._saved_at = time.monotonic()
+        if not self.replicas.writes:
+            return
         self.stepper.check()
         self.stopwatch.stop()
         if self._metrics_bytes:
@@ -166,14 +174,14 @@ class Trainer:
         }
         with atomic_write(self.folder / CHECKPOINT) as stream:
             torch.save(state, stream)
-        self._saved_at = time.monotonic()
         self.stopwatch.start()
 
     def resume(self) -> None:
         """Go on from the folder's checkpoint; without one, from the beginning."""
         metrics, path = self.folder / METRICS, self.folder / CHECKPOINT
         if not path.is_file():
-            metrics.unlink(missing_ok=True)
+            if self.replicas.writes:
+                metrics.unlink(missing_ok=True)
             return
         state = _checkpoint(path, self.config)
         self.stepper.load_state_dict(state["stepper"])
@@ -184,11 +192,14 @@ class Trainer:
         self.updates, self.stopwatch.seconds = state["updates"], state["seconds"]
         self.evaluation_seconds = state["evaluation_seconds"]
         self._metrics_bytes = state["metrics_bytes"]
-        if metrics.is_file():  # rows behind the checkpoint are measured again
+        if metrics.is_file() and self.replicas.writes:  # rows behind it are measured again
             os.truncate(metrics, self._metrics_bytes)
+        self.replicas.wait()
         self.rows = read_rows(metrics)
 
     def summarise(self, ended: str, bad_step: int | None = None) -> None:
+        if not self.replicas.writes:
+            return
         summary = {
             "format": FORMAT,
             "ended": ended,

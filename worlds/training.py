@@ -10,7 +10,7 @@ unbroken run's to the bit.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ import torch
 
 from worlds.config import TrainConfig, differing_fields
 from worlds.files import remove_stale, write_json
+from worlds.replicas import ALONE, Replicas
 from worlds.run_parts import Data, device_name
 from worlds.runs import CHECKPOINT, CONFIG, FORMAT, SUMMARY, Row, Run, read_run
 from worlds.stepper import NotFinite
@@ -35,6 +36,7 @@ def train(
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     last_step: int | None = None,
     graph: bool = True,
+    replicas: Replicas = ALONE,
     on_step: Callable[[int], None] = lambda updates: None,
     on_row: Callable[[Row], None] = lambda row: None,
 ) -> Run:
@@ -42,7 +44,8 @@ def train(
 
     `last_step` ends the run after that step (the Ideal World needs no more than the Real World's
     T0) without changing the schedule. `on_step` is called after every update with their number, and
-    may raise to leave: the state is saved before. ValueError where the folder holds another
+    may raise to leave: the state is saved before. `replicas` (from `worlds.replicas.join`) are the
+    processes that share the run. ValueError where the folder holds another
     run, the pool cannot feed the steps, or the network does not fit the data; NotFinite where the
     loss is not finite.
     """
@@ -51,11 +54,16 @@ def train(
     if (folder / SUMMARY).is_file() and _covers(read_run(folder), last_step):
         return read_run(folder)
     with _torch_settings(config, device):
-        trainer = Trainer(config, data, folder, device, checkpoint_seconds, last_step, graph)
-        with _locked(folder):
-            remove_stale(folder)
-            (folder / SUMMARY).unlink(missing_ok=True)
-            write_json(folder / CONFIG, _description(config, data, trainer.stepper.model, device))
+        trainer = Trainer(
+            config, data, folder, device, checkpoint_seconds, last_step, graph, replicas
+        )
+        with _locked(folder) if replicas.writes else nullcontext():
+            if replicas.writes:
+                remove_stale(folder)
+                (folder / SUMMARY).unlink(missing_ok=True)
+                model = trainer.stepper.model
+                write_json(folder / CONFIG, _description(config, data, model, device))
+            replicas.wait()
             trainer.resume()
             try:
                 trainer.run(on_step, on_row)
@@ -64,6 +72,7 @@ def train(
                 raise
             trainer.save()
             trainer.summarise(trainer.ended() or "schedule")
+            replicas.wait()
     return read_run(folder)
 
 

@@ -79,7 +79,11 @@ def test_the_trainer_is_plain_sgd_on_the_loaders_batches(tmp_path):
         {"loss": "mse", "learning_rate": 2e-3},
         {"precision": "bf16"},
         {"schedule": "3step"},
-        {"arch": "dconv", "options": {"base": 4}, "learning_rate": 0.01},  # dropout: torch's generator is part of the state
+        {
+            "arch": "dconv",
+            "options": {"base": 4},
+            "learning_rate": 0.01,
+        },  # dropout: torch's generator is part of the state
         {"world": "ideal"},
         {"label_noise": "symmetric:0.4", "augment": None},
     ],

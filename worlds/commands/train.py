@@ -3,6 +3,10 @@
     worlds-train --arch preresnet18 --data pack --world both --n 50000 --trials 10 --out runs
     worlds-train --arch mlp_3x512 --data pack --n 2000 --epochs 20 --out runs --dry-run
 
+On several GPUs, one run at a time (without the -- torchrun would take --n for its own option):
+
+    torchrun --nproc-per-node 8 -m worlds.commands.train -- --arch resnet50 --n 10000 ...
+
 Each run has a folder, OUT/real-0, OUT/ideal-0, OUT/real-1 and so on; the same command goes on with
 what is unfinished. The last line is JSON.
 """
@@ -168,7 +172,8 @@ def _option(text: str) -> tuple[str, int | float | str | bool]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parser().parse_args(argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    args = parser().parse_args(given[given[:1] == ["--"] :])  # torchrun hands its -- on
     hint = "for the step; choose a smaller --batch-size or --precision bf16"
     return exit_code(_COMMAND, args.out, lambda: _run(args), too_large=hint)
 
@@ -176,6 +181,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     import torch
 
+    from worlds.replicas import join
     from worlds.run_parts import Data
     from worlds.stores import open_store
 
@@ -186,12 +192,16 @@ def _run(args: argparse.Namespace) -> int:
         args.device = "cuda" if torch.cuda.is_available() else "cpu"
     cifar10 = None if args.cifar10 is None else open_store(args.cifar10).test
     data = Data.of(open_store(args.data), cifar10)
-    _print_plan(config, data, args)
+    args.replicas, args.device = join(torch.device(args.device))
+    if args.replicas.writes:
+        _print_plan(config, data, args)
     if args.dry_run:
         return 0
     stop = StopSignal()
     pairs = [_trial(replace(config, trial=trial), data, args, stop) for trial in range(args.trials)]
-    _print_results(pairs, args)
+    if args.replicas.writes:
+        _print_results(pairs, args)
+    args.replicas.leave()
     return 0
 
 
@@ -225,7 +235,7 @@ def _print_plan(config: TrainConfig, data: "Data", args: argparse.Namespace) -> 
             f"{c.total_multiply_adds:.3g} multiply-adds), {c.parameters:,} parameters"
         )
     if args.dry_run:
-        step, image = seconds(config, data, torch.device(args.device))
+        step, image = seconds(config, data, args.device)
         costs = [cost(each, data) for each in configs]
         total = sum(c.steps * step + c.evaluation_images * image for c in costs)
         print(
@@ -265,8 +275,9 @@ def _train(
     folder = args.out / name
     total = config.steps if last_step is None else last_step + 1
     twin = {} if real is None else {row["step"]: row["test_soft_error"] for row in real.rows}
-    mirrors = _mirrors(folder, config, args)
-    with tqdm(total=total, desc=name, unit="step", disable=args.quiet, smoothing=0.05) as bar:
+    mirrors = _mirrors(folder, config, args) if args.replicas.writes else []
+    quiet = args.quiet or not args.replicas.writes
+    with tqdm(total=total, desc=name, unit="step", disable=quiet, smoothing=0.05) as bar:
 
         def on_step(updates: int) -> None:
             if bar.n == 0 and updates > 1:  # resumed: not done by this process
@@ -292,6 +303,7 @@ def _train(
                 device=args.device,
                 checkpoint_seconds=args.checkpoint_seconds,
                 last_step=last_step,
+                replicas=args.replicas,
                 on_step=on_step,
                 on_row=on_row,
             )
