@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parse.add_argument("--images", type=int, default=100_000, help="default: 100,000")
     parse.add_argument("--batch-size", type=int, default=128, help="default: 128")
-    parse.add_argument("--threads", type=int, default=1, help="that make batches ahead, default: 1")
+    parse.add_argument("--threads", type=int, default=2, help="that make batches ahead, default: 2")
     parse.add_argument("--device", default="cpu", help="of this project's loader, default: cpu")
     parse.add_argument("--turns", type=int, default=5, help="of each candidate, default: 5")
     parse.add_argument("--seconds", type=float, default=0.5, help="of a turn, default: 0.5")
