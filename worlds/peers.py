@@ -189,10 +189,7 @@ def _ffcv_prepare(images: np.ndarray, labels: np.ndarray, folder: Path) -> Path:
 def _ffcv_loader(path: Path, batch_size: int) -> Any:
     import worlds.torchvision_ops  # noqa: F401, I001
     from ffcv import transforms
-    from ffcv.fields.decoders import (
-        IntDecoder,
-        SimpleRGBImageDecoder,
-    )
+    from ffcv.fields.decoders import IntDecoder, SimpleRGBImageDecoder
     from ffcv.loader import Loader, OrderOption
 
     half = np.full(3, 127.5)
