@@ -19,7 +19,7 @@ from worlds.pipelines import (
     TransformPipeline,
 )
 from worlds.prefetch import Prefetcher
-from worlds.samplers import Sampler
+from worlds.samplers import Sampler, check_count
 from worlds.splits import Split
 
 _STATE_FORMAT: Final = 1
@@ -61,7 +61,7 @@ class Loader:
         channels_last: bool = False,
         resident: bool | None = None,
         pin_memory: bool = False,
-        threads: int = 1,
+        threads: int = 2,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -172,7 +172,7 @@ class Loader:
         Rank, world size, device, dtype, layout and threads may differ: they do not change the
         stream.
         """
-        if state.get("format") != _STATE_FORMAT or "step" not in state or "config" not in state:
+        if not _is_state(state):
             raise ValueError(f"this is not a loader's state of format {_STATE_FORMAT}")
         saved, present = state["config"], self._config()
         for field in present | saved:
@@ -189,7 +189,7 @@ class Loader:
     @cached_property
     def _subset_digest(self) -> str | None:
         samples = self.sampler.samples
-        return None if samples is None else hashlib.sha256(samples.tobytes()).hexdigest()
+        return None if samples is None else hashlib.sha256(samples.data).hexdigest()
 
     def _config(self) -> dict[str, Any]:
         sampler, noise = self.sampler, self.dataset.label_noise
@@ -206,6 +206,15 @@ class Loader:
             "augment": asdict(self.augment) if self.transform is None else "transform",
             "label_noise": None if noise is None else _plain(asdict(noise)),
         }
+
+
+def _is_state(state: Any) -> bool:
+    return (
+        isinstance(state, dict)
+        and state.get("format") == _STATE_FORMAT
+        and isinstance(state.get("step"), int)
+        and isinstance(state.get("config"), dict)
+    )
 
 
 def _plain(noise: dict[str, Any]) -> dict[str, Any]:
@@ -231,9 +240,13 @@ def _checked_steps(sampler: Sampler, steps: int | None) -> int | None:
                 'remainder="carry" has no batch at which a pass ends: give steps, or take '
                 '"drop" or "short" for one pass a loop'
             )
+        if largest == 0:
+            raise ValueError(
+                f"n = {sampler.n:,} used at most {sampler.reuse} time(s) fills no batch of "
+                f'{sampler.batch_size:,}: take a smaller batch_size or remainder="short"'
+            )
         return largest
-    if steps < 1:
-        raise ValueError(f"steps must be 1 or more, got {steps}")
+    check_count("steps", steps)
     if largest is not None and steps > largest:
         raise ValueError(
             f"{steps:,} steps of {sampler.batch_size:,} need {steps * sampler.batch_size:,} "
@@ -244,7 +257,10 @@ def _checked_steps(sampler: Sampler, steps: int | None) -> int | None:
 
 
 def _checked_device(device: str | torch.device, pin_memory: bool) -> torch.device:
-    target = torch.device(device)
+    try:
+        target = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f'device must be "cpu" or "cuda", got {device}') from error
     if target.type not in ("cpu", "cuda"):
         raise ValueError(f'device must be "cpu" or "cuda", got {device}')
     if (target.type == "cuda" or pin_memory) and not torch.cuda.is_available():

@@ -72,7 +72,9 @@ def shuffled_prefix(
     Fisher-Yates from the front, entry i drawing words 2 (i mod 2) and 2 (i mod 2) + 1 of block
     i // 2: a longer prefix starts with every shorter one. n < 2^32; key is uint64 (2,).
     """
-    order = np.arange(n).astype(np.uint32)
+    order = np.empty(n, np.uint32)
+    for i in range(_U(n)):
+        order[i] = i
     m, top = _U(minor) & _MASK, (_U(stream) << _U(24)) | (_U(minor) >> _U(32))
     w2 = w3 = _U(0)
     for i in range(_U(count)):

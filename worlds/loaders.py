@@ -17,7 +17,7 @@ import numpy as np
 from worlds.base_loader import Loader, Output
 from worlds.pipelines import Batch
 from worlds.samplers import Remainder, Sampler, subset
-from worlds.splits import Split
+from worlds.splits import Split, integers
 
 
 def _excluded(split: Split, disjoint_from: "Loader | np.ndarray | None") -> np.ndarray | None:
@@ -36,7 +36,7 @@ def _excluded(split: Split, disjoint_from: "Loader | np.ndarray | None") -> np.n
 
 def _pool_indices(split: Split, indices: np.ndarray) -> np.ndarray:
     """`indices` as uint32, if all of them are in the pool."""
-    indices = np.asarray(indices)
+    indices = integers(indices)
     if len(indices) and not 0 <= indices.min() <= indices.max() < len(split):
         raise ValueError(
             f"indices must be in [0, {len(split):,}), the pool, "

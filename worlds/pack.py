@@ -24,6 +24,8 @@ from worlds.splits import Split
 
 MANIFEST: Final = "pack.json"
 FORMAT: Final = 1
+_FIELDS: Final = ("splits", "split_fingerprints", "fingerprint", "class_names", "files")
+_FILES: Final = ("images.npy", "labels.npy")
 _CHUNK: Final = 4096  # images at a time, 12 MB of CIFAR
 
 
@@ -122,6 +124,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ValueError(f"{path} is not the manifest of a pack of format {FORMAT}")
+    missing = [field for field in _FIELDS if field not in manifest]
+    missing += [file for file in _FILES if file not in manifest.get("files", _FILES)]
+    if missing:
+        raise ValueError(f"{path} does not say {', '.join(missing)}: make the pack again")
     return manifest
 
 
@@ -137,6 +143,9 @@ def open_pack(folder: Path) -> list[Split]:
                 "the pack is damaged, make it again"
             )
     arrays = {name: _map(folder / name) for name in manifest["files"]}
+    rows, said = len(arrays["images.npy"]), sum(manifest["splits"].values())
+    if rows != said:
+        raise ValueError(f"{folder} holds {rows:,} images, its manifest says {said:,}")
     probabilities = arrays.get("probabilities.npy")
     splits, start = [], 0
     for name, length in manifest["splits"].items():
@@ -144,7 +153,7 @@ def open_pack(folder: Path) -> list[Split]:
         split = Split(
             name=name,
             images=ArrayImages([arrays["images.npy"][part]]),
-            clean_labels=np.array(arrays["labels.npy"][part]),
+            clean_labels=arrays["labels.npy"][part],
             class_names=tuple(manifest["class_names"]),
             fingerprint=manifest["split_fingerprints"][name],
             probabilities=None if probabilities is None else probabilities[part],
@@ -155,8 +164,11 @@ def open_pack(folder: Path) -> list[Split]:
 
 
 def _map(path: Path) -> np.ndarray:
-    with path.open("rb") as stream:
-        return map_npy(path, stream)
+    try:
+        with path.open("rb") as stream:
+            return map_npy(path, stream)
+    except ValueError as error:
+        raise ValueError(f"{path} is no array of a pack: {error}") from error
 
 
 def verify_pack(folder: Path) -> None:

@@ -3,12 +3,13 @@ in memory or in the loader's own format, random crop (zero padding 4), flip, flo
 
 Each peer is used as its documentation would have it used for speed: in batches where it can, with
 numpy's vectorised augmentation; without worker processes, which make all of them slower on few
-cores, because batches are then copied between processes.
+cores, because batches are then copied between processes. (FFCV works in a thread of its own.)
 """
 
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -172,6 +173,54 @@ def _hugging_face(prepared: Any, batch_size: int) -> Batches:
             yield batch["x"], batch["y"]
 
 
+def _ffcv_prepare(images: np.ndarray, labels: np.ndarray, folder: Path) -> Path:
+    import worlds.torchvision_ops  # noqa: F401, I001
+    from ffcv.fields import IntField, RGBImageField
+    from ffcv.writer import DatasetWriter
+
+    path = folder / "images.beton"
+    fields = {"image": RGBImageField(write_mode="raw"), "label": IntField()}
+    samples = list(zip(images, labels.tolist(), strict=True))
+    DatasetWriter(str(path), fields, num_workers=1).from_indexed_dataset(samples)
+    return path
+
+
+@cache  # its pipelines are compiled anew, for seconds, in each loader
+def _ffcv_loader(path: Path, batch_size: int) -> Any:
+    import worlds.torchvision_ops  # noqa: F401, I001
+    from ffcv import transforms
+    from ffcv.fields.decoders import IntDecoder, SimpleRGBImageDecoder
+    from ffcv.loader import Loader, OrderOption
+
+    half = np.full(3, 127.5)
+    image = [
+        SimpleRGBImageDecoder(),
+        transforms.RandomHorizontalFlip(),
+        transforms.RandomTranslate(padding=4),  # the crop
+        transforms.NormalizeImage(half, half, np.dtype(np.float32)),
+        transforms.ToTensor(),
+        transforms.ToTorchImage(channels_last=False),
+    ]
+    return Loader(
+        str(path),
+        batch_size,
+        num_workers=1,
+        os_cache=True,
+        order=OrderOption.RANDOM,
+        pipelines={"image": image, "label": [IntDecoder(), transforms.ToTensor()]},
+    )
+
+
+def _ffcv(path: Any, batch_size: int) -> Batches:
+    while True:
+        epoch = iter(_ffcv_loader(path, batch_size))
+        try:
+            for images, labels in epoch:
+                yield images, labels[:, 0]
+        finally:
+            epoch.close()
+
+
 def _stacked(samples: list[dict[str, Any]], shape: Any, generator: np.random.Generator) -> Any:
     pixels = np.frombuffer(b"".join(sample["x"] for sample in samples), dtype=np.uint8)
     labels = torch.tensor([sample["y"] for sample in samples])
@@ -254,6 +303,7 @@ PEERS: Final = (
     Peer("torch DataLoader, torchvision v2 per sample", "torchvision", _in_memory, _torch_each),
     Peer("webdataset, batched records", "webdataset", _webdataset_prepare, _webdataset),
     Peer("Hugging Face datasets, vectorised", "datasets", _hugging_face_prepare, _hugging_face),
+    Peer("FFCV, numba normalisation", "ffcv", _ffcv_prepare, _ffcv),
     Peer("grain, batched", "grain", _in_memory, _grain),
     Peer("litdata, batched collate", "litdata", _litdata_prepare, _litdata, True),
     Peer("mosaicml-streaming, batched collate", "streaming", _streaming_prepare, _streaming, True),

@@ -43,7 +43,7 @@ def batches(images: torch.Tensor, labels: torch.Tensor, sizes: list[int]) -> lis
 class CpuPipeline:
     """Gather, augment and normalise in one pass over memory."""
 
-    block_samples = 1024
+    block_samples = 512
     background = True
 
     def __init__(

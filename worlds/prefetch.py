@@ -48,6 +48,8 @@ class Prefetcher(Generic[Made]):
             yield made  # type: ignore[misc]
 
     def close(self) -> None:
+        if self._closed:
+            return  # at the interpreter's exit, and now by a loop that was still open
         self._closed = True
         for room in self._room:
             room.put(None)

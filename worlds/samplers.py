@@ -19,6 +19,7 @@ each time); "short" ends a pass with a smaller batch.
 
 from dataclasses import dataclass, field
 from functools import lru_cache
+from threading import Lock
 from typing import Final, Literal, get_args
 
 import numpy as np
@@ -28,6 +29,15 @@ from worlds.philox import BOOTSTRAP, ORDER, SUBSET, key_of
 Remainder = Literal["carry", "drop", "short"]
 
 _LARGEST_POOL: Final = (1 << 32) - 1
+_permuting = Lock()  # threads that come to a pass together make its permutation once
+
+
+def check_count(name: str, count: int) -> None:
+    """ValueError unless `count` is an integer above zero; a float fails late, in a thread."""
+    if not isinstance(count, (int, np.integer)):
+        raise ValueError(f"{name} must be an integer, got {count!r}")
+    if count < 1:
+        raise ValueError(f"{name} must be 1 or more, got {count}")
 
 
 def _key(seed: int) -> np.ndarray:
@@ -57,6 +67,7 @@ def subset(
         raise ValueError(
             f"n must be between 1 and the {allowed:,} samples at hand{beside}, got {n:,}"
         )
+    check_count("n", n)
     whole = exclude is not None or balance is not None
     order = shuffled_prefix(pool, pool if whole else n, _key(seed), SUBSET, trial, 0)
     if exclude is not None:
@@ -65,7 +76,7 @@ def subset(
         order = order[keep[order]]
     if balance is not None:
         order = _in_turn(order, balance, n)
-    return np.ascontiguousarray(order[:n])
+    return order[:n].copy()  # not a view that keeps the whole pool's order in memory
 
 
 def _in_turn(order: np.ndarray, labels: np.ndarray, n: int) -> np.ndarray:
@@ -110,8 +121,9 @@ class Sampler:
             raise ValueError(
                 f"the pool must hold between 1 and {_LARGEST_POOL:,} samples, got {self.pool:,}"
             )
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be 1 or more, got {self.batch_size}")
+        if not self.n:
+            raise ValueError("there must be at least one sample to draw, got none")
+        check_count("batch_size", self.batch_size)
         if self.remainder not in get_args(Remainder):
             raise ValueError(
                 f'remainder must be "carry", "drop" or "short", got {self.remainder!r}'
@@ -121,8 +133,8 @@ class Sampler:
                 f'remainder="drop" leaves nothing of n = {self.n:,} at batch_size '
                 f'{self.batch_size:,}; use "carry" or "short"'
             )
-        if self.reuse is not None and self.reuse < 1:
-            raise ValueError(f"reuse must be 1 or more, got {self.reuse}")
+        if self.reuse is not None:
+            check_count("reuse", self.reuse)
 
     @property
     def n(self) -> int:
@@ -201,9 +213,14 @@ class Sampler:
         return np.concatenate(parts)
 
 
-@lru_cache(maxsize=4)
 def pass_order(n: int, seed: int, trial: int, epoch: int) -> np.ndarray:
     """The permutation of range(n), uint32, in which pass `epoch` takes its n samples."""
+    with _permuting:
+        return _pass_order(n, seed, trial, epoch)
+
+
+@lru_cache(maxsize=4)
+def _pass_order(n: int, seed: int, trial: int, epoch: int) -> np.ndarray:
     from worlds.kernels import shuffled_prefix
 
     order = shuffled_prefix(n, n, _key(seed), ORDER, epoch, trial)

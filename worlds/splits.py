@@ -10,6 +10,14 @@ from worlds.images import Images
 from worlds.labels import LabelNoise, noisy_labels
 
 
+def integers(indices: Sequence[int] | np.ndarray) -> np.ndarray:
+    """`indices` as an array; ValueError for a mask or numbers that would be cut to integers."""
+    array = np.asarray(indices)
+    if len(array) and array.dtype.kind not in "iu":
+        raise ValueError(f"indices must be integers, got {array.dtype}")
+    return array
+
+
 @dataclass(frozen=True, eq=False)
 class Split:
     """One split of a store. It is a torch map-style dataset as well: `split[i]` is (image, label).
@@ -64,7 +72,7 @@ class Split:
         self, indices: Sequence[int] | np.ndarray, out: np.ndarray | None = None
     ) -> np.ndarray:
         """The images at `indices` as uint8 (B, height, width, 3), into `out` where it is given."""
-        wanted = np.asarray(indices).astype(np.int64)
+        wanted = integers(indices).astype(np.int64)
         if wanted.ndim != 1:
             raise ValueError(f"indices must be (B,), got {wanted.shape}")
         if len(wanted) and not 0 <= wanted.min() <= wanted.max() < len(self):

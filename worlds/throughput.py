@@ -10,7 +10,7 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Mapping
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,17 +34,26 @@ def worlds_batches(split: Split, batch_size: int, **output: Any) -> Batches:
     return iter(loader)
 
 
+class Rate(NamedTuple):
+    """Samples a second: by the clock, and by the processor time of all threads of this process,
+    which other programs on the machine hardly change.
+    """
+
+    wall: float
+    processor: float
+
+
 def samples_per_second(
     candidates: Mapping[str, Callable[[], Batches]],
     turns: int,
     seconds: float,
     last: frozenset[str] = frozenset(),
-) -> dict[str, list[float]]:
+) -> dict[str, list[Rate]]:
     """What each candidate does in each turn. Its start-up and what it made ahead meanwhile are not
     timed: batches are taken untimed for a third of a turn. Those named in `last` have all their
     turns after everyone else.
     """
-    rates: dict[str, list[float]] = {name: [] for name in candidates}
+    rates: dict[str, list[Rate]] = {name: [] for name in candidates}
     order = [name for name in candidates if name not in last] * turns
     for name in order + [name for name in candidates if name in last] * turns:
         batches = candidates[name]()
@@ -56,15 +65,21 @@ def samples_per_second(
     return rates
 
 
-def _rate(batches: Batches, seconds: float) -> float:
-    samples, start = 0, time.perf_counter()
+def _rate(batches: Batches, seconds: float) -> Rate:
+    samples, start, spent = 0, time.perf_counter(), time.process_time()
     while (passed := time.perf_counter() - start) < seconds:
         samples += len(next(batches)[1])
-    return samples / passed
+    return Rate(samples / passed, samples / (time.process_time() - spent))
 
 
-def median_ratio(rates: list[float], to: list[float]) -> float:
-    return median(a / b for a, b in zip(rates, to, strict=True))
+def median_rate(rates: list[Rate]) -> Rate:
+    return Rate(*(median(column) for column in zip(*rates, strict=True)))
+
+
+def median_ratio(rates: list[Rate], to: list[Rate]) -> Rate:
+    """The median over the turns of how many times as fast one candidate was as another."""
+    pairs = zip(rates, to, strict=True)
+    return median_rate([Rate(a.wall / b.wall, a.processor / b.processor) for a, b in pairs])
 
 
 def trainer_microseconds(batches: Batches, step: Callable[[], None], count: int = 200) -> float:

@@ -7,7 +7,14 @@ import torch
 
 from worlds.commands import bench
 from worlds.peers import PEERS, augment
-from worlds.throughput import random_split, samples_per_second, worlds_batches
+from worlds.throughput import (
+    Rate,
+    median_rate,
+    median_ratio,
+    random_split,
+    samples_per_second,
+    worlds_batches,
+)
 
 FAST = ["--images", "512", "--turns", "1", "--seconds", "0.01"]
 
@@ -64,4 +71,10 @@ def test_rates_are_measured_in_turns():
     split = random_split(256)
     rates = samples_per_second({"worlds": lambda: worlds_batches(split, 32)}, 3, 0.005)
     assert len(rates["worlds"]) == 3
-    assert min(rates["worlds"]) > 0
+    assert min(min(rate) for rate in rates["worlds"]) > 0
+
+
+def test_ratios_are_of_neighbours():
+    ours = [Rate(8, 4), Rate(6, 9), Rate(1, 1)]
+    assert median_rate(ours) == (6, 4)
+    assert median_ratio(ours, [Rate(2, 4), Rate(2, 3), Rate(1, 1)]) == (3, 1)

@@ -307,7 +307,11 @@ BAD = [
     (lambda s: RealLoader(s.train, 0, 32, 5), "samples at hand, got 0"),
     (lambda s: RealLoader(s.train, 90, 0, 5), "batch_size must be 1 or more, got 0"),
     (lambda s: RealLoader(s.train, 90, 32, 0), "steps must be 1 or more, got 0"),
+    (lambda s: RealLoader(s.train, 90.0, 32, 5), "n must be an integer, got 90.0"),
+    (lambda s: RealLoader(s.train, 90, 32.0, 5), "batch_size must be an integer, got 32.0"),
+    (lambda s: RealLoader(s.train, 90, 32, 5.0), "steps must be an integer, got 5.0"),
     (lambda s: RealLoader(s.train, 90, 32), "give steps"),
+    (lambda s: IdealLoader(s.train, 301), "n = 300 .* fills no batch of 301"),
     (
         lambda s: IdealLoader(s.train, 32, 10),
         "10 steps of 32 need 320 samples, .* gives 300: the largest possible is 9 steps",
@@ -317,6 +321,7 @@ BAD = [
     (lambda s: RealLoader(s.train, 90, 32, 5, threads=-1), "threads must be 0 or more"),
     (lambda s: RealLoader(s.train, 90, 32, 5, dtype=torch.int8), "dtype must be"),
     (lambda s: RealLoader(s.train, 90, 32, 5, device="mps"), 'device must be "cpu" or "cuda"'),
+    (lambda s: RealLoader(s.train, 90, 32, 5, device="gpu"), 'device must be "cpu" or "cuda"'),
     (
         lambda s: RealLoader(s.train, 90, 32, 5, augment="flip", transform=torch.clone),
         "either augment or transform",
@@ -333,6 +338,8 @@ BAD = [
     ),
     (lambda s: SequentialLoader(s.test, 5, n=5, indices=np.arange(5)), "either n or indices"),
     (lambda s: SequentialLoader(s.test, 5, indices=np.array([-1])), "got -1 to -1"),
+    (lambda s: SequentialLoader(s.test, 5, indices=np.arange(0)), "at least one sample"),
+    (lambda s: SequentialLoader(s.test, 5, indices=np.ones(50, dtype=bool)), "integers, got bool"),
     (lambda s: SequentialLoader(s.test, 5, n=51), "the 50 samples at hand, got 51"),
     (lambda s: FixedReuseLoader(s.train, None, 5, reuse=1, balanced=True), "give n as well"),
 ]
@@ -352,14 +359,26 @@ def test_cuda_without_cuda_is_refused(store, options):
         RealLoader(store.train, 90, 32, 5, **options)
 
 
-@pytest.mark.parametrize(
-    "state, says",
-    [({}, "not a loader's state"), ({"step": 26}, "beyond this loader's 25 steps")],
-)
-def test_a_broken_state_is_refused(store, state, says):
+NO_STATE = "not a loader's state of format 1"
+BROKEN = [
+    ({"format": 2}, NO_STATE),
+    ({"step": "3"}, NO_STATE),
+    ({"config": None}, NO_STATE),
+    ({"step": 26}, "beyond this loader's 25 steps"),
+]
+
+
+@pytest.mark.parametrize("change, says", BROKEN, ids=str)
+def test_a_broken_state_is_refused(store, change, says):
     loader = RealLoader(store.train, 90, 32, 25)
     with pytest.raises(ValueError, match=says):
-        loader.load_state_dict(loader.state_dict() | state if state else state)
+        loader.load_state_dict(loader.state_dict() | change)
+
+
+@pytest.mark.parametrize("nothing", [None, {}])
+def test_no_state_is_refused(store, nothing):
+    with pytest.raises(ValueError, match=NO_STATE):
+        RealLoader(store.train, 90, 32, 25).load_state_dict(nothing)
 
 
 def test_a_ready_batch_costs_the_trainer_little_time(store):

@@ -1,4 +1,6 @@
 import gc
+import subprocess
+import sys
 import threading
 import time
 
@@ -43,6 +45,23 @@ def test_an_error_is_raised_where_its_block_is_asked_for():
         got.extend(iter(prefetcher))
     prefetcher.close()
     assert threading.active_count() == before
+
+
+OPEN_LOOP = """
+import numpy as np
+import torch
+import worlds.loaders
+from worlds import ArrayStore, RealLoader
+
+pool = ArrayStore(np.zeros((64, 8, 8, 3), np.uint8), np.arange(64) % 4).train
+loop = iter(RealLoader(pool, 64, 8, 100))
+next(loop)
+"""
+
+
+def test_a_program_that_ends_inside_a_loop_ends_in_silence():
+    done = subprocess.run([sys.executable, "-c", OPEN_LOOP], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 FLOAT32 = np.dtype(np.float32)

@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -20,6 +22,16 @@ def test_five_million_are_shuffled_completely():
     seen = np.zeros(5_002_240, dtype=bool)
     seen[order] = True
     assert seen.all()
+
+
+def test_threads_that_come_to_a_pass_together_share_its_order():
+    with ThreadPoolExecutor(4) as pool:
+        orders = list(pool.map(lambda _: pass_order(300_000, 7, 0, 0), range(8)))
+    assert all(order is orders[0] for order in orders)
+
+
+def test_a_small_subset_does_not_keep_the_order_of_the_whole_pool():
+    assert subset(300_000, 5, seed=0).base is None
 
 
 sizes = st.integers(1, 60)

@@ -1,5 +1,7 @@
+import json
 import pickle
 import re
+from mmap import mmap
 
 import numpy as np
 import pytest
@@ -119,6 +121,14 @@ def test_a_pack_holds_the_clean_labels(tmp_path):
     assert np.array_equal(open_store(tmp_path).train.labels, LABELS[:100])
 
 
+def test_labels_of_a_pack_stay_on_the_disk(tmp_path):
+    labels = make_pack(tmp_path).train.labels
+    assert labels.dtype == np.int64
+    while isinstance(labels.base, np.ndarray):
+        labels = labels.base
+    assert isinstance(labels.base, mmap)
+
+
 def test_packing_twice_changes_nothing_and_another_pack_is_refused(tmp_path):
     splits = list(make_arrays(None).splits.values())
     seen = []
@@ -177,6 +187,22 @@ def damage_pack(folder):
     open_store(folder / "pack")
 
 
+def scribble_on_pack(folder):
+    make_pack(folder)
+    path = folder / "pack" / "images.npy"
+    path.write_bytes(b"x" * path.stat().st_size)
+    open_store(folder / "pack")
+
+
+def change_manifest(folder, change):
+    make_pack(folder)
+    path = folder / "pack" / "pack.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+    open_store(folder / "pack")
+
+
 def change_pack(folder):
     make_pack(folder)
     path = folder / "pack" / "images.npy"
@@ -226,6 +252,14 @@ def no_test_split(folder):
 
 BAD = [
     (damage_pack, r"images.npy has 9,999 bytes, its manifest says 368,768: .* make it again"),
+    (scribble_on_pack, "images.npy is no array of a pack"),
+    (lambda f: change_manifest(f, lambda m: m.pop("class_names")), "does not say class_names"),
+    (lambda f: change_manifest(f, lambda m: m.pop("files")), "does not say files"),
+    (lambda f: change_manifest(f, lambda m: m["files"].pop("labels.npy")), "not say labels.npy"),
+    (
+        lambda f: change_manifest(f, lambda m: m["splits"].update(test=21)),
+        "holds 120 images, its manifest says 121",
+    ),
     (change_pack, "does not match the sha256 of its manifest"),
     (cut_shard, "train-00001-of-00004.tar has 20,000 bytes, .* cut short"),
     (lose_record, "1 of the 4 shards of train are not made yet, the first is train-00002"),
@@ -246,6 +280,7 @@ BAD = [
     (lambda folder: ArrayStore(IMAGES, LABELS, probabilities=LABELS), "probabilities must be"),
     (lambda folder: ArrayStore(IMAGES[:0], LABELS[:0]), "at least one sample"),
     (lambda folder: ArrayStore(IMAGES, LABELS).train.gather([120]), "in .0, 120., got 120 to 120"),
+    (lambda folder: ArrayStore(IMAGES, LABELS).train.gather([1.5]), "integers, got float64"),
     (lambda folder: ArrayStore(IMAGES, LABELS).train.gather([-1]), "got -1 to -1"),
     (
         lambda folder: ArrayStore(IMAGES, LABELS).train.gather([1], out=np.zeros(3)),

@@ -13,7 +13,6 @@ import sys
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -26,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parse.add_argument("--images", type=int, default=100_000, help="default: 100,000")
     parse.add_argument("--batch-size", type=int, default=128, help="default: 128")
-    parse.add_argument("--threads", type=int, default=1, help="that make batches ahead, default: 1")
+    parse.add_argument("--threads", type=int, default=2, help="that make batches ahead, default: 2")
     parse.add_argument("--device", default="cpu", help="of this project's loader, default: cpu")
     parse.add_argument("--turns", type=int, default=5, help="of each candidate, default: 5")
     parse.add_argument("--seconds", type=float, default=0.5, help="of a turn, default: 0.5")
@@ -49,6 +48,7 @@ def bench(args: argparse.Namespace) -> dict[str, Any]:
     """Measure, print the table, and return the medians."""
     from worlds.peers import PEERS
     from worlds.throughput import (
+        median_rate,
         median_ratio,
         random_split,
         samples_per_second,
@@ -77,10 +77,11 @@ def bench(args: argparse.Namespace) -> dict[str, Any]:
                 candidates[peer.name] = partial(peer.epochs, prepared, args.batch_size)
         last = frozenset(peer.name for peer in PEERS if peer.lingers)
         rates = samples_per_second(candidates, args.turns, args.seconds, last)
-    print(f"{'loader':<46} {'samples/s':>12} {'worlds is':>10}")
+    medians = {name: median_rate(turns) for name, turns in rates.items()}
+    print(f"{'loader':<46} {'samples/s':>12} {'worlds is':>10} {'per CPU second':>15}")
     for name, turns in rates.items():
-        ratio = median_ratio(rates[ours], turns)
-        print(f"{name:<46} {median(turns):>12,.0f} {ratio:>9.1f}x")
+        ratio, rate = median_ratio(rates[ours], turns).wall, medians[name]
+        print(f"{name:<46} {rate.wall:>12,.0f} {ratio:>9.1f}x {rate.processor:>15,.0f}")
     missing = [peer.name for peer in PEERS if not peer.installed]
     if missing:
         print(f"not installed: {'; '.join(missing)}")
@@ -89,7 +90,8 @@ def bench(args: argparse.Namespace) -> dict[str, Any]:
         "batch_size": args.batch_size,
         "threads": args.threads,
         "device": args.device,
-        "samples_per_second": {name: round(median(turns)) for name, turns in rates.items()},
+        "samples_per_second": {name: round(rate.wall) for name, rate in medians.items()},
+        "samples_per_cpu_second": {name: round(rate.processor) for name, rate in medians.items()},
     }
 
 
