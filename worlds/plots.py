@@ -48,7 +48,8 @@ THEME: Final[dict[str, str]] = {
     **dict(zip(ORDERED, _ORDERED_DARK, strict=True)),
 }
 
-PANEL: Final = (3.5, 2.75)  # inches; four columns of text 11 points high stay legible at half size
+PANEL: Final = (3.5, 2.75)  # inches; with text of 11 points three in a row are legible at half size
+NARROWEST: Final = 5.5  # inches that a legend needs
 
 
 @contextmanager
@@ -96,8 +97,12 @@ def new_figure(
 
     columns = min(columns, panels)
     rows = -(-panels // columns)
-    width = max(columns * size[0], 1.6 * size[0])
-    figure = Figure(figsize=(width, rows * size[1] + 0.45), layout="constrained")
+    figure = Figure(
+        figsize=(max(columns * size[0], NARROWEST), rows * size[1] + 0.45), layout="constrained"
+    )
+    layout = figure.get_layout_engine()
+    assert layout is not None
+    layout.set(w_pad=0.07)  # type: ignore[call-arg]
     grid = figure.subplots(rows, columns, squeeze=False, **shared)
     axes = list(grid.flat)
     for empty in axes[panels:]:
@@ -114,16 +119,15 @@ def world_curves(
     colours: tuple[str, str] = (REAL, IDEAL),
 ) -> "Axes":
     """Medians over trials with their quartiles shaded, against updates."""
-    for curve, colour, dashes in ((real, colours[0], "-"), (ideal, colours[1], (0, (4, 2)))):
-        if curve is not None:
-            _band(ax, curve, colour)
-            _faded(ax, curve, t0, color=colour, linestyle=dashes)
+    if real is not None:
+        curve_with_band(ax, real, colours[0], t0=t0)
+    if ideal is not None:
+        curve_with_band(ax, ideal, colours[1], t0=t0, dashes=(0, (4, 2)))
     if train is not None:
         ax.plot(train.updates, train.median, color=TRAIN, linewidth=1.3, alpha=0.8)
     if t0 is not None and real is not None:
         mark_t0(ax, real, t0, colours[0])
     ax.set_xlabel("updates")
-    ax.xaxis.set_major_formatter(_thousands)
     return ax
 
 
@@ -136,17 +140,29 @@ def mark_t0(ax: "Axes", real: Curves, t0: int, colour: str) -> "Axes":
     return ax
 
 
-def _band(ax: "Axes", curve: Curves, colour: str) -> None:
+def curve_with_band(
+    ax: "Axes",
+    curve: Curves,
+    colour: str,
+    *,
+    t0: int | None = None,
+    dashes: Any = "-",
+    width: float = 2.0,
+) -> "Axes":
+    """The median against updates, faded past T0, over its quartiles."""
+    from matplotlib.ticker import MaxNLocator
+
     if len(curve.trials) > 1:
         low, high = curve.quantiles()
         ax.fill_between(curve.updates, low, high, color=colour, alpha=0.2, linewidth=0)
-
-
-def _faded(ax: "Axes", curve: Curves, t0: int | None, **line: Any) -> None:
-    ax.plot(curve.until(t0).updates, curve.until(t0).median, **line)
+    line = {"color": colour, "linestyle": dashes}
+    ax.plot(curve.until(t0).updates, curve.until(t0).median, linewidth=width, **line)
     if t0 is not None and t0 < curve.steps[-1]:
         past = curve.steps >= t0
-        ax.plot(curve.updates[past], curve.median[past], alpha=0.4, linewidth=1.5, **line)
+        ax.plot(curve.updates[past], curve.median[past], alpha=0.4, linewidth=0.75 * width, **line)
+    ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    ax.xaxis.set_major_formatter(_thousands)
+    return ax
 
 
 def _thousands(value: float, position: float) -> str:
@@ -174,8 +190,8 @@ MARKERS: Final = ("o", "s", "^", "D", "v", "P")
 def final_scatter(
     ax: "Axes", dots: Sequence[Dot], tolerance: float | None = None, names: int = 12
 ) -> "Axes":
-    """Real against Ideal with y = x and a strip of `tolerance` above and below it; where there are
-    at most `names` dots each is named.
+    """Real against Ideal with y = x and a strip of `tolerance` above and below it. Up to `names`
+    dots are all named; of more, those outside the strip.
     """
     values = np.array([value for dot in dots for value in (dot.ideal, dot.real)])
     pad = 0.08 * max(float(np.ptp(values)), 0.02)
@@ -192,8 +208,10 @@ def final_scatter(
             dot.ideal, dot.real, marker, color=colour, markersize=7.5, markeredgecolor=PAPER,
             markeredgewidth=0.8, linestyle="none",
         )  # fmt: skip
-    if len(dots) <= names:
-        _name_dots(ax, dots, low, high)
+    named = dots
+    if len(dots) > names:
+        named = [dot for dot in dots if tolerance and abs(dot.real - dot.ideal) > tolerance]
+    _name_dots(ax, named[:names], low, high)
     ax.set(xlim=(low, high), ylim=(low, high), aspect="equal")
     return ax
 
@@ -247,6 +265,7 @@ def stacked_bars(
     ax.tick_params(axis="y", length=0, labelcolor=INK)
     ax.grid(axis="y", visible=False)
     ax.axvline(0, color=FAINT, linewidth=0.8)
+    ax.set_xlim(right=1.04 * max(ax.get_xlim()[1], *(marks or (0.0,))))
     return ax
 
 
@@ -276,6 +295,11 @@ def legend(figure: "Figure", entries: Sequence[tuple[str, dict[str, Any]]]) -> N
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], label=text, **line) for text, line in entries]
+    columns = max(1, int(figure.get_figwidth() // 1.6))
+    rows = -(-len(handles) // columns)
     figure.legend(
-        handles=handles, loc="outside lower center", ncols=min(6, len(handles)), handlelength=2.4
+        handles=handles,
+        loc="outside lower center",
+        ncols=-(-len(handles) // rows),
+        handlelength=2.4,
     )

@@ -2,7 +2,7 @@
 
     Ideal test soft-error    (t + 1) ** -exponent                       after t steps
     Real test soft-error     the same + gap * min(1, t / t0)
-    Real train error         0.9 * (0.01 / 0.9) ** (t / t0): 1 % exactly at step t0
+    Real train error         0.9 * 0.011 ** (t / t0): just under 1 % at step t0
 
 A trial k shifts nothing of T0 and lifts every test curve by the factor 1 + spread * k.
 """
@@ -65,7 +65,7 @@ def rows_of(
         if config.world == "ideal":
             return {"test_soft_error": soft, "test_error": 0.9 * soft, "test_loss": 2 * soft}
         share = min(1.0, step / t0)
-        train = 0.9 * (0.01 / 0.9) ** (step / t0)
+        train = 0.9 * 0.011 ** (step / t0)
         test = soft + gap * share
         return {
             "test_soft_error": test,

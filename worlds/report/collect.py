@@ -6,6 +6,7 @@ trials of one config together, each Real World with the Ideal runs that differ f
 that an Ideal World depends on.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -74,11 +75,17 @@ def read_library(roots: Sequence[Path]) -> Library:
         found = f" ({problems[0]})" if problems else ""
         places = ", ".join(map(str, roots))
         raise ValueError(f"no run folder at or below {places}{found}; worlds-train makes them")
-    return Library(tuple(runs), tuple(experiments.values()), tuple(problems))
+    ordered = sorted(experiments.values(), key=lambda experiment: _natural(experiment.name))
+    return Library(tuple(runs), tuple(ordered), tuple(problems))
 
 
 def _below(roots: Sequence[Path], pattern: str) -> list[Path]:
     return sorted({path for root in roots for path in root.rglob(pattern)})
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """fig2a before fig10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def usable(run: Run) -> bool:
@@ -108,7 +115,7 @@ def _found(group: Group, index: dict[str, list[Run]]) -> Found:
     missing: list[str] = []
     data: tuple[Any, Any] | None = None
     for config in (*group.real, *group.ideal):
-        name = describe(config)
+        name = f"{group.label}: {describe(config)}"
         here = [run for run in index[config.fingerprint()] if _is_on(run, group.data)]
         good = [run for run in here if usable(run)]
         if not good:
@@ -127,9 +134,8 @@ def _found(group: Group, index: dict[str, list[Run]]) -> Found:
 
 
 def describe(config: TrainConfig) -> str:
-    noise = f", {config.label_noise}" if config.label_noise else ""
-    size = f", n = {config.n:,}" if config.world == "real" else ""
-    return f"{config.world} {config.arch}{size}{noise}, trial {config.trial}"
+    noise = f" with label noise {config.label_noise}" if config.label_noise else ""
+    return f"{config.world.capitalize()} World{noise}, trial {config.trial}"
 
 
 def data_of(run: Run) -> tuple[Any, Any]:

@@ -144,6 +144,12 @@ class Experiment:
             raise ValueError(f"a field of the experiment cannot be: {error}") from error
 
 
+def tolerance_of(experiment: Experiment) -> float | None:
+    """How large a bootstrap error the claim allows, where it says so."""
+    gaps = (c.tolerance for c in experiment.checks if (c.quantity, c.relation) == ("gap", "within"))
+    return next(gaps, None)
+
+
 def _group(values: Mapping[str, Any]) -> Group:
     worlds = {
         world: tuple(TrainConfig.from_json(config) for config in values[world])

@@ -21,6 +21,7 @@ Status = Literal["holds", "fails", "open"]
 
 PATIENCE: Final = 20  # log points
 METRIC_NAMES: Final = {"soft_error": "soft-error", "error": "error", "loss": "loss"}
+TEST_SETS: Final = {"cifar10_error": "on CIFAR-10", "test_error": "on its own test split"}
 QUANTITIES: Final = {
     "real": "Real World test {metric}",
     "ideal": "Ideal World test {metric}",
@@ -29,8 +30,8 @@ QUANTITIES: Final = {
     "train": "Real World train {metric}",
     "generalization": "generalization gap",
     "t0": "T0 (updates)",
-    "final_real": "Real World test {metric} at the last step",
-    "final_ideal": "Ideal World test {metric} at the last step",
+    "final_real": "Real World test {metric}, last step",
+    "final_ideal": "Ideal World test {metric}, last step",
     "test_error": "test error",
     "cifar10_error": "CIFAR-10 test error",
     "robustness": "robustness gap",
@@ -41,6 +42,7 @@ QUANTITIES: Final = {
     "partner_real": "share called the partner, Real World",
     "partner_ideal": "share called the partner, Ideal World",
     "stopped": "test {metric} where patience stops",
+    "stopped_at": "updates where patience stops",
     "best": "least test {metric} until then",
 }
 
@@ -158,7 +160,7 @@ def _pairs(group: Found) -> Values:
 def _table(group: Found) -> Values:
     runs = group.real or group.ideal
     values: Values = {}
-    for name in ("test_error", "cifar10_error"):
+    for name in TEST_SETS:
         measured = [run for run in runs if has(run, name)]
         if measured:
             values[name] = [float(curves([run], name).values[0, -1]) for run in measured]
@@ -166,12 +168,14 @@ def _table(group: Found) -> Values:
 
 
 def _patience(group: Found, metric: str) -> Values:
-    values: Values = {"stopped": [], "best": []}
+    values: Values = {"stopped": [], "stopped_at": [], "best": []}
     for run in group.real:
         stop = patience_stop(run, patience_of(run), f"test_{metric}")
         curve = curves([run], f"test_{metric}")
         at = curve.steps[-1] if stop.stopped is None else stop.stopped
         values["stopped"].append(float(curve.values[0, curve.steps == at][0]))
+        if stop.stopped is not None:
+            values["stopped_at"].append(1.0 + stop.stopped)
         values["best"].append(stop.best_value)
     return values
 
@@ -234,12 +238,12 @@ def name_of(quantity: str, metric: str) -> str:
 def _claimed(check: Check, name: str, labels: Sequence[str]) -> str:
     of = f" of {labels[0]}" if len(labels) == 1 else ""
     if check.relation in ("rises", "falls"):
-        slack = f" (slack {number(check.tolerance)})" if check.tolerance else ""
+        slack = f" (slack {check.tolerance:g})" if check.tolerance else ""
         return f"{name} {check.relation} from {labels[0]} to {labels[-1]}{slack}"
     if check.relation == "within":
-        return f"{name}{of} within {number(check.tolerance)} of {number(check.value)}"
-    slack = f" (less {number(check.tolerance)})" if check.tolerance else ""
-    return f"{name}{of} {check.relation} {number(check.value)}{slack}"
+        return f"{name}{of} within {check.tolerance:g} of {check.value:g}"
+    slack = f" (less {check.tolerance:g})" if check.tolerance else ""
+    return f"{name}{of} {check.relation} {check.value:g}{slack}"
 
 
 def _told(check: Check, numbers: Mapping[str, float]) -> str:
@@ -249,11 +253,10 @@ def _told(check: Check, numbers: Mapping[str, float]) -> str:
         return number(next(iter(numbers.values())))
     signs = {"within": lambda v: abs(v - check.value), "at least": lambda v: -v}
     farthest = max(numbers, key=lambda label: signs.get(check.relation, float)(numbers[label]))
-    return f"farthest is {number(numbers[farthest])} ({farthest}) of {len(numbers)} groups"
+    return f"{len(numbers)} groups, farthest {number(numbers[farthest])} ({farthest})"
 
 
 def number(value: float) -> str:
     """As a page shows it: counts in full, shares to three digits."""
-    if value == 0:
-        return "0"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3f}".rstrip("0").rstrip(".")
+    is_count = abs(value) >= 100 or (abs(value) >= 1 and value == int(value))
+    return f"{value:,.0f}" if is_count else f"{value:.3f}"

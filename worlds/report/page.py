@@ -106,7 +106,8 @@ def inline_svg(svg: str, name: str, label: str) -> str:
 def _overview(entries: Sequence[Entry]) -> str:
     rows = "".join(
         f'<tr><td><a href="#{escape(e.experiment.name)}">{escape(e.experiment.title)}</a></td>'
-        f"<td>{escape(e.sentence)}</td><td>{_chip(e.verdict.status)}</td>"
+        f"<td>{escape(e.sentence)}</td>"
+        f"<td>{_chip(e.verdict.status) if e.verdict.lines else ''}</td>"
         f"<td class=n>{len(e.missing) or ''}</td></tr>"
         for e in entries
     )
@@ -133,10 +134,8 @@ def _section(entry: Entry) -> str:
         f'<section id="{name}"><h2>{escape(experiment.title)} <small>{name}</small></h2>',
         f"<figure>{figure}<figcaption>{escape(entry.sentence)}",
         f" {escape(experiment.note)}" if experiment.note else "",
-        "</figcaption></figure><div class=claim>",
-        f"<p><b>Claim</b> {escape(experiment.claim)}</p>" if experiment.claim else "",
-        _verdict(entry),
-        "</div>",
+        "</figcaption></figure>",
+        _claim(entry),
         _missing(entry.missing),
         f"<pre><code>{escape(experiment.command)}</code></pre>" if experiment.command else "",
         _numbers(entry) if entry.measured else "",
@@ -146,13 +145,20 @@ def _section(entry: Entry) -> str:
     return "".join(parts)
 
 
-def _verdict(entry: Entry) -> str:
-    if not entry.verdict.lines:
-        return ""
-    scale = entry.experiment.scale
-    small = f" at {escape(scale)} scale, not the paper's" if scale not in (None, "paper") else ""
-    lines = "".join(f"<li class={state}>{escape(text)}</li>" for text, state in entry.verdict.lines)
-    return f"<p><b>Verdict</b> {_chip(entry.verdict.status)}{small}</p><ul>{lines}</ul>"
+def _claim(entry: Entry) -> str:
+    """What the paper says, and whether the numbers say so too."""
+    experiment, parts = entry.experiment, []
+    if experiment.claim:
+        parts.append(f"<dt>Claim</dt><dd>{escape(experiment.claim)}</dd>")
+    if entry.verdict.lines:
+        scale = experiment.scale
+        small = "" if scale in (None, "paper") else f" at {escape(scale)} scale, not the paper's"
+        lines = "".join(
+            f"<li class={state}>{escape(text)}</li>" for text, state in entry.verdict.lines
+        )
+        verdict = f"{_chip(entry.verdict.status)}{small}<ul>{lines}</ul>"
+        parts.append(f"<dt>Verdict</dt><dd>{verdict}</dd>")
+    return f"<dl class=claim>{''.join(parts)}</dl>" if parts else ""
 
 
 def _missing(missing: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from worlds.report.experiment import Experiment
-from worlds.report.measure import METRIC_NAMES, Measured, number
+from worlds.report.measure import METRIC_NAMES, TEST_SETS, Measured, number
 
 
 def sentence(experiment: Experiment, measured: Sequence[Measured]) -> str:
@@ -16,7 +16,11 @@ def sentence(experiment: Experiment, measured: Sequence[Measured]) -> str:
         return _each(measured, _pairs)
     if experiment.kind == "table":
         return _each(measured, _table)
+    if experiment.kind == "stopping":
+        return _each(measured, _patience)
     both = [one for one in measured if one.get("gap") is not None]
+    if experiment.kind == "decompositions":
+        return _each(both, _decomposed)
     metric = METRIC_NAMES[experiment.metric]
     if not both:
         return _alone(measured, metric)
@@ -94,6 +98,32 @@ def _rrm(one: Measured) -> str:
     )
 
 
+def _decomposed(one: Measured) -> str:
+    train, gap, ideal, real = (
+        one.get(name) or 0.0 for name in ("train", "generalization", "ideal", "real")
+    )
+    return (
+        f"{one.label}: {number(real)} = train {number(train)} + generalization gap {number(gap)} = "
+        f"Ideal {number(ideal)} + bootstrap error {signed(one.get('gap') or 0.0)}"
+    )
+
+
+def _patience(one: Measured) -> str:
+    """Where patience ends a run, beside T0 and the schedule."""
+    at, stopped, last = (one.get(n) for n in ("stopped_at", "stopped", "final_real"))
+    if stopped is None or last is None:
+        return ""
+    patience = (
+        f"{number(stopped)} where patience stops ({number(at)} updates)"
+        if at
+        else ("patience stops no trial")
+    )
+    t0 = "T0 not reached"
+    if one.reached:
+        t0 = f"{number(one.get('real') or 0)} at T0 ({number(one.get('t0') or 0)} updates)"
+    return f"{one.label}: {t0}, {patience}, {number(last)} at the last step"
+
+
 def _pairs(one: Measured) -> str:
     shares = {world: one.get(f"partner_{world}") for world in ("real", "ideal")}
     told = [f"{v:.1%} in the {w.capitalize()} World" for w, v in shares.items() if v is not None]
@@ -101,8 +131,9 @@ def _pairs(one: Measured) -> str:
 
 
 def _table(one: Measured) -> str:
-    texts = {"cifar10_error": "on CIFAR-10", "test_error": "on its own test split"}
     told = [
-        f"{number(v)} {text}" for name, text in texts.items() if (v := one.get(name)) is not None
+        f"{number(v)} {text}"
+        for name, text in TEST_SETS.items()
+        if (v := one.get(name)) is not None
     ]
     return f"{one.label}: {' and '.join(told)}" if told else ""

@@ -24,8 +24,9 @@ from worlds.report.collect import (
     read_library,
     usable,
 )
+from worlds.report.drawing import COLUMNS, Drawn
 from worlds.report.experiment import Experiment
-from worlds.report.figures import COLUMNS, Drawn, draw
+from worlds.report.figures import draw
 from worlds.report.measure import judge, measure
 from worlds.report.page import Entry, html, inline_svg
 from worlds.report.words import sentence
