@@ -303,7 +303,7 @@ class Decompositions:
     ideal: float
 
     @property
-    def generalisation_gap(self) -> float:
+    def generalization_gap(self) -> float:
         return self.real - self.train
 
     @property

@@ -148,7 +148,7 @@ def test_t0_of_a_trial_that_did_not_reach_it_counts_as_later(tmp_path, times, me
 def test_both_decompositions_add_up_to_the_test_error(tmp_path):
     real, ideal = write_pair(tmp_path, config())
     parts = decompositions(real, ideal)
-    assert parts.train + parts.generalisation_gap == pytest.approx(parts.real)
+    assert parts.train + parts.generalization_gap == pytest.approx(parts.real)
     assert parts.ideal + parts.bootstrap_error == pytest.approx(parts.real)
     assert parts.bootstrap_error == pytest.approx(0.02)
 

@@ -51,7 +51,11 @@ def _one(one: Measured, metric: str) -> str:
     real, ideal, gap = (one.get(name) or 0.0 for name in ("real", "ideal", "gap"))
     trials = len(one.values["gap"])
     low, high = one.range("gap")
-    spread = f"; {signed(low)} to {signed(high)} over {trials} trials" if trials > 1 else ""
+    spread = ""
+    if trials > 1 and signed(low) == signed(high):
+        spread = f" in each of {trials} trials"
+    elif trials > 1:
+        spread = f"; {signed(low)} to {signed(high)} over {trials} trials"
     return (
         f"{one.label}: test {metric} {number(real)} in the Real World and {number(ideal)} in the "
         f"Ideal World, a bootstrap error of {signed(gap)}{spread}."

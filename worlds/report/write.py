@@ -113,6 +113,7 @@ def _write_figure(drawn: Drawn, name: str, out: Path) -> str:
     with style():
         with atomic_write(out / "figures" / f"{name}.png") as stream:
             drawn.figure.savefig(stream, format="png", dpi=DPI, metadata={"Software": None})
+        drawn.figure.set_layout_engine("none")  # it has been laid out
         drawn.figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     with atomic_write(out / "figures" / f"{name}.svg") as stream:
         stream.write(text.getvalue().encode())
