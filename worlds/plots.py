@@ -193,7 +193,7 @@ def final_scatter(
     """Real against Ideal with y = x and a strip of `tolerance` above and below it. Up to `names`
     dots are all named; of more, those outside the strip.
     """
-    values = np.array([value for dot in dots for value in (dot.ideal, dot.real)])
+    values = np.array([(*dot.ideal_range, *dot.real_range) for dot in dots])
     pad = 0.08 * max(float(np.ptp(values)), 0.02)
     low, high = max(0.0, float(values.min()) - pad), float(values.max()) + pad
     line = np.array([low, high])
@@ -229,10 +229,11 @@ def _name_dots(ax: "Axes", dots: Sequence[Dot], low: float, high: float) -> None
         for dot in sorted(chosen, key=lambda dot: dot.real):
             height = max(dot.real, floor + step)
             floor = height
+            beyond = dot.ideal_range[0] if side == "right" else dot.ideal_range[1]
             shift = 0.03 * (high - low) * (-1 if side == "right" else 1)
             colour = COLOURS[dot.series % len(COLOURS)]
             ax.annotate(
-                dot.label, (dot.ideal, dot.real), (dot.ideal + shift, height), color=INK,
+                dot.label, (dot.ideal, dot.real), (beyond + shift, height), color=INK,
                 fontsize=9.5, ha=side, va="center",
                 arrowprops={"arrowstyle": "-", "color": colour, "alpha": 0.4, "linewidth": 0.8},
             )  # fmt: skip

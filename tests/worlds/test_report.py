@@ -261,7 +261,7 @@ def test_the_page_needs_nothing_else(tmp_path):
 
 
 def test_equal_runs_give_equal_files(tmp_path):
-    experiment(tmp_path / "runs", [group(tmp_path / "runs")])
+    experiment(tmp_path / "runs", [group(tmp_path / "runs")], command="worlds-experiment run fig")
     files = []
     for name in ("first", "second"):
         write_report([tmp_path / "runs"], tmp_path / name)

@@ -10,7 +10,7 @@ DIR/points/NAME.csv, .json
 import csv
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -57,6 +57,11 @@ def write_report(
         raise ValueError(f"tolerance must be between 0 and 1, got {tolerance}")
     library = read_library(roots)
     experiments, rest = _experiments(library, tolerance, only)
+    again = f"worlds-report {' '.join(str(root) for root in roots)} --out {out} --only"
+    experiments = [
+        replace(experiment, command=experiment.command or f"{again} {experiment.name}")
+        for experiment in experiments
+    ]
     entries = []
     for done, experiment in enumerate(experiments):
         on_figure(done, len(experiments), experiment.name)
