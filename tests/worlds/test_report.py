@@ -59,7 +59,7 @@ def test_the_verdict_compares_the_median_with_the_claim(tmp_path):
         Check("gap", "within", tolerance=0.021),
         Check("gap", "within", tolerance=0.019, groups=("large",)),
         Check("loss:gap", "at least", 0.15),
-        Check("t0", "rises"),
+        Check("t0", "rises", tolerance=1),
     )
     experiment(tmp_path, groups, checks=checks, command="worlds-experiment run fig")
     entries, written = report(tmp_path)
@@ -89,9 +89,9 @@ def test_the_verdict_compares_the_median_with_the_claim(tmp_path):
         (Check("gap", "at least", 0.1), [0.2, 0.09], False),
         (Check("gap", "at most", 0.1, 0.05), [0.14, 0.0], True),
         (Check("gap", "at most", 0.1), [0.11], False),
-        (Check("t0", "rises"), [1.0, 1.0, 3.0], True),
+        (Check("t0", "rises"), [1.0, 1.0, 3.0], False),
         (Check("t0", "rises"), [1.0, 3.0, 2.0], False),
-        (Check("t0", "rises", tolerance=1), [1.0, 3.0, 2.0], True),
+        (Check("t0", "rises", tolerance=1.5), [1.0, 3.0, 2.0], True),
         (Check("t0", "falls"), [3.0, 2.0], True),
         (Check("t0", "falls"), [2.0, 3.0], False),
     ],
@@ -149,7 +149,7 @@ def test_different_configs_side_by_side_are_kept_apart_and_named(tmp_path):
         own = config(learning_rate=rate, trial=trial)
         write_run(tmp_path / "out" / f"real-{trial}", own, rows_of(own))
     entries, written = report(tmp_path)
-    assert [one.label for one in entries["curves"].measured] == ["net, lr 0.1", "net, lr 0.2"]
+    assert [one.label for one in entries["curves"].measured] == ["lr 0.1", "lr 0.2"]
     assert written.problems == (
         f"{tmp_path / 'out'} holds runs of different configs, kept apart here: they differ in "
         "learning_rate",

@@ -206,8 +206,8 @@ def _groups(runs: Sequence[Run]) -> list[Group]:
             configs = real[run.config.group_key(), data]
         else:
             configs = ideal[ideal_key(run.config), data]
-        if run.config not in configs:
-            configs.append(run.config)
+        if run.config.trial not in {config.trial for config in configs}:
+            configs.append(run.config)  # one Ideal run of a trial is as good as another
     groups, used = [], set()
     for (_, data), configs in real.items():
         key = (ideal_key(configs[0]), data)
@@ -224,7 +224,7 @@ def _groups(runs: Sequence[Run]) -> list[Group]:
 
 
 def _labels(configs: Sequence[TrainConfig]) -> list[str]:
-    """The architecture, and each field in which the configs differ."""
+    """The architecture, where they differ in it, and each other field in which they do."""
     values = [config.to_json() for config in configs]
     ignored = {"arch", "world", "trial", "options"}
     varying = [
@@ -232,12 +232,13 @@ def _labels(configs: Sequence[TrainConfig]) -> list[str]:
         for name in (values[0] if values else {})
         if name not in ignored and len({str(value[name]) for value in values}) > 1
     ]
+    several = len({value["arch"] for value in values}) > 1
     options = len({str(value["options"]) for value in values}) > 1
     labels = []
     for value in values:
         own = [f"{key} {option}" for key, option in value["options"].items()] if options else []
         own += [f"{_SHORT.get(name, name)} {_plain(value[name])}" for name in varying]
-        labels.append(", ".join([value["arch"], *own]))
+        labels.append(", ".join([value["arch"], *own] if several or not own else own))
     return labels
 
 

@@ -1,9 +1,8 @@
 """Figures of curves against updates: a panel a group, a panel a metric, class-pair noise."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from worlds.analysis import METRICS, bootstrap_error, has, stopping_time
 from worlds.plots import (
@@ -19,7 +18,17 @@ from worlds.plots import (
     new_figure,
     world_curves,
 )
-from worlds.report.drawing import DASHED, RING, SOLID, Drawn, Point, curve_of, limits, points_of
+from worlds.report.drawing import (
+    DASHED,
+    RING,
+    SOLID,
+    Drawn,
+    Point,
+    curve_of,
+    limits,
+    points_of,
+    t0_point,
+)
 from worlds.report.experiment import Experiment, tolerance_of
 from worlds.report.measure import METRIC_NAMES, Measured
 
@@ -48,10 +57,7 @@ def _draw_group(
     points = points_of(ours, **names, world="real", quantity=f"test_{metric}")
     points += points_of(theirs, **names, world="ideal", quantity=f"test_{metric}")
     points += points_of(learned, **names, world="real", quantity=f"train_{metric}")
-    if t0 is not None and ours is not None:
-        at = float(ours.median[np.searchsorted(ours.steps, t0)])
-        points.append({**names, "world": "real", "quantity": "t0", "x": t0 + 1, "y": at})
-    return points
+    return points + t0_point(ours, t0, **names, world="real")
 
 
 def draw_curves(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
@@ -64,7 +70,7 @@ def draw_curves(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
     points: list[Point] = []
     several = max(len(members) for members in panels.values())
     for index, (panel, members) in enumerate(panels.items()):
-        axes[index].set_title(panel)
+        axes[index].set_title(fill(panel, 24))
         for place, one in enumerate(members):
             # Alone, the worlds differ in colour; together, the groups do.
             colour = COLOURS[place % len(COLOURS)]

@@ -62,12 +62,22 @@ def points_of(curve: Curves | None, **names: str) -> list[Point]:
     ]
 
 
+def t0_point(curve: Curves | None, t0: int | None, **names: str) -> list[Point]:
+    """The Real World's median at T0, if both are there."""
+    if curve is None or t0 is None or t0 not in curve.steps:
+        return []
+    at = float(curve.median[curve.steps == t0][0])
+    return [{**names, "quantity": "t0", "x": t0 + 1, "y": at}]
+
+
 def limits(axes: Sequence["Axes"], points: Sequence[Point]) -> None:
-    """From 0 to what is seen after the first twentieth: a loss may begin ten times as high."""
+    """From 0 to what is seen at T0 and after the first twentieth: a loss may begin far higher."""
     if not points:
         return
     end: float = max(point["x"] for point in points)
-    late: list[float] = [p.get("high") or p["y"] for p in points if p["x"] > 0.05 * end]
+    late: list[float] = [
+        p.get("high") or p["y"] for p in points if p["x"] > 0.05 * end or p["quantity"] == "t0"
+    ]
     for ax in axes:
         ax.set_ylim(0, 1.08 * max(late))
         ax.set_xlim(0, 1.03 * end)

@@ -59,7 +59,7 @@ class Check:
     """One number of each group against what the paper says of it.
 
     within      |quantity - value| <= tolerance        at least, at most     value, with tolerance
-    rises       in the order of the groups, each at least its predecessor less tolerance; falls
+    rises       in the order of the groups, each above its predecessor less tolerance; falls
 
     `quantity` is a name of `worlds.report.measure.QUANTITIES`, or METRIC:NAME for another metric
     than the experiment's, such as loss:gap. `groups` are labels; none means all.
@@ -87,7 +87,7 @@ class Check:
         if self.relation == "at most":
             return all(value <= self.value + self.tolerance for value in values)
         sign = 1 if self.relation == "rises" else -1
-        return all(sign * (after - before) >= -self.tolerance for before, after in pairwise(values))
+        return all(sign * (after - before) > -self.tolerance for before, after in pairwise(values))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 
 from worlds.analysis import Curves, by_samples, power_law, power_law_of_points, stopping_time
 from worlds.plots import FAINT, INK, ORDERED, legend, new_figure, power_law_line, world_curves
-from worlds.report.drawing import Drawn, Point, curve_of, limits, points_of
+from worlds.report.drawing import Drawn, Point, curve_of, limits, points_of, t0_point
 from worlds.report.experiment import Experiment
 from worlds.report.measure import METRIC_NAMES, Measured
 
@@ -29,6 +29,7 @@ def draw_samples(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
         world_curves(axes[0], curve, None, None, t0, (shade, shade))
         names = {"panel": "curves", "group": one.label, "world": "real"}
         points += points_of(curve, **names, quantity=f"test_{metric}")
+        points += t0_point(curve, t0, **names)
         entries.append((f"n = {n:,}", {"color": shade}))
     ideal = max((one.found.ideal for one in by_n.values()), key=len, default=())
     reference = curve_of(ideal, f"test_{metric}")
@@ -91,7 +92,8 @@ def _stopping_panel(
         return ""
     law = power_law_of_points(x, y)
     power_law_line(ax, law)
-    return f"T0 goes as n^{-law.exponent:.2f} ({-law.high:.2f} to {-law.low:.2f}). "
+    exponent, low, high = (round(-v, 2) + 0.0 for v in (law.exponent, law.high, law.low))
+    return f"T0 goes as n^{exponent:.2f} ({low:.2f} to {high:.2f}). "
 
 
 def _log_axes(ax: "Axes", sizes: Sequence[int]) -> None:
@@ -103,6 +105,9 @@ def _log_axes(ax: "Axes", sizes: Sequence[int]) -> None:
     ax.xaxis.set_minor_locator(NullLocator())
     ax.margins(0.12)
     low, high = ax.get_ylim()
+    middle = (low * high) ** 0.5
+    low, high = min(low, middle / 2), max(high, 2 * middle)  # equal values need a height, too
+    ax.set_ylim(low, high)
     if high < 30 * low:  # less than a decade or so: also name the minor ticks
         ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
     ax.tick_params(axis="y", which="minor", colors=FAINT)
