@@ -9,7 +9,6 @@ nothing that was not measured.
 """
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,9 +25,11 @@ from worlds.layout import PLAN, Shard, read_plan
 from worlds.shards import read_record
 
 _MARK: Final = "<!-- Written by cifar5m-publish: run it again rather than edit this file. -->"
-_NEEDED: Final = ("class_names", "fingerprint", "splits", "shard_size", "extension", "image_shape")
 # What the card says elsewhere, or at a length that nobody reads.
-_TOLD: Final = {*_NEEDED, "format", "about", "generator_config", "labeler_config"}
+_TOLD: Final = {
+    *("format", "splits", "shard_size", "class_names", "extension", "image_shape", "fingerprint"),
+    *("about", "generator_config", "labeler_config"),
+}
 # The Hub's names of licences that a recipe may state; everything else is "other", with its words.
 _LICENSES: Final = ("apache-2.0", "mit", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-sa-4.0")
 _SIZES: Final = (
@@ -53,11 +54,8 @@ class Facts:
 
     @cached_property
     def plan(self) -> dict[str, Any]:
-        plan = read_plan(self.folder)
-        missing = [name for name in _NEEDED if name not in plan]
-        if missing:
-            raise ValueError(f"{self.folder / PLAN} lacks what a card needs: {', '.join(missing)}")
-        return plan
+        defaults = {"extension": "png", "image_shape": [32, 32, 3]}
+        return defaults | read_plan(self.folder)
 
     @cached_property
     def records(self) -> dict[Shard, dict[str, Any]]:
@@ -67,7 +65,7 @@ class Facts:
 def write_card(facts: Facts) -> None:
     """Write the card and the timm listing into the folder.
 
-    ValueError where the plan lacks a field, or a README.md lies there that is somebody's own.
+    ValueError where a README.md lies there that is somebody's own, or an audit that is none.
     """
     made = made_files(facts)
     path = facts.folder / CARD
@@ -120,7 +118,6 @@ def _metadata(facts: Facts, plan: dict[str, Any], kind: Kind) -> str:
 
     images = sum(map(len, facts.shards))
     size = next((name for limit, name in _SIZES if images < limit), "10M<n<100M")
-    names = ["default", *(["parquet"] if facts.parquet else [])]
     data = DatasetCardData(
         pretty_name=kind.title,
         task_categories=["image-classification"],
@@ -128,8 +125,8 @@ def _metadata(facts: Facts, plan: dict[str, Any], kind: Kind) -> str:
         size_categories=[size],
         source_datasets=list(kind.sources) or None,
         tags=[*kind.tags, "webdataset"],
-        configs=[_config(name, facts) for name in names],
-        dataset_info=[_info(name, facts, plan) for name in names],
+        configs=[_config(facts)],
+        dataset_info=[_info(facts, plan)],
         **_license(facts, plan),
     )
     return data.to_yaml(line_break="\n")
@@ -153,20 +150,20 @@ def _split_names(facts: Facts) -> list[str]:
     return list(dict.fromkeys(shard.split for shard in facts.shards))
 
 
-def _config(name: str, facts: Facts) -> dict[str, Any]:
-    place = f"{PARQUET_FOLDER}/{{}}-*.parquet" if name == "parquet" else "data/{}-*.tar"
+def _config(facts: Facts) -> dict[str, Any]:
+    """Parquet where it is published, else the tars: `datasets` reads one format a repository."""
+    place = f"{PARQUET_FOLDER}/{{}}-*.parquet" if facts.parquet else "data/{}-*.tar"
     files = [{"split": split, "path": place.format(split)} for split in _split_names(facts)]
-    return {"config_name": name, "data_files": files} | (
-        {"default": True} if name == "default" else {}
-    )
+    return {"config_name": "default", "data_files": files}
 
 
-def _info(name: str, facts: Facts, plan: dict[str, Any]) -> dict[str, Any]:
+def _info(facts: Facts, plan: dict[str, Any]) -> dict[str, Any]:
     """Features as `datasets` writes them, so that labels come with their names."""
     names = {str(number): title for number, title in enumerate(plan["class_names"])}
     label = {"class_label": {"names": names}}
-    if name == "parquet":
-        features: list[dict[str, Any]] = [
+    features: list[dict[str, Any]]
+    if facts.parquet:
+        features = [
             {"name": "image", "dtype": "image"},
             {"name": "label", "dtype": label},
             {"name": "index", "dtype": "int64"},
@@ -179,23 +176,28 @@ def _info(name: str, facts: Facts, plan: dict[str, Any]) -> dict[str, Any]:
             {"name": "__key__", "dtype": "string"},
             {"name": "__url__", "dtype": "string"},
         ]
-    counts = Counter[str]()
-    for shard in facts.shards:
-        counts[shard.split] += len(shard)
-    splits = [{"name": split, "num_examples": count} for split, count in counts.items()]
-    return {"config_name": name, "features": features, "splits": splits}
+    splits = [
+        {"name": name, "num_bytes": size, "num_examples": count}
+        for name, (_, count, size) in _totals(facts).items()
+    ]
+    return {"config_name": "default", "features": features, "splits": splits}
+
+
+def _totals(facts: Facts) -> dict[str, tuple[int, int, int]]:
+    """Of each split: shards, images, bytes of the tars."""
+    found: dict[str, tuple[int, int, int]] = {}
+    for shard, record in facts.records.items():
+        shards, images, size = found.get(shard.split, (0, 0, 0))
+        found[shard.split] = (shards + 1, images + len(shard), size + record["bytes"])
+    return found
 
 
 def _sizes(facts: Facts, plan: dict[str, Any]) -> Iterator[str]:
     height, width, _ = plan["image_shape"]
     yield "| split | images | of the plan's | shards | bytes |\n|---|---|---|---|---|"
-    for split in _split_names(facts):
-        shards = [shard for shard in facts.shards if shard.split == split]
-        size = sum(facts.records[shard]["bytes"] for shard in shards)
-        yield (
-            f"| {split} | {sum(map(len, shards)):,} | {plan['splits'][split]:,} "
-            f"| {len(shards):,} | {size:,} |"
-        )
+    for split, (shards, images, size) in _totals(facts).items():
+        planned = plan["splits"][split]
+        yield f"| {split} | {images:,} | {planned:,} | {shards:,} | {size:,} |"
     yield (
         f"\nImages of {height}x{width} pixels, {plan['extension']}, in {len(plan['class_names'])} "
         f"classes. Plan `{plan['fingerprint']}`."
@@ -208,15 +210,10 @@ def _loading(facts: Facts, plan: dict[str, Any]) -> str:
     pattern = shards[0]
     if 1 < len(shards) == facts.shards[0].count:
         pattern = pattern.replace("-00000-", f"-{{00000..{len(shards) - 1:05d}}}-")
+    columns = "image, label, index, probabilities" if facts.parquet else f"{plan['extension']}, cls"
     lines = [
         "```python",
-        f'datasets.load_dataset("{facts.repo}")  # {plan["extension"]}, cls with names',
-    ]
-    if facts.parquet:
-        lines.append(
-            f'datasets.load_dataset("{facts.repo}", "parquet")  # with index and probabilities'
-        )
-    lines += [
+        f'datasets.load_dataset("{facts.repo}")  # {columns}; labels with names',
         f'worlds.open_store("hf://datasets/{facts.repo}")  # Real and Ideal World loaders',
         "# in a local copy:",
         f'webdataset.WebDataset("data/{pattern}").decode("rgb8")',

@@ -1,4 +1,4 @@
-"""Shards once more as Parquet, which the Hub's viewer shows whole: one file a shard.
+"""Shards once more as Parquet, which the Hub's viewer shows whole and fast: one file a shard.
 
 Columns: image (the encoded bytes, as `datasets` stores an image), label, index, and probabilities
 (float32, as many as classes). Needs pyarrow, which comes with `pip install datasets`.

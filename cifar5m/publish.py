@@ -1,4 +1,4 @@
-"""Send a dataset folder to the Hugging Face Hub: what is there already is left, the card comes last.
+"""Send a dataset folder to the Hugging Face Hub: what is there is left, the card comes last.
 
     files = published_files(folder, shards)        # after verify_dataset and write_card
     publish(folder, files, Hub("user/name"), private=True)
@@ -252,6 +252,7 @@ def _raise_if_final(error: BaseException, repo: str) -> None:
     """Raise what trying again does not change, in one line."""
     from huggingface_hub.errors import (
         HfHubHTTPError,
+        HTTPError,
         LocalEntryNotFoundError,
         OfflineModeIsEnabled,
     )
@@ -273,7 +274,8 @@ def _raise_if_final(error: BaseException, repo: str) -> None:
         return  # an error page in place of an answer; a download that found no connection
     if isinstance(error, ValueError):
         raise PublishError(" ".join(str(error).split())) from error
-    if isinstance(error, FileNotFoundError | PermissionError):
+    of_the_network = isinstance(error, HTTPError | OSError | RuntimeError)
+    if isinstance(error, FileNotFoundError | PermissionError) or not of_the_network:
         raise error
 
 

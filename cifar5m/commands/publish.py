@@ -2,11 +2,13 @@
 
     cifar5m-publish out/tiny --repo USER/NAME --dry-run     # checks, lists every file; no network
     cifar5m-publish out/tiny --repo USER/NAME --private
-    cifar5m-publish cifar5m --repo USER/NAME --parquet      # a second form, for the Hub's viewer
+    cifar5m-publish cifar5m --repo USER/NAME --parquet      # what the Hub's viewer shows best
 
-The card goes last, so a repository with a card is whole. The same command again goes on where it
-stopped, and sends nothing twice. Exit code 0: all is there; 1: the Hub or this machine failed; 2:
-bad usage, a folder with problems, a repository that is another plan's or not yours.
+With --parquet the viewer and `datasets` read the Parquet files instead of the tars, and find the
+probabilities there. The card goes last, so a repository with a card is whole. The same command
+again goes on where it stopped, and sends nothing twice. Exit code 0: all is there; 1: the Hub or
+this machine failed; 2: bad usage, a folder with problems, a repository that is not yours or holds
+another plan.
 """
 
 import argparse
