@@ -199,6 +199,11 @@ class Trainer:
         self.std = torch.tensor(config["std"], device=device).view(shape)
         self.rows: list[Row] = []
 
+        self.normalises_batches = any(
+            isinstance(module, torch.nn.modules.batchnorm._BatchNorm)
+            for module in network.modules()
+        )
+
     @property
     def step(self) -> int:
         """Steps done."""
@@ -272,11 +277,17 @@ def finetune(
     Goes on from the folder's checkpoint. Closing the iterator, or an error thrown by whoever
     listens, saves the step it stands at.
     """
+    micro_batch = micro_batch or trainer.plan["batch"]
+    if trainer.normalises_batches and micro_batch < trainer.plan["batch"]:
+        raise ValueError(
+            f"--micro-batch: {trainer.plan['architecture']} normalises over batches, so smaller "
+            f"ones would change the result; choose a smaller --batch"
+        )
     claim_folder(folder, trainer.plan)
     trainer.restore(folder)
     try:
         while trainer.step < trainer.steps:
-            yield trainer.one_step(micro_batch or trainer.plan["batch"])
+            yield trainer.one_step(micro_batch)
             if trainer.step % save_every == 0:
                 trainer.save(folder)
     except GeneratorExit:

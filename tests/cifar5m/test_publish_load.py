@@ -9,7 +9,6 @@ import pytest
 from loopback_hub import Repo, hub_of_this_process
 from small_set import SPLITS, images_of, labels_of, make_set, shards_of
 
-from cifar5m.card import Facts, write_card
 from cifar5m.commands.publish import main
 from cifar5m.commands.verify import main as verify
 from cifar5m.parquet import write_parquets
@@ -146,14 +145,6 @@ def test_parquet_without_pyarrow_is_one_line(tmp_path, monkeypatch, capsys):
     folder = make_set(tmp_path / "set")
     assert main([str(folder), "--repo", "me/set", "--parquet", "--dry-run", "--quiet"]) == 2
     assert "pip install pyarrow" in capsys.readouterr().err
-
-
-def test_the_card_needs_its_place(tmp_path):
-    folder = make_set(tmp_path / "set")
-    (folder / "README.md").write_text("mine")
-    with pytest.raises(ValueError, match="was not written by cifar5m-publish"):
-        write_card(Facts(folder, "me/set", shards_of(folder), 0))
-    assert (folder / "README.md").read_text() == "mine"
 
 
 @pytest.mark.parametrize("name", ["me/nothing", "me/set@nowhere"])
