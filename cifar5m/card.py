@@ -32,6 +32,7 @@ _TOLD: Final = {
 }
 # The Hub's names of licences that a recipe may state; everything else is "other", with its words.
 _LICENSES: Final = ("apache-2.0", "mit", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-sa-4.0")
+_LISTED: Final = 12  # of a plan's list that are written out
 _SIZES: Final = (
     (1_000, "n<1K"),
     (10_000, "1K<n<10K"),
@@ -194,13 +195,14 @@ def _totals(facts: Facts) -> dict[str, tuple[int, int, int]]:
 
 def _sizes(facts: Facts, plan: dict[str, Any]) -> Iterator[str]:
     height, width, _ = plan["image_shape"]
+    size = f"of {height}x{width} pixels" if height and width else "of differing sizes"
     yield "| split | images | of the plan's | shards | bytes |\n|---|---|---|---|---|"
-    for split, (shards, images, size) in _totals(facts).items():
+    for split, (shards, images, total) in _totals(facts).items():
         planned = plan["splits"][split]
-        yield f"| {split} | {images:,} | {planned:,} | {shards:,} | {size:,} |"
+        yield f"| {split} | {images:,} | {planned:,} | {shards:,} | {total:,} |"
     yield (
-        f"\nImages of {height}x{width} pixels, {plan['extension']}, in {len(plan['class_names'])} "
-        f"classes. Plan `{plan['fingerprint']}`."
+        f"\nImages {size}, {plan['extension']}, in {len(plan['class_names'])} classes. "
+        f"Plan `{plan['fingerprint']}`."
     )
 
 
@@ -240,6 +242,8 @@ def _making(facts: Facts, plan: dict[str, Any], kind: Kind) -> Iterator[str]:
 def _in_words(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {_in_words(inner)}" for name, inner in value.items())
+    if isinstance(value, list) and len(value) > _LISTED:
+        return f"{_in_words(value[:3])} ... ({len(value):,} in all, see `{PLAN}`)"
     if isinstance(value, list):
         return ", ".join(map(_in_words, value))
     return str(value).replace("|", "\\|")
@@ -301,6 +305,8 @@ def _checks(facts: Facts) -> Iterator[str]:
 
 
 def _number(value: Any) -> str:
+    if value is None:
+        return "not measured"
     if isinstance(value, float):
         return f"{value:.6g}"
     return f"{value:,}" if isinstance(value, int) else str(value)

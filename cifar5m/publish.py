@@ -88,10 +88,12 @@ class Hub:
 def published_files(folder: Path, shards: Sequence[Shard], parquet: bool = False) -> list[File]:
     """What of `folder` is published, in the order of sending; `shards` are the finished ones.
 
-    The timm listing and the card, at the end, count as well where they are not written yet: with 0
+    With them go the files that the plan names as lying `beside`, and second labellings. The timm
+    listing and the card, at the end, count as well where they are not written yet: with 0
     bytes.
     """
-    paths = [PLAN]
+    beside = read_plan(folder).get("beside", ())
+    paths = [PLAN, *(path for path in beside if (folder / path).is_file())]
     for shard in shards:
         paths += map(str, (shard.tar, shard.arrays, shard.record))
     for name in labelling_names(folder):

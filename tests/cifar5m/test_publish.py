@@ -222,6 +222,13 @@ def test_what_a_killed_generation_left_is_not_published(hub, folder):
     }
 
 
+def test_what_the_plan_names_beside_the_shards_is_published(hub, tmp_path):
+    folder = make_set(tmp_path / "set", beside=["photographs.tsv", "broken.tsv"])
+    (folder / "photographs.tsv").write_text("index\tname\n")
+    assert run(folder) == 0
+    assert published(hub) == contents(folder)
+
+
 def test_commits_keep_the_order_and_the_bounds():
     files = [File(f"{k}", 100 << 20) for k in range(5)] + [File(f"{k}", 1) for k in range(200)]
     cut = list(batches([*files, File("README.md", 1)]))

@@ -105,10 +105,13 @@ def test_a_second_labelling_is_told(folder, labeler_folder):
 
 def test_an_audit_is_told_where_there_is_one(folder):
     assert "No audit" in card(folder)[1]
-    write_json(folder / "audit" / "audit.json", {"summary": {"near copies": 12, "FID": 3.21}})
+    write_json(
+        folder / "audit" / "audit.json", {"summary": {"near copies": 12, "FID": 3.21, "KID": None}}
+    )
     text = card(folder)[1]
     assert "| near copies | 12 |" in text
     assert "| FID | 3.21 |" in text
+    assert "| KID | not measured |" in text
     write_json(folder / "audit" / "audit.json", ["nothing"])
     with pytest.raises(ValueError, match=r"audit\.json is no audit"):
         card(folder)
@@ -122,6 +125,16 @@ def test_every_kind_of_set_has_a_card(dataset, folder):
     head, text = card(folder)
     assert head["pretty_name"] in text
     assert "arXiv:2010.08127" in text
+
+
+def test_photographs_have_no_one_size_and_long_lists_are_cut(tmp_path):
+    wnids = [f"n{number:08d}" for number in range(118)]
+    folder = make_set(
+        tmp_path / "set", dataset="dogbird", image_shape=[None, None, 3], classes={"dog": wnids}
+    )
+    text = card(folder)[1]
+    assert "Images of differing sizes" in text
+    assert "dog n00000000, n00000001, n00000002 ... (118 in all, see `plan.json`)" in text
 
 
 def test_writing_a_card_twice_gives_the_same_bytes(folder):
