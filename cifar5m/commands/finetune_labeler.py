@@ -65,10 +65,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
-    return exit_code(COMMAND, args.out or default_out(args), lambda: run(args))
+    return exit_code(COMMAND, args.out or default_out(), lambda: run(args))
 
 
-def default_out(args: argparse.Namespace) -> Path:
+def default_out() -> Path:
     """Where `--labeler bit` looks; nothing else may land there unasked."""
     return cache_folder() / "labelers" / "bit-m-r152x2-cifar10"
 
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         print_plan(trainer, args.micro_batch)
         return 0
-    out = args.out or default_out(args)
+    out = args.out or default_out()
     claim_folder(out, plan)
     if not is_finished(out):
         stop = StopSignal()
