@@ -14,7 +14,7 @@ from cifar5m.generator import PRECISIONS, Generator, load_unet
 from cifar5m.labeler import Labeler, load_classifier
 from cifar5m.plan import make_plan, package_versions
 from cifar5m.recipes import DEFAULT, Recipe, find_recipe
-from cifar5m.sources import Weights, find_generator, find_labeler
+from cifar5m.sources import Weights, evaluation_beside, find_generator, find_labeler
 from worlds.layout import Layout
 from worlds.philox import key_of
 from worlds.shards import encode_png
@@ -124,13 +124,16 @@ def plan_of(options: Options, sources: Sources) -> dict[str, Any]:
         "labeler_config": sources.labeler.config,
         "versions": package_versions(),
     }
-    about = {
+    about: dict[str, Any] = {
         "recipe": options.recipe,
         "distribution": recipe.distribution,
         "generator": sources.generator.source,
         "labeler": sources.labeler.source,
         "licence": recipe.licence,
     }
+    measured = evaluation_beside(sources.labeler)
+    if measured is not None:
+        about["labeler_evaluation"] = measured
     return make_plan(options.layout, content, about)
 
 

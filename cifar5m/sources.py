@@ -13,6 +13,7 @@ from typing import Any
 
 from cifar5m import ema_weights
 from cifar5m.errors import first_line
+from cifar5m.evaluation import EVALUATION
 from cifar5m.fetch import FetchError, Note, Progress, cache_folder
 from worlds.files import sha256_of
 
@@ -51,6 +52,16 @@ class Weights:
             raise WeightsError(f"{path} is not valid JSON: {error}") from error
         # diffusers notes its own version and where a network came from under such names.
         return {name: value for name, value in config.items() if not name.startswith("_")}
+
+
+def evaluation_beside(weights: Weights) -> dict[str, Any] | None:
+    """What cifar5m-finetune-labeler measured of these weights, None where it did not make them."""
+    path = weights.file.with_name(EVALUATION)
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return found if found.get("weights_sha256") == weights.sha256 else None
 
 
 def find_generator(

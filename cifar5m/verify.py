@@ -19,12 +19,16 @@ import numpy as np
 
 from cifar5m.labelling import LABELS_FOLDER, labelling_files, labelling_names
 from cifar5m.labelling_check import check_labellings, check_plan
+from cifar5m.publish import AUDIT, CARD, PARQUET_FOLDER, TIMM_INFO
 from cifar5m.shard_check import SHOWN, Problem, ShardReport, and_more, check_shard, record_of
 from cifar5m.workers import cpu_count
 from worlds.files import TEMPORARY_SUFFIX
 from worlds.layout import PLAN, Shard, layout_of, read_plan
 
 PREVIEW_FOLDER = "preview"  # the folder that cifar5m-preview writes, which no plan names
+# What publishing, the Hub and its clients add, which no plan names either.
+PUBLISHED = {CARD, TIMM_INFO, PARQUET_FOLDER, Path(AUDIT).parts[0]}
+PUBLISHED |= {".cache", ".git", ".gitattributes"}
 
 
 @dataclass(frozen=True)
@@ -173,7 +177,7 @@ def _duplicates(reports: list[ShardReport]) -> tuple[int, list[Problem]]:
 
 def _foreign(folder: Path, shards: list[Shard]) -> Iterator[Problem]:
     """Files that the plan does not name, and temporary files that a killed process left."""
-    known = {PLAN, "data", "meta", PREVIEW_FOLDER, LABELS_FOLDER}
+    known = {PLAN, "data", "meta", PREVIEW_FOLDER, LABELS_FOLDER, *PUBLISHED}
     known |= {str(path) for shard in shards for path in (shard.tar, shard.arrays, shard.record)}
     places = [folder, folder / "data", folder / "meta", folder / LABELS_FOLDER]
     for labelling in labelling_names(folder):

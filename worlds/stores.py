@@ -143,12 +143,26 @@ def open_store(path: str | Path) -> Store:
 
 
 def _fetch(address: str) -> Path:
+    """A dataset of the Hub in the Hub's own cache, without the forms that no store is."""
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     name, _, revision = address.removeprefix(_HUB).partition("@")
     if name.count("/") != 1:
         raise ValueError(f"expected hf://datasets/OWNER/NAME[@REVISION], got {address}")
-    return Path(snapshot_download(name, repo_type="dataset", revision=revision or None))
+    try:
+        return Path(
+            snapshot_download(
+                name,
+                repo_type="dataset",
+                revision=revision or None,
+                ignore_patterns=["parquet/*", "audit/*"],
+            )
+        )
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise ValueError(
+            f"{address} is not on the Hub, or is private: check the name, or run `hf auth login`"
+        ) from error
 
 
 def _open_shards(folder: Path) -> list[Split]:

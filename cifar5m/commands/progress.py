@@ -18,11 +18,16 @@ def image_bar(shards: Sequence[Shard], waiting: Sequence[Shard], quiet: bool = F
 class DownloadBar:
     """Bytes, rate and remaining time on stderr, and the notes above it."""
 
-    def __init__(self) -> None:
+    def __init__(self, quiet: bool = False) -> None:
         from tqdm import tqdm
 
         self.bar: Any = tqdm(
-            unit="B", unit_scale=True, file=sys.stderr, disable=None, delay=0.5, leave=False
+            unit="B",
+            unit_scale=True,
+            file=sys.stderr,
+            disable=True if quiet else None,  # None: where there is no terminal
+            delay=0.5,
+            leave=False,
         )
 
     def __enter__(self) -> "DownloadBar":

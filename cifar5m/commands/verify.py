@@ -44,11 +44,11 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         device = _device(args)
-        report = _verify(args.folder, args.workers)
+        report = verify_folder(args.folder, args.workers)
         print("\n".join(report_lines(report)))
         if args.repair and not report.ok:
             _repair(args, report, device)
-            report = _verify(args.folder, args.workers)
+            report = verify_folder(args.folder, args.workers)
             print("\n".join(["", "after the repair", *report_lines(report)]))
     except (ValueError, OSError) as error:
         print(f"cifar5m-verify: {error}", file=sys.stderr)
@@ -58,13 +58,14 @@ def main(argv: list[str] | None = None) -> int:
     return 0 if report.ok else 1
 
 
-def _verify(folder: Path, workers: int | None) -> Report:
+def verify_folder(folder: Path, workers: int | None, quiet: bool = False) -> Report:
+    """The report on a dataset folder, with progress."""
     plan = read_plan(folder)
     try:
         images = len(layout_of(plan))
     except (KeyError, TypeError, AttributeError):
         images = None  # verify_dataset says what is wrong
-    with _bar("verify", images) as bar:
+    with _bar("verify", images, quiet) as bar:
         return verify_dataset(
             folder, workers=workers, on_shard=lambda found: bar.update(len(found.shard))
         )
@@ -121,8 +122,10 @@ def _label_again(args: argparse.Namespace, report: Report, device: str) -> None:
                 bar.write(f"labels/{name}: {found.shard.name}: {verdict}", file=sys.stdout)
 
 
-def _bar(what: str, images: int | None) -> Any:
-    return tqdm(total=images, unit=" images", desc=what, unit_scale=True, leave=False)
+def _bar(what: str, images: int | None, quiet: bool = False) -> Any:
+    return tqdm(
+        total=images, unit=" images", desc=what, unit_scale=True, leave=False, disable=quiet
+    )
 
 
 def report_lines(report: Report) -> Iterator[str]:

@@ -160,7 +160,8 @@ def test_a_hub_dataset_is_fetched_and_opened(tmp_path, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     assert len(open_store("hf://datasets/someone/cifar5m@v1").train) == 100
-    assert asked == [("someone/cifar5m", {"repo_type": "dataset", "revision": "v1"})]
+    unread = {"ignore_patterns": ["parquet/*", "audit/*"]}
+    assert asked == [("someone/cifar5m", {"repo_type": "dataset", "revision": "v1"} | unread)]
     with pytest.raises(ValueError, match="expected hf://datasets/OWNER/NAME"):
         open_store("hf://datasets/cifar5m")
 
