@@ -25,6 +25,7 @@ from worlds.files import TEMPORARY_SUFFIX
 from worlds.layout import PLAN, Shard, layout_of, read_plan
 
 PREVIEW_FOLDER = "preview"  # the folder that cifar5m-preview writes, which no plan names
+AUDIT_FOLDER = "audit"  # the same of cifar5m-audit
 
 
 @dataclass(frozen=True)
@@ -153,13 +154,7 @@ def _duplicates(reports: list[ShardReport]) -> tuple[int, list[Problem]]:
     if not reports:
         return 0, []
     index = np.concatenate([report.index for report in reports])
-    digests = np.concatenate([report.digests for report in reports])
-    order = np.lexsort((digests[:, 1], digests[:, 0]))  # stable: the lower index comes first
-    digests = digests[order]
-    equal = (digests[1:] == digests[:-1]).all(axis=1)
-    later, earlier = index[order[1:][equal]], index[order[:-1][equal]]
-    in_order = np.argsort(later)
-    later, earlier = later[in_order], earlier[in_order]
+    later, earlier = equal_pairs(index, np.concatenate([report.digests for report in reports]))
     problems: list[Problem] = []
     for report in reports:
         path = str(report.shard.tar)
@@ -171,9 +166,23 @@ def _duplicates(reports: list[ShardReport]) -> tuple[int, list[Problem]]:
     return len(later), problems
 
 
+def equal_pairs(index: np.ndarray, digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Every image whose digest equals an earlier one's, and the last such earlier image.
+
+    `index` int64 (N,) ascending, `digests` uint64 (N, 2); both results int64 (M,), the first
+    ascending.
+    """
+    order = np.lexsort((digests[:, 1], digests[:, 0]))  # stable: the lower index comes first
+    digests = digests[order]
+    equal = (digests[1:] == digests[:-1]).all(axis=1)
+    later, earlier = index[order[1:][equal]], index[order[:-1][equal]]
+    in_order = np.argsort(later)
+    return later[in_order], earlier[in_order]
+
+
 def _foreign(folder: Path, shards: list[Shard]) -> Iterator[Problem]:
     """Files that the plan does not name, and temporary files that a killed process left."""
-    known = {PLAN, "data", "meta", PREVIEW_FOLDER, LABELS_FOLDER}
+    known = {PLAN, "data", "meta", PREVIEW_FOLDER, AUDIT_FOLDER, LABELS_FOLDER}
     known |= {str(path) for shard in shards for path in (shard.tar, shard.arrays, shard.record)}
     places = [folder, folder / "data", folder / "meta", folder / LABELS_FOLDER]
     for labelling in labelling_names(folder):
