@@ -13,8 +13,8 @@ def class_bars(table: list[dict[str, Any]]) -> str:
         f'<tr><th scope="row">{escape(row["name"])}</th>'
         f'<td class="number">{row["count"]:,}</td><td class="number">{row["share"]:.1%}</td>'
         f'<td class="number">{_percent(row["mean_confidence"])}</td>'
-        f'<td style="width: 320px"><div class="bar" style="width: {100 * row["share"] / most:.1f}%">'
-        "</div></td></tr>"
+        f'<td style="width: 320px"><div class="bar" '
+        f'style="width: {100 * row["share"] / most:.1f}%"></div></td></tr>'
         for row in table
     )
     return (

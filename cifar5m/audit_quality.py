@@ -71,8 +71,6 @@ def fid_and_kid(
             "torch-fidelity is not installed: pip install 'deep-bootstrap[audit]'"
         ) from error
     path = None if choice in ("auto", "download") else choice
-    if path is not None and not Path(path).is_file():
-        raise ValueError(f"--inception: there is no file {path}")
     smaller = min(len(images), len(photographs))
     try:
         found = torch_fidelity.calculate_metrics(

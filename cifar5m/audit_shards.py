@@ -31,7 +31,7 @@ from worlds.shards import read_record
 IMAGES = "images"
 FORMAT = 1
 FEATURE_IMAGES = 50_000  # whose features are kept: the size that Frechet distances are taken at
-_CHUNK = 500  # images between two looks at the progress
+_CHUNK = 500  # about as many images between two looks at the progress
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,11 @@ def examine(
     images: np.ndarray, comparison: Comparison, on_images: OnImages = lambda images: None
 ) -> dict[str, np.ndarray]:
     """The arrays of uint8 (N, H, W, 3) images, and `features` float32 (N, F)."""
+    batch = comparison.judge.labeler.batch if comparison.judge else 1
+    step = -(-_CHUNK // batch) * batch  # whole batches, because the last one is padded full
     parts = []
-    for start in range(0, len(images), _CHUNK):
-        chunk = images[start : start + _CHUNK]
+    for start in range(0, len(images), step):
+        chunk = images[start : start + step]
         parts.append(_examine(chunk, comparison))
         on_images(len(chunk))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -80,6 +80,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"{args.folder} has other classes than CIFAR-10, which it is held against")
     shards = finished_shards(args.folder, plan)
     photographs = open_photographs(args.cifar10, plan.get("image_shape", (32, 32, 3)))
+    if args.inception not in ("auto", "download", "none") and not Path(args.inception).is_file():
+        raise ValueError(f"--inception: there is no file {args.inception}")
     device = pick_device(args.device, None)
     judge, no_judge = find_judge(args, plan, device)
     audit = args.out or args.folder / AUDIT_FOLDER
