@@ -3,6 +3,7 @@
     cifar5m-generate --recipe tiny --n 1000 --out out/tiny       # offline, on any machine
     cifar5m-generate --n 6000000 --out cifar5m                    # the published recipe, every GPU
     torchrun --nproc-per-node 8 -m cifar5m.commands.generate --n 6000000 --out cifar5m
+    cifar5m-generate --n 6000000 --out /shared/cifar5m --ray auto # every GPU of a Ray cluster
 
 The same command again goes on where it stopped; finished shards are never made twice.
 """
@@ -20,6 +21,7 @@ from worlds.layout import Layout, Shard
 
 if TYPE_CHECKING:
     from cifar5m.generate import Job
+    from cifar5m.prepare import Options
     from cifar5m.processes import Rank
 
 COMMAND = "cifar5m-generate"
@@ -78,6 +80,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     execution.add_argument(
         "--writers", type=int, default=1, help="encoding processes a worker, >= 1 (default 1)"
     )
+    execution.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="use a Ray cluster (auto or HOST:PORT): an actor a GPU, at most --workers; --out must "
+        "lie on storage that its nodes share",
+    )
     execution.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser.parse_args(argv)
 
@@ -115,6 +123,9 @@ def run(args: argparse.Namespace, arguments: Sequence[str]) -> int:
         return 0
     claim_folder(args.out, plan)
     stop = StopSignal()
+    if args.ray is not None:
+        run_on_ray(args, options, plan, stop)
+        return 0
     if workers > 1:
         return run_many(args, arguments, plan, options.layout, workers, stop)
     shards = (rank or Rank()).share(options.layout.shards())
@@ -214,6 +225,21 @@ def run_many(
     if code == 0:
         print_result(args.out, plan, layout)
     return EXIT_FAILED if code else 0
+
+
+def run_on_ray(
+    args: argparse.Namespace, options: "Options", plan: dict[str, Any], stop: StopSignal
+) -> None:
+    """Make the shards on a Ray cluster and watch them appear."""
+    from cifar5m.ray_engine import connect, generate_on_ray
+
+    shards = options.layout.shards()
+    waiting = unfinished(args.out, shards, plan["fingerprint"])
+    with image_bar(shards, waiting, args.quiet) as bar, connect(args.ray) as ray:
+        generate_on_ray(
+            ray, args.out, options, plan, waiting, bar.update, stop.raise_if_set, args.workers
+        )
+    print_result(args.out, plan, options.layout)
 
 
 def unfinished(folder: Path, shards: Sequence[Shard], fingerprint: str) -> list[Shard]:
