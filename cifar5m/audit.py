@@ -27,7 +27,6 @@ from cifar5m.audit_labels import (
 from cifar5m.audit_reference import SPLITS, Judge, Seen
 from cifar5m.audit_shards import kept_features, read_facts
 from cifar5m.frechet import frechet_distance, moments
-from cifar5m.neighbours import Neighbours
 from cifar5m.verify import equal_pairs
 from worlds.layout import Shard
 from worlds.shards import read_arrays
@@ -60,14 +59,14 @@ class Subject:
 class Measured:
     """What was measured beside the images' own facts.
 
-    `seen` has the labeller's view of CIFAR-10 by split, and `baseline` by space the neighbours in
-    its train split of its own test photographs. `quality` has figures or the reason why not.
+    `seen` has the labeller's view of CIFAR-10 by split; `baseline` how near its test photographs
+    are to its train split (cifar5m/audit_shards.py). `quality` has figures or the reason why not.
     """
 
     judge: Judge | None
     no_judge: str  # the reason, where there is none
     seen: dict[str, Seen]
-    baseline: dict[str, Neighbours]
+    baseline: dict[str, np.ndarray]
     quality: dict[str, float | NotMeasured]
 
 
@@ -178,6 +177,7 @@ def _neighbours(
             summary.put(f"near_{split}_{space}", int((ratio < NEAR).sum()))
             order = np.lexsort((images.index, distance, ratio))[:LISTED]
             found[name] = {
+                "near_share": float((ratio < NEAR).mean()),
                 "distance_quantiles": _quantiles(distance),
                 "ratio_quantiles": _quantiles(ratio),
                 "ratio_histogram": _histogram(ratio),
@@ -185,13 +185,13 @@ def _neighbours(
             }
     found["baseline"] = {
         space: {
-            "near_share": float((near.ratio < NEAR).mean()),
-            "copies": int((near.distance[:, 0] == 0).sum()),
-            "distance_quantiles": _quantiles(near.distance[:, 0]),
-            "ratio_quantiles": _quantiles(near.ratio),
-            "ratio_histogram": _histogram(near.ratio),
+            "near_share": float((measured.baseline[f"{space}_ratio"] < NEAR).mean()),
+            "distance_quantiles": _quantiles(measured.baseline[f"{space}_distance"]),
+            "ratio_quantiles": _quantiles(measured.baseline[f"{space}_ratio"]),
+            "ratio_histogram": _histogram(measured.baseline[f"{space}_ratio"]),
         }
-        for space, near in measured.baseline.items()
+        for space in SPACES
+        if f"{space}_ratio" in measured.baseline
     }
     return found
 

@@ -210,7 +210,7 @@ def _nearest_table(page: _Page, space: str) -> str:
             for kind in ("distance_quantiles", "ratio_quantiles")
             for quantile in ("0", "0.01", "0.5")
         )
-        + "</tr>"
+        + f'<td class="number">{row["near_share"]:.2%}</td></tr>'
         for name, row in rows.items()
     )
     heads = "".join(
@@ -218,6 +218,7 @@ def _nearest_table(page: _Page, space: str) -> str:
         for kind in ("distance", "ratio")
         for name in ("least", "1 %", "median")
     )
+    heads += '<th class="number">flagged</th>'
     return f'<div class="wide"><table><tr><th></th>{heads}</tr>{cells}</table></div>'
 
 

@@ -122,6 +122,36 @@ def _examine(images: np.ndarray, comparison: Comparison) -> dict[str, np.ndarray
     return found
 
 
+def baseline(
+    audit: Path,
+    comparison: Comparison,
+    queries: Mapping[str, np.ndarray],
+    on_images: OnImages = lambda images: None,
+) -> dict[str, np.ndarray]:
+    """CIFAR-10's own test photographs against its train split: what an unseen image looks like.
+
+    `queries` by space, uint8 images or features; the result has `{space}_distance` and
+    `{space}_ratio`, float32 (N,), from the audit's folder where they were found before.
+    """
+    path = audit / WORK / f"baseline-{comparison.key[:16]}.npz"
+    names = [f"{space}_{what}" for space in queries for what in ("distance", "ratio")]
+    kept = _read(path)
+    if kept is not None and set(names) <= set(kept):
+        return {name: kept[name] for name in names}
+    found: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    for space, rows in queries.items():
+        for start in range(0, len(rows), _CHUNK):
+            chunk = rows[start : start + _CHUNK]
+            near = comparison.references[space, "train"].nearest(chunk)
+            found[f"{space}_distance"].append(near.distance[:, 0])
+            found[f"{space}_ratio"].append(near.ratio)
+            on_images(len(chunk))
+    arrays = {name: np.concatenate(parts) for name, parts in found.items()}
+    with atomic_write(path) as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
+    return arrays
+
+
 def is_examined(folder: Path, audit: Path, shard: Shard, key: str) -> bool:
     """Whether a shard's facts are there, of this comparison and of the tar as recorded now."""
     facts, record = read_facts(audit, shard), read_record(folder, shard)
@@ -130,8 +160,12 @@ def is_examined(folder: Path, audit: Path, shard: Shard, key: str) -> bool:
 
 def read_facts(audit: Path, shard: Shard) -> dict[str, np.ndarray] | None:
     """The arrays of one shard, None where they are not there or damaged."""
+    return _read(facts_path(audit, shard))
+
+
+def _read(path: Path) -> dict[str, np.ndarray] | None:
     try:
-        with facts_path(audit, shard).open("rb") as stream, np.load(stream) as arrays:
+        with path.open("rb") as stream, np.load(stream) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         return None

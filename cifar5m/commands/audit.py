@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from cifar5m.audit import Measured, Subject
     from cifar5m.audit_reference import Judge, Seen
     from cifar5m.audit_shards import Comparison
-    from cifar5m.neighbours import Neighbours
     from worlds.splits import Split
 
 COMMAND = "cifar5m-audit"
@@ -93,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     comparison = make_comparison(photographs, judge, seen, device)
     problems = examine(args, audit, shards, comparison, stop)
     subject = subject_of(args, audit, plan, shards, problems)
-    measured = measure_set(args, subject, photographs, comparison, seen, no_judge)
+    measured = measure_set(args, subject, photographs, comparison, seen, no_judge, stop)
     write(subject, photographs, measured)
     for line in list(problems.values())[:SHOWN]:
         print(f"{COMMAND}: {line}", file=sys.stderr)
@@ -240,22 +239,25 @@ def measure_set(
     comparison: "Comparison",
     seen: dict[str, "Seen"],
     no_judge: str,
+    stop: StopSignal,
 ) -> "Measured":
     """What takes the photographs or the whole set, rather than an image: baseline and quality."""
     from cifar5m.audit import Measured
     from cifar5m.audit_reference import pixels_of
+    from cifar5m.audit_shards import baseline
 
-    baseline: dict[str, Neighbours] = {}
-    test = photographs["test"]
-    with _bar("baseline", len(test) * (2 if seen else 1), 0, args.quiet) as bar:
-        baseline["pixel"] = comparison.references["pixel", "train"].nearest(pixels_of(test))
-        bar.update(len(test))
-        if seen:
-            reference = comparison.references["feature", "train"]
-            baseline["feature"] = reference.nearest(seen["test"].features)
-            bar.update(len(test))
+    queries = {"pixel": pixels_of(photographs["test"])}
+    if seen:
+        queries["feature"] = seen["test"].features
+    with _bar("baseline", sum(map(len, queries.values())), 0, args.quiet) as bar:
+
+        def on_images(images: int) -> None:
+            stop.raise_if_set()
+            bar.update(images)
+
+        found = baseline(subject.audit, comparison, queries, on_images)
     quality = measure_quality(args, subject, photographs)
-    return Measured(comparison.judge, no_judge, seen, baseline, quality)
+    return Measured(comparison.judge, no_judge, seen, found, quality)
 
 
 def measure_quality(

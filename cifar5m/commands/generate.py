@@ -51,6 +51,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     main.add_argument("--dry-run", action="store_true", help="print size, cost and time, then stop")
 
+    main.add_argument(
+        "--rate",
+        type=float,
+        help="with --dry-run: images/s of a device, > 0, instead of measuring this one",
+    )
+    main.add_argument("--price", type=float, help="with --dry-run: of a device hour, >= 0")
+
     content = parser.add_argument_group("content, instead of the recipe's own (part of the plan)")
     content.add_argument(
         "--generator", help="diffusers folder, file or Hub id of a 3 x 32 x 32 U-Net"
@@ -112,6 +119,9 @@ def run(args: argparse.Namespace, arguments: Sequence[str]) -> int:
 
     names = Options.__dataclass_fields__
     options = Options(**{name: value for name, value in vars(args).items() if name in names})
+    if args.rate is not None:
+        print_paper(args, options)
+        return 0
     rank = rank_of(os.environ)
     device = pick_device(args.device, rank)
     workers = count_workers(args, rank)
@@ -119,7 +129,8 @@ def run(args: argparse.Namespace, arguments: Sequence[str]) -> int:
         sources = find_sources(options, bar.progress, bar.note)
     plan = plan_of(options, sources)
     if args.dry_run:
-        print_estimate(load_job(options, sources, plan, device), options.layout, plan, workers)
+        job = load_job(options, sources, plan, device)
+        print_estimate(job, options.layout, plan, workers, args.price)
         return 0
     claim_folder(args.out, plan)
     stop = StopSignal()
@@ -261,10 +272,27 @@ def print_result(folder: Path, plan: dict[str, Any], layout: Layout) -> None:
     print("classes: " + ", ".join(f"{name} {count:,}" for name, count in names))
 
 
-def print_estimate(job: "Job", layout: Layout, plan: dict[str, Any], workers: int) -> None:
+def print_paper(args: argparse.Namespace, options: "Options") -> None:
+    """What the run takes on devices of a given speed; no network is loaded."""
+    from cifar5m.scale import table
+
+    if not args.dry_run:
+        raise ValueError("--rate is for --dry-run alone")
+    if not args.rate > 0 or (args.price is not None and not args.price >= 0):
+        raise ValueError(f"--rate must be above 0 and --price at least 0, got {args.rate:g}")
+    layout = options.layout
+    shards = len(layout.shards())
+    print(f"{len(layout):,} images in {shards:,} shards, {args.rate:g} images/s a device")
+    print("\n".join(table(shards, len(layout) / shards / args.rate / 3600, args.price)))
+
+
+def print_estimate(
+    job: "Job", layout: Layout, plan: dict[str, Any], workers: int, price: float | None
+) -> None:
     """What the run would make and cost, measured for a few seconds on this device."""
     from cifar5m.generate import device_name
     from cifar5m.prepare import estimate
+    from cifar5m.scale import table
 
     cost, images = estimate(job, layout), len(layout)
     hours = (cost.device_seconds + images * cost.label_seconds) / 3600
@@ -284,6 +312,8 @@ def print_estimate(job: "Job", layout: Layout, plan: dict[str, Any], workers: in
     }
     for name, value in rows.items():
         print(f"{name:15} {value}")
+    shards = len(layout.shards())
+    print("\n".join(["", *table(shards, hours / shards, price)]))
 
 
 if __name__ == "__main__":
