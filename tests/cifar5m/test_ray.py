@@ -4,7 +4,6 @@ Each test with a cluster starts real nodes, which takes half a minute: `make tes
 where Ray is installed.
 """
 
-import os
 import sys
 import threading
 import time
@@ -13,7 +12,7 @@ import pytest
 
 from cifar5m.commands.generate import main
 from cifar5m.commands.verify import main as verify
-from cifar5m.ray_engine import ShardMaker
+from cifar5m.ray_engine import ShardMaker, connect, generate_on_ray
 from worlds.layout import layout_of, read_plan
 from worlds.shards import read_record
 
@@ -102,13 +101,25 @@ def test_a_killed_node_costs_nothing_but_time(cluster, small_run, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_what_an_actor_refuses_is_one_line(cluster, small_run, tmp_path, capsys):
+def test_what_a_node_refuses_is_told_in_its_own_words(cluster, small_run, tmp_path):
+    from cifar5m.prepare import options_of
+
     found, _ = cluster
-    folder = tmp_path / "set"
-    unet = small_run[small_run.index("--generator") + 1]
-    # The weights lie where the driver says, relative to its own folder: no actor sees them.
-    relative = os.path.relpath(unet)
-    run = [relative if option == unet else option for option in small_run]
-    assert main(["--n", "6", "--out", str(folder), *run, "--ray", found.address]) == 2
-    line = capsys.readouterr().err.splitlines()[-1]
-    assert "is no folder" in line
+    assert main(["--n", "6", "--out", str(tmp_path / "set"), *small_run]) == 0
+    plan = read_plan(tmp_path / "set")
+    options, shards = options_of(plan), layout_of(plan).shards()
+    other = plan | {"versions": plan["versions"] | {"torch": "1.0"}, "fingerprint": "0"}
+    with (
+        connect(found.address) as ray,
+        pytest.raises(ValueError, match=r"would make another set, differing: versions\.torch"),
+    ):
+        generate_on_ray(ray, tmp_path / "set", options, other, shards)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_cluster_that_does_not_answer_is_one_line(small_run, tmp_path, capsys):
+    pytest.importorskip("ray")
+    arguments = ["--n", "6", "--out", str(tmp_path / "set"), *small_run, "--ray", "127.0.0.1:1"]
+    assert main(arguments) == 2
+    assert "--ray 127.0.0.1:1: no cluster answers" in capsys.readouterr().err.splitlines()[-1]
