@@ -257,7 +257,7 @@ def _labels(
         value = found["calibration"] and found["calibration"][name]
         summary.put(f"labeler_cifar10_{name}", value, measured.no_judge)
     try:
-        opinion = second_opinion(subject.folder, subject.shards, images.probabilities, judge)
+        opinion = second_opinion(subject.folder, subject.shards, judge)
         rows = suspected_errors(images.label, opinion)
     except NotMeasured as reason:
         summary.put("suspected_label_errors", None, str(reason))

@@ -92,18 +92,22 @@ def whole_labellings(folder: Path, shards: list[Shard]) -> list[str]:
     return found
 
 
-def second_opinion(
-    folder: Path, shards: list[Shard], own: np.ndarray, judge: Opinion | None
-) -> Opinion:
+def second_opinion(folder: Path, shards: list[Shard], judge: Opinion | None) -> Opinion:
     """The probabilities that labels are held against: of a second labelling where there is one,
-    of the audit's labeller `judge` where it is another than the set's, else the set's `own`.
+    else of `judge`, the audit's labeller where it is another than the set's.
+
+    NotMeasured without either: the probabilities that gave the labels never disagree with them.
     """
     names = whole_labellings(folder, shards)
     if names:
         place = folder / LABELS_FOLDER / names[-1]
         parts = [read_arrays(place, shard).probabilities for shard in shards]
         return Opinion(np.concatenate(parts), f"the second labelling {names[-1]}")
-    return judge or Opinion(own, "the labeller that gave the labels, no second opinion")
+    if judge is None:
+        raise NotMeasured(
+            f"it takes a second opinion: cifar5m-label {folder} --labeler OTHER, then this again"
+        )
+    return judge
 
 
 def suspected_errors(labels: np.ndarray, opinion: Opinion) -> np.ndarray:

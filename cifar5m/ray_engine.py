@@ -10,6 +10,8 @@ counts as made when its record is there, whoever wrote it, so the end is that of
 """
 
 import platform
+import socket
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -65,6 +67,7 @@ def connect(address: str) -> Iterator[Any]:
             "--ray: Ray is not installed: pip install 'deep-bootstrap[ray]'"
         ) from error
     try:
+        _reach(address)
         ray.init(address=address, logging_level="ERROR", log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise ValueError(
@@ -75,6 +78,13 @@ def connect(address: str) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """OSError where nothing listens at HOST:PORT, which Ray itself takes minutes to say."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def generate_on_ray(
@@ -135,6 +145,12 @@ class _Pool:
         while self._idle and self.queue:
             actor, shard = self._idle.pop(), self.queue.popleft()
             self.running[actor.make.remote(shard)] = actor, shard
+        # The others have nothing to do: an actor that still waits for a place may have theirs.
+        while self._idle:
+            self.ray.kill(self._idle.pop())
+        if not self.running:
+            time.sleep(_POLL_SECONDS)  # until a node joins
+            return
         ended, _ = self.ray.wait(list(self.running), timeout=_POLL_SECONDS)
         for task in ended:
             self._end(task)

@@ -116,7 +116,6 @@ def test_what_a_node_refuses_is_told_in_its_own_words(cluster, small_run, tmp_pa
         generate_on_ray(ray, tmp_path / "set", options, other, shards)
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_cluster_that_does_not_answer_is_one_line(small_run, tmp_path, capsys):
     pytest.importorskip("ray")
