@@ -33,7 +33,7 @@ from worlds.shards import read_arrays
 from worlds.splits import Split
 
 FORMAT = 1
-NEAR = 0.5  # a ratio below this flags an image (alpha of Carlini et al. 2023, section 5.2)
+NEAR = 0.5  # a ratio below this flags an image (alpha of Carlini et al. 2023, section 5)
 LISTED = 1000  # images that the JSON lists of a kind; the files in audit/images have them all
 SPACES = ("pixel", "feature")
 _QUANTILES = (0, 0.001, 0.01, 0.1, 0.5)

@@ -43,7 +43,7 @@ figure { margin: 0; padding: 10px; background: var(--card); border-radius: 6px;
 figure.flagged { border-left-color: var(--red); }
 figure img { width: 96px; height: 96px; image-rendering: pixelated; margin-right: 4px; }
 figcaption { font-size: 13px; line-height: 1.35; } figcaption b { color: var(--red); }
-.bar { height: 12px; min-width: 1px; background: var(--blue); }
+.bar { height: 12px; margin-top: 6px; min-width: 1px; background: var(--blue); }
 svg { max-width: 100%; height: auto; } svg text { fill: var(--faint); font-size: 12px; }
 """
 
@@ -310,8 +310,8 @@ def _how(page: _Page) -> Iterator[str]:
     who = f"{labeler['source']} (sha256 {labeler['sha256'][:12]})" if labeler else "none"
     yield (
         f"<p>Distances in pixels are exact. Features and calibration: labeller {escape(who)}. "
-        "The ratio is that of Carlini et al. 2023, section 5.2. A small one means that an "
+        "The ratio is that of Carlini et al. 2023, section 5. A small one means that an "
         "image has one photograph much closer than any other; metrics like these miss copies that "
-        "are shifted or recoloured. All figures are in audit.json, each image's own "
+        "are shifted, mirrored or recoloured. All figures are in audit.json, each image's own "
         "in images/*.npz.</p>"
     )

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-K = 50  # neighbours whose mean a ratio is taken to (Carlini et al. 2023, section 5.2)
+K = 50  # neighbours whose mean a ratio is taken to (Carlini et al. 2023, section 5)
 MEMORY = 256 << 20  # bytes of one tile of scores and what the selection needs beside it
 _TILE = 16_384  # reference rows a product
 _SCORE_BYTES = 16  # a score, its copy while the nearest are selected, and an int64 index
@@ -40,7 +40,7 @@ class Neighbours:
     def ratio(self) -> np.ndarray:
         """Float32 (N,): the nearest one's distance as a share of the mean of all k.
 
-        Carlini et al. (2023, section 5.2) call an image memorised by this share, because a plain
+        Carlini et al. (2023, section 5) call an image memorised by this share, because a plain
         image is close to many others and its small distance alone means little. Where all k are
         equal to the query the share is 0.
         """
