@@ -152,10 +152,15 @@ def baseline(
     return arrays
 
 
-def is_examined(folder: Path, audit: Path, shard: Shard, key: str) -> bool:
+def is_examined(folder: Path, audit: Path, shard: Shard, comparison: Comparison) -> bool:
     """Whether a shard's facts are there, of this comparison and of the tar as recorded now."""
     facts, record = read_facts(audit, shard), read_record(folder, shard)
-    return facts is not None and record is not None and facts["key"] == f"{record['sha256']} {key}"
+    if facts is None or record is None:
+        return False
+    features = comparison.judge is not None and shard.start < FEATURE_IMAGES
+    if features and not features_path(audit, shard).is_file():
+        return False
+    return bool(facts["key"] == f"{record['sha256']} {comparison.key}")
 
 
 def read_facts(audit: Path, shard: Shard) -> dict[str, np.ndarray] | None:

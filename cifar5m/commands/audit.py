@@ -200,7 +200,7 @@ def examine(
     """Examine what was not examined before, with progress; the shards that were left out."""
     from cifar5m.audit_shards import examine_shards, is_examined
 
-    waiting = [s for s in shards if not is_examined(args.folder, audit, s, comparison.key)]
+    waiting = [s for s in shards if not is_examined(args.folder, audit, s, comparison)]
     total, left = sum(map(len, shards)), sum(map(len, waiting))
     with _bar("images", total, total - left, args.quiet) as bar:
 

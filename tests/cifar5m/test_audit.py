@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -185,6 +186,14 @@ def test_a_killed_audit_goes_on_to_the_same_report(folder, cifar10, labeler_fold
     assert first.stat().st_mtime_ns == kept
     (folder / "audit").rename(folder.parent / "killed")
     assert killed == audit(folder, cifar10, *options[:4])[1]
+
+
+def test_the_work_folder_only_saves_time(folder, cifar10, labeler_folder):
+    options = ["--labeler", str(labeler_folder), "--batch", "8"]
+    first = audit(folder, cifar10, *options)[1]
+    shutil.rmtree(folder / "audit/work")
+    (folder / "audit/images/train-00000.npz").write_bytes(b"damaged")
+    assert audit(folder, cifar10, *options) == (0, first)
 
 
 def test_unfinished_shards_are_left_out_and_said(folder, cifar10):
