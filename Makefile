@@ -41,6 +41,7 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/generation.py
 	$(BIN)/python benchmarks/packing.py
 	$(BIN)/python benchmarks/loaders.py
+	$(BIN)/python benchmarks/audit.py
 
 # One torch first: where a CPU build is at hand it is kept, and nothing asks for another.
 $(VENV)/bin/python:

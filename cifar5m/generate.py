@@ -22,7 +22,7 @@ from cifar5m.diffusion import FiniteGuard, NonFiniteError, SamplerConfig, Schedu
 from cifar5m.generator import Generator
 from cifar5m.labeler import Labeler
 from cifar5m.noise import image_noise
-from cifar5m.writers import ShardWriters
+from cifar5m.writers import ShardWriters, WriteHere
 from worlds.files import remove_stale
 from worlds.layout import Shard
 from worlds.shards import is_finished
@@ -55,7 +55,7 @@ def generate_shards(
     folder: Path,
     job: Job,
     shards: Iterable[Shard],
-    writers: ShardWriters,
+    writers: ShardWriters | WriteHere,
     on_progress: OnProgress = lambda images: None,
 ) -> Iterator[Shard]:
     """Make each of `shards` that does not exist yet; yields it once it is handed to a writer."""

@@ -59,15 +59,20 @@ class Labeler:
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """What the classifier's last layer sees, float32 (N, F)."""
+        return self.features_and_probabilities(images)[0]
+
+    def features_and_probabilities(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features and class probabilities, float32 (N, F) and (N, 10), of one pass."""
         network: Any = self.network
-        return self._in_batches(
-            images,
-            lambda x: (
-                network.forward_head(network.forward_features(x), pre_logits=True)
-                .float()
-                .flatten(1)
-            ),
-        )
+
+        def call(x: torch.Tensor) -> torch.Tensor:
+            maps = network.forward_features(x)
+            features = network.forward_head(maps, pre_logits=True).float().flatten(1)
+            return torch.cat([features, network.forward_head(maps).float().softmax(1)], 1)
+
+        rows = self._in_batches(images, call)
+        classes = len(CIFAR10_CLASSES)
+        return rows[:, :-classes], rows[:, -classes:]
 
     @torch.inference_mode()
     def _in_batches(

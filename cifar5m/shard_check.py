@@ -43,6 +43,11 @@ class Problem:
         return f"{self.kind}: {self.path}: {self.message}"
 
 
+def pixel_digest(pixels: np.ndarray) -> bytes:
+    """16 bytes that equal images have in common."""
+    return hashlib.blake2b(pixels.tobytes(), digest_size=16).digest()
+
+
 @dataclass(frozen=True)
 class ShardReport:
     """What one shard's files hold, as found by reading all of them."""
@@ -138,7 +143,7 @@ class _TarReader:
         if pixels.shape != self.shape:
             self.problem("image", f"image {index} is {pixels.shape}, expected {self.shape}")
         self.index.append(index)
-        self.digests.append(hashlib.blake2b(pixels.tobytes(), digest_size=16).digest())
+        self.digests.append(pixel_digest(pixels))
 
     def label(self, index: int, data: bytes) -> None:
         if not data.isdigit() or int(data) >= self.classes:

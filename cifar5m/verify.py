@@ -157,13 +157,7 @@ def _duplicates(reports: list[ShardReport]) -> tuple[int, list[Problem]]:
     if not reports:
         return 0, []
     index = np.concatenate([report.index for report in reports])
-    digests = np.concatenate([report.digests for report in reports])
-    order = np.lexsort((digests[:, 1], digests[:, 0]))  # stable: the lower index comes first
-    digests = digests[order]
-    equal = (digests[1:] == digests[:-1]).all(axis=1)
-    later, earlier = index[order[1:][equal]], index[order[:-1][equal]]
-    in_order = np.argsort(later)
-    later, earlier = later[in_order], earlier[in_order]
+    later, earlier = equal_pairs(index, np.concatenate([report.digests for report in reports]))
     problems: list[Problem] = []
     for report in reports:
         path = str(report.shard.tar)
@@ -173,6 +167,20 @@ def _duplicates(reports: list[ShardReport]) -> tuple[int, list[Problem]]:
             problems.append(Problem("duplicate", path, message))
         problems += and_more("duplicate", path, last - first)
     return len(later), problems
+
+
+def equal_pairs(index: np.ndarray, digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Every image whose digest equals an earlier one's, and the last such earlier image.
+
+    `index` int64 (N,) ascending, `digests` uint64 (N, 2); both results int64 (M,), the first
+    ascending.
+    """
+    order = np.lexsort((digests[:, 1], digests[:, 0]))  # stable: the lower index comes first
+    digests = digests[order]
+    equal = (digests[1:] == digests[:-1]).all(axis=1)
+    later, earlier = index[order[1:][equal]], index[order[:-1][equal]]
+    in_order = np.argsort(later)
+    return later[in_order], earlier[in_order]
 
 
 def _foreign(folder: Path, shards: list[Shard]) -> Iterator[Problem]:

@@ -3,6 +3,7 @@
     cifar5m-generate --recipe tiny --n 1000 --out out/tiny       # offline, on any machine
     cifar5m-generate --n 6000000 --out cifar5m                    # the published recipe, every GPU
     torchrun --nproc-per-node 8 -m cifar5m.commands.generate --n 6000000 --out cifar5m
+    cifar5m-generate --n 6000000 --out /shared/cifar5m --ray auto # every GPU of a Ray cluster
 
 The same command again goes on where it stopped; finished shards are never made twice.
 """
@@ -20,6 +21,7 @@ from worlds.layout import Layout, Shard
 
 if TYPE_CHECKING:
     from cifar5m.generate import Job
+    from cifar5m.prepare import Options
     from cifar5m.processes import Rank
 
 COMMAND = "cifar5m-generate"
@@ -48,6 +50,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="as train=5000000,test=1000000 (default: the last sixth is test)",
     )
     main.add_argument("--dry-run", action="store_true", help="print size, cost and time, then stop")
+
+    main.add_argument(
+        "--rate",
+        type=float,
+        help="with --dry-run: images/s of a device, > 0, instead of measuring this one",
+    )
+    main.add_argument("--price", type=float, help="with --dry-run: of a device hour, >= 0")
 
     content = parser.add_argument_group("content, instead of the recipe's own (part of the plan)")
     content.add_argument(
@@ -78,6 +87,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     execution.add_argument(
         "--writers", type=int, default=1, help="encoding processes a worker, >= 1 (default 1)"
     )
+    execution.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="use a Ray cluster (auto or HOST:PORT): an actor a GPU, at most --workers; --out must "
+        "lie on storage that its nodes share",
+    )
     execution.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser.parse_args(argv)
 
@@ -104,6 +119,9 @@ def run(args: argparse.Namespace, arguments: Sequence[str]) -> int:
 
     names = Options.__dataclass_fields__
     options = Options(**{name: value for name, value in vars(args).items() if name in names})
+    if args.rate is not None:
+        print_paper(args, options)
+        return 0
     rank = rank_of(os.environ)
     device = pick_device(args.device, rank)
     workers = count_workers(args, rank)
@@ -111,10 +129,14 @@ def run(args: argparse.Namespace, arguments: Sequence[str]) -> int:
         sources = find_sources(options, bar.progress, bar.note)
     plan = plan_of(options, sources)
     if args.dry_run:
-        print_estimate(load_job(options, sources, plan, device), options.layout, plan, workers)
+        job = load_job(options, sources, plan, device)
+        print_estimate(job, options.layout, plan, workers, args.price)
         return 0
     claim_folder(args.out, plan)
     stop = StopSignal()
+    if args.ray is not None:
+        run_on_ray(args, options, plan, stop)
+        return 0
     if workers > 1:
         return run_many(args, arguments, plan, options.layout, workers, stop)
     shards = (rank or Rank()).share(options.layout.shards())
@@ -216,6 +238,21 @@ def run_many(
     return EXIT_FAILED if code else 0
 
 
+def run_on_ray(
+    args: argparse.Namespace, options: "Options", plan: dict[str, Any], stop: StopSignal
+) -> None:
+    """Make the shards on a Ray cluster and watch them appear."""
+    from cifar5m.ray_engine import connect, generate_on_ray
+
+    shards = options.layout.shards()
+    waiting = unfinished(args.out, shards, plan["fingerprint"])
+    with image_bar(shards, waiting, args.quiet) as bar, connect(args.ray) as ray:
+        generate_on_ray(
+            ray, args.out, options, plan, waiting, bar.update, stop.raise_if_set, args.workers
+        )
+    print_result(args.out, plan, options.layout)
+
+
 def unfinished(folder: Path, shards: Sequence[Shard], fingerprint: str) -> list[Shard]:
     from worlds.shards import is_finished
 
@@ -235,10 +272,27 @@ def print_result(folder: Path, plan: dict[str, Any], layout: Layout) -> None:
     print("classes: " + ", ".join(f"{name} {count:,}" for name, count in names))
 
 
-def print_estimate(job: "Job", layout: Layout, plan: dict[str, Any], workers: int) -> None:
+def print_paper(args: argparse.Namespace, options: "Options") -> None:
+    """What the run takes on devices of a given speed; no network is loaded."""
+    from cifar5m.scale import table
+
+    if not args.dry_run:
+        raise ValueError("--rate is for --dry-run alone")
+    if not args.rate > 0 or (args.price is not None and not args.price >= 0):
+        raise ValueError(f"--rate must be above 0 and --price at least 0, got {args.rate:g}")
+    layout = options.layout
+    shards = len(layout.shards())
+    print(f"{len(layout):,} images in {shards:,} shards, {args.rate:g} images/s a device")
+    print("\n".join(table(shards, len(layout) / shards / args.rate / 3600, args.price)))
+
+
+def print_estimate(
+    job: "Job", layout: Layout, plan: dict[str, Any], workers: int, price: float | None
+) -> None:
     """What the run would make and cost, measured for a few seconds on this device."""
     from cifar5m.generate import device_name
     from cifar5m.prepare import estimate
+    from cifar5m.scale import table
 
     cost, images = estimate(job, layout), len(layout)
     hours = (cost.device_seconds + images * cost.label_seconds) / 3600
@@ -258,6 +312,8 @@ def print_estimate(job: "Job", layout: Layout, plan: dict[str, Any], workers: in
     }
     for name, value in rows.items():
         print(f"{name:15} {value}")
+    shards = len(layout.shards())
+    print("\n".join(["", *table(shards, hours / shards, price)]))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,346 @@
+"""cifar5m-audit DIR: what a generated set is like, held against CIFAR-10, in one report and page.
+
+    cifar5m-audit out/tiny --cifar10 ~/data
+    cifar5m-audit cifar5m --cifar10 ~/data --dry-run
+
+Exact duplicates; the nearest CIFAR-10 photograph of every image, in pixels and in the labeller's
+features; class counts, confidence, calibration, agreement of labellers, suspected label errors;
+FID, KID and FD-DINOv2 where their weights are at hand. It writes DIR/audit/audit.json and
+DIR/audit/index.html; nothing else in DIR is touched, and no image is dropped. The same command
+again goes on where it stopped. Exit code 0: all is audited; 1: damaged shards were left out;
+2: bad usage.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cifar5m.commands.generate import pick_device
+from cifar5m.commands.label import pick_settings
+from cifar5m.commands.outcome import EXIT_FAILED, StopSignal, exit_code
+from cifar5m.verify import AUDIT_FOLDER
+from worlds.layout import CIFAR10_CLASSES, Shard, layout_of, read_plan
+
+if TYPE_CHECKING:
+    from cifar5m.audit import Measured, Subject
+    from cifar5m.audit_reference import Judge, Seen
+    from cifar5m.audit_shards import Comparison
+    from worlds.splits import Split
+
+COMMAND = "cifar5m-audit"
+SHOWN = 5  # damaged shards that are named
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", metavar="DIR", type=Path, help="the folder that holds plan.json")
+    parser.add_argument(
+        "--cifar10", required=True, help="folder of torchvision, pack, or any other store"
+    )
+    parser.add_argument(
+        "--cifar10-name", default="CIFAR-10", help="what the report calls it (default CIFAR-10)"
+    )
+    parser.add_argument("--out", type=Path, help="default: DIR/audit")
+    parser.add_argument("--dry-run", action="store_true", help="print cost and time, then stop")
+    labeler = parser.add_argument_group("labeller, for features and calibration")
+    labeler.add_argument(
+        "--labeler", help="timm folder, file or Hub id, tiny, or none (default: as DIR's plan)"
+    )
+    labeler.add_argument("--precision", help="fp32, tf32, bf16 or fp16 (default: as DIR's plan)")
+    labeler.add_argument("--batch", type=int, help="images a call, >= 1 (default: as DIR's plan)")
+    quality = parser.add_argument_group("distances that need downloaded weights")
+    quality.add_argument(
+        "--inception",
+        default="auto",
+        help="for FID and KID: auto (on a GPU), download, none, or torch-fidelity's file",
+    )
+    quality.add_argument(
+        "--dinov2", default="auto", help="auto (on a GPU), none, or a timm name or folder"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:K")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    return exit_code(COMMAND, args.out or args.folder, lambda: run(args))
+
+
+def run(args: argparse.Namespace) -> int:
+    from cifar5m.audit_reference import open_photographs
+
+    plan = read_plan(args.folder)
+    if plan["class_names"] != list(CIFAR10_CLASSES):
+        raise ValueError(f"{args.folder} has other classes than CIFAR-10, which it is held against")
+    shards = finished_shards(args.folder, plan)
+    photographs = open_photographs(args.cifar10, plan.get("image_shape", (32, 32, 3)))
+    if args.inception not in ("auto", "download", "none") and not Path(args.inception).is_file():
+        raise ValueError(f"--inception: there is no file {args.inception}")
+    device = pick_device(args.device, None)
+    judge, no_judge = find_judge(args, plan, device)
+    audit = args.out or args.folder / AUDIT_FOLDER
+    if args.dry_run:
+        print_cost(args, audit, shards, photographs, judge, device)
+        return 0
+    stop = StopSignal()
+    seen = look_at_photographs(args, audit, photographs, judge, stop)
+    comparison = make_comparison(photographs, judge, seen, device)
+    problems = examine(args, audit, shards, comparison, stop)
+    subject = subject_of(args, audit, plan, shards, problems)
+    measured = measure_set(args, subject, photographs, comparison, seen, no_judge, stop)
+    write(subject, photographs, measured)
+    for line in list(problems.values())[:SHOWN]:
+        print(f"{COMMAND}: {line}", file=sys.stderr)
+    if problems:
+        print(
+            f"{COMMAND}: {len(problems)} damaged shards were left out; run cifar5m-verify "
+            f"{args.folder} --repair, then this again",
+            file=sys.stderr,
+        )
+    return EXIT_FAILED if problems else 0
+
+
+def finished_shards(folder: Path, plan: dict[str, Any]) -> list[Shard]:
+    from worlds.shards import is_finished
+
+    planned = layout_of(plan).shards()
+    shards = [shard for shard in planned if is_finished(folder, shard, plan["fingerprint"])]
+    if not shards:
+        raise ValueError(f"{folder}: none of its {len(planned)} shards is finished yet")
+    return shards
+
+
+def find_judge(
+    args: argparse.Namespace, plan: dict[str, Any], device: str
+) -> tuple["Judge | None", str]:
+    """The labeller on its device, or None and why there is none; WeightsError where it was asked
+    for by name.
+    """
+    import torch
+
+    from cifar5m.audit_reference import Judge
+    from cifar5m.labeler import Labeler, load_classifier
+    from cifar5m.sources import WeightsError, find_labeler
+
+    source = args.labeler or plan.get("about", {}).get("labeler") or "bit"
+    if source == "none":
+        return None, "left out by --labeler none"
+    try:
+        weights = find_labeler(source)
+    except WeightsError as error:
+        if args.labeler:
+            raise
+        return None, f"the labeller is not at hand: {error}"
+    precision, batch = pick_settings(args, plan)
+    classifier, preprocessing = load_classifier(weights)
+    labeler = Labeler(classifier, preprocessing, torch.device(device), precision, batch)
+    return Judge(labeler, source, weights.sha256), ""
+
+
+def look_at_photographs(
+    args: argparse.Namespace,
+    audit: Path,
+    photographs: dict[str, "Split"],
+    judge: "Judge | None",
+    stop: StopSignal,
+) -> dict[str, "Seen"]:
+    """The labeller on CIFAR-10, nothing without a labeller."""
+    from cifar5m.audit_reference import label_photographs, unlabelled
+
+    if judge is None:
+        return {}
+    total = sum(map(len, photographs.values()))
+    waiting = sum(unlabelled(audit, split, judge) for split in photographs.values())
+    with _bar("photographs", total, total - waiting, args.quiet) as bar:
+
+        def on_images(images: int) -> None:
+            stop.raise_if_set()
+            bar.update(images)
+
+        return {
+            name: label_photographs(audit, split, judge, on_images)
+            for name, split in photographs.items()
+        }
+
+
+def make_comparison(
+    photographs: dict[str, "Split"],
+    judge: "Judge | None",
+    seen: dict[str, "Seen"],
+    device: str,
+) -> "Comparison":
+    import torch
+
+    from cifar5m.audit_reference import pixels_of
+    from cifar5m.audit_shards import Comparison
+    from cifar5m.neighbours import Reference, feature_reference, pixel_reference
+
+    place = torch.device(device)
+    references: dict[tuple[str, str], Reference] = {}
+    for name, split in photographs.items():
+        references["pixel", name] = pixel_reference(pixels_of(split), place)
+        if name in seen:
+            references["feature", name] = feature_reference(seen[name].features, place)
+    fingerprints = {name: split.fingerprint for name, split in photographs.items()}
+    return Comparison(references, judge, fingerprints)
+
+
+def examine(
+    args: argparse.Namespace,
+    audit: Path,
+    shards: Sequence[Shard],
+    comparison: "Comparison",
+    stop: StopSignal,
+) -> dict[Shard, str]:
+    """Examine what was not examined before, with progress; the shards that were left out."""
+    from cifar5m.audit_shards import examine_shards, is_examined
+
+    waiting = [s for s in shards if not is_examined(args.folder, audit, s, comparison)]
+    total, left = sum(map(len, shards)), sum(map(len, waiting))
+    with _bar("images", total, total - left, args.quiet) as bar:
+
+        def on_images(images: int) -> None:
+            stop.raise_if_set()
+            bar.update(images)
+
+        found = examine_shards(args.folder, audit, waiting, comparison, on_images)
+        return {
+            each.shard: f"{each.shard.tar}: {each.problem}"
+            for each in found
+            if each.problem is not None
+        }
+
+
+def subject_of(
+    args: argparse.Namespace,
+    audit: Path,
+    plan: dict[str, Any],
+    shards: Sequence[Shard],
+    problems: dict[Shard, str],
+) -> "Subject":
+    from cifar5m.audit import Subject
+
+    whole = [shard for shard in shards if shard not in problems]
+    if not whole:
+        raise ValueError(f"every finished shard is damaged, the first is {next(iter(problems))}")
+    planned = len(layout_of(plan).shards())
+    return Subject(args.folder, audit, plan, whole, planned, args.cifar10_name)
+
+
+def measure_set(
+    args: argparse.Namespace,
+    subject: "Subject",
+    photographs: dict[str, "Split"],
+    comparison: "Comparison",
+    seen: dict[str, "Seen"],
+    no_judge: str,
+    stop: StopSignal,
+) -> "Measured":
+    """What takes the photographs or the whole set, rather than an image: baseline and quality."""
+    from cifar5m.audit import Measured
+    from cifar5m.audit_reference import pixels_of
+    from cifar5m.audit_shards import baseline
+
+    queries = {"pixel": pixels_of(photographs["test"])}
+    if seen:
+        queries["feature"] = seen["test"].features
+    with _bar("baseline", sum(map(len, queries.values())), 0, args.quiet) as bar:
+
+        def on_images(images: int) -> None:
+            stop.raise_if_set()
+            bar.update(images)
+
+        found = baseline(subject.audit, comparison, queries, on_images)
+    quality = measure_quality(args, subject, photographs)
+    return Measured(comparison.judge, no_judge, seen, found, quality)
+
+
+def measure_quality(
+    args: argparse.Namespace, subject: "Subject", photographs: dict[str, "Split"]
+) -> dict[str, Any]:
+    """FID, KID and FD-DINOv2, or for each why it was not measured."""
+    import torch
+
+    from cifar5m.audit_labels import NotMeasured
+    from cifar5m.audit_quality import dinov2_distance, fid_and_kid, first_images, is_wanted
+    from cifar5m.audit_reference import pixels_of
+
+    device = torch.device(pick_device(args.device, None))
+    found: dict[str, Any] = {}
+    try:
+        is_wanted(args.inception, device, "--inception download")
+        images, real = first_images(subject.folder, subject.shards), pixels_of(photographs["train"])
+        found |= fid_and_kid(images, real, args.inception, device, args.quiet)
+    except NotMeasured as reason:
+        found |= {"fid": reason, "kid": reason}
+    try:
+        is_wanted(args.dinov2, device, "--dinov2 NAME")
+        images, real = first_images(subject.folder, subject.shards), pixels_of(photographs["train"])
+        with _bar("DINOv2", len(images) + len(real), 0, args.quiet) as bar:
+            found["fd_dinov2"] = dinov2_distance(images, real, args.dinov2, device, bar.update)
+    except NotMeasured as reason:
+        found["fd_dinov2"] = reason
+    return found
+
+
+def write(subject: "Subject", photographs: dict[str, "Split"], measured: "Measured") -> None:
+    """The report, then the page, then the summary on stdout."""
+    from cifar5m.audit import make_report
+    from cifar5m.audit_page import Pictures, make_page
+    from worlds.files import atomic_write, write_json
+
+    report = make_report(subject, photographs, measured)
+    pictures = Pictures(subject.folder, subject.shards, photographs)
+    page = make_page(report, subject.class_names, pictures)
+    write_json(subject.audit / "audit.json", report)
+    with atomic_write(subject.audit / "index.html") as stream:
+        stream.write(page.encode())
+    for name, value in report["summary"].items():
+        shown = f"not measured: {report['not_measured'][name]}" if value is None else f"{value:.6g}"
+        print(f"{name:44} {shown}")
+    print(subject.audit / "audit.json", subject.audit / "index.html", sep="\n")
+
+
+def print_cost(
+    args: argparse.Namespace,
+    audit: Path,
+    shards: Sequence[Shard],
+    photographs: dict[str, "Split"],
+    judge: "Judge | None",
+    device: str,
+) -> None:
+    """What is still to do and about how long it takes, measured on a few hundred images."""
+    from cifar5m.audit_cost import measure_cost
+    from cifar5m.audit_reference import unlabelled
+
+    images = sum(map(len, shards))
+    waiting = sum(unlabelled(audit, split, judge) for split in photographs.values()) if judge else 0
+    cost = measure_cost(photographs, judge, device)
+    seconds = images * cost.image_seconds + waiting * cost.label_seconds
+    rows = {
+        "images": f"{images:,} in {len(shards):,} finished shards",
+        "photographs": f"{sum(map(len, photographs.values())):,}, {waiting:,} not labelled yet",
+        "pixel search": f"{1 / cost.pixel_seconds:,.0f} images/s, {cost.pixel_operations:.3g} "
+        "operations an image",
+        "labeller": f"{1 / cost.label_seconds:,.0f} images/s" if judge else "none",
+        "feature search": f"{1 / cost.feature_seconds:,.0f} images/s" if judge else "none",
+        "time": f"{seconds / 3600:,.2f} h on {device}, if nothing was done before",
+        "disk": f"{images * cost.bytes_per_image / 1e6:,.1f} MB in {audit}",
+    }
+    for name, value in rows.items():
+        print(f"{name:15} {value}")
+
+
+def _bar(what: str, total: int, done: int, quiet: bool) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(total=total, initial=done, desc=what, unit="img", disable=quiet, smoothing=0.05)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,166 @@
+"""The nearest neighbours of many images in a reference set, exactly: tiled matrix products with
+bounded memory.
+
+    train = pixel_reference(images, torch.device("cuda"))   # uint8 (R, 32, 32, 3)
+    found = train.nearest(generated, k=50)                   # uint8 (N, 32, 32, 3)
+
+|q - r|^2 = |q|^2 + |r|^2 - 2 q.r, and q.r is a matrix product. Pixels less 128 are int8 and their
+products add up in int32 without rounding, so the squared distance is an exact integer, at several
+times the speed of float32 (benchmarks/audit.py). Where a device has no exact int8 product, and for
+features, the product is float32 and the distances of the nearest are computed anew by differences.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+K = 50  # neighbours whose mean a ratio is taken to (Carlini et al. 2023, section 5)
+MEMORY = 256 << 20  # bytes of one tile of scores and what the selection needs beside it
+_TILE = 16_384  # reference rows a product
+_SCORE_BYTES = 16  # a score, its copy while the nearest are selected, and an int64 index
+_LEAST_QUERIES, _ROWS_MULTIPLE = 32, 8  # what an int8 product on CUDA asks for
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """For each query its k nearest rows of the reference, nearest first.
+
+    `distance` of pixels is the root mean square difference in grey levels, 0 to 255; of features
+    the Euclidean distance of the vectors at unit length, 0 to 2.
+    """
+
+    index: np.ndarray  # int64 (N, k)
+    distance: np.ndarray  # float32 (N, k)
+
+    @property
+    def ratio(self) -> np.ndarray:
+        """Float32 (N,): the nearest one's distance as a share of the mean of all k.
+
+        Carlini et al. (2023, section 5) call an image memorised by this share, because a plain
+        image is close to many others and its small distance alone means little. Where all k are
+        equal to the query the share is 0.
+        """
+        mean = self.distance.mean(axis=1)
+        return self.distance[:, 0] / np.maximum(mean, np.finfo(np.float32).tiny)
+
+
+def pixel_reference(images: np.ndarray, device: torch.device, memory: int = MEMORY) -> "Reference":
+    """A reference of uint8 (R, height, width, 3) images."""
+    return Reference(_pixels(images, device), memory)
+
+
+def feature_reference(
+    features: np.ndarray, device: torch.device, memory: int = MEMORY
+) -> "Reference":
+    """A reference of float (R, F) feature vectors, which are scaled to unit length."""
+    return Reference(_unit_length(features, device), memory)
+
+
+class Reference:
+    """Rows on a device, int8 pixels or float32 features, among which neighbours are looked for."""
+
+    def __init__(self, rows: torch.Tensor, memory: int = MEMORY) -> None:
+        if rows.ndim != 2 or not len(rows):
+            raise ValueError(f"a reference needs rows of numbers, got {tuple(rows.shape)}")
+        self.device, self.count, self.is_pixels = rows.device, len(rows), rows.dtype == torch.int8
+        self.width = rows.shape[1]
+        exact = self.is_pixels and _int8_is_exact(rows.device, self.width)
+        self.rows = rows if exact or not self.is_pixels else rows.float()
+        self.exact = exact
+        self.tiles = list(_tiles(self.rows, exact))
+        widest = max(products.shape[1] for _, products, _ in self.tiles)
+        self.batch = max(_LEAST_QUERIES, memory // (_SCORE_BYTES * widest))
+
+    def nearest(self, queries: np.ndarray, k: int = K) -> Neighbours:
+        """The `k` nearest rows, or all where there are fewer, of each query.
+
+        `queries` are images of the reference's size (uint8) or feature vectors (float), as the
+        reference is.
+        """
+        convert = _pixels if self.is_pixels else _unit_length
+        rows = convert(queries, self.device)
+        if rows.shape[1] != self.width:
+            raise ValueError(f"queries have {rows.shape[1]} values, the reference {self.width}")
+        rows = rows.to(self.rows.dtype)
+        parts = [self._nearest(part, min(k, self.count)) for part in rows.split(self.batch)]
+        index = torch.cat([index for index, _ in parts])
+        distance = torch.cat([distance for _, distance in parts])
+        if self.is_pixels:
+            distance = distance / math.sqrt(self.width)
+        return Neighbours(index.cpu().numpy(), distance.float().cpu().numpy())
+
+    def _nearest(self, queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Index (B, k) and distance (B, k), nearest first; of equal ones the lower index."""
+        scores, index = self._best_scores(queries, k)
+        if self.exact:
+            squares = queries.int().square().sum(1, keepdim=True)
+            distance = (scores + squares).double().sqrt()
+        else:
+            distance = self._by_differences(queries, index)
+        # Two stable sorts: by index, then by distance.
+        index, order = index.sort(1)
+        distance, order = distance.gather(1, order).sort(dim=1, stable=True)
+        return index.gather(1, order), distance
+
+    def _best_scores(self, queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The k smallest |r|^2 - 2 q.r of each query, and their rows, in no order."""
+        missing = max(0, _LEAST_QUERIES - len(queries)) if self.exact else 0
+        padded = F.pad(queries, (0, 0, 0, missing))
+        kept: list[tuple[torch.Tensor, torch.Tensor]] = []
+        for start, columns, squares in self.tiles:
+            products = torch._int_mm(padded, columns) if self.exact else padded @ columns
+            scores = products[: len(queries)].mul_(-2).add_(squares)
+            best = scores.topk(min(k, scores.shape[1]), largest=False, sorted=False)
+            kept.append((best.values, best.indices + start))
+        values = torch.cat([values for values, _ in kept], 1)
+        index = torch.cat([index for _, index in kept], 1)
+        best = values.topk(k, largest=False, sorted=False)
+        return best.values, index.gather(1, best.indices)
+
+    def _by_differences(self, queries: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        """Distances (B, k) to the rows at `index`, without the cancellation of the products."""
+        step = max(1, MEMORY // (4 * self.width * index.shape[1]))
+        parts = zip(queries.split(step), index.split(step), strict=True)
+        return torch.cat([(q[:, None] - self.rows[at]).norm(dim=2) for q, at in parts])
+
+
+def _tiles(rows: torch.Tensor, exact: bool) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
+    """(first row, rows as columns, their squared lengths), filled up with rows never chosen."""
+    for start in range(0, len(rows), _TILE):
+        part = rows[start : start + _TILE]
+        missing = -len(part) % _ROWS_MULTIPLE if exact else 0
+        squares = (part.int() if exact else part).square().sum(1)
+        squares = F.pad(squares, (0, missing), value=torch.iinfo(torch.int32).max)
+        columns = F.pad(part, (0, 0, 0, missing)).T
+        # A CPU's int8 product wants its second operand by rows, CUDA's by columns.
+        yield start, columns.contiguous() if rows.device.type == "cpu" else columns, squares
+
+
+def _pixels(images: np.ndarray, device: torch.device) -> torch.Tensor:
+    """uint8 (N, ...) less 128 as int8 (N, values)."""
+    if images.dtype != np.uint8:
+        raise ValueError(f"images must be uint8, got {images.dtype}")
+    rows = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(device).flatten(1)
+    return (rows ^ 128).view(torch.int8)  # flipping the top bit takes 128 away
+
+
+def _unit_length(features: np.ndarray, device: torch.device) -> torch.Tensor:
+    rows = torch.from_numpy(np.require(features, np.float32, ["C", "W"])).to(device)
+    return F.normalize(rows, dim=1)
+
+
+def _int8_is_exact(device: torch.device, width: int) -> bool:
+    """Whether the extremes come out right: CPUs from before VNNI saturate, some devices refuse."""
+    extremes = torch.tensor([127, -128], dtype=torch.int8, device=device)
+    rows = extremes.repeat_interleave(16)[:, None].repeat(1, width)
+    try:
+        found = torch._int_mm(rows, rows.T.contiguous())
+    except RuntimeError:
+        return False
+    products = extremes.long()[:, None] * extremes.long() * width
+    expected = products.repeat_interleave(16, 0).repeat_interleave(16, 1)
+    return torch.equal(found.long(), expected)
