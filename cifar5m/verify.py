@@ -91,9 +91,9 @@ def verify_dataset(
         problems=(
             *check_plan(plan, PLAN),
             *problems,
-            *found,
+            *(found if plan.get("duplicates") != "kept" else ()),
             *check_labellings(folder, plan, tars),
-            *_foreign(folder, shards),
+            *_foreign(folder, plan, shards),
         ),
     )
 
@@ -171,9 +171,9 @@ def _duplicates(reports: list[ShardReport]) -> tuple[int, list[Problem]]:
     return len(later), problems
 
 
-def _foreign(folder: Path, shards: list[Shard]) -> Iterator[Problem]:
+def _foreign(folder: Path, plan: dict[str, Any], shards: list[Shard]) -> Iterator[Problem]:
     """Files that the plan does not name, and temporary files that a killed process left."""
-    known = {PLAN, "data", "meta", PREVIEW_FOLDER, LABELS_FOLDER}
+    known = {PLAN, "data", "meta", PREVIEW_FOLDER, LABELS_FOLDER, *plan.get("beside", ())}
     known |= {str(path) for shard in shards for path in (shard.tar, shard.arrays, shard.record)}
     places = [folder, folder / "data", folder / "meta", folder / LABELS_FOLDER]
     for labelling in labelling_names(folder):

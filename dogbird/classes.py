@@ -3,9 +3,9 @@
     task = dogbird_task()                 # the packaged lists: 63 hunting dogs, 59 birds
     task = derive_task("dog.n.01", "cat.n.01", Nouns(find_wordnet()))
 
-`ilsvrc2012.txt` holds the 1,000 wnids of ILSVRC-2012 in order, which is that of the class numbers 0
-to 999, with the first word of each synset; `classes.txt` the 122 of DogBird by label. Both are facts
-of WordNet 3.0, and tools/make_class_lists.py writes them.
+`ilsvrc2012.txt` holds the 1,000 wnids of ILSVRC-2012 in the order of their class numbers, 0 to 999,
+with the first word of each synset; `classes.txt` holds the 122 of DogBird by label. Both are facts
+of WordNet 3.0; tools/make_class_lists.py writes them.
 """
 
 from dataclasses import dataclass
@@ -51,8 +51,7 @@ class Task:
 @cache
 def ilsvrc2012() -> dict[str, str]:
     """The 1,000 wnids in the order of their class numbers, with names."""
-    rows = (line.split() for line in _read("ilsvrc2012.txt"))
-    return {wnid: name for wnid, name in rows}
+    return dict(line.split() for line in _read("ilsvrc2012.txt"))
 
 
 @cache

@@ -3,10 +3,10 @@
     nouns = Nouns(find_wordnet())
     nouns.below("hunting_dog.n.01", ilsvrc2012())     # {"n02087394": "Rhodesian_ridgeback", ...}
 
-A wnid is `n` and the eight digits at which the synset's line begins in `data.noun`, so two plain
-files, `index.noun` and `data.noun`, say everything (their formats: wndb(5WN)). Debian's package
-`wordnet-base` has them, and so has nltk's corpus `wordnet`; nltk's own reader takes neither Debian's
-folder, which lacks its file `lexnames`, nor, from release 3.10 on, a folder outside nltk's paths.
+A wnid is `n` and the offset of the synset's line in `data.noun`, so two plain files, `index.noun`
+and `data.noun`, say everything (their format: wndb(5WN)). Debian's package `wordnet-base` has them,
+and so has nltk's corpus `wordnet`. nltk's own reader cannot take Debian's folder: it wants a file
+`lexnames` that is not there and, from release 3.10 on, a folder within nltk's own paths.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""dogbird-classes: the ImageNet classes of a task of two, by default DogBird's 63 dogs and 59 birds.
+"""dogbird-classes: the ImageNet classes of a task of two, by default the 122 of DogBird.
 
     dogbird-classes                                          # the packaged lists
     dogbird-classes --derive                                 # from WordNet 3.0, and any difference
