@@ -151,7 +151,7 @@ def _open_split(root: Path, split: str, wanted: Wanted) -> tuple[str, list[Piece
 
     folders = [root / name for name in FOLDERS[split] if (root / name).is_dir()]
     for folder in folders:
-        if any(_holds_photographs(folder, wanted)):
+        if _holds_photographs(folder, wanted):
             return "folder", cut(split, _list_folder(folder, wanted))
     if tars := tars_of(root, split):
         return open_tars(tars, split, wanted)
@@ -173,14 +173,17 @@ def _found(root: Path, folders: list[Path]) -> str:
     return inside + (", ".join(names[:_SHOWN]) + more if names else "nothing")
 
 
-def _holds_photographs(folder: Path, wanted: Wanted) -> Iterator[bool]:
-    for entry in os.scandir(folder):
-        path = Path(entry.path)
-        if entry.is_dir():
-            if WNID.fullmatch(entry.name):
-                yield True
-        elif path.suffix.lower() in SUFFIXES and wanted.wnid_of(path) is not None:
-            yield True
+def _holds_photographs(folder: Path, wanted: Wanted) -> bool:
+    with os.scandir(folder) as entries:
+        return any(_is_of_imagenet(entry, wanted) for entry in entries)
+
+
+def _is_of_imagenet(entry: os.DirEntry[str], wanted: Wanted) -> bool:
+    """A class's folder, or a photograph whose class is known."""
+    if entry.is_dir():
+        return WNID.fullmatch(entry.name) is not None
+    path = Path(entry.path)
+    return path.suffix.lower() in SUFFIXES and wanted.wnid_of(path) is not None
 
 
 def _list_folder(folder: Path, wanted: Wanted) -> list[tuple[Span, int]]:

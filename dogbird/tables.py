@@ -50,8 +50,7 @@ def tables_of(root: Path, split: str) -> list[Path]:
         path
         for pattern in ("*.parquet", "*.arrow")
         for path in root.rglob(pattern)
-        for name in FOLDERS[split]
-        if path.name.startswith(name) or path.parent.name == name
+        if path.name.startswith(FOLDERS[split]) or path.parent.name in FOLDERS[split]
     )
 
 
