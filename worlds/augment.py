@@ -28,16 +28,18 @@ SCALE: Final = 0.00392156885936856  # float32(1 / 255), as the shortest double w
 CROP_PAD: Final = 4
 CUTOUT_SIDE: Final = 16
 
-_NAMED: Final = ("flip", "crop+flip", "crop+flip+cutout")
+_NAMED: Final = ("flip", "crop+flip", "crop+flip+cutout", "resized-crop+flip")
 
 
 @dataclass(frozen=True)
 class Augment:
     """Random crop after padding by `pad` pixels (0: no crop), flip with probability 1/2, and a hole
-    `cutout` pixels wide.
+    `cutout` pixels wide. `resized_crop` is the random crop of photographs (worlds/photographs.py),
+    made while they are decoded: what is here begins with its 224 x 224 pixels.
     """
 
     pad: int = 0
+    resized_crop: bool = False
     reflect: bool = False  # pad by mirroring, without repeating the edge, instead of with black
     flip: bool = False
     cutout: int = 0
@@ -51,6 +53,8 @@ class Augment:
             )
         if self.reflect and not self.pad:
             raise ValueError("reflect=True pads by mirroring, but pad is 0: give pad as well")
+        if self.resized_crop and self.pad:
+            raise ValueError(f"resized_crop=True is a crop already, but pad is {self.pad}: give 0")
 
     def check_size(self, height: int, width: int) -> None:
         if self.pad >= min(height, width):
@@ -61,8 +65,8 @@ class Augment:
 
 
 def parse_augment(augment: "Augment | str | None") -> Augment:
-    """None, "flip", "crop+flip" (zero padding of 4), "crop+flip+cutout" (a hole of 16), or an
-    `Augment` as it is.
+    """None, "flip", "crop+flip" (zero padding of 4), "crop+flip+cutout" (a hole of 16), of
+    photographs "resized-crop+flip", or an `Augment` as it is.
     """
     if isinstance(augment, Augment):
         return augment
@@ -76,6 +80,7 @@ def parse_augment(augment: "Augment | str | None") -> Augment:
     parts = augment.split("+")
     return Augment(
         pad=CROP_PAD if "crop" in parts else 0,
+        resized_crop="resized-crop" in parts,
         flip="flip" in parts,
         cutout=CUTOUT_SIDE if "cutout" in parts else 0,
     )

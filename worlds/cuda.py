@@ -17,7 +17,8 @@ import triton.language as tl  # type: ignore[import-not-found,unused-ignore]
 
 from worlds.augment import SCALE, Augment
 from worlds.philox import AUGMENT, key_of
-from worlds.pipelines import Batch, batches
+from worlds.photographs import PhotographImages
+from worlds.pipelines import Batch, batches, block_of, check_augment, staged
 from worlds.samplers import Sampler, pass_order
 from worlds.splits import Split
 
@@ -168,9 +169,15 @@ def cuda_pipeline(
     device: torch.device,
     resident: bool | None,
 ) -> "Resident | Streamed":
-    """Resident where the samples fit beside a reserve (or where asked), else streamed."""
+    """Resident where the samples fit beside a reserve (or where asked), else streamed, as
+    photographs always are.
+    """
+    check_augment(augment, split)
+    if isinstance(split.images, PhotographImages):
+        if resident:
+            raise ValueError("photographs are decoded as they are asked for: leave resident out")
+        return Streamed(split, sampler, augment, dtype, channels_last, device)
     height, width, channels = split.image_shape
-    augment.check_size(height, width)
     need = sampler.n * height * width * channels
     free, _ = torch.cuda.mem_get_info(device)
     if resident and need > free:
@@ -185,8 +192,6 @@ def cuda_pipeline(
 
 
 class _OnDevice:
-    block_samples = 8192
-
     def __init__(
         self,
         split: Split,
@@ -198,6 +203,7 @@ class _OnDevice:
     ) -> None:
         self.split, self.sampler, self.augment = split, sampler, augment
         self.dtype, self.channels_last, self.device = dtype, channels_last, device
+        self.block_samples = block_of(split, 8192)
         self.name = name_of(sampler.seed, sampler.trial, device)
 
     def _filled(
@@ -284,7 +290,7 @@ class Streamed(_OnDevice):
         indices = self.sampler.at(positions)
         shape = (len(indices), *self.split.image_shape)
         pinned = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
-        self.split.gather(indices, out=pinned.numpy())
+        staged(self.split, self.sampler, self.augment, positions, indices, pinned.numpy())
         with torch.cuda.stream(self._copies):
             sent = [
                 pinned.to(self.device, non_blocking=True),

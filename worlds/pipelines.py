@@ -10,6 +10,7 @@ import torch
 
 from worlds.augment import Augment, normalise
 from worlds.philox import AUGMENT, key_of, words
+from worlds.photographs import PhotographImages
 from worlds.prefetch import BufferPool
 from worlds.samplers import Sampler
 from worlds.splits import Split
@@ -40,10 +41,48 @@ def batches(images: torch.Tensor, labels: torch.Tensor, sizes: list[int]) -> lis
     return list(zip(images.split(sizes), labels.split(sizes), strict=True))
 
 
+def check_augment(augment: Augment, split: Split) -> None:
+    """ValueError where the images of a split cannot be augmented so."""
+    height, width, _ = split.image_shape
+    photographs = isinstance(split.images, PhotographImages)
+    if photographs and augment.pad:
+        raise ValueError(
+            f'{split.name} holds photographs: augment must be None, "flip" or "resized-crop+flip"'
+        )
+    if augment.resized_crop and not photographs:
+        raise ValueError(
+            f'"resized-crop" is for photographs, {split.name} holds images of {height} x {width}: '
+            'take "crop+flip"'
+        )
+    augment.check_size(height, width)
+
+
+def block_of(split: Split, samples: int) -> int:
+    """How many of its samples to make at once: of photographs no more than the batch needs."""
+    return 1 if isinstance(split.images, PhotographImages) else samples
+
+
+def staged(
+    split: Split,
+    sampler: Sampler,
+    augment: Augment,
+    positions: np.ndarray,
+    indices: np.ndarray,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """The pixels that flip, padded crop and normalisation begin with, uint8 (N, H, W, 3)."""
+    if not augment.resized_crop:
+        return split.gather(indices, out)
+    assert isinstance(split.images, PhotographImages)
+    if out is None:
+        out = np.empty((len(indices), *split.image_shape), np.uint8)
+    split.images.gather_crops(indices, positions, sampler.seed, sampler.trial, out)
+    return out
+
+
 class CpuPipeline:
     """Gather, augment and normalise in one pass over memory."""
 
-    block_samples = 1024
     background = True
 
     def __init__(
@@ -55,9 +94,10 @@ class CpuPipeline:
         channels_last: bool,
         pin_memory: bool,
     ) -> None:
+        check_augment(augment, split)
         height, width, _ = split.image_shape
-        augment.check_size(height, width)
-        self.split, self.sampler = split, sampler
+        self.block_samples = block_of(split, 1024)
+        self.split, self.sampler, self.augment = split, sampler, augment
         self.dtype, self.channels_last, self.pin_memory = dtype, channels_last, pin_memory
         self._name = np.array([*key_of(sampler.seed), AUGMENT, sampler.trial], dtype=np.uint64)
         self._options = np.array(
@@ -77,12 +117,12 @@ class CpuPipeline:
     def make(self, positions: np.ndarray, sizes: list[int]) -> list[Batch]:
         indices = self.sampler.at(positions)
         height, width, channels = self.split.image_shape
-        staged = None  # keeps what `addresses` point to alive
+        pixels = None  # keeps what `addresses` point to alive
         addresses = self.split.images.addresses(indices)
         if addresses is None:
-            staged = self.split.gather(indices)
+            pixels = staged(self.split, self.sampler, self.augment, positions, indices)
             steps = np.arange(len(indices), dtype=np.uint64)
-            addresses = np.uint64(staged.ctypes.data) + steps * np.uint64(staged[0].nbytes)
+            addresses = np.uint64(pixels.ctypes.data) + steps * np.uint64(height * width * channels)
         flat, out = self._allocate(len(indices) * height * width * channels)
         self._fill(addresses, positions.astype(np.uint64), out)
         if self.channels_last:

@@ -1,4 +1,4 @@
-"""dogbird-build: the same shards from every form, whole after kills, and nothing lost in silence."""
+"""dogbird-build: the same shards from every form and after kills, and nothing lost in silence."""
 
 import io
 import json
