@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from worlds.augment import Augment, parse_augment
+from worlds.normalisation import normalised
 from worlds.pipelines import (
     DTYPES,
     Batch,
@@ -30,6 +31,7 @@ class Output(TypedDict, total=False):
 
     augment: Augment | str | None  # None, "flip", "crop+flip", "crop+flip+cutout", worlds.Augment
     transform: Transform | None  # instead of augment: uint8 (3, H, W) to a tensor, at its cost
+    normalise: str  # "symmetric" ([-1, 1]), "unit" ([0, 1]) or "imagenet": worlds/normalisation.py
     device: str | torch.device  # "cpu", "cuda", "cuda:1"
     dtype: torch.dtype  # float32, float16 or bfloat16
     channels_last: bool
@@ -56,6 +58,7 @@ class Loader:
         *,
         augment: Augment | str | None = None,
         transform: Transform | None = None,
+        normalise: str = "symmetric",
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         channels_last: bool = False,
@@ -79,6 +82,8 @@ class Loader:
             raise ValueError(
                 "give either augment or transform: a transform replaces the augmentation"
             )
+        if transform is not None and normalise != "symmetric":
+            raise ValueError(f"a transform normalises by itself: leave normalise={normalise!r} out")
         target = _checked_device(device, pin_memory)
         layout = (dtype, channels_last)
         self._pipeline: Pipeline
@@ -90,6 +95,7 @@ class Loader:
             self._pipeline = cuda_pipeline(split, sampler, self.augment, *layout, target, resident)
         else:
             self._pipeline = CpuPipeline(split, sampler, self.augment, *layout, pin_memory)
+        self._pipeline = normalised(self._pipeline, normalise, target)
         self._step = 0
 
     def __len__(self) -> int:
@@ -105,6 +111,11 @@ class Loader:
         """The pass in which the next batch begins."""
         last = self.sampler.max_steps
         return self.sampler.epoch(self._step if last is None else min(self._step, last - 1))
+
+    @property
+    def passes(self) -> float:
+        """How often a whole run goes through its n samples; in an Ideal World, 1 at most."""
+        return len(self) * self.batch_size / self.sampler.pass_size
 
     def positions(self, step: int) -> np.ndarray:
         """The global positions, int64, of what this rank yields at `step`."""

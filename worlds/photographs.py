@@ -32,6 +32,7 @@ SHORTER: Final = 256  # what the shorter side is resized to before the centre is
 AREA: Final = (0.08, 1.0)
 RATIO: Final = (3 / 4, 4 / 3)
 _ATTEMPTS: Final = 10
+_COLOURS: Final = ("YCbCr", "Gray", "RGB")  # of a JPEG, which simplejpeg decodes as Pillow does
 
 Box = tuple[int, int, int, int]  # top, left, height, width
 
@@ -71,22 +72,31 @@ class PhotographImages:
             resample(image, crop_box(height, width, word), row)
 
     def whole(self, indices: np.ndarray) -> Iterator[np.ndarray]:
-        """Each photograph as it is stored, uint8 (H, W, 3)."""
-        return (decode_photograph(self.members.read(index)) for index in indices.tolist())
+        """Each photograph as it is stored, uint8 (H, W, 3); ValueError where one is damaged."""
+        for index in indices.tolist():
+            try:
+                yield decode_photograph(self.members.read(index))
+            except (OSError, SyntaxError) as error:
+                tar = self.members.tar_of(index)
+                raise ValueError(
+                    f"{tar}: sample {index} cannot be decoded: make the shard again"
+                ) from error
 
 
 def decode_photograph(data: bytes) -> np.ndarray:
     """An encoded image as uint8 (H, W, 3), by simplejpeg where it is installed and can.
 
     The pixels are Pillow's: both carry libjpeg-turbo. simplejpeg takes two thirds of the time, and
-    leaves other threads of Python alone while it works. It does not take CMYK or what is no JPEG.
+    leaves other threads of Python alone while it works. CMYK and what is no JPEG are Pillow's.
     """
     try:
         import simplejpeg
 
-        return simplejpeg.decode_jpeg(data)
+        if simplejpeg.decode_jpeg_header(data)[2] in _COLOURS:
+            return simplejpeg.decode_jpeg(data)
     except (ImportError, ValueError):
-        return decode_image(data)
+        pass
+    return decode_image(data)
 
 
 def resized(height: int, width: int) -> tuple[int, int]:

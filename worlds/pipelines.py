@@ -2,7 +2,7 @@
 for arbitrary transforms. `worlds.cuda` has the pipelines of a GPU.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -153,8 +153,19 @@ class CpuPipeline:
             fill_half(addresses, positions, self._name, self._options, bfloat16, out)
 
 
+def _each(split: Split, indices: np.ndarray) -> Iterator[torch.Tensor]:
+    """uint8 (3, height, width) each."""
+    pixels: Iterable[np.ndarray] = (
+        split.images.whole(indices)
+        if isinstance(split.images, PhotographImages)
+        else split.gather(indices)
+    )
+    return (torch.tensor(image).permute(2, 0, 1).contiguous() for image in pixels)
+
+
 class TransformPipeline:
-    """`transform` on each uint8 image (3, height, width), for what the compiled pass cannot do.
+    """`transform` on each uint8 image (3, height, width), for what the compiled pass cannot do: of
+    photographs, on the whole of each.
 
     It runs in the trainer's thread, since transforms draw from torch's global generator: that is
     seeded for each sample from its address, and put back as it was.
@@ -178,7 +189,7 @@ class TransformPipeline:
 
     def make(self, positions: np.ndarray, sizes: list[int]) -> list[Batch]:
         indices = self.sampler.at(positions)
-        images = torch.from_numpy(self.split.gather(indices)).permute(0, 3, 1, 2)
+        images = _each(self.split, indices)
         drawn = words(
             self.sampler.seed, AUGMENT, self.sampler.trial, torch.from_numpy(positions), blocks=1
         )
@@ -187,7 +198,7 @@ class TransformPipeline:
         with torch.random.fork_rng(devices=[]):
             for image, seed in zip(images, seeds, strict=True):
                 torch.default_generator.manual_seed(seed)
-                transformed.append(self.transform(image.contiguous()))
+                transformed.append(self.transform(image))
         batch = torch.stack(transformed)
         if batch.dtype == torch.uint8:
             batch = normalise(batch)
