@@ -18,6 +18,7 @@ from worlds.pipelines import (
     Pipeline,
     Transform,
     TransformPipeline,
+    default_threads,
 )
 from worlds.prefetch import Prefetcher
 from worlds.samplers import Sampler
@@ -36,8 +37,9 @@ class Output(TypedDict, total=False):
     dtype: torch.dtype  # float32, float16 or bfloat16
     channels_last: bool
     resident: bool | None  # CUDA: pool on the device (True), streamed (False), what fits (None)
+    gpu_decode: bool  # CUDA: decode photographs there (worlds/nvjpeg.py)
     pin_memory: bool  # CPU batches in page-locked memory, for copies that do not block
-    threads: int  # that make batches ahead; 0 makes each when it is asked for
+    threads: int | None  # that make batches ahead, 0: none; default 1, for photographs one a CPU
     rank: int  # this process's share of each global batch
     world_size: int
 
@@ -63,12 +65,14 @@ class Loader:
         dtype: torch.dtype = torch.float32,
         channels_last: bool = False,
         resident: bool | None = None,
+        gpu_decode: bool = False,
         pin_memory: bool = False,
-        threads: int = 1,
+        threads: int | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         _check_share(sampler, rank, world_size)
+        threads = default_threads(split) if threads is None else threads
         if threads < 0:
             raise ValueError(f"threads must be 0 or more, got {threads}")
         if dtype not in DTYPES:
@@ -85,6 +89,8 @@ class Loader:
         if transform is not None and normalise != "symmetric":
             raise ValueError(f"a transform normalises by itself: leave normalise={normalise!r} out")
         target = _checked_device(device, pin_memory)
+        if gpu_decode and target.type != "cuda":
+            raise ValueError('gpu_decode=True decodes photographs on a GPU: give device="cuda"')
         layout = (dtype, channels_last)
         self._pipeline: Pipeline
         if transform is not None:
@@ -92,7 +98,9 @@ class Loader:
         elif target.type == "cuda":
             from worlds.cuda import cuda_pipeline
 
-            self._pipeline = cuda_pipeline(split, sampler, self.augment, *layout, target, resident)
+            self._pipeline = cuda_pipeline(
+                split, sampler, self.augment, *layout, target, resident, gpu_decode
+            )
         else:
             self._pipeline = CpuPipeline(split, sampler, self.augment, *layout, pin_memory)
         self._pipeline = normalised(self._pipeline, normalise, target)

@@ -31,7 +31,7 @@ CROP: Final = 224
 SHORTER: Final = 256  # what the shorter side is resized to before the centre is cropped
 AREA: Final = (0.08, 1.0)
 RATIO: Final = (3 / 4, 4 / 3)
-_ATTEMPTS: Final = 10
+ATTEMPTS: Final = 10
 _COLOURS: Final = ("YCbCr", "Gray", "RGB")  # of a JPEG, which simplejpeg decodes as Pillow does
 
 Box = tuple[int, int, int, int]  # top, left, height, width
@@ -57,7 +57,7 @@ class PhotographImages:
                 smaller = np.empty((height, width, 3), np.uint8)
                 resample(image, (0, 0, *image.shape[:2]), smaller)
                 image = smaller
-            top, left = round((height - CROP) / 2), round((width - CROP) / 2)
+            top, left = centre(height, width)
             row[:] = image[top : top + CROP, left : left + CROP]
 
     def gather_crops(
@@ -66,7 +66,7 @@ class PhotographImages:
         """The random boxes of global `positions`, int64 (B,), resized to uint8 (B, 224, 224, 3)."""
         from worlds.resampling import resample
 
-        drawn = words(seed, DECODE, trial, torch.from_numpy(positions), _ATTEMPTS).numpy()
+        drawn = words(seed, DECODE, trial, torch.from_numpy(positions), ATTEMPTS).numpy()
         for row, image, word in zip(out, self.whole(indices), drawn.tolist(), strict=True):
             height, width, _ = image.shape
             resample(image, crop_box(height, width, word), row)
@@ -106,11 +106,16 @@ def resized(height: int, width: int) -> tuple[int, int]:
     return SHORTER * height // width, SHORTER
 
 
+def centre(height: int, width: int) -> tuple[int, int]:
+    """The top left corner of the centre crop, as torchvision rounds it."""
+    return round((height - CROP) / 2), round((width - CROP) / 2)
+
+
 def crop_box(height: int, width: int, drawn: Sequence[int]) -> Box:
     """The random box in an image, from 40 words; without one that fits in ten attempts, the largest
     in the centre with a ratio in range.
     """
-    for attempt in range(_ATTEMPTS):
+    for attempt in range(ATTEMPTS):
         area, ratio, row, column = (
             word / (1 << 32) for word in drawn[4 * attempt : 4 * attempt + 4]
         )

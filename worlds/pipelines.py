@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from worlds.augment import Augment, normalise
+from worlds.cpus import cpu_count
 from worlds.philox import AUGMENT, key_of, words
 from worlds.photographs import PhotographImages
 from worlds.prefetch import BufferPool
@@ -55,6 +56,11 @@ def check_augment(augment: Augment, split: Split) -> None:
             'take "crop+flip"'
         )
     augment.check_size(height, width)
+
+
+def default_threads(split: Split) -> int:
+    """One keeps up with a trainer where pixels lie in memory; to decode photographs takes all."""
+    return cpu_count() if isinstance(split.images, PhotographImages) else 1
 
 
 def block_of(split: Split, samples: int) -> int:

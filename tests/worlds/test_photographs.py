@@ -263,6 +263,7 @@ def test_a_transform_gets_the_whole_photograph(store):
     "options, message",
     [
         ({"augment": "crop+flip"}, 'augment must be None, "flip" or "resized-crop.flip"'),
+        ({"gpu_decode": True}, "gpu_decode=True decodes photographs on a GPU"),
         ({"normalise": "mean"}, "normalise must be one of 'symmetric', 'unit', 'imagenet'"),
         ({"normalise": "unit", "transform": abs}, "a transform normalises by itself"),
     ],
@@ -278,6 +279,38 @@ def test_resized_crops_of_small_images_are_refused():
         RealLoader(small.train, 4, 4, 1, **CROP)
     with pytest.raises(ValueError, match="resized_crop=True is a crop already, but pad is 4"):
         Augment(pad=4, resized_crop=True)
+
+
+@pytest.mark.parametrize("random", [False, True])
+def test_what_is_cropped_on_a_gpu_is_the_same_box(random, store):
+    """The half of worlds/nvjpeg.py behind the decoder, here on a CPU: torchvision's resampling of
+    tensors, which rounds otherwise than Pillow's.
+    """
+    from worlds.nvjpeg import crop_decoded
+    from worlds.philox import DECODE, words
+
+    index, positions = np.arange(12), np.arange(100, 112)
+    decoded = [torch.tensor(image).permute(2, 0, 1) for image in store.train.images.whole(index)]
+    drawn = words(3, DECODE, 0, torch.from_numpy(positions), 10).tolist() if random else None
+    found = crop_decoded(decoded, drawn).numpy().astype(int)
+    expected = np.empty((12, 224, 224, 3), np.uint8)
+    if random:
+        store.train.images.gather_crops(index, positions, 3, 0, expected)
+    else:
+        store.train.images.gather(index, expected)
+    assert np.abs(found - expected).max() <= 2
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("augment", [None, "resized-crop+flip"])
+def test_a_gpu_makes_the_cpus_batches(augment, store):
+    one = RealLoader(store.train, 20, 8, 5, augment=augment)
+    for options, tolerance in (({}, 0), ({"gpu_decode": True}, 12 / 255)):
+        two = RealLoader(store.train, 20, 8, 5, augment=augment, device="cuda", **options)
+        for (x, y), (x2, y2) in zip(one, two, strict=True):
+            assert (x - x2.cpu()).abs().mean() <= tolerance
+            assert torch.equal(y, y2.cpu())
+        one = RealLoader(store.train, 20, 8, 5, augment=augment)
 
 
 def test_a_damaged_photograph_is_named(tmp_path):
