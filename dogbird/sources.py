@@ -124,6 +124,11 @@ def open_source(
     forms, pieces = {}, []
     for split in splits:
         form, found = _open_split(root, split, Wanted(frozenset(wnids), labels, on_file))
+        if not found:
+            raise ValueError(
+                f"{root}: none of the photographs of {split} ({form}) is known to be of the "
+                f"{len(wnids)} classes{_hint(split, labels)}"
+            )
         forms[split] = form
         pieces += found
     return Source(root, forms, tuple(pieces))
@@ -160,8 +165,14 @@ def _open_split(root: Path, split: str, wanted: Wanted) -> tuple[str, list[Piece
     raise ValueError(
         f"{root} holds no {split} split of ImageNet: expected {split}/nXXXXXXXX/*.JPEG, "
         f"ILSVRC2012_img_{split}.tar, a WebDataset's *{split}*.tar or *{split}*.parquet; found "
-        f"{_found(root, folders)}"
+        f"{_found(root, folders)}{_hint(split, wanted.val_labels)}"
     )
+
+
+def _hint(split: str, val_labels: dict[str, str]) -> str:
+    if split != "val" or val_labels:
+        return ""
+    return "; if they lie flat, name the list of their classes with --val-labels"
 
 
 def _found(root: Path, folders: list[Path]) -> str:

@@ -130,6 +130,17 @@ def cut_tar(root):
     path.write_bytes(path.read_bytes()[:100_000])
 
 
+def flat_val(root):
+    no_val(root)
+    (root / "val").mkdir()
+    (root / "val" / "ILSVRC2012_val_00000001.JPEG").write_bytes(jpeg(1))
+
+
+def flat_tar(root):
+    write_tars(root)
+    (root / "val.txt").unlink()
+
+
 def gzip_tar(root):
     root.mkdir()
     with tarfile.open(root / "imagenet-train-0.tar", "w:gz") as tar:
@@ -150,6 +161,8 @@ def strange_labels(root):
         (other_files, r"found a\.txt, b\.txt"),
         (cifar, "found in train/ cat/"),
         (no_val, "holds no val split .* found train/"),
+        (flat_val, "found in val/ ILSVRC2012_val_0+1.JPEG; .* with --val-labels"),
+        (flat_tar, "none of the photographs of val .* with --val-labels"),
         (cut_tar, r"ILSVRC2012_img_train\.tar is no tar, compressed, or cut short"),
         (gzip_tar, "is no tar, compressed, or cut short"),
         (strange_labels, "holds '1000', expected a wnid or 0 to 999"),
@@ -165,7 +178,6 @@ def test_a_changed_file_is_another_piece(tmp_path):
     root = write_folder(tmp_path)
     before = open_source(root, WNIDS)
     assert [p.key for p in open_source(root, WNIDS).pieces] == [p.key for p in before.pieces]
-    path = root / "val" / WNIDS[-1] / f"{photographs()['val'][121][1]}.JPEG"
     path = next((root / "val" / WNIDS[-1]).iterdir())
     path.write_bytes(jpeg(7))
     after = open_source(root, WNIDS)
