@@ -64,7 +64,7 @@ def write_photographs(folder: Path, jpegs: list[bytes], images: int) -> None:
 def ours(folder: Path, images: int) -> Batches:
     split = open_store(folder / "shards").train
     steps = images // BATCH
-    return RealLoader(split, images, BATCH, steps, augment="resized-crop+flip", threads=0)
+    return RealLoader(split, images, BATCH, steps, augment="crop+flip", threads=0)
 
 
 def _of_pil() -> Callable[[Any], torch.Tensor]:

@@ -28,7 +28,7 @@ SCALE: Final = 0.00392156885936856  # float32(1 / 255), as the shortest double w
 CROP_PAD: Final = 4
 CUTOUT_SIDE: Final = 16
 
-_NAMED: Final = ("flip", "crop+flip", "crop+flip+cutout", "resized-crop+flip")
+_NAMED: Final = ("flip", "crop+flip", "crop+flip+cutout")
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,10 @@ class Augment:
             )
 
 
-def parse_augment(augment: "Augment | str | None") -> Augment:
-    """None, "flip", "crop+flip" (zero padding of 4), "crop+flip+cutout" (a hole of 16), of
-    photographs "resized-crop+flip", or an `Augment` as it is.
+def parse_augment(augment: "Augment | str | None", photographs: bool = False) -> Augment:
+    """None, "flip", "crop+flip", "crop+flip+cutout" (a hole of 16), or an `Augment` as it is.
+
+    The crop is the paper's: at 32 pixels out of a zero padding of 4, of photographs resized.
     """
     if isinstance(augment, Augment):
         return augment
@@ -79,8 +80,8 @@ def parse_augment(augment: "Augment | str | None") -> Augment:
         )
     parts = augment.split("+")
     return Augment(
-        pad=CROP_PAD if "crop" in parts else 0,
-        resized_crop="resized-crop" in parts,
+        pad=CROP_PAD if "crop" in parts and not photographs else 0,
+        resized_crop="crop" in parts and photographs,
         flip="flip" in parts,
         cutout=CUTOUT_SIDE if "cutout" in parts else 0,
     )

@@ -11,6 +11,7 @@ import torch
 
 from worlds.augment import Augment, parse_augment
 from worlds.normalisation import normalised
+from worlds.photographs import PhotographImages
 from worlds.pipelines import (
     DTYPES,
     Batch,
@@ -81,7 +82,8 @@ class Loader:
         self.batch_size = sampler.batch_size
         self.rank, self.world_size = rank, world_size
         self.steps = _checked_steps(sampler, steps)
-        self.augment, self.transform = parse_augment(augment), transform
+        photographs = isinstance(split.images, PhotographImages)
+        self.augment, self.transform = parse_augment(augment, photographs), transform
         if transform is not None and self.augment != Augment():
             raise ValueError(
                 "give either augment or transform: a transform replaces the augmentation"

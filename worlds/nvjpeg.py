@@ -1,6 +1,6 @@
 """Photographs decoded on the GPU: nvJPEG through torchvision, then crops and resizing there.
 
-    RealLoader(store.train, ..., augment="resized-crop+flip", device="cuda", gpu_decode=True)
+    RealLoader(store.train, ..., augment="crop+flip", device="cuda", gpu_decode=True)
 
 The boxes are those of worlds/photographs.py; the pixels are not those of the CPU to the bit, since
 nvJPEG and the GPU's resampling round otherwise. For shards as dogbird-build writes them: of kept

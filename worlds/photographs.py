@@ -1,13 +1,12 @@
 """Photographs: JPEGs of any size in tars, decoded when they are asked for, as 224 x 224 pixels.
 
     store = open_store("dogbird")                       # what dogbird-build wrote
-    RealLoader(store.train, n=10_000, batch_size=128, steps=9_375, augment="resized-crop+flip",
-               threads=8)                               # each thread makes whole batches
+    RealLoader(store.train, n=10_000, batch_size=128, steps=9_375, augment="crop+flip")
 
 Without augmentation a photograph is the usual evaluation: its shorter side resized to 256, and the
-centre. "resized-crop" is torchvision's RandomResizedCrop: a box of 8 to 100 % of the area and of a
-ratio from 3/4 to 4/3, in up to ten attempts, resized to fill the image. Attempt k reads block k of
-the Philox words of (seed, trial, global position in the training stream):
+centre. The crop of "crop+flip" is torchvision's RandomResizedCrop: a box of 8 to 100 % of the area
+and of a ratio from 3/4 to 4/3, in up to ten attempts, resized to fill the image. Attempt k reads
+block k of the Philox words of (seed, trial, global position in the training stream):
 
     word 0, word 1   area, uniform; ratio, log-uniform
     word 2, word 3   row and column of the box, among the places it fits

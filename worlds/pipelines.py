@@ -48,12 +48,13 @@ def check_augment(augment: Augment, split: Split) -> None:
     photographs = isinstance(split.images, PhotographImages)
     if photographs and augment.pad:
         raise ValueError(
-            f'{split.name} holds photographs: augment must be None, "flip" or "resized-crop+flip"'
+            f"{split.name} holds photographs, whose crop is resized_crop=True: pad must be 0, "
+            f"got {augment.pad}"
         )
     if augment.resized_crop and not photographs:
         raise ValueError(
-            f'"resized-crop" is for photographs, {split.name} holds images of {height} x {width}: '
-            'take "crop+flip"'
+            f"resized_crop=True is for photographs, {split.name} holds images of {height} x "
+            f"{width}: take pad"
         )
     augment.check_size(height, width)
 
