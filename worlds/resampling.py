@@ -3,8 +3,8 @@
 The resampling is Pillow's bilinear filter on bytes, to the bit: a triangle over two source pixels,
 or over two output pixels where the image shrinks, in fixed point with 22 fractional bits. Each row
 is resampled first, and rounded to bytes; then each column. torchvision's RandomResizedCrop of a PIL
-image gives the same bytes, but where the height shrinks more than the width: there, since release
-12, Pillow takes the columns first, and about a quarter of the bytes differ by 1.
+image gives the same bytes, but where the height shrinks more than the width: there Pillow 13 takes
+the columns first, and a quarter of the bytes differ by 1.
 """
 
 import math

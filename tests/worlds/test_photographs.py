@@ -87,7 +87,7 @@ def test_what_is_no_whole_jpeg_is_pillows_to_decode_or_to_refuse():
             decode_photograph(data)
 
 
-# Where rows shrink more than columns, Pillow 12 and later take the columns first, and round there.
+# Where the height shrinks more than the width, Pillow 13 takes the columns first.
 @pytest.mark.parametrize("height", [30, 200, 224])
 @pytest.mark.parametrize("width", [25, 223, 224, 225, 400])
 def test_resampling_equals_pillows_to_the_bit(height, width):
