@@ -40,7 +40,7 @@ class Output(TypedDict, total=False):
     resident: bool | None  # CUDA: pool on the device (True), streamed (False), what fits (None)
     gpu_decode: bool  # CUDA: decode photographs there (worlds/nvjpeg.py)
     pin_memory: bool  # CPU batches in page-locked memory, for copies that do not block
-    threads: int | None  # that make batches ahead, 0: none; default 1, for photographs one a CPU
+    threads: int | None  # that make batches ahead, 0: none; default 2, for photographs one a CPU
     rank: int  # this process's share of each global batch
     world_size: int
 

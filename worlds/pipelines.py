@@ -60,8 +60,8 @@ def check_augment(augment: Augment, split: Split) -> None:
 
 
 def default_threads(split: Split) -> int:
-    """One keeps up with a trainer where pixels lie in memory; to decode photographs takes all."""
-    return cpu_count() if isinstance(split.images, PhotographImages) else 1
+    """Two keep up with a trainer where pixels lie in memory; to decode photographs takes all."""
+    return cpu_count() if isinstance(split.images, PhotographImages) else 2
 
 
 def block_of(split: Split, samples: int) -> int:
@@ -103,7 +103,7 @@ class CpuPipeline:
     ) -> None:
         check_augment(augment, split)
         height, width, _ = split.image_shape
-        self.block_samples = block_of(split, 1024)
+        self.block_samples = block_of(split, 512)
         self.split, self.sampler, self.augment = split, sampler, augment
         self.dtype, self.channels_last, self.pin_memory = dtype, channels_last, pin_memory
         self._name = np.array([*key_of(sampler.seed), AUGMENT, sampler.trial], dtype=np.uint64)
