@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from worlds.layout import Shard, layout_of, read_plan
 from worlds.philox import PREVIEW, words
@@ -98,7 +98,7 @@ def draw_sheet(found: Survey, per_class: int, seed: int) -> Image.Image:
         raise ValueError(f"images per class must be at least 1, got {per_class}")
     chosen = _choose(found, per_class, seed)
     images = dict(_read_images(found, [row for rows in chosen for row in rows]))
-    height, width = next(iter(images.values())).shape[:2]
+    height, width = np.min([image.shape[:2] for image in images.values()], axis=0).tolist()
     factor = max(1, CELL // max(height, width))
     width, height = factor * width, factor * height
     title, text, small = (ImageFont.load_default(size=size) for size in (26, 18, 14))
@@ -126,7 +126,7 @@ def draw_sheet(found: Survey, per_class: int, seed: int) -> Image.Image:
         for column, row in enumerate(rows):
             x = left + column * (width + GAP)
             image = Image.fromarray(images[row])
-            sheet.paste(image.resize((width, height), Image.Resampling.NEAREST), (x, y))
+            sheet.paste(ImageOps.fit(image, (width, height), Image.Resampling.NEAREST), (x, y))
             confidence = found.confidence[row]
             ink = DOUBT if confidence < 0.5 else FAINT
             percent = f"{100 * confidence:.0f}%"

@@ -95,9 +95,9 @@ def verify_dataset(
         problems=(
             *check_plan(plan, PLAN),
             *problems,
-            *found,
+            *(found if plan.get("duplicates") != "kept" else ()),
             *check_labellings(folder, plan, tars),
-            *_foreign(folder, shards),
+            *_foreign(folder, plan, shards),
         ),
     )
 
@@ -183,9 +183,10 @@ def equal_pairs(index: np.ndarray, digests: np.ndarray) -> tuple[np.ndarray, np.
     return later[in_order], earlier[in_order]
 
 
-def _foreign(folder: Path, shards: list[Shard]) -> Iterator[Problem]:
+def _foreign(folder: Path, plan: dict[str, Any], shards: list[Shard]) -> Iterator[Problem]:
     """Files that the plan does not name, and temporary files that a killed process left."""
     known = {PLAN, "data", "meta", PREVIEW_FOLDER, LABELS_FOLDER, *PUBLISHED}
+    known |= set(plan.get("beside", ()))
     known |= {str(path) for shard in shards for path in (shard.tar, shard.arrays, shard.record)}
     places = [folder, folder / "data", folder / "meta", folder / LABELS_FOLDER]
     for labelling in labelling_names(folder):

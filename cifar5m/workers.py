@@ -9,21 +9,15 @@ the executors of the standard library wait for ever there.
 """
 
 import multiprocessing
-import os
 import signal
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any
 
+from worlds.cpus import cpu_count as cpu_count
+
 _KILLED = "a worker process was killed; run the command again"
-
-
-def cpu_count() -> int:
-    """CPUs that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _work_until_closed(function: Callable[[Any], Any], pipe: Connection) -> None:

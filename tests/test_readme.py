@@ -14,8 +14,8 @@ README = (REPO / "README.md").read_text()
 SCRIPTS = dict(
     re.findall(r'^([\w-]+) = "([\w.]+):main"$', (REPO / "pyproject.toml").read_text(), re.MULTILINE)
 )
-# What CI runs itself, and what asks for a GPU and for weights that are not here.
-ELSEWHERE = ("make ", "cifar5m-generate --n 6000000")
+# What CI runs itself, and what asks for a GPU, for weights or for ImageNet, which are not here.
+ELSEWHERE = ("make ", "cifar5m-generate --n 6000000", "dogbird-build ")
 
 
 def blocks(language: str) -> list[str]:

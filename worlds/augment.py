@@ -34,10 +34,12 @@ _NAMED: Final = ("flip", "crop+flip", "crop+flip+cutout")
 @dataclass(frozen=True)
 class Augment:
     """Random crop after padding by `pad` pixels (0: no crop), flip with probability 1/2, and a hole
-    `cutout` pixels wide.
+    `cutout` pixels wide. `resized_crop` is the random crop of photographs (worlds/photographs.py),
+    made while they are decoded: what is here begins with its 224 x 224 pixels.
     """
 
     pad: int = 0
+    resized_crop: bool = False
     reflect: bool = False  # pad by mirroring, without repeating the edge, instead of with black
     flip: bool = False
     cutout: int = 0
@@ -51,6 +53,8 @@ class Augment:
             )
         if self.reflect and not self.pad:
             raise ValueError("reflect=True pads by mirroring, but pad is 0: give pad as well")
+        if self.resized_crop and self.pad:
+            raise ValueError(f"resized_crop=True is a crop already, but pad is {self.pad}: give 0")
 
     def check_size(self, height: int, width: int) -> None:
         if self.pad >= min(height, width):
@@ -60,9 +64,10 @@ class Augment:
             )
 
 
-def parse_augment(augment: "Augment | str | None") -> Augment:
-    """None, "flip", "crop+flip" (zero padding of 4), "crop+flip+cutout" (a hole of 16), or an
-    `Augment` as it is.
+def parse_augment(augment: "Augment | str | None", photographs: bool = False) -> Augment:
+    """None, "flip", "crop+flip", "crop+flip+cutout" (a hole of 16), or an `Augment` as it is.
+
+    The crop is the paper's: at 32 pixels out of a zero padding of 4, of photographs resized.
     """
     if isinstance(augment, Augment):
         return augment
@@ -75,7 +80,8 @@ def parse_augment(augment: "Augment | str | None") -> Augment:
         )
     parts = augment.split("+")
     return Augment(
-        pad=CROP_PAD if "crop" in parts else 0,
+        pad=CROP_PAD if "crop" in parts and not photographs else 0,
+        resized_crop="crop" in parts and photographs,
         flip="flip" in parts,
         cutout=CUTOUT_SIDE if "cutout" in parts else 0,
     )

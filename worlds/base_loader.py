@@ -10,6 +10,8 @@ import numpy as np
 import torch
 
 from worlds.augment import Augment, parse_augment
+from worlds.normalisation import normalised
+from worlds.photographs import PhotographImages
 from worlds.pipelines import (
     DTYPES,
     Batch,
@@ -17,6 +19,7 @@ from worlds.pipelines import (
     Pipeline,
     Transform,
     TransformPipeline,
+    default_threads,
 )
 from worlds.prefetch import Prefetcher
 from worlds.samplers import Sampler, check_count
@@ -30,12 +33,14 @@ class Output(TypedDict, total=False):
 
     augment: Augment | str | None  # None, "flip", "crop+flip", "crop+flip+cutout", worlds.Augment
     transform: Transform | None  # instead of augment: uint8 (3, H, W) to a tensor, at its cost
+    normalise: str  # "symmetric" ([-1, 1]), "unit" ([0, 1]) or "imagenet": worlds/normalisation.py
     device: str | torch.device  # "cpu", "cuda", "cuda:1"
     dtype: torch.dtype  # float32, float16 or bfloat16
     channels_last: bool
     resident: bool | None  # CUDA: pool on the device (True), streamed (False), what fits (None)
+    gpu_decode: bool  # CUDA: decode photographs there (worlds/nvjpeg.py)
     pin_memory: bool  # CPU batches in page-locked memory, for copies that do not block
-    threads: int  # that make batches ahead; 0 makes each when it is asked for
+    threads: int | None  # that make batches ahead, 0: none; default 2, for photographs one a CPU
     rank: int  # this process's share of each global batch
     world_size: int
 
@@ -56,16 +61,19 @@ class Loader:
         *,
         augment: Augment | str | None = None,
         transform: Transform | None = None,
+        normalise: str = "symmetric",
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         channels_last: bool = False,
         resident: bool | None = None,
+        gpu_decode: bool = False,
         pin_memory: bool = False,
-        threads: int = 2,
+        threads: int | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         _check_share(sampler, rank, world_size)
+        threads = default_threads(split) if threads is None else threads
         if threads < 0:
             raise ValueError(f"threads must be 0 or more, got {threads}")
         if dtype not in DTYPES:
@@ -74,12 +82,17 @@ class Loader:
         self.batch_size = sampler.batch_size
         self.rank, self.world_size = rank, world_size
         self.steps = _checked_steps(sampler, steps)
-        self.augment, self.transform = parse_augment(augment), transform
+        photographs = isinstance(split.images, PhotographImages)
+        self.augment, self.transform = parse_augment(augment, photographs), transform
         if transform is not None and self.augment != Augment():
             raise ValueError(
                 "give either augment or transform: a transform replaces the augmentation"
             )
+        if transform is not None and normalise != "symmetric":
+            raise ValueError(f"a transform normalises by itself: leave normalise={normalise!r} out")
         target = _checked_device(device, pin_memory)
+        if gpu_decode and target.type != "cuda":
+            raise ValueError('gpu_decode=True decodes photographs on a GPU: give device="cuda"')
         layout = (dtype, channels_last)
         self._pipeline: Pipeline
         if transform is not None:
@@ -87,9 +100,12 @@ class Loader:
         elif target.type == "cuda":
             from worlds.cuda import cuda_pipeline
 
-            self._pipeline = cuda_pipeline(split, sampler, self.augment, *layout, target, resident)
+            self._pipeline = cuda_pipeline(
+                split, sampler, self.augment, *layout, target, resident, gpu_decode
+            )
         else:
             self._pipeline = CpuPipeline(split, sampler, self.augment, *layout, pin_memory)
+        self._pipeline = normalised(self._pipeline, normalise, target)
         self._step = 0
 
     def __len__(self) -> int:
@@ -105,6 +121,11 @@ class Loader:
         """The pass in which the next batch begins."""
         last = self.sampler.max_steps
         return self.sampler.epoch(self._step if last is None else min(self._step, last - 1))
+
+    @property
+    def passes(self) -> float:
+        """How often a whole run goes through its n samples; in an Ideal World, 1 at most."""
+        return len(self) * self.batch_size / self.sampler.pass_size
 
     def positions(self, step: int) -> np.ndarray:
         """The global positions, int64, of what this rank yields at `step`."""

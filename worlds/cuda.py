@@ -16,8 +16,10 @@ import triton  # type: ignore[import-not-found,unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found,unused-ignore]
 
 from worlds.augment import SCALE, Augment
+from worlds.nvjpeg import check_nvjpeg, gather_on_gpu
 from worlds.philox import AUGMENT, key_of
-from worlds.pipelines import Batch, batches
+from worlds.photographs import PhotographImages
+from worlds.pipelines import Batch, batches, block_of, check_augment, staged
 from worlds.samplers import Sampler, pass_order
 from worlds.splits import Split
 
@@ -167,10 +169,20 @@ def cuda_pipeline(
     channels_last: bool,
     device: torch.device,
     resident: bool | None,
+    gpu_decode: bool = False,
 ) -> "Resident | Streamed":
-    """Resident where the samples fit beside a reserve (or where asked), else streamed."""
+    """Resident where the samples fit beside a reserve (or where asked), else streamed, as
+    photographs always are.
+    """
+    check_augment(augment, split)
+    if isinstance(split.images, PhotographImages):
+        if resident:
+            raise ValueError("photographs are decoded as they are asked for: leave resident out")
+        decoder = Decoded if gpu_decode else Streamed
+        return decoder(split, sampler, augment, dtype, channels_last, device)
+    if gpu_decode:
+        raise ValueError(f"gpu_decode=True is for photographs, {split.name} holds none")
     height, width, channels = split.image_shape
-    augment.check_size(height, width)
     need = sampler.n * height * width * channels
     free, _ = torch.cuda.mem_get_info(device)
     if resident and need > free:
@@ -185,8 +197,6 @@ def cuda_pipeline(
 
 
 class _OnDevice:
-    block_samples = 8192
-
     def __init__(
         self,
         split: Split,
@@ -198,6 +208,7 @@ class _OnDevice:
     ) -> None:
         self.split, self.sampler, self.augment = split, sampler, augment
         self.dtype, self.channels_last, self.device = dtype, channels_last, device
+        self.block_samples = block_of(split, 8192)
         self.name = name_of(sampler.seed, sampler.trial, device)
 
     def _filled(
@@ -282,17 +293,21 @@ class Streamed(_OnDevice):
 
     def make(self, positions: np.ndarray, sizes: list[int]) -> _Sent:
         indices = self.sampler.at(positions)
-        shape = (len(indices), *self.split.image_shape)
-        pinned = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
-        self.split.gather(indices, out=pinned.numpy())
         with torch.cuda.stream(self._copies):
             sent = [
-                pinned.to(self.device, non_blocking=True),
+                self._pixels(positions, indices),
                 self._sent(self.split.labels[indices]),
                 self._sent(positions),
                 torch.arange(len(indices), device=self.device),
             ]
             return sent, sizes, self._copies.record_event()
+
+    def _pixels(self, positions: np.ndarray, indices: np.ndarray) -> torch.Tensor:
+        """uint8 (N, H, W, 3) on the device, or on the way there."""
+        shape = (len(indices), *self.split.image_shape)
+        pinned = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+        staged(self.split, self.sampler, self.augment, positions, indices, pinned.numpy())
+        return pinned.to(self.device, non_blocking=True)
 
     def finish(self, made: _Sent) -> Iterable[Batch]:
         sent, sizes, copied = made
@@ -302,3 +317,17 @@ class Streamed(_OnDevice):
             tensor.record_stream(current)
         pool, labels, positions, indices = sent
         return batches(self._filled(pool, indices, positions), labels, sizes)
+
+
+class Decoded(Streamed):
+    """Photographs whose JPEGs are sent, and decoded on the GPU."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        check_nvjpeg()
+
+    def _pixels(self, positions: np.ndarray, indices: np.ndarray) -> torch.Tensor:
+        assert isinstance(self.split.images, PhotographImages)
+        address = self.sampler.seed, self.sampler.trial, positions
+        boxes = address if self.augment.resized_crop else None
+        return gather_on_gpu(self.split.images, indices, self.device, boxes)

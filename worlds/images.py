@@ -1,19 +1,18 @@
 """Where a split's images lie, and how some of them are fetched.
 
 `ArrayImages` are uint8 arrays in memory or mapped from files: their bytes have addresses, so the
-compiled kernel reads them in place. `TarImages` are encoded images inside tars: the offsets are
-indexed once per shard, and a sample is one positioned read and a decode.
+compiled kernel reads them in place. `TarImages` are encoded images inside tars (a sample is one
+positioned read and a decode); those of many sizes are `worlds.photographs.PhotographImages`.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from threading import Lock
 from typing import Protocol
 
 import numpy as np
 
-from worlds.shards import decode_image, tar_members
+from worlds.shards import decode_image
+from worlds.tar_members import TarMembers
 
 
 class Images(Protocol):
@@ -72,55 +71,21 @@ class ArrayImages:
 
 
 class TarImages:
-    """Encoded images in tars of `{index:09d}.{extension}` and `.cls` members, shard after shard."""
+    """Encoded images of one size in tars, decoded one by one."""
 
     def __init__(self, tars: Sequence[Path], counts: Sequence[int]) -> None:
-        self.tars, self.counts = list(tars), list(counts)
-        self._starts = np.cumsum([0, *counts])
-        self._spans: dict[int, np.ndarray] = {}
-        self._descriptors: dict[int, int] = {}
-        self._lock = Lock()
-        height, width, channels = self._decode(0, 0).shape
-        self.shape = (int(self._starts[-1]), height, width, channels)
+        self.members = TarMembers(tars, counts)
+        self.shape = (len(self.members), *decode_image(self.members.read(0)).shape)
 
     def addresses(self, indices: np.ndarray) -> np.ndarray | None:
         return None
 
     def gather(self, indices: np.ndarray, out: np.ndarray) -> None:
-        shards = np.searchsorted(self._starts, indices, side="right") - 1
-        for row, (index, shard) in enumerate(zip(indices.tolist(), shards.tolist(), strict=True)):
-            image = self._decode(shard, index - int(self._starts[shard]))
+        for row, index in enumerate(indices.tolist()):
+            image = decode_image(self.members.read(index))
             if image.shape != self.shape[1:]:
                 raise ValueError(
-                    f"{self.tars[shard]}: sample {index} is {image.shape}, the first of the split "
-                    f"is {self.shape[1:]}; a store holds images of one size"
+                    f"{self.members.tar_of(index)}: sample {index} is {image.shape}, the first of "
+                    f"the split is {self.shape[1:]}; a store holds images of one size"
                 )
             out[row] = image
-
-    def _decode(self, shard: int, within: int) -> np.ndarray:
-        descriptor, spans = self._opened(shard)
-        offset, size = spans[within].tolist()
-        return decode_image(os.pread(descriptor, size, offset))
-
-    def _opened(self, shard: int) -> tuple[int, np.ndarray]:
-        """A shard's file descriptor and the (offset, size) of its images, int64 (N, 2)."""
-        with self._lock:
-            if shard not in self._spans:
-                path = self.tars[shard]
-                found = [
-                    (offset, size)
-                    for name, offset, size in tar_members(path)
-                    if not name.endswith(".cls")
-                ]
-                if len(found) != self.counts[shard]:
-                    raise ValueError(
-                        f"{path} holds {len(found)} images, its record says {self.counts[shard]}: "
-                        "make the shard again"
-                    )
-                self._spans[shard] = np.array(found, dtype=np.int64)
-                self._descriptors[shard] = os.open(path, os.O_RDONLY)
-            return self._descriptors[shard], self._spans[shard]
-
-    def __del__(self) -> None:
-        for descriptor in getattr(self, "_descriptors", {}).values():
-            os.close(descriptor)

@@ -20,6 +20,7 @@ import numpy as np
 from worlds.files import HashingStream, atomic_write, sha256_of, write_json
 from worlds.images import ArrayImages
 from worlds.npz import map_npy
+from worlds.photographs import PhotographImages
 from worlds.splits import Split
 
 MANIFEST: Final = "pack.json"
@@ -84,6 +85,10 @@ def write_labels(splits: list[Split], folder: Path) -> dict[str, dict[str, Any]]
 
 def manifest_of(splits: list[Split]) -> dict[str, Any]:
     """The manifest of a pack of these splits, but for its `files`."""
+    if any(isinstance(split.images, PhotographImages) for split in splits):
+        raise ValueError(
+            "photographs of many sizes make no pack: loaders take them from the shards"
+        )
     if len({(split.image_shape, split.class_names) for split in splits}) != 1:
         raise ValueError("the splits of a pack must share image size and class names")
     names = "".join(f"{split.name} {len(split)} {split.fingerprint}\n" for split in splits)

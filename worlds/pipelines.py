@@ -2,14 +2,16 @@
 for arbitrary transforms. `worlds.cuda` has the pipelines of a GPU.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Protocol
 
 import numpy as np
 import torch
 
 from worlds.augment import Augment, normalise
+from worlds.cpus import cpu_count
 from worlds.philox import AUGMENT, key_of, words
+from worlds.photographs import PhotographImages
 from worlds.prefetch import BufferPool
 from worlds.samplers import Sampler
 from worlds.splits import Split
@@ -40,10 +42,54 @@ def batches(images: torch.Tensor, labels: torch.Tensor, sizes: list[int]) -> lis
     return list(zip(images.split(sizes), labels.split(sizes), strict=True))
 
 
+def check_augment(augment: Augment, split: Split) -> None:
+    """ValueError where the images of a split cannot be augmented so."""
+    height, width, _ = split.image_shape
+    photographs = isinstance(split.images, PhotographImages)
+    if photographs and augment.pad:
+        raise ValueError(
+            f"{split.name} holds photographs, whose crop is resized_crop=True: pad must be 0, "
+            f"got {augment.pad}"
+        )
+    if augment.resized_crop and not photographs:
+        raise ValueError(
+            f"resized_crop=True is for photographs, {split.name} holds images of {height} x "
+            f"{width}: take pad"
+        )
+    augment.check_size(height, width)
+
+
+def default_threads(split: Split) -> int:
+    """Two keep up with a trainer where pixels lie in memory; to decode photographs takes all."""
+    return cpu_count() if isinstance(split.images, PhotographImages) else 2
+
+
+def block_of(split: Split, samples: int) -> int:
+    """How many of its samples to make at once: of photographs no more than the batch needs."""
+    return 1 if isinstance(split.images, PhotographImages) else samples
+
+
+def staged(
+    split: Split,
+    sampler: Sampler,
+    augment: Augment,
+    positions: np.ndarray,
+    indices: np.ndarray,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """The pixels that flip, padded crop and normalisation begin with, uint8 (N, H, W, 3)."""
+    if not augment.resized_crop:
+        return split.gather(indices, out)
+    assert isinstance(split.images, PhotographImages)
+    if out is None:
+        out = np.empty((len(indices), *split.image_shape), np.uint8)
+    split.images.gather_crops(indices, positions, sampler.seed, sampler.trial, out)
+    return out
+
+
 class CpuPipeline:
     """Gather, augment and normalise in one pass over memory."""
 
-    block_samples = 512
     background = True
 
     def __init__(
@@ -55,9 +101,10 @@ class CpuPipeline:
         channels_last: bool,
         pin_memory: bool,
     ) -> None:
+        check_augment(augment, split)
         height, width, _ = split.image_shape
-        augment.check_size(height, width)
-        self.split, self.sampler = split, sampler
+        self.block_samples = block_of(split, 512)
+        self.split, self.sampler, self.augment = split, sampler, augment
         self.dtype, self.channels_last, self.pin_memory = dtype, channels_last, pin_memory
         self._name = np.array([*key_of(sampler.seed), AUGMENT, sampler.trial], dtype=np.uint64)
         self._options = np.array(
@@ -77,12 +124,12 @@ class CpuPipeline:
     def make(self, positions: np.ndarray, sizes: list[int]) -> list[Batch]:
         indices = self.sampler.at(positions)
         height, width, channels = self.split.image_shape
-        staged = None  # keeps what `addresses` point to alive
+        pixels = None  # keeps what `addresses` point to alive
         addresses = self.split.images.addresses(indices)
         if addresses is None:
-            staged = self.split.gather(indices)
+            pixels = staged(self.split, self.sampler, self.augment, positions, indices)
             steps = np.arange(len(indices), dtype=np.uint64)
-            addresses = np.uint64(staged.ctypes.data) + steps * np.uint64(staged[0].nbytes)
+            addresses = np.uint64(pixels.ctypes.data) + steps * np.uint64(height * width * channels)
         flat, out = self._allocate(len(indices) * height * width * channels)
         self._fill(addresses, positions.astype(np.uint64), out)
         if self.channels_last:
@@ -113,8 +160,19 @@ class CpuPipeline:
             fill_half(addresses, positions, self._name, self._options, bfloat16, out)
 
 
+def _each(split: Split, indices: np.ndarray) -> Iterator[torch.Tensor]:
+    """uint8 (3, height, width) each."""
+    pixels: Iterable[np.ndarray] = (
+        split.images.whole(indices)
+        if isinstance(split.images, PhotographImages)
+        else split.gather(indices)
+    )
+    return (torch.tensor(image).permute(2, 0, 1).contiguous() for image in pixels)
+
+
 class TransformPipeline:
-    """`transform` on each uint8 image (3, height, width), for what the compiled pass cannot do.
+    """`transform` on each uint8 image (3, height, width), for what the compiled pass cannot do: of
+    photographs, on the whole of each.
 
     It runs in the trainer's thread, since transforms draw from torch's global generator: that is
     seeded for each sample from its address, and put back as it was.
@@ -138,7 +196,7 @@ class TransformPipeline:
 
     def make(self, positions: np.ndarray, sizes: list[int]) -> list[Batch]:
         indices = self.sampler.at(positions)
-        images = torch.from_numpy(self.split.gather(indices)).permute(0, 3, 1, 2)
+        images = _each(self.split, indices)
         drawn = words(
             self.sampler.seed, AUGMENT, self.sampler.trial, torch.from_numpy(positions), blocks=1
         )
@@ -147,7 +205,7 @@ class TransformPipeline:
         with torch.random.fork_rng(devices=[]):
             for image, seed in zip(images, seeds, strict=True):
                 torch.default_generator.manual_seed(seed)
-                transformed.append(self.transform(image.contiguous()))
+                transformed.append(self.transform(image))
         batch = torch.stack(transformed)
         if batch.dtype == torch.uint8:
             batch = normalise(batch)

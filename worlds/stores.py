@@ -1,6 +1,7 @@
 """Stores: one door to every form in which a dataset of small images may lie.
 
     open_store("out/cifar5m")               a folder of shards (plan.json, data/, meta/)
+    open_store("dogbird")                   photographs in such shards
     open_store("pack")                      a pack (pack.json): memory-mapped, the fast path
     open_store("cifar5m-released")          the released cifar5m_part{0..5}.npz, mapped in place
     open_store("~/data")                    CIFAR-10 as torchvision downloads it
@@ -23,6 +24,7 @@ from worlds.images import ArrayImages, TarImages
 from worlds.layout import CIFAR10_CLASSES, PLAN, layout_of, read_plan
 from worlds.npz import map_member
 from worlds.pack import MANIFEST, open_pack
+from worlds.photographs import PhotographImages
 from worlds.shards import read_arrays, read_record
 from worlds.splits import Split
 
@@ -57,7 +59,8 @@ class Store:
 
     @property
     def test(self) -> Split:
-        return self["test"]
+        """The split of that name; of ImageNet, the validation split."""
+        return self["val" if "val" in self.splits and "test" not in self.splits else "test"]
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -168,6 +171,8 @@ def _fetch(address: str) -> Path:
 def _open_shards(folder: Path) -> list[Split]:
     plan = read_plan(folder)
     layout, splits = layout_of(plan), []
+    # Photographs have no common size: the plan leaves height and width open.
+    images = PhotographImages if plan.get("image_shape") == [None, None, 3] else TarImages
     for name, _ in layout.splits:
         shards = layout.shards(name)
         missing = [shard for shard in shards if read_record(folder, shard) is None]
@@ -187,7 +192,7 @@ def _open_shards(folder: Path) -> list[Split]:
         arrays = [read_arrays(folder, shard) for shard in shards]
         split = Split(
             name=name,
-            images=TarImages([folder / s.tar for s in shards], [len(s) for s in shards]),
+            images=images([folder / s.tar for s in shards], [len(s) for s in shards]),
             clean_labels=np.concatenate([a.label for a in arrays]),
             class_names=tuple(plan.get("class_names", CIFAR10_CLASSES)),
             fingerprint=hashlib.sha256(f"{plan['fingerprint']} {name}".encode()).hexdigest(),

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from cifar5m.commands.generate import pick_device
 from cifar5m.commands.label import pick_settings
 from cifar5m.commands.outcome import EXIT_FAILED, StopSignal, exit_code
-from cifar5m.verify import AUDIT_FOLDER
+from cifar5m.publish import AUDIT
 from worlds.layout import CIFAR10_CLASSES, Shard, layout_of, read_plan
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--inception: there is no file {args.inception}")
     device = pick_device(args.device, None)
     judge, no_judge = find_judge(args, plan, device)
-    audit = args.out or args.folder / AUDIT_FOLDER
+    audit = args.out or args.folder / Path(AUDIT).parent
     if args.dry_run:
         print_cost(args, audit, shards, photographs, judge, device)
         return 0

@@ -1,0 +1,284 @@
+"""Build ImageNet-DogBird, or another task of two, from a copy of ImageNet.
+
+    source = open_source(root, task.labels)
+    check_counts(source, task)
+    build = Build(out, source, task, Format(), shard_size=1000)
+    build.run(workers=8)
+
+The photographs of each split are in the order of the sha256 of their files: a shuffle that is the
+same for every form of the source, so that a folder of classes, the released tars and a WebDataset
+become the same shards, to the byte. Beside them lie `photographs.tsv`, which says where each came
+from, and `broken.tsv`, which lists those that could not be decoded and are left out.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from cifar5m.importing import check_disk
+from cifar5m.plan import claim_folder, differences, make_plan
+from cifar5m.workers import Workers
+from dogbird.classes import Task
+from dogbird.convert import SUBSAMPLING, Format, convert
+from dogbird.sources import Source
+from dogbird.staging import Row, clear, encoder_versions, stage
+from worlds.files import atomic_write, remove_stale
+from worlds.layout import PLAN, Layout, Shard, layout_of, read_plan
+from worlds.shards import is_finished, write_shard
+
+DATASET: Final = "dogbird"  # what plans of this module say that they make
+EXTENSION: Final = "jpg"
+PHOTOGRAPHS, BROKEN = "photographs.tsv", "broken.tsv"
+RANGES: Final = {"train": (732, 1300), "val": (50, 50)}  # of a class in ILSVRC-2012
+_SAMPLED: Final = 64  # photographs converted to foresee bytes and time
+_TAR_BYTES: Final = 3 * 512 + 256  # a sample: two headers, the label, half a block of filling
+
+OnPhotographs = Callable[[int], None]
+
+
+def check_counts(source: Source, task: Task, any_counts: bool = False) -> None:
+    """ValueError where classes are missing, or (unless `any_counts`) are not as large as they were
+    released.
+    """
+    for split in source.forms:
+        counts = source.counts(split)
+        missing = [wnid for wnid in task.labels if not counts[wnid]]
+        if missing:
+            raise ValueError(
+                f"{source.root}: {split} lacks {len(missing)} of the {len(task.labels)} classes: "
+                f"{', '.join(sorted(missing))}"
+            )
+        low, high = RANGES[split]
+        wrong = [f"{w} has {counts[w]:,}" for w in counts if not low <= counts[w] <= high]
+        if wrong and not any_counts:
+            expected = f"{low} to {high:,}" if low < high else str(low)
+            raise ValueError(
+                f"{source.root}: {len(wrong)} classes of {split} do not have {expected} "
+                f"photographs, as ILSVRC-2012 has: {', '.join(sorted(wrong)[:5])}"
+                f"{' ...' * (len(wrong) > 5)}. Complete the copy, or take it as it is with "
+                f"--any-counts"
+            )
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a build takes, by some of its photographs converted on this machine."""
+
+    seconds: float  # a photograph, on one core
+    bytes: float  # a photograph, in the shards
+
+    def total_bytes(self, photographs: int) -> int:
+        """At the end, and once more while the photographs are put aside."""
+        return int(photographs * self.bytes)
+
+
+def measure(source: Source, form: Format) -> Cost:
+    """Convert up to 64 photographs from all over the source."""
+    pieces = source.pieces[:: max(1, len(source.pieces) // 8)]
+    sizes, seconds = [], 0.0
+    for piece in pieces:
+        for number, (_, _, data) in enumerate(piece.read()):
+            start = time.perf_counter()
+            try:
+                sizes.append(len(convert(data, form)))
+            except ValueError:
+                continue  # listed when it is built
+            seconds += time.perf_counter() - start
+            if number + 1 >= _SAMPLED // len(pieces):
+                break
+    if not sizes:
+        raise ValueError(f"{source.root}: none of the photographs looked at can be decoded")
+    return Cost(seconds / len(sizes), float(np.mean(sizes)) + _TAR_BYTES)
+
+
+@dataclass(frozen=True)
+class Build:
+    """One build: from where, of which classes, in which form, to where."""
+
+    out: Path
+    source: Source
+    task: Task
+    form: Format
+    shard_size: int = 1000
+
+    @property
+    def staging(self) -> Path:
+        """Beside the folder, so that both are on one disk."""
+        return self.out.with_name(f"{self.out.name}.staging")
+
+    @property
+    def request(self) -> str:
+        """Hex digest of all that decides this build, the source's files as they are included."""
+        digest = hashlib.sha256(repr(self.recipe()).encode())
+        for piece in self.source.pieces:
+            digest.update(piece.key.encode())
+        return digest.hexdigest()
+
+    def recipe(self) -> dict[str, Any]:
+        """The part of the plan that is known before a photograph is read."""
+        stored = asdict(self.form) | {"filter": "bilinear", "subsampling": SUBSAMPLING}
+        classes = zip(self.task.class_names, self.task.classes, strict=True)
+        return {
+            "dataset": DATASET,
+            "image_shape": [None, None, 3],
+            "extension": EXTENSION,
+            "shard_size": self.shard_size,
+            "class_names": list(self.task.class_names),
+            "synsets": list(self.task.synsets),
+            "classes": {name: list(wnids) for name, wnids in classes},
+            "photographs": {"keep_bytes": True} if self.form.keep_bytes else stored,
+            "order": "sha256 of the source's file",
+            "labels": "given",
+            "probabilities": "one-hot",
+            "duplicates": "kept",
+            "beside": [PHOTOGRAPHS, BROKEN],
+            "versions": encoder_versions(),
+        }
+
+    def check_folder(self) -> dict[str, Any] | None:
+        """The plan that the folder has already, None for an empty one; ValueError where the folder
+        is of something else.
+        """
+        if not (self.out / PLAN).is_file():
+            if self.out.is_file() or (self.out.is_dir() and any(self.out.iterdir())):
+                raise ValueError(f"{self.out} holds other files: choose another --out")
+            return None
+        present, wanted = read_plan(self.out), self.recipe()
+        found = differences({key: present.get(key) for key in wanted}, wanted, "plan")
+        if found:
+            raise ValueError(
+                f"{self.out} holds another plan; differing: {'; '.join(found)}. Repeat its own "
+                f"command, or choose another --out"
+            )
+        return present
+
+    def finished_plan(self) -> dict[str, Any] | None:
+        """The plan, where this very build is complete."""
+        plan = self.check_folder()
+        if plan is None or plan["about"].get("request") != self.request:
+            return None
+        shards = layout_of(plan).shards()
+        whole = all(is_finished(self.out, shard, plan["fingerprint"]) for shard in shards)
+        return plan if whole else None
+
+    def check_disk(self, cost: Cost) -> None:
+        """ValueError where the disk will not hold the shards and what is put aside for them."""
+        there = sum(path.stat().st_size for path in self.staging.glob("*.bin"))
+        there += sum(path.stat().st_size for path in self.out.glob("data/*.tar"))
+        check_disk(self.out, 2 * cost.total_bytes(len(self.source)) - there)
+
+    def run(
+        self,
+        workers: int = 1,
+        on_staged: OnPhotographs = lambda count: None,
+        on_shards: Callable[[Sequence[Shard], Sequence[Shard]], None] = lambda all_, left: None,
+        on_written: OnPhotographs = lambda count: None,
+        check: Callable[[], None] = lambda: None,
+    ) -> dict[str, Any]:
+        """Stage and write what is not there yet; the plan. `check` may raise, to stop."""
+        rows = stage(self.staging, self.source.pieces, self.form, workers, on_staged, check)
+        splits, broken = arrange(rows, self.task)
+        plan = self._plan(splits, broken)
+        claim_folder(self.out, plan)
+        self._write_lists(splits, broken)
+        shards = layout_of(plan).shards()
+        waiting = [s for s in shards if not is_finished(self.out, s, plan["fingerprint"])]
+        on_shards(shards, waiting)
+        self._write_shards(splits, plan, waiting, workers, on_written, check)
+        clear(self.staging, self.source.pieces, self.form)
+        return plan
+
+    def _plan(self, splits: dict[str, list[Row]], broken: list[Row]) -> dict[str, Any]:
+        lengths = {split: len(rows) for split, rows in splits.items()}
+        content = self.recipe() | {
+            "source_sha256": {split: _digest(rows) for split, rows in splits.items()},
+            "left_out": _digest(broken),
+        }
+        about = {
+            "recipe": f"{' against '.join(self.task.class_names)}, from ImageNet",
+            "source": str(self.source.root.resolve()),
+            "forms": self.source.forms,
+            "broken": len(broken),
+            "request": self.request,
+        }
+        return make_plan(Layout(tuple(lengths.items()), self.shard_size), content, about)
+
+    def _write_lists(self, splits: dict[str, list[Row]], broken: list[Row]) -> None:
+        every = [row for rows in splits.values() for row in rows]
+        header = "index\tsplit\twnid\tname\tsha256"
+        lines = [
+            f"{index}\t{row.split}\t{row.wnid}\t{row.name}\t{row.sha256}"
+            for index, row in enumerate(every)
+        ]
+        _write_lines(self.out / PHOTOGRAPHS, [header, *lines])
+        lines = [f"{r.split}\t{r.wnid}\t{r.name}\t{r.sha256}\t{r.error}" for r in broken]
+        _write_lines(self.out / BROKEN, ["split\twnid\tname\tsha256\terror", *lines])
+
+    def _write_shards(
+        self,
+        splits: dict[str, list[Row]],
+        plan: dict[str, Any],
+        waiting: Sequence[Shard],
+        workers: int,
+        on_written: OnPhotographs,
+        check: Callable[[], None],
+    ) -> None:
+        for place in (self.out, self.out / "data", self.out / "meta"):
+            place.mkdir(parents=True, exist_ok=True)
+            remove_stale(place)
+        every = [row for rows in splits.values() for row in rows]
+        labels = self.task.labels
+        if not waiting:
+            return
+        with Workers(write_photographs, min(workers, len(waiting)), on_written) as pool:
+            for shard in waiting:
+                check()
+                rows = every[shard.start : shard.stop]
+                classes = np.array([labels[row.wnid] for row in rows])
+                pool.put((self.out, shard, rows, classes, plan["fingerprint"]))
+
+
+def arrange(rows: Iterable[Row], task: Task) -> tuple[dict[str, list[Row]], list[Row]]:
+    """Each split's photographs in the order of the set, and the broken ones, in order too."""
+    splits: dict[str, list[Row]] = {}
+    broken = []
+    for row in sorted(rows, key=lambda row: (row.sha256, row.wnid, row.name)):
+        if row.error is None:
+            splits.setdefault(row.split, []).append(row)
+        else:
+            broken.append(row)
+    return {split: splits[split] for split in RANGES if split in splits}, broken
+
+
+def write_photographs(job: tuple[Path, Shard, list[Row], np.ndarray, str]) -> int:
+    """Write one shard from what was put aside, in a worker process; its length."""
+    folder, shard, rows, labels, fingerprint = job
+    facts = {"fingerprint": fingerprint, "device": "build"}
+    probabilities = np.eye(2, dtype=np.float16)[labels]
+    samples = (_read(row) for row in rows)
+    write_shard(folder, shard, samples, labels, probabilities, facts, EXTENSION)
+    return len(shard)
+
+
+def _read(row: Row) -> bytes:
+    with open(row.path, "rb") as stream:
+        stream.seek(row.offset)
+        return stream.read(row.size)
+
+
+def _digest(rows: Iterable[Row]) -> str:
+    """Names the files and classes of rows in order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(f"{row.sha256} {row.wnid}\n".encode())
+    return digest.hexdigest()
+
+
+def _write_lines(path: Path, lines: Iterable[str]) -> None:
+    with atomic_write(path) as stream:
+        stream.writelines(f"{line}\n".encode() for line in lines)

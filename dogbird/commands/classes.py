@@ -1,0 +1,85 @@
+"""dogbird-classes: the ImageNet classes of a task of two, by default the 122 of DogBird.
+
+    dogbird-classes                                          # the packaged lists
+    dogbird-classes --derive                                 # from WordNet 3.0, and any difference
+    dogbird-classes --class0 dog.n.01 --class1 cat.n.01      # any two synsets, from WordNet
+
+Exit code 0; 1 where WordNet's lists differ from the packaged ones; 2 for bad input.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from dogbird.classes import SYNSETS, Task, derive_task, dogbird_task, find_task
+from dogbird.wordnet import Nouns, find_wordnet
+
+COMMAND = "dogbird-classes"
+
+
+def add_task_options(parser: argparse.ArgumentParser) -> None:
+    """The options that choose a task, here and in dogbird-build."""
+    task = parser.add_argument_group("task")
+    task.add_argument("--class0", default=SYNSETS[0], help=f"synset of label 0 ({SYNSETS[0]})")
+    task.add_argument("--class1", default=SYNSETS[1], help=f"synset of label 1 ({SYNSETS[1]})")
+    task.add_argument(
+        "--wordnet",
+        type=Path,
+        metavar="DIR",
+        help="folder of WordNet 3.0's index.noun and data.noun (default: where Debian's "
+        "wordnet-base or nltk puts them); DogBird's own task does not need it",
+    )
+
+
+def task_of(args: argparse.Namespace) -> Task:
+    return find_task(args.class0, args.class1, args.wordnet and Nouns(args.wordnet))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog=COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_task_options(parser)
+    parser.add_argument(
+        "--derive", action="store_true", help="compare WordNet's lists with the packaged ones"
+    )
+    args = parser.parse_args(argv)
+    try:
+        if args.derive:
+            return derive(args)
+        print_task(task_of(args))
+    except (ValueError, OSError) as error:
+        print(f"{COMMAND}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def print_task(task: Task) -> None:
+    for label, classes in enumerate(task.classes):
+        for wnid, name in classes.items():
+            print(label, wnid, name)
+    counts = (f"{len(c)} under {s}" for s, c in zip(task.synsets, task.classes, strict=True))
+    print(", ".join(counts))
+
+
+def derive(args: argparse.Namespace) -> int:
+    if (args.class0, args.class1) != SYNSETS:
+        raise ValueError("--derive compares the packaged lists: leave --class0 and --class1 out")
+    derived = derive_task(*SYNSETS, Nouns(args.wordnet or find_wordnet()))
+    print_task(derived)
+    found = list(differences(dogbird_task(), derived))
+    print("\n".join(found) or "equal to the packaged lists")
+    return 1 if found else 0
+
+
+def differences(packaged: Task, derived: Task) -> Iterator[str]:
+    """One line for each class that only one of two tasks has, under another name or label."""
+    for label, (ours, theirs) in enumerate(zip(packaged.classes, derived.classes, strict=True)):
+        for wnid, name in sorted(set(ours.items()) ^ set(theirs.items())):
+            where = "packaged" if (wnid, name) in ours.items() else "WordNet"
+            yield f"only {where}: {label} {wnid} {name}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

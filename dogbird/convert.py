@@ -1,0 +1,77 @@
+"""One photograph of ImageNet: decoded whatever it is, its shorter side made 256, encoded again.
+
+    jpeg = convert(data, Format())
+
+ImageNet's files end in .JPEG, yet some are CMYK, some have one channel, one is a PNG, and some have
+metadata that decoders stumble over. All become RGB JPEGs without metadata. An EXIF orientation is
+not applied: torchvision's and timm's loaders take the pixels as they are stored.
+"""
+
+import io
+import warnings
+from dataclasses import dataclass
+
+from PIL import Image
+
+SUBSAMPLING = "4:2:0"
+
+
+class BrokenPhotographError(ValueError):
+    """A file that holds no whole image."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """How photographs are stored: the shorter side in pixels and the JPEG quality, or as they came.
+
+    The resampling is Pillow's bilinear filter, which averages where it shrinks, as torchvision's
+    Resize(256): a centre crop of the stored image is the usual evaluation.
+    """
+
+    size: int = 256
+    quality: int = 90
+    keep_bytes: bool = False
+
+    def __post_init__(self) -> None:
+        if not 32 <= self.size <= 4096:
+            raise ValueError(f"--size must be 32 to 4096 pixels, got {self.size}")
+        if not 1 <= self.quality <= 95:
+            raise ValueError(f"--quality must be 1 to 95, got {self.quality}")
+
+
+def convert(data: bytes, form: Format) -> bytes:
+    """The bytes to store of one file; BrokenPhotographError where it does not decode whole."""
+    image = decode(data)
+    if form.keep_bytes:
+        return data
+    image = image.resize(resized(image.size, form.size), Image.Resampling.BILINEAR)
+    image.info.clear()  # else a JPEG comment would come along
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=form.quality, subsampling=SUBSAMPLING)
+    return stream.getvalue()
+
+
+def decode(data: bytes) -> Image.Image:
+    """The file as an RGB image; BrokenPhotographError where it does not decode whole."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of broken EXIF and of transparent palettes
+        try:
+            with Image.open(io.BytesIO(data)) as image:
+                return image.convert("RGB")
+        # Pillow's decoders raise SyntaxError on a bad checksum, and OSError on most of the rest.
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise BrokenPhotographError(_plain(error)) from error
+
+
+def _plain(error: Exception) -> str:
+    """Pillow's message in one line, without the address of the stream it names."""
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return text.partition(" <_io.BytesIO")[0]
+
+
+def resized(size: tuple[int, int], shorter: int) -> tuple[int, int]:
+    """(width, height) with the shorter side `shorter`, the longer one rounded down."""
+    width, height = size
+    if width <= height:
+        return shorter, shorter * height // width
+    return shorter * width // height, shorter

@@ -1,0 +1,223 @@
+"""Where a copy of ImageNet lies, and which photographs of it belong to some classes.
+
+    source = open_source(Path("imagenet"), wnids)
+    for piece in source.pieces: ...          # up to 256 photographs each, read on demand
+
+Each split may come in another form (dogbird/tars.py, dogbird/tables.py have the packed ones):
+
+    train/n02087394/*.JPEG                           a folder a class; of val also one flat folder
+    ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar tars of tars, and of files, as released
+    *train*.tar, *val*.tar                           a WebDataset
+    *train*.parquet, train/*.arrow                   a copy of the Hub's, or of `save_to_disk`
+
+Opening lists and counts photographs without reading one; nothing is unpacked or written.
+"""
+
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol
+
+from dogbird.val_labels import find_val_labels, read_val_labels
+
+SPLITS: Final = ("train", "val")
+FOLDERS: Final = {"train": ("train",), "val": ("val", "validation")}  # by what names they go
+SUFFIXES: Final = frozenset({".jpeg", ".jpg", ".png"})
+WNID: Final = re.compile(r"n\d{8}")
+_PIECE: Final = 256  # photographs
+_SHOWN: Final = 5  # names of what was found instead
+
+OnFile = Callable[[], None]  # called as files are listed, so that a caller may stop it
+
+
+class Piece(Protocol):
+    """Some photographs of one split that one process reads, one after the other."""
+
+    @property
+    def split(self) -> str: ...
+
+    @property
+    def wnids(self) -> Sequence[str]: ...
+
+    @property
+    def key(self) -> str:
+        """Hex digest that names the files, as they are now, and the places in them."""
+
+    def read(self) -> Iterator[tuple[str, str, bytes]]:
+        """(wnid, name without extension, encoded image) of each."""
+
+
+class Span(NamedTuple):
+    """One photograph: `size` bytes of a file."""
+
+    wnid: str
+    name: str
+    path: str
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Spans:
+    """A piece of photographs that lie as bytes in files, in tars or alone."""
+
+    split: str
+    spans: tuple[Span, ...]
+    changed: int  # when any of the files was last changed, nanoseconds
+
+    @property
+    def wnids(self) -> list[str]:
+        return [span.wnid for span in self.spans]
+
+    @property
+    def key(self) -> str:
+        return hashlib.sha256(repr(self).encode()).hexdigest()
+
+    def read(self) -> Iterator[tuple[str, str, bytes]]:
+        for span in self.spans:
+            descriptor = os.open(span.path, os.O_RDONLY)
+            try:
+                yield span.wnid, span.name, os.pread(descriptor, span.size, span.offset)
+            finally:
+                os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class Source:
+    """The photographs of some classes in one copy of ImageNet."""
+
+    root: Path
+    forms: dict[str, str]  # of each split
+    pieces: tuple[Piece, ...]
+
+    def counts(self, split: str) -> Counter[str]:
+        """Photographs of each wnid."""
+        counted: Counter[str] = Counter()
+        for piece in self.pieces:
+            if piece.split == split:
+                counted.update(piece.wnids)
+        return counted
+
+    def __len__(self) -> int:
+        return sum(len(piece.wnids) for piece in self.pieces)
+
+
+def open_source(
+    root: Path,
+    wnids: Collection[str],
+    splits: Sequence[str] = SPLITS,
+    val_labels: Path | None = None,
+    on_file: OnFile = lambda: None,
+) -> Source:
+    """List the photographs of `wnids`; ValueError where `root` is no copy of ImageNet.
+
+    `val_labels` is a list of dogbird/val_labels.py, by default one that lies in `root`.
+    """
+    if not root.is_dir():
+        raise ValueError(f"{root} is no folder: give the folder that holds ImageNet")
+    listed = val_labels or find_val_labels(root)
+    labels = {} if listed is None else read_val_labels(listed)
+    forms, pieces = {}, []
+    for split in splits:
+        form, found = _open_split(root, split, Wanted(frozenset(wnids), labels, on_file))
+        if not found:
+            raise ValueError(
+                f"{root}: none of the photographs of {split} ({form}) is known to be of the "
+                f"{len(wnids)} classes{_hint(split, labels)}"
+            )
+        forms[split] = form
+        pieces += found
+    return Source(root, forms, tuple(pieces))
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which photographs to list: those of `wnids`, by their names or by lists of labels."""
+
+    wnids: frozenset[str]
+    val_labels: dict[str, str]
+    on_file: OnFile
+
+    def wnid_of(self, path: Path) -> str | None:
+        """The class of a photograph by its folder, its name, or the list for its name."""
+        for text in (path.parent.name, path.name[:9]):
+            if WNID.fullmatch(text):
+                return text
+        return self.val_labels.get(path.stem)
+
+
+def _open_split(root: Path, split: str, wanted: Wanted) -> tuple[str, list[Piece]]:
+    from dogbird.tables import open_tables, tables_of
+    from dogbird.tars import open_tars, tars_of
+
+    folders = [root / name for name in FOLDERS[split] if (root / name).is_dir()]
+    for folder in folders:
+        if _holds_photographs(folder, wanted):
+            return "folder", cut(split, _list_folder(folder, wanted))
+    if tars := tars_of(root, split):
+        return open_tars(tars, split, wanted)
+    if tables := tables_of(root, split):
+        return open_tables(tables, split, wanted)
+    raise ValueError(
+        f"{root} holds no {split} split of ImageNet: expected {split}/nXXXXXXXX/*.JPEG, "
+        f"ILSVRC2012_img_{split}.tar, a WebDataset's *{split}*.tar or *{split}*.parquet; found "
+        f"{_found(root, folders)}{_hint(split, wanted.val_labels)}"
+    )
+
+
+def _hint(split: str, val_labels: dict[str, str]) -> str:
+    if split != "val" or val_labels:
+        return ""
+    return "; if they lie flat, name the list of their classes with --val-labels"
+
+
+def _found(root: Path, folders: list[Path]) -> str:
+    """What lies in the split's folder, or else at the top, in a few names."""
+    place = next(iter(folders), root)
+    names = sorted(path.name + "/" * path.is_dir() for path in place.iterdir())
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    inside = f"in {place.name}/ " if place != root else ""
+    return inside + (", ".join(names[:_SHOWN]) + more if names else "nothing")
+
+
+def _holds_photographs(folder: Path, wanted: Wanted) -> bool:
+    with os.scandir(folder) as entries:
+        return any(_is_of_imagenet(entry, wanted) for entry in entries)
+
+
+def _is_of_imagenet(entry: os.DirEntry[str], wanted: Wanted) -> bool:
+    """A class's folder, or a photograph whose class is known."""
+    if entry.is_dir():
+        return WNID.fullmatch(entry.name) is not None
+    path = Path(entry.path)
+    return path.suffix.lower() in SUFFIXES and wanted.wnid_of(path) is not None
+
+
+def _list_folder(folder: Path, wanted: Wanted) -> list[tuple[Span, int]]:
+    """Photographs with their times of change, of wnid folders or of one flat folder, by name."""
+    inner = [folder / w for w in sorted(wanted.wnids) if (folder / w).is_dir()] or [folder]
+    found = []
+    for place in inner:
+        for entry in sorted(os.scandir(place), key=lambda entry: entry.name):
+            path = Path(entry.path)
+            wnid = wanted.wnid_of(path)
+            if wnid not in wanted.wnids or path.suffix.lower() not in SUFFIXES:
+                continue
+            wanted.on_file()
+            state = entry.stat()
+            span = Span(wnid, path.stem, str(path.resolve()), 0, state.st_size)
+            found.append((span, state.st_mtime_ns))
+    return found
+
+
+def cut(split: str, listed: Sequence[tuple[Span, int]]) -> list[Piece]:
+    """Pieces of photographs that follow one another."""
+    parts = [listed[k : k + _PIECE] for k in range(0, len(listed), _PIECE)]
+    return [
+        Spans(split, tuple(span for span, _ in part), max(changed for _, changed in part))
+        for part in parts
+    ]

@@ -1,0 +1,128 @@
+"""The first half of a build: every photograph read once, in the order in which it lies, converted,
+and put aside with the hash of the file it came from.
+
+    rows = stage(Path("dogbird.staging"), source.pieces, Format(), workers=8)
+
+A piece becomes `{key}.bin`, the converted photographs one after the other, and then `{key}.json`,
+what they are. The key names the piece and everything that decides the bytes, so a killed run goes
+on with the pieces that have no .json, and what another run left there is never mistaken.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import features
+
+from cifar5m.workers import Workers
+from dogbird.convert import BrokenPhotographError, Format, convert
+from dogbird.sources import Piece
+from worlds.files import atomic_write, remove_stale, write_json
+
+
+class Row(NamedTuple):
+    """One photograph, converted: `size` bytes at `offset` of `path`; or broken, and why."""
+
+    split: str
+    wnid: str
+    name: str
+    sha256: str  # of the file it came from
+    path: str
+    offset: int
+    size: int
+    error: str | None
+
+
+@dataclass(frozen=True)
+class StageJob:
+    """One piece and where it goes."""
+
+    folder: Path
+    piece: Piece
+    form: Format
+
+    @property
+    def key(self) -> str:
+        name = f"{self.piece.key} {self.form!r} {sorted(encoder_versions().items())}"
+        return hashlib.sha256(name.encode()).hexdigest()[:32]
+
+    @property
+    def photographs(self) -> Path:
+        return self.folder / f"{self.key}.bin"
+
+    @property
+    def listing(self) -> Path:
+        return self.folder / f"{self.key}.json"
+
+
+def encoder_versions() -> dict[str, str]:
+    """What decides the bytes beside the format: Pillow and the JPEG library in it."""
+    return {"pillow": version("pillow"), "jpeg": f"{features.version('libjpeg_turbo')}"}
+
+
+def stage(
+    folder: Path,
+    pieces: Sequence[Piece],
+    form: Format,
+    workers: int = 1,
+    on_piece: Callable[[int], None] = lambda photographs: None,
+    check: Callable[[], None] = lambda: None,
+) -> list[Row]:
+    """Convert what is not there yet; the rows of all pieces, in their order.
+
+    `on_piece` is told how many photographs each piece has; `check` is called before each, and may
+    raise. The processes are spawned, so a script that calls this needs the `__main__` guard.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_stale(folder)
+    jobs = [StageJob(folder, piece, form) for piece in pieces]
+    waiting = [job for job in jobs if not is_staged(job)]
+    on_piece(sum(len(job.piece.wnids) for job in jobs) - sum(len(j.piece.wnids) for j in waiting))
+    if waiting:
+        with Workers(stage_piece, min(workers, len(waiting)), on_piece) as pool:
+            for job in waiting:
+                check()
+                pool.put(job)
+    return [row for job in jobs for row in read_rows(job)]
+
+
+def stage_piece(job: StageJob) -> int:
+    """Convert one piece, in a worker process; the number of its photographs."""
+    listed: list[tuple[str, str, str, int, str | None]] = []
+    with atomic_write(job.photographs) as stream:
+        for wnid, name, data in job.piece.read():
+            sha256, size, broken = hashlib.sha256(data).hexdigest(), 0, None
+            try:
+                size = stream.write(convert(data, job.form))
+            except BrokenPhotographError as error:
+                broken = str(error)
+            listed.append((wnid, name, sha256, size, broken))
+    write_json(job.listing, listed)
+    return len(listed)
+
+
+def is_staged(job: StageJob) -> bool:
+    return job.listing.is_file() and job.photographs.is_file()
+
+
+def read_rows(job: StageJob) -> list[Row]:
+    """What a staged piece holds."""
+    rows, offset, path = [], 0, str(job.photographs)
+    for wnid, name, sha256, size, broken in json.loads(job.listing.read_text()):
+        rows.append(Row(job.piece.split, wnid, name, sha256, path, offset, size, broken))
+        offset += size
+    return rows
+
+
+def clear(folder: Path, pieces: Sequence[Piece], form: Format) -> None:
+    """Delete what these pieces became, and the folder where nothing else is in it."""
+    for piece in pieces:
+        job = StageJob(folder, piece, form)
+        job.listing.unlink(missing_ok=True)
+        job.photographs.unlink(missing_ok=True)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()

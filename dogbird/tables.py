@@ -1,0 +1,102 @@
+"""ImageNet as the Hub serves it: Parquet files, or the Arrow files that `save_to_disk` writes.
+
+A row is an image ({"bytes", "path"}) and a label, the class number 0 to 999 in the order of the
+wnids, as in `ILSVRC/imagenet-1k`. Of a file only the labels are read to list it, and of the images
+one batch at a time.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dogbird.classes import ilsvrc2012
+from dogbird.sources import FOLDERS, Piece, Wanted
+
+_BATCH = 64  # rows
+
+
+@dataclass(frozen=True)
+class Table:
+    """A piece of the wanted rows of one file."""
+
+    split: str
+    path: str
+    rows: tuple[tuple[int, str], ...]  # row number, wnid
+    state: tuple[int, int]  # bytes and time of change of the file
+
+    @property
+    def wnids(self) -> list[str]:
+        return [wnid for _, wnid in self.rows]
+
+    @property
+    def key(self) -> str:
+        return hashlib.sha256(repr(self).encode()).hexdigest()
+
+    def read(self) -> Iterator[tuple[str, str, bytes]]:
+        wanted = dict(self.rows)
+        for number, row in enumerate(_rows(Path(self.path), ["image"])):
+            if number in wanted:
+                image = row["image"].as_py()
+                stem = Path(self.path).stem
+                name = Path(image.get("path") or f"{stem}_{number}").stem
+                yield wanted[number], name, image["bytes"]
+
+
+def tables_of(root: Path, split: str) -> list[Path]:
+    """Parquet or Arrow files whose name, or whose folder's, begins with the split."""
+    return sorted(
+        path
+        for pattern in ("*.parquet", "*.arrow")
+        for path in root.rglob(pattern)
+        if path.name.startswith(FOLDERS[split]) or path.parent.name in FOLDERS[split]
+    )
+
+
+def open_tables(tables: Sequence[Path], split: str, wanted: Wanted) -> tuple[str, list[Piece]]:
+    """The form's name and one piece a file; ValueError where a file is no such table."""
+    pieces: list[Piece] = []
+    wnids = list(ilsvrc2012())
+    for path in tables:
+        rows = []
+        for number, row in enumerate(_rows(path, ["label"])):
+            wanted.on_file()
+            label = row["label"].as_py()
+            if not isinstance(label, int) or not 0 <= label < len(wnids):
+                raise ValueError(f"{path}: row {number} has label {label!r}, expected 0 to 999")
+            if wnids[label] in wanted.wnids:
+                rows.append((number, wnids[label]))
+        if rows:
+            state = path.stat()
+            stamp = state.st_size, state.st_mtime_ns
+            pieces.append(Table(split, str(path.resolve()), tuple(rows), stamp))
+    return tables[0].suffix[1:], pieces
+
+
+def _rows(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
+    """The rows of a file in order, each with those columns as Arrow scalars."""
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise ValueError(f"{path} needs pyarrow to be read: pip install datasets") from error
+    try:
+        if path.suffix == ".parquet":
+            with parquet.ParquetFile(path) as file:
+                for batch in file.iter_batches(_BATCH, columns=columns):
+                    yield from _each(batch, columns)
+            return
+        with pyarrow.memory_map(str(path)) as mapped:
+            for batch in pyarrow.ipc.open_stream(mapped):
+                yield from _each(batch, columns)
+    except (pyarrow.ArrowInvalid, KeyError) as error:
+        raise ValueError(
+            f"{path} is no table with columns image and label: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _each(batch: Any, columns: list[str]) -> Iterator[dict[str, Any]]:
+    arrays = {name: batch.column(name) for name in columns}
+    for number in range(batch.num_rows):
+        yield {name: array[number] for name, array in arrays.items()}
