@@ -29,8 +29,7 @@ import torch
 
 from worlds import ArrayStore
 from worlds.config import TrainConfig
-from worlds.evaluation import Place
-from worlds.run_parts import Data, make_loader, make_model
+from worlds.run_parts import Data, make_loader, make_model, place_of
 from worlds.stepper import HALVES, Stepper
 from worlds.torchvision_ops import declare_missing_operators
 
@@ -122,12 +121,11 @@ class OurLoop:
 
     def __init__(self, config: TrainConfig, data: Data, device: torch.device) -> None:
         cuda = device.type == "cuda"
-        place = Place(device, HALVES.get(config.precision, torch.float32), channels_last=cuda)
         model = make_model(config, data).to(device)
         if cuda:
             model = model.to(memory_format=torch.channels_last)
         self.stepper = Stepper(config, model, device, graph=True)
-        self.batches = iter(make_loader(config, data.train, place))
+        self.batches = iter(make_loader(config, data.train, place_of(config, device)))
         self.waits: list[float] = []
 
     def __call__(self, steps: int) -> float:

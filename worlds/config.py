@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any, Final, Literal, get_args
 
 from worlds.labels import Kind, LabelNoise
+from worlds.normalisation import NAMES
 from worlds.philox import key_of
 from worlds.schedules import UNIT, Schedule, log_points, spaced_log_points
 
@@ -42,6 +43,7 @@ class TrainConfig:
     world: World = "real"
     n: int = 50_000  # samples of the Real World; decides nothing in an Ideal run, unless disjoint
     disjoint: bool = False  # the Ideal World leaves the Real World's n samples out
+    passes: int = 1  # over the pool that an Ideal run may make: above 1 it is approximate
     steps: int = 39_000
     batch_size: int = 128
     optimizer: Optimizer = "sgd"
@@ -55,6 +57,7 @@ class TrainConfig:
     warmup: int = 0  # steps
     loss: Loss = "cross_entropy"
     augment: str | None = "crop+flip"
+    normalise: str = "symmetric"  # [-1, 1]; the paper's 224 px runs have "unit", [0, 1]
     label_noise: str | None = None  # symmetric:RATE, uniform:RATE, pairs:RATE:3>5[,5>3]
     precision: Precision = "fp32"
     seed: int = 0
@@ -79,6 +82,7 @@ class TrainConfig:
             "loss": get_args(Loss),
             "precision": get_args(Precision),
             "stop": (None, *get_args(StopRule)),
+            "normalise": NAMES,
         }
         for name, known in choices.items():
             value = getattr(self, name)
@@ -90,7 +94,7 @@ class TrainConfig:
 
     def _check_numbers(self) -> None:
         key_of(self.seed)
-        for name in ("n", "steps", "batch_size", "test_eval", "train_eval"):
+        for name in ("n", "steps", "batch_size", "passes", "test_eval", "train_eval"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be 1 or more, got {value}")

@@ -7,11 +7,11 @@ from typing import Final
 import torch
 
 from worlds.config import TrainConfig
-from worlds.evaluation import BATCH, Place
+from worlds.evaluation import BATCH
 from worlds.models import find
 from worlds.models.measure import describe
-from worlds.run_parts import Data, make_loader, make_model
-from worlds.stepper import HALVES, Stepper
+from worlds.run_parts import Data, make_loader, make_model, place_of
+from worlds.stepper import Stepper
 
 BACKWARD: Final = 3  # a training step costs about as much as this many forward passes
 _WARM, _TIMED = 2, 5  # steps
@@ -67,8 +67,7 @@ def images_per_point(config: TrainConfig, data: Data) -> int:
 
 def seconds(config: TrainConfig, data: Data, device: torch.device) -> tuple[float, float]:
     """Seconds of a training step and of one image's evaluation, timed here on a few."""
-    half = HALVES.get(config.precision, torch.float32)
-    place = Place(device, half, channels_last=device.type == "cuda")
+    place = place_of(config, device)
     loader = make_loader(config, data.train, place)
     stepper = Stepper(config, make_model(config, data).to(device), device)
     batches = iter(loader)
@@ -83,7 +82,7 @@ def seconds(config: TrainConfig, data: Data, device: torch.device) -> tuple[floa
     stepper.check()
     step_seconds = (time.perf_counter() - started) / (steps - warm)
     height, width, _ = data.train.image_shape
-    images = torch.zeros(BATCH[device.type], 3, height, width, dtype=half, device=device)
+    images = torch.zeros(BATCH[device.type], 3, height, width, dtype=place.dtype, device=device)
     with torch.no_grad():
         stepper.predict(images)
         started = time.perf_counter()

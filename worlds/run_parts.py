@@ -12,6 +12,7 @@ from worlds.loaders import IdealLoader, RealLoader
 from worlds.philox import TRAINING, words
 from worlds.replicas import ALONE, Replicas
 from worlds.splits import Split
+from worlds.stepper import HALVES
 from worlds.stores import Store
 
 
@@ -47,6 +48,12 @@ class Data:
         }
 
 
+def place_of(config: TrainConfig, device: torch.device) -> Place:
+    """Where and how a run's batches are made: in half precision where the network takes it."""
+    half = HALVES.get(config.precision, torch.float32)
+    return Place(device, half, channels_last=device.type == "cuda", normalise=config.normalise)
+
+
 def real_loader(
     config: TrainConfig, split: Split, place: Place, replicas: Replicas = ALONE
 ) -> RealLoader:
@@ -71,7 +78,7 @@ def make_loader(
     """The config's world over `split`, whose labels already have the config's noise."""
     if config.world == "real":
         return real_loader(config, split, place, replicas)
-    cpu = Place(torch.device("cpu"))
+    cpu = Place(torch.device("cpu"), normalise=config.normalise)
     return IdealLoader(
         split,
         config.batch_size,
@@ -79,6 +86,7 @@ def make_loader(
         seed=config.seed,
         trial=config.trial,
         augment=config.augment,
+        passes=config.passes,
         disjoint_from=real_loader(config, split, cpu) if config.disjoint else None,
         rank=replicas.rank,
         world_size=replicas.world_size,

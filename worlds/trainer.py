@@ -13,12 +13,12 @@ from typing import Any
 import torch
 
 from worlds.config import TrainConfig
-from worlds.evaluation import Evaluation, Place
+from worlds.evaluation import Evaluation
 from worlds.files import atomic_write, write_json
 from worlds.replicas import Replicas
-from worlds.run_parts import Data, device_name, make_loader, make_model, training_seed
+from worlds.run_parts import Data, device_name, make_loader, make_model, place_of, training_seed
 from worlds.runs import CHECKPOINT, FORMAT, METRICS, SUMMARY, Row, read_rows, t0_of
-from worlds.stepper import HALVES, Stepper
+from worlds.stepper import Stepper
 
 
 class Stopwatch:
@@ -55,8 +55,7 @@ class Trainer:
         self.replicas = replicas
         self.last_step = config.steps - 1 if last_step is None else last_step
         self.checkpoint_seconds = checkpoint_seconds
-        half = HALVES.get(config.precision, torch.float32)
-        place = Place(device, half, channels_last=device.type == "cuda")
+        place = place_of(config, device)
         noisy = data.train if config.noise is None else data.train.with_label_noise(config.noise)
         self.loader = make_loader(config, noisy, place, replicas)
         real = config.world == "real"

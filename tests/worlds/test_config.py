@@ -55,10 +55,12 @@ def test_the_twins_of_a_trial_share_a_pair_key_and_trials_a_group_key():
 
 def test_every_field_decides_the_fingerprint():
     changes = {
-        "arch": "mlp_3x16", "options": {"width": 9}, "world": "ideal", "n": 7, "disjoint": True,
+        "arch": "mlp_3x16", "options": {"width": 9}, "world": "ideal", "n": 7,
+        "disjoint": True, "passes": 2,
         "steps": 70, "batch_size": 7, "optimizer": "rmsprop", "learning_rate": 0.2,
         "momentum": 0.5, "weight_decay": 0.1, "schedule": "cosine", "unit": 7, "drops": (3,),
-        "factor": 0.5, "warmup": 7, "loss": "mse", "augment": None, "label_noise": "uniform:0.1",
+        "factor": 0.5, "warmup": 7, "loss": "mse", "augment": None,
+        "normalise": "unit", "label_noise": "uniform:0.1",
         "precision": "bf16", "seed": 7, "trial": 7, "log": "fast", "test_eval": None,
         "train_eval": None, "stop": "train_error", "threshold": 0.5, "patience": 3,
     }  # fmt: skip

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from cifar5m.commands.outcome import StopSignal, exit_code
 from worlds.config import Grid, Loss, Optimizer, Precision, StopRule, TrainConfig, World
+from worlds.normalisation import NAMES
 from worlds.runs import Comparison, Row, Run, compare, read_run
 from worlds.schedules import KINDS, steps_of_epochs
 
@@ -36,6 +37,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "loss": get_args(Loss),
     "precision": get_args(Precision),
     "stop": get_args(StopRule),
+    "normalise": NAMES,
 }
 _DEFAULTS: dict[str, Any] = {
     f.name: f.default_factory() if f.default_factory is not MISSING else f.default
@@ -46,7 +48,9 @@ _GROUPS: dict[str, tuple[tuple[str, type, str], ...]] = {
     "worlds": (
         ("n", int, "samples of the Real World, 1 to the pool's size"),
         ("batch_size", int, "1 or more"),
+        ("passes", int, "that Ideal may make over the pool; above 1 it is approximate"),
         ("augment", str, "none, flip, crop+flip or crop+flip+cutout"),
+        ("normalise", str, "range of pixels"),
         ("label_noise", str, "symmetric:RATE, uniform:RATE or pairs:RATE:3>5, RATE 0 to 1"),
         ("seed", int, "0 or more, below 2^64"),
     ),
@@ -214,12 +218,11 @@ def _print_plan(config: TrainConfig, data: "Data", args: argparse.Namespace) -> 
     import torch
 
     from worlds.cost import cost, seconds
-    from worlds.evaluation import Place
-    from worlds.run_parts import make_loader
+    from worlds.run_parts import make_loader, place_of
 
     configs = [replace(config, world=world) for world in _worlds(args)]
     for each in configs:
-        make_loader(each, data.train, Place(torch.device("cpu")))
+        make_loader(each, data.train, place_of(each, torch.device("cpu")))
     values = config.to_json() | {"world": args.world, "trial": f"0 to {args.trials - 1}"}
     print(
         "  ".join(
