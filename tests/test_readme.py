@@ -43,7 +43,9 @@ def test_the_readme_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
     for line in commands():
         program, *options = shlex.split(line)
         if "--n" in options:  # the same commands on fewer images
-            options[options.index("--n") + 1] = "50" if program == "worlds-inspect" else "64"
+            options[options.index("--n") + 1] = "50" if program.startswith("worlds") else "64"
+        if program == "worlds-train":
+            options[options.index("--steps") + 1] = "3"
         assert import_module(SCRIPTS[program]).main(options) == 0, line
     for block in blocks("python"):
         small = block.replace("n=500", "n=50").replace("steps=20", "steps=1")
