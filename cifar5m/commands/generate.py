@@ -313,7 +313,7 @@ def print_estimate(
     for name, value in rows.items():
         print(f"{name:15} {value}")
     shards = len(layout.shards())
-    print("\n".join(["", *table(shards, hours / shards, price)]))
+    print("\n".join(table(shards, hours / shards, price)))
 
 
 if __name__ == "__main__":
