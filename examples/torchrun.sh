@@ -6,4 +6,4 @@
 # Several machines: NODES=2 NODE=0 HEAD=host:29500 on the first, NODE=1 on the second.
 set -euo pipefail
 exec torchrun --nproc-per-node "${GPUS:-8}" --nnodes "${NODES:-1}" --node-rank "${NODE:-0}" \
-  --rdzv-endpoint "${HEAD:-localhost:29500}" -m cifar5m.commands.generate "$@"
+  --rdzv-endpoint "${HEAD:-localhost:29500}" -m -- cifar5m.commands.generate "$@"

@@ -2,7 +2,7 @@
 
     cifar5m-generate --recipe tiny --n 1000 --out out/tiny       # offline, on any machine
     cifar5m-generate --n 6000000 --out cifar5m                    # the published recipe, every GPU
-    torchrun --nproc-per-node 8 -m cifar5m.commands.generate --n 6000000 --out cifar5m
+    torchrun --nproc-per-node 8 -m -- cifar5m.commands.generate --n 6000000 --out cifar5m
     cifar5m-generate --n 6000000 --out /shared/cifar5m --ray auto # every GPU of a Ray cluster
 
 The same command again goes on where it stopped; finished shards are never made twice.
@@ -313,7 +313,7 @@ def print_estimate(
     for name, value in rows.items():
         print(f"{name:15} {value}")
     shards = len(layout.shards())
-    print("\n".join(["", *table(shards, hours / shards, price)]))
+    print("\n".join(table(shards, hours / shards, price)))
 
 
 if __name__ == "__main__":
