@@ -40,6 +40,8 @@ class TrainConfig:
 
     arch: str
     options: Mapping[str, Option] = field(default_factory=dict)  # of the architecture
+    initial: str | None = None  # weights to begin from: a run folder, *.pt or *.safetensors
+    frozen: bool = False  # of them only a new linear head learns
     world: World = "real"
     n: int = 50_000  # samples of the Real World; decides nothing in an Ideal run, unless disjoint
     disjoint: bool = False  # the Ideal World leaves the Real World's n samples out
@@ -110,6 +112,8 @@ class TrainConfig:
             raise ValueError(f"weight_decay must be 0 or more, got {self.weight_decay}")
         if not 0 <= self.threshold < 1:
             raise ValueError(f"threshold must be in [0, 1), got {self.threshold}")
+        if self.frozen and self.initial is None:
+            raise ValueError("frozen=True trains a head on weights that are there: give initial")
         if (self.stop == "patience") != (self.patience > 0):
             raise ValueError(
                 f'stop="patience" and patience of 1 or more go together, got {self.stop!r} and '

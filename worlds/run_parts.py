@@ -8,6 +8,7 @@ import torch
 from worlds.base_loader import Loader
 from worlds.config import TrainConfig
 from worlds.evaluation import Place
+from worlds.initial import begin
 from worlds.loaders import IdealLoader, RealLoader
 from worlds.philox import TRAINING, words
 from worlds.replicas import ALONE, Replicas
@@ -101,7 +102,8 @@ def make_model(config: TrainConfig, data: Data) -> torch.nn.Module:
     height, width, _ = data.train.image_shape
     if height != width:
         raise ValueError(f"the architectures take square images, the data has {height} x {width}")
-    return create(config.arch, len(data.train.class_names), height, **config.options)
+    model = create(config.arch, len(data.train.class_names), height, **config.options)
+    return model if config.initial is None else begin(model, config)
 
 
 def training_seed(config: TrainConfig) -> int:

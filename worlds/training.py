@@ -18,6 +18,7 @@ import torch
 
 from worlds.config import TrainConfig, differing_fields
 from worlds.files import remove_stale, write_json
+from worlds.initial import describe_initial
 from worlds.replicas import ALONE, Replicas
 from worlds.run_parts import Data, device_name
 from worlds.runs import CHECKPOINT, CONFIG, FORMAT, SUMMARY, Row, Run, read_run
@@ -94,6 +95,8 @@ def _check_folder(folder: Path, config: TrainConfig, data: Data) -> None:
     known = {key: value for key, value in saved.description["data"].items() if key != "name"}
     here = {key: value for key, value in data.describe().items() if key != "name"}
     differences += differing_fields(known, here)
+    weights = {"weights": saved.description.get("initial")}
+    differences += differing_fields(weights, {"weights": describe_initial(config)})
     if differences:
         raise ValueError(f"{folder} holds another run ({'; '.join(differences)}): take another one")
 
@@ -110,6 +113,7 @@ def _description(
         "fingerprint": config.fingerprint(),
         "config": config.to_json(),
         "data": data.describe(),
+        "initial": describe_initial(config),
         "parameters": parameter_count(model),
         "device": device_name(device),
         "versions": {name: version(name) for name in ("torch", "torchvision", "numpy")},

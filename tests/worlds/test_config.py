@@ -56,7 +56,7 @@ def test_the_twins_of_a_trial_share_a_pair_key_and_trials_a_group_key():
 def test_every_field_decides_the_fingerprint():
     changes = {
         "arch": "mlp_3x16", "options": {"width": 9}, "world": "ideal", "n": 7,
-        "disjoint": True, "passes": 2,
+        "initial": "runs/real-0", "frozen": True, "disjoint": True, "passes": 2,
         "steps": 70, "batch_size": 7, "optimizer": "rmsprop", "learning_rate": 0.2,
         "momentum": 0.5, "weight_decay": 0.1, "schedule": "cosine", "unit": 7, "drops": (3,),
         "factor": 0.5, "warmup": 7, "loss": "mse", "augment": None,
@@ -68,6 +68,7 @@ def test_every_field_decides_the_fingerprint():
     prints = {CONFIG.fingerprint()}
     for name, value in changes.items():
         also = {"drops": ()} if name == "schedule" else {}
+        also |= {"initial": "runs/real-0"} if name == "frozen" else {}
         also |= {"stop": "patience"} if name == "patience" else {}
         prints.add(replace(CONFIG, **{name: value}, **also).fingerprint())
     assert len(prints) == len(changes) + 1
@@ -89,6 +90,7 @@ def test_every_field_decides_the_fingerprint():
         ({"stop": "patience"}, "patience of 1 or more go together"),
         ({"label_noise": "salt:0.1"}, "label noise is symmetric:RATE"),
         ({"label_noise": "pairs:0.3"}, "label noise is symmetric:RATE"),
+        ({"frozen": True}, "give initial"),
         ({"seed": -1}, "seed must be in"),
     ],
 )

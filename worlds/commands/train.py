@@ -87,6 +87,10 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="of the architecture, such as width=16 (more than once for more)",
     )
+    parse.add_argument(
+        "--initial", metavar="PATH", help="begin from a run folder's weights or a file"
+    )
+    parse.add_argument("--frozen", action="store_true", help="train only a new head on --initial")
     parse.add_argument("--data", required=True, metavar="STORE", help="folder or hf://datasets/...")
     parse.add_argument("--cifar10", metavar="STORE", help="measure on CIFAR-10's test set as well")
     parse.add_argument("--out", required=True, type=Path, metavar="DIR", help="the runs' folder")
@@ -152,6 +156,8 @@ def config_of(args: argparse.Namespace) -> TrainConfig:
     return TrainConfig(
         args.arch,
         options=dict(_option(text) for text in args.option),
+        initial=args.initial,
+        frozen=args.frozen,
         disjoint=args.disjoint,
         steps=_DEFAULTS["steps"] if steps is None else steps,
         unit=_DEFAULTS["unit"] if unit is None else unit,
