@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.worlds.test_stores import write_cifar10
+
 REPO = Path(__file__).resolve().parents[1]
 README = (REPO / "README.md").read_text()
 SCRIPTS = dict(
@@ -28,11 +30,12 @@ def commands() -> list[str]:
 
 
 def bring_what_the_readme_names(folder: Path) -> None:
-    """Six small parts in the released form, and a timm folder."""
+    """Six small parts in the released form, CIFAR-10's own, and a timm folder."""
     random = np.random.default_rng(0)
     for part in range(6):
         images = random.integers(0, 256, (20, 32, 32, 3), np.uint8)
         np.savez(folder / f"part{part}.npz", X=images, Y=random.integers(0, 10, 20))
+    write_cifar10(folder / "path" / "to" / "cifar10")
     shutil.copytree(REPO / "cifar5m" / "tiny" / "labeler", folder / "path" / "to" / "timm-folder")
 
 
