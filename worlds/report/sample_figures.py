@@ -1,0 +1,133 @@
+"""The figure of several n over one Ideal World: curves, T(n), and L(n) against Ideal(T(n))."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from worlds.analysis import Curves, by_samples, power_law, power_law_of_points, stopping_time
+from worlds.plots import FAINT, INK, ORDERED, legend, new_figure, power_law_line, world_curves
+from worlds.report.drawing import Drawn, Point, curve_of, limits, points_of
+from worlds.report.experiment import Experiment
+from worlds.report.measure import METRIC_NAMES, Measured
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def draw_samples(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
+    """Panels: curves of all n over their Ideal World; T(n); L(n) against Ideal(T(n))."""
+    metric = experiment.metric
+    by_n = {one.found.real[0].config.n: one for one in measured if one.found.real}
+    shades = _shades(len(by_n))
+    figure, axes = new_figure(3, 3, (3.9, 3.5))
+    points: list[Point] = []
+    entries: list[tuple[str, dict[str, Any]]] = []
+    for shade, (n, one) in zip(shades, sorted(by_n.items()), strict=True):
+        curve = curve_of(one.found.real, f"test_{metric}")
+        t0 = stopping_time(one.found.real).of_median_curve
+        world_curves(axes[0], curve, None, None, t0, (shade, shade))
+        names = {"panel": "curves", "group": one.label, "world": "real"}
+        points += points_of(curve, **names, quantity=f"test_{metric}")
+        entries.append((f"n = {n:,}", {"color": shade}))
+    ideal = max((one.found.ideal for one in by_n.values()), key=len, default=())
+    reference = curve_of(ideal, f"test_{metric}")
+    remark = ""
+    if reference is not None:
+        world_curves(axes[0], None, reference, None, None, (INK, INK))
+        points += points_of(
+            reference, panel="curves", group="Ideal", world="ideal", quantity=f"test_{metric}"
+        )
+        entries.append(("Ideal World", {"color": INK, "linestyle": (0, (4, 2))}))
+        remark = _draw_law(axes[0], reference)
+    limits(axes[:1], points)
+    axes[0].set(title="Test curves", ylabel=METRIC_NAMES[metric])
+    remark += _stopping_panel(axes[1], by_n, shades, points)
+    _loss_panel(axes[2], by_n, shades, points, metric)
+    legend(figure, entries)
+    return Drawn(figure, points, remark)
+
+
+def _shades(count: int) -> list[str]:
+    """`count` of ORDERED, spread over it; more than it has are repeated at the end."""
+    places = np.linspace(0, len(ORDERED) - 1, count).round().astype(int)
+    return [ORDERED[place] for place in places]
+
+
+def _draw_law(ax: "Axes", reference: Curves) -> str:
+    """The power law of the Ideal World, fitted past the first hundredth; a sentence about it."""
+    first = max(2, int(reference.updates[-1]) // 100)
+    try:
+        law = power_law(reference, first)
+    except ValueError:
+        return ""  # too few points, or an error of 0
+    power_law_line(ax, law)
+    return (
+        f"The Ideal World's curve goes as t^-{law.exponent:.2f} (95 %: {law.low:.2f} to "
+        f"{law.high:.2f}, {law.method}; fitted on {law.first:,.0f} to {law.last:,.0f} updates). "
+    )
+
+
+def _stopping_panel(
+    ax: "Axes", by_n: Mapping[int, Measured], shades: Sequence[str], points: list[Point]
+) -> str:
+    x, y = [], []
+    for shade, (n, one) in zip(shades, sorted(by_n.items()), strict=True):
+        times = stopping_time(one.found.real)
+        reached = [step + 1 for step in times.trials.values() if step is not None]
+        at = times.median
+        ax.plot([n] * len(reached), reached, "_", color=shade, markersize=10)
+        names = {"panel": "T(n)", "group": one.label, "world": "real", "quantity": "t0"}
+        if at is None:  # an arrow: T0 is later than the last step
+            ax.plot(n, times.last_step + 1, "^", color=shade, markerfacecolor="none", markersize=8)
+            continue
+        ax.plot(n, at + 1, "o", color=shade, markersize=8)
+        x.append(n)
+        y.append(at + 1)
+        points.append({**names, "x": n, "y": at + 1, "low": min(reached), "high": max(reached)})
+    _log_axes(ax, sorted(by_n))
+    ax.set(title="T0 against n", xlabel="n", ylabel="updates")
+    if len(x) < 3:
+        return ""
+    law = power_law_of_points(x, y)
+    power_law_line(ax, law)
+    return f"T0 goes as n^{-law.exponent:.2f} ({-law.high:.2f} to {-law.low:.2f}). "
+
+
+def _log_axes(ax: "Axes", sizes: Sequence[int]) -> None:
+    from matplotlib.ticker import LogFormatter, NullLocator
+
+    ax.set(xscale="log", yscale="log")
+    shown = sizes if len(sizes) <= 4 else [sizes[0], sizes[len(sizes) // 2], sizes[-1]]
+    ax.set_xticks(shown, [f"{n:,}" for n in shown])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.margins(0.12)
+    low, high = ax.get_ylim()
+    if high < 30 * low:  # less than a decade or so: also name the minor ticks
+        ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+    ax.tick_params(axis="y", which="minor", colors=FAINT)
+
+
+def _loss_panel(
+    ax: "Axes",
+    by_n: Mapping[int, Measured],
+    shades: Sequence[str],
+    points: list[Point],
+    metric: str,
+) -> None:
+    both = {n: one for n, one in by_n.items() if one.get("gap") is not None}
+    for size in (
+        by_samples({n: one.found.real}, one.found.ideal, metric)[0] for n, one in both.items()
+    ):
+        shade = shades[sorted(by_n).index(size.n)]
+        ax.plot(size.ideal, size.real, "o", color=shade, markersize=8)
+        points.append(
+            {"panel": "L(n)", "group": by_n[size.n].label, "world": "both", "quantity": metric}
+            | {"x": size.ideal, "y": size.real}
+        )
+    if both:
+        top = 1.05 * max(ax.get_xlim()[1], ax.get_ylim()[1])
+        ax.plot([0, top], [0, top], color=FAINT, linewidth=1, zorder=0)
+        ax.set(xlim=(0, top), ylim=(0, top), aspect="equal")
+        ax.locator_params(nbins=4)
+    ax.set(title="At T0, beside y = x", xlabel="Ideal(T(n))", ylabel="Real L(n)")
