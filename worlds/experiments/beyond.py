@@ -2,7 +2,9 @@
 
     worlds-experiment run erm stopping --data DIR
 
-Nothing of its own is trained. Cost: {cost:erm stopping}.
+Nothing of its own is trained.
+
+At the paper's scale: 140 runs, 5,460,000 steps, about 16 GPU-hours.
 """
 
 from worlds.config import TrainConfig

@@ -17,7 +17,7 @@ def totals(jobs: Sequence[Job]) -> dict[str, Any]:
     """Runs, steps and GPU-hours."""
     costs = [estimate(job) for job in jobs]
     steps = sum(cost.steps for cost in costs)
-    return {"runs": len(jobs), "steps": steps, "gpu_hours": round(gpu_hours(costs), 2)}
+    return {"runs": len(jobs), "steps": steps, "gpu_hours": round(gpu_hours(costs), 4)}
 
 
 def overview(chosen: Sequence[Expanded]) -> tuple[str, dict[str, Any]]:
@@ -57,6 +57,7 @@ def recipe(config: TrainConfig) -> str:
 
 
 def hours(value: float) -> str:
+    """Two digits, or whole hours."""
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}" if value else "0"
 
 

@@ -5,7 +5,9 @@
 Each network is a pure function of its seed, 0 to 499: six edges, a width of 16 or 64 and 1 or 5
 cells a stage. Both worlds get the same one; in the paper's code each process drew its own unless
 told otherwise. Rate 0.1. The paper states no number of trials: one. At small scale there are 24
-networks, at smoke scale 3. Cost: {cost:fig2b fig9}.
+networks, at smoke scale 3.
+
+At the paper's scale: 1,000 runs, 39,000,000 steps, about 19 GPU-hours.
 """
 
 from worlds.config import TrainConfig
