@@ -16,7 +16,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cifar5m.commands.outcome import EXIT_FAILED, StopSignal, exit_code
 from worlds.experiments.scales import SCALES
@@ -122,8 +122,9 @@ def _run(args: argparse.Namespace) -> int:
     )
     jobs = jobs_of(chosen)
     waiting = [job for job in jobs if not ended(job, args.runs)]
-    _print_plan(chosen, jobs, waiting, skipped)
+    left = _print_plan(chosen, jobs, waiting, skipped)
     if args.dry_run:
+        print(json.dumps({"out": str(args.runs), "scale": args.scale, "left": left}))
         return 0
     for one in chosen:
         begin(bound(one, sources), args.runs)
@@ -171,7 +172,8 @@ def _print_plan(
     jobs: "Sequence[Job]",
     waiting: "Sequence[Job]",
     skipped: dict[str, str],
-) -> None:
+) -> dict[str, Any]:
+    """What there is to do; its totals."""
     from worlds.experiments.costs import ASSUMED
     from worlds.experiments.listing import hours, totals
 
@@ -184,6 +186,7 @@ def _print_plan(
         f"{len(jobs) - len(waiting):,} of them done; left {total['runs']:,} runs, "
         f"{total['steps']:,} steps, {hours(total['gpu_hours'])} GPU-hours ({ASSUMED})"
     )
+    return total
 
 
 def _train(

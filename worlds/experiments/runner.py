@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -67,9 +68,8 @@ class _Worker:
             except queue.Empty:
                 break
             self._train(job)
-        if self.process is not None and self.process.stdin is not None:
-            self.process.stdin.close()
-            self.process.wait()
+        if self.process is not None:
+            self._close(self.process)
 
     def _train(self, job: Job) -> None:
         self.progress.fraction[job.name] = 0.0
@@ -82,7 +82,7 @@ class _Worker:
 
     def _ask(self, job: Job) -> dict[str, Any]:
         """Hand the job over; the worker's last word on it."""
-        process = self._living()
+        process = self.process = self.process or self._start()
         assert process.stdin is not None
         assert process.stdout is not None
         config, folder = job.config.to_json(), str(job.folder(self.root))
@@ -97,30 +97,36 @@ class _Worker:
                 self.progress.fraction[job.name] = message["step"] / job.config.steps
         except (BrokenPipeError, ValueError):
             pass  # it died while it was written to, or in the middle of a line
-        return {"error": f"its worker ended with code {process.wait()}"}
+        return {"error": f"its worker ended with code {self._close(process)}"}
 
-    def _living(self) -> "subprocess.Popen[str]":
-        if self.process is None or self.process.poll() is not None:
-            given = json.dumps({"sources": self.sources.to_json(), "device": self.device})
-            environment = os.environ | {
-                "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(self.threads)),
-                _PARENT: str(os.getpid()),
-            }
-            # A process group of its own, so that Ctrl-C reaches it once, through this process.
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "worlds.experiments.worker", given],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                env=environment,
-                start_new_session=True,
-            )
-        return self.process
+    def _close(self, process: "subprocess.Popen[str]") -> int:
+        """Wait for the end of a worker that has nothing more to do, or has died; its exit code."""
+        with suppress(BrokenPipeError), process:
+            pass
+        self.process = None
+        return process.returncode
+
+    def _start(self) -> "subprocess.Popen[str]":
+        given = json.dumps({"sources": self.sources.to_json(), "device": self.device})
+        environment = os.environ | {
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(self.threads)),
+            _PARENT: str(os.getpid()),
+        }
+        # A process group of its own, so that Ctrl-C reaches it once, through this process.
+        return subprocess.Popen(
+            [sys.executable, "-m", "worlds.experiments.worker", given],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+            start_new_session=True,
+        )
 
     def stop(self) -> None:
         self.stopping = True
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
+        process = self.process
+        if process is not None and process.poll() is None:
+            process.send_signal(signal.SIGTERM)
 
 
 def run_jobs(
