@@ -183,12 +183,17 @@ def test_bad_input_is_told_in_one_line(arguments, told, pack, capsys, monkeypatc
     assert told.replace("PACK", pack) in err
 
 
-def test_a_folder_keeps_to_one_scale_and_one_data_set(noise, pack, capsys):
-    for given in (["--scale", "small"], ["--scale", "smoke"]):
-        assert main(["run", "rrm_50k", *given, "--data", pack, "--runs", str(noise)]) == 2
-    errors = capsys.readouterr().err.splitlines()
-    assert "needs a pool of that many" in errors[0]
-    assert "holds rrm_50k on other data: take another --runs" in errors[1]
+def test_a_folder_keeps_to_one_scale_and_one_data_set(noise, tmp_path, capsys):
+    wider = tmp_path / "pack"
+    data = small_data(pool=2000)
+    write_pack([data.train, data.test], wider)
+    for scale, told in (
+        ("small", f"{noise} holds rrm_50k at smoke scale: take another --runs"),
+        ("smoke", "was trained or measured on other data (cifar10 = "),
+    ):
+        given = ["--scale", scale, "--data", str(wider), "--runs", str(noise)]
+        assert main(["run", "rrm_50k", *given]) == 2
+        assert told in capsys.readouterr().err
 
 
 def test_show_prints_recipe_claim_and_cost(capsys):

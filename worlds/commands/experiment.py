@@ -16,9 +16,10 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from cifar5m.commands.outcome import EXIT_FAILED, StopSignal, exit_code
+from worlds.config import Precision
 from worlds.experiments.scales import SCALES
 
 if TYPE_CHECKING:
@@ -66,6 +67,9 @@ def _add_machine(run: argparse.ArgumentParser) -> None:
     machine = run.add_argument_group("machine")
     machine.add_argument("--workers", type=int, default=1, help="runs at once (default: 1)")
     machine.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 (default: all GPUs)")
+    machine.add_argument(
+        "--precision", choices=get_args(Precision), help="of all runs (default: the paper's, fp32)"
+    )
     machine.add_argument("--dry-run", action="store_true", help="print runs and cost, then stop")
     machine.add_argument("--quiet", action="store_true", help="no progress bar")
 
@@ -118,10 +122,14 @@ def _run(args: argparse.Namespace) -> int:
     devices = _devices(args.device, args.workers)
     sources = _sources(args)
     chosen, skipped = _possible(
-        [expand(recipe, args.scale, args.trials) for recipe in recipes], sources, args
+        [expand(recipe, args.scale, args.trials, args.precision) for recipe in recipes], sources
     )
     jobs = jobs_of(chosen)
-    waiting = [job for job in jobs if not ended(job, args.runs)]
+    known = {
+        kind: None if kind == "none" else sources.data(kind).describe()
+        for kind in {job.data for job in jobs}
+    }
+    waiting = [job for job in jobs if not ended(job, args.runs, known[job.data])]
     left = _print_plan(chosen, jobs, waiting, skipped)
     if args.dry_run:
         print(json.dumps({"out": str(args.runs), "scale": args.scale, "left": left}))
@@ -141,7 +149,7 @@ def _sources(args: argparse.Namespace) -> "Sources":
 
 
 def _possible(
-    chosen: "list[Expanded]", sources: "Sources", args: argparse.Namespace
+    chosen: "list[Expanded]", sources: "Sources"
 ) -> "tuple[list[Expanded], dict[str, str]]":
     """What the data can feed, and why not the others; ValueError if nothing is left."""
     from worlds.experiments.sources import why_not

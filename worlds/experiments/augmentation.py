@@ -67,7 +67,13 @@ def fig10(scope: Scope) -> Experiment:
     and the MLP clearly worse with it.
     """
     groups = tuple(
-        ideals(f"{label}, augmentation {name}", TrainConfig(arch, augment=augment), scope)
+        ideals(
+            f"{label}, augmentation {name}",
+            TrainConfig(arch, augment=augment),
+            scope,
+            panel=label,
+            series=f"augmentation {name}",
+        )
         for label, arch in ALONE.items()
         for name, augment in AUGMENTATIONS.items()
     )
@@ -76,7 +82,7 @@ def fig10(scope: Scope) -> Experiment:
         "fig10",
         "Augmentation in the Ideal World",
         "curves",
-        tuple(replace(group, panel=group.label.partition(",")[0]) for group in groups),
+        groups,
         claim="In the Ideal World augmentation does not change VGG and ResNet, and hurts AlexNet "
         "and the MLP.",
         checks=tuple(

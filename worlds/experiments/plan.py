@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from worlds.config import TrainConfig
+from worlds.config import Precision, TrainConfig
 from worlds.experiments.registry import Data, Recipe, Scope
 from worlds.experiments.scales import Scale
 from worlds.report.experiment import Experiment, Group
@@ -83,7 +83,12 @@ class Job:
         return root / RUNS / self.name
 
 
-def expand(recipe: Recipe, scale: Scale = "paper", trials: int | None = None) -> Expanded:
+def expand(
+    recipe: Recipe,
+    scale: Scale = "paper",
+    trials: int | None = None,
+    precision: Precision | None = None,
+) -> Expanded:
     """The experiment's runs at a scale. Without `trials` it is the paper's number at paper scale,
     else one; the toy example, which costs nothing, always has its own scale and number.
     ValueError for less than one trial.
@@ -94,16 +99,14 @@ def expand(recipe: Recipe, scale: Scale = "paper", trials: int | None = None) ->
     if trials < 1:
         raise ValueError(f"trials must be 1 or more, got {trials}")
     image_size = 224 if recipe.data == "dogbird" else 32
-    experiment = recipe.build(Scope(scale, tuple(range(trials)), image_size))
+    experiment = recipe.build(Scope(scale, tuple(range(trials)), image_size, precision))
     if experiment is None:
         return Expanded(recipe, None)
     option = {"none": "", "dogbird": " --dogbird DIR"}.get(recipe.data, " --data DIR")
+    how = f" --precision {precision}" if precision else ""
     own: Scale = "paper" if free else scale
-    experiment = replace(
-        experiment,
-        command=f"worlds-experiment run {recipe.name} --scale {scale} --trials {trials}{option}",
-        scale=own,
-    )
+    asked = f"{recipe.name} --scale {scale} --trials {trials}{how}{option}"
+    experiment = replace(experiment, command=f"worlds-experiment run {asked}", scale=own)
     if own == "smoke":
         note = f"{experiment.note} {NOT_JUDGED}".strip()
         experiment = replace(experiment, checks=(), note=note)

@@ -54,6 +54,7 @@ def ideal_of(config: TrainConfig) -> TrainConfig:
 def over_trials(config: TrainConfig, scope: Scope) -> tuple[TrainConfig, ...]:
     """The runs of a paper's config at the scope's scale, one a trial."""
     config = scaled(config, scope.scale, scope.image_size)
+    config = replace(config, precision=scope.precision or config.precision)
     return tuple(replace(config, trial=trial) for trial in scope.trials)
 
 

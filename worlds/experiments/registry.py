@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
+from worlds.config import Precision
 from worlds.experiments.scales import Scale
 from worlds.report.experiment import Experiment
 
@@ -43,6 +44,7 @@ class Scope:
     scale: Scale = "paper"
     trials: tuple[int, ...] = (0,)
     image_size: int = 32  # of its data
+    precision: Precision | None = None  # None: the config's
 
 
 Build = Callable[[Scope], Experiment | None]

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from cifar5m.processes import _PARENT
+from cifar5m.processes import PARENT
 from worlds.experiments.plan import Job
 from worlds.experiments.sources import Sources
 
@@ -110,7 +110,7 @@ class _Worker:
         given = json.dumps({"sources": self.sources.to_json(), "device": self.device})
         environment = os.environ | {
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(self.threads)),
-            _PARENT: str(os.getpid()),
+            PARENT: str(os.getpid()),
         }
         # A process group of its own, so that Ctrl-C reaches it once, through this process.
         return subprocess.Popen(

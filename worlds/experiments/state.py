@@ -5,26 +5,40 @@ table = [tally(experiment, states) for experiment in read_experiments(root)]
 """
 
 import fcntl
+import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
-from worlds.config import TrainConfig
+from worlds.config import differing_fields
 from worlds.experiments.plan import RUNS, Expanded, Job
 from worlds.experiments.sources import Sources
 from worlds.report.experiment import SUFFIX, Experiment, read_experiment, write_experiment
-from worlds.runs import CONFIG, Run, read_run
+from worlds.runs import CONFIG, SUMMARY
 
 State = Literal["done", "not finite", "running", "begun", "missing"]
 STATES: Final[tuple[State, ...]] = ("done", "not finite", "running", "begun", "missing")
 Key = tuple[str, str | None]
 
 
-def state_of(run: Run) -> State:
-    if run.summary is not None and run.summary["ended"] != "asked":
-        return "not finite" if run.summary["ended"] == "not_finite" else "done"
-    return "running" if _is_locked(run.folder) else "begun"
+def state_of(folder: Path) -> State:
+    """Of a run's folder, from its small files alone."""
+    if not (folder / CONFIG).is_file():
+        return "missing"
+    if (folder / SUMMARY).is_file():
+        how = _read(folder / SUMMARY)["ended"]
+        if how != "asked":
+            return "not finite" if how == "not_finite" else "done"
+    return "running" if _is_locked(folder) else "begun"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    return value
 
 
 def _is_locked(folder: Path) -> bool:
@@ -39,31 +53,45 @@ def _is_locked(folder: Path) -> bool:
     return False
 
 
-def ended(job: Job, root: Path) -> bool:
-    """Whether nothing is left to do of a run."""
+def ended(job: Job, root: Path, data: dict[str, Any] | None) -> bool:
+    """Whether nothing is left to do of a run on `data` (described; None: the toy's). ValueError
+    where the folder has it on other data.
+    """
     folder = job.folder(root)
-    if not (folder / CONFIG).is_file():
-        return False
-    return state_of(read_run(folder)) in ("done", "not finite")
+    state = state_of(folder)
+    if state != "missing" and data is not None:
+        saved = _read(folder / CONFIG)["data"]
+        differences = differing_fields(saved | {"name": None}, data | {"name": None})
+        if differences:
+            raise ValueError(
+                f"{folder} was trained or measured on other data ({differences[0]}): take another "
+                "--runs"
+            )
+    return state in ("done", "not finite")
 
 
 def states_of(root: Path) -> dict[Key, State]:
     """The state of every run in the folder."""
     states: dict[Key, State] = {}
     for path in sorted((root / RUNS).glob(f"*/{CONFIG}")):
-        run = read_run(path.parent)
-        train = (run.description.get("data") or {}).get("train")
-        states[run.config.fingerprint(), train] = state_of(run)
+        described = _read(path)
+        key = described["fingerprint"], described["data"]["train"]
+        states[key] = state_of(path.parent)
     return states
 
 
 def tally(experiment: Experiment, states: dict[Key, State]) -> Counter[State]:
     """How many of its runs are in which state."""
-    keys: dict[Key, TrainConfig] = {}
-    for group in experiment.groups:
-        for config in (*group.real, *group.ideal):
-            keys[config.fingerprint(), group.data] = config
-    return Counter(states.get(key, "missing") for key in keys)
+    return Counter(states.get(key, "missing") for key in keys_of(experiment))
+
+
+def keys_of(experiment: Experiment) -> set[Key]:
+    """Its runs, each once."""
+    return {
+        (config.fingerprint(), group.data)
+        for group in experiment.groups
+        for config in (*group.real, *group.ideal)
+    }
 
 
 def read_experiments(root: Path, names: list[str]) -> list[Experiment]:
@@ -90,16 +118,16 @@ def bound(one: Expanded, sources: Sources) -> Experiment:
 
 
 def begin(experiment: Experiment, root: Path) -> None:
-    """Put it beside its runs. ValueError where they are of another scale or on other data."""
+    """Put it beside its runs, unless it lies there with more trials. ValueError where they are of
+    another scale.
+    """
     path = root / f"{experiment.name}{SUFFIX}"
     if path.is_file():
         before = read_experiment(path)
-        same = [group.data for group in before.groups] == [
-            group.data for group in experiment.groups
-        ]
-        if before.scale != experiment.scale or not same:
-            what = (
-                "on other data" if before.scale == experiment.scale else f"at {before.scale} scale"
+        if before.scale != experiment.scale:
+            raise ValueError(
+                f"{root} holds {experiment.name} at {before.scale} scale: take another --runs"
             )
-            raise ValueError(f"{root} holds {experiment.name} {what}: take another --runs")
+        if keys_of(experiment) < keys_of(before):
+            return
     write_experiment(experiment, root)
