@@ -13,6 +13,7 @@ import pytest
 from tests.worlds.small_runs import small_data
 from worlds import write_pack
 from worlds.commands.experiment import main
+from worlds.experiments.state import states_of
 from worlds.runs import find_runs
 
 
@@ -38,9 +39,13 @@ def finished(runs):
     return list((runs / "runs").glob("*/summary.json"))
 
 
+def is_running(runs):
+    return "running" in states_of(runs).values()
+
+
 @pytest.fixture(scope="module")
 def noise(tmp_path_factory):
-    """A folder in which class_pair and rrm_50k were run at smoke scale: four runs."""
+    """A folder in which rrm_50k and fig15 were run at smoke scale: four runs."""
     runs = tmp_path_factory.mktemp("noise")
     assert main([*smoke("rrm_50k", "fig15"), "--runs", str(runs), "--workers", "2"]) == 0
     return runs
@@ -118,13 +123,12 @@ def test_a_run_that_fails_is_told_and_the_rest_goes_on(noise, tmp_path, capsys):
     assert "cannot be read" in err
 
 
-@pytest.mark.parametrize(
-    "how", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_a_stopped_command_goes_on_where_it_was(tmp_path, how):
     process = begin(tmp_path, "fig1")
-    while not finished(tmp_path) and process.poll() is None:
-        time.sleep(0.05)
+    while not (finished(tmp_path) and is_running(tmp_path)) and process.poll() is None:
+        time.sleep(0.02)
     process.send_signal(how)
     code = process.wait(60)
     error = process.communicate()[1]

@@ -228,15 +228,11 @@ def _train(
         )
     stop.raise_if_set()
     ends = list(progress.ended.values())
-    summary = {
-        "runs": total,
-        "trained": len(ends),
-        "not_finite": ends.count("not_finite"),
-        "failed": len(progress.failed),
-    }
+    failed = len(waiting) - len(ends)
+    summary = {"trained": len(ends), "not_finite": ends.count("not_finite"), "failed": failed}
     print(f"worlds-experiment report --scale {args.scale} --runs {args.runs} draws them")
-    print(json.dumps({"out": str(args.runs), **summary}))
-    return EXIT_FAILED if progress.failed else 0
+    print(json.dumps({"out": str(args.runs), "runs": total, **summary}))
+    return EXIT_FAILED if failed else 0
 
 
 def _status(args: argparse.Namespace) -> int:
@@ -259,24 +255,12 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
+    from worlds.commands.report import main as report
     from worlds.experiments.state import read_experiments
-    from worlds.report.write import write_report
 
-    names = [one.name for one in read_experiments(args.runs, args.names)] if args.names else []
-
-    def tell(done: int, total: int, name: str) -> None:
-        print(f"{done + 1} of {total}: {name}", file=sys.stderr)
-
-    written = write_report([args.runs], args.runs / "report", only=names, on_figure=tell)
-    states = [entry.verdict.status for entry in written.entries]
-    summary = {
-        "page": str(written.page),
-        "figures": sum(entry.svg is not None for entry in written.entries),
-        **{state: states.count(state) for state in ("holds", "fails", "open")},
-        "missing": sum(len(entry.missing) for entry in written.entries),
-    }
-    print(json.dumps(summary))
-    return 0
+    names = [one.name for one in read_experiments(args.runs, args.names)]
+    only = ["--only", *names] if args.names else []
+    return report([str(args.runs), "--out", str(args.runs / "report"), *only])
 
 
 if __name__ == "__main__":

@@ -59,6 +59,7 @@ class _Worker:
         self.sources, self.waiting, self.progress = sources, waiting, progress
         self.process: subprocess.Popen[str] | None = None
         self.stopping = False
+        self._told: subprocess.Popen[str] | None = None  # to stop: a second signal would kill it
         self.thread = threading.Thread(target=self._work, daemon=True)
 
     def _work(self) -> None:
@@ -123,10 +124,11 @@ class _Worker:
         )
 
     def stop(self) -> None:
-        self.stopping = True
-        process = self.process
-        if process is not None and process.poll() is None:
+        """Have the present run saved and the process ended; may be called again and again."""
+        self.stopping, process = True, self.process
+        if process is not None and process is not self._told and process.poll() is None:
             process.send_signal(signal.SIGTERM)
+            self._told = process
 
 
 def run_jobs(
@@ -149,12 +151,10 @@ def run_jobs(
     ]
     for worker in workers:
         worker.thread.start()
-    told = False
     while any(worker.thread.is_alive() for worker in workers):
         time.sleep(_POLL_SECONDS)
         on_progress(progress)
-        if stopped() and not told:
-            told = True
+        if stopped():
             for worker in workers:
                 worker.stop()
     on_progress(progress)

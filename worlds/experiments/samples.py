@@ -55,7 +55,7 @@ def samples_50k(scope: Scope) -> Experiment:
     """Figure 4a on a pool of 50,000, such as CIFAR-10's training set: a thin Myrtle5 without
     augmentation, n = 500 to 8,000. The Ideal World takes the other 42,000 images, each once, so it
     shares none with any Real World (smaller n are parts of the largest). The same at small and
-    paper scale: two CPU-minutes a run.
+    paper scale: a run takes about a minute of one CPU core.
 
     Expected, as measured on a JPEG copy of CIFAR-10 (one trial): T0 after 302, 555 and 1,151
     updates at n = 500, 1,000 and 2,000, not reached at 4,000 and 8,000; bootstrap errors of -0.03

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from worlds.config import differing_fields
+from worlds.config import TrainConfig, differing_fields
 from worlds.experiments.plan import RUNS, Expanded, Job
 from worlds.experiments.sources import Sources
 from worlds.report.experiment import SUFFIX, Experiment, read_experiment, write_experiment
@@ -75,8 +75,8 @@ def states_of(root: Path) -> dict[Key, State]:
     states: dict[Key, State] = {}
     for path in sorted((root / RUNS).glob(f"*/{CONFIG}")):
         described = _read(path)
-        key = described["fingerprint"], described["data"]["train"]
-        states[key] = state_of(path.parent)
+        config = TrainConfig.from_json(described["config"])
+        states[config.fingerprint(), described["data"]["train"]] = state_of(path.parent)
     return states
 
 
