@@ -17,7 +17,7 @@ from pathlib import Path
 from worlds.layout import Shard
 from worlds.shards import is_finished
 
-_PARENT = "CIFAR5M_PARENT"
+PARENT = "CIFAR5M_PARENT"
 _POLL_SECONDS = 0.5
 _SLURM_ARRAY = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_COUNT")
 
@@ -62,7 +62,7 @@ def rank_of(environment: Mapping[str, str]) -> Rank | None:
 
 def is_orphan() -> bool:
     """Whether the process that started this one as a worker has gone."""
-    parent = os.environ.get(_PARENT)
+    parent = os.environ.get(PARENT)
     return parent is not None and os.getppid() != int(parent)
 
 
@@ -113,7 +113,7 @@ def _start(arguments: Sequence[str], rank: int, count: int) -> subprocess.Popen[
         "WORLD_SIZE": str(count),
         "LOCAL_RANK": str(rank),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
-        _PARENT: str(os.getpid()),
+        PARENT: str(os.getpid()),
     }
     command = [sys.executable, "-m", "cifar5m.commands.generate", *arguments]
     # A process group of its own, so that Ctrl-C reaches the workers once, through this process.

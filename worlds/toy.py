@@ -16,7 +16,7 @@ fit 0.01 better, which is 0.1 read as a standard deviation: so it is a parameter
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
@@ -145,16 +145,29 @@ def write_runs(
     written = []
     for toy in toys(tails):
         place = folder / f"{toy.case}-tail-{toy.tail_variance:g}"
-        rows = [{"test_loss": float(test)} for test in ideal_world(toy)]
-        written.append(_write(place / "ideal-0", config_of(toy, "ideal", seed), rows))
+        written.append(write_run(place / "ideal-0", config_of(toy, "ideal", seed)))
         for trial in range(trials):
-            curves = zip(*real_world(toy, seed, trial), strict=True)
-            rows = [
-                {"test_loss": float(test), "train_loss": float(train)} for train, test in curves
-            ]
             config = config_of(toy, "real", seed, trial)
-            written.append(_write(place / f"real-{trial}", config, rows))
+            written.append(write_run(place / f"real-{trial}", config))
     return written
+
+
+def write_run(folder: Path, config: TrainConfig) -> Path:
+    """The run of a config that `config_of` made, in its folder."""
+    options: Mapping[str, Any] = config.options
+    toy = Toy(
+        options["case"],
+        options["tail_variance"],
+        options["dimensions"],
+        options["head"],
+        config.learning_rate,
+        config.steps,
+    )
+    if config.world == "ideal":
+        return _write(folder, config, [{"test_loss": float(test)} for test in ideal_world(toy)])
+    curves = zip(*real_world(toy, config.seed, config.trial), strict=True)
+    rows = [{"test_loss": float(test), "train_loss": float(train)} for train, test in curves]
+    return _write(folder, config, rows)
 
 
 def _write(folder: Path, config: TrainConfig, measured: Sequence[dict[str, float]]) -> Path:

@@ -1,0 +1,81 @@
+"""What runs cost, before any data is at hand: counted exactly, and guessed in hours of a GPU.
+
+The guess takes one measured speed, ResNet18's training at batch 128 in bfloat16 on one H200, and
+scales it by multiply-adds. Networks much smaller than that are bound by the launching of kernels
+and take longer than it says; float32, the paper's, takes several times as long.
+"""
+
+from collections.abc import Iterable
+from functools import cache
+from typing import Final
+
+from worlds.config import TrainConfig
+from worlds.cost import BACKWARD, Cost
+from worlds.experiments.plan import Job
+from worlds.experiments.registry import Data
+
+STEPS_PER_SECOND: Final = 414  # of ResNet18 at batch 128, bf16
+RESNET18: Final = 555_422_720  # multiply-adds of an image, forward
+PER_SECOND: Final = STEPS_PER_SECOND * 128 * BACKWARD * RESNET18
+ASSUMED: Final = (
+    f"GPU-hours assume {STEPS_PER_SECOND} steps/s of ResNet18 at batch 128 in bf16, scaled by "
+    "multiply-adds"
+)
+CLASSES: Final[dict[Data, int]] = {"cifar5m": 10, "cifar10": 10, "dogbird": 2}
+TEST: Final[dict[Data, int]] = {"cifar5m": 10_000, "cifar10": 10_000, "dogbird": 6_100}
+# Means over the random networks of figure 2b, seeds 0 to 499, by (width, cells): counting each of
+# them takes minutes.
+_RANDOM: Final[dict[tuple[object, object], int]] = {
+    (16, 1): 13_553_695,
+    (16, 5): 36_305_290,
+    (64, 1): 186_469_697,
+    (64, 5): 453_260_619,
+}
+
+
+def estimate(job: Job) -> Cost:
+    """Of one run, on data of the paper's sizes, measured on the data's own test split alone."""
+    config = job.config
+    points = len(config.points)
+    parameters, multiply_adds = (0, 0)
+    if job.data != "none":
+        options = tuple(sorted(config.options.items()))
+        size = 224 if job.data == "dogbird" else 32
+        parameters, multiply_adds = _network(config.arch, options, size, CLASSES[job.data])
+    return Cost(
+        steps=config.steps,
+        training_images=config.steps * config.batch_size,
+        log_points=points,
+        evaluation_images=points * _images(config, TEST.get(job.data, 0)),
+        parameters=parameters,
+        multiply_adds=multiply_adds,
+    )
+
+
+def gpu_hours(costs: Iterable[Cost]) -> float:
+    return sum(cost.total_multiply_adds for cost in costs) / PER_SECOND / 3600
+
+
+def _images(config: TrainConfig, test: int) -> int:
+    """Images that one log point runs through the network."""
+    images = min(test, config.test_eval or test)
+    if config.world == "real" and test:
+        passes = 1 if config.augment is None else 2
+        images += passes * min(config.n, config.train_eval or config.n)
+    return images
+
+
+@cache
+def _network(
+    arch: str, options: tuple[tuple[str, object], ...], image_size: int, classes: int
+) -> tuple[int, int]:
+    """Parameters and multiply-adds; random networks are given the mean of their setting."""
+    from worlds.models import find
+    from worlds.models.measure import describe
+
+    given = dict(options)
+    setting = given.get("width"), given.get("cells")
+    if arch == "darts" and setting in _RANDOM:
+        return 0, _RANDOM[setting]
+    row = describe(find(arch, image_size), classes, **given)
+    return row.parameters, row.multiply_adds

@@ -1,0 +1,102 @@
+"""What `worlds-experiment list` and `show` say: text for people, totals for programs."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from worlds.config import TrainConfig
+from worlds.experiments.costs import ASSUMED, estimate, gpu_hours
+from worlds.experiments.plan import Expanded, Job, jobs_of
+from worlds.report.experiment import Check, Experiment, Group
+from worlds.report.measure import name_of
+
+GROUPS: Final = 12  # of an experiment that are shown
+_UNSAID: Final = ("arch", "world", "trial", "seed", "options")
+
+
+def totals(jobs: Sequence[Job]) -> dict[str, Any]:
+    """Runs, steps and GPU-hours."""
+    costs = [estimate(job) for job in jobs]
+    steps = sum(cost.steps for cost in costs)
+    return {"runs": len(jobs), "steps": steps, "gpu_hours": round(gpu_hours(costs), 4)}
+
+
+def overview(chosen: Sequence[Expanded]) -> tuple[str, dict[str, Any]]:
+    """A line an experiment, and the totals after sharing."""
+    jobs = jobs_of(chosen)
+    rows = [("name", "runs", "shared", "steps", "GPU-hours", "title")]
+    for one in chosen:
+        mine = [job for job in jobs if one.name in job.experiments]
+        shared = sum(len(job.experiments) > 1 for job in mine)
+        total = totals(mine)
+        title = one.experiment.title if one.experiment else "not run: needs checkpoints, see show"
+        numbers = (f"{total['runs']:,}", f"{shared:,}", f"{total['steps']:,}")
+        rows.append((one.name, *numbers, hours(total["gpu_hours"]), title))
+    total = {"experiments": len(chosen), **totals(jobs)}
+    said = f"{total['runs']:,} runs after sharing, {hours(total['gpu_hours'])} GPU-hours"
+    return f"{table(rows)}\nall: {said}. {ASSUMED}.", total
+
+
+def description(one: Expanded) -> tuple[str, dict[str, Any]]:
+    """Docstrings, what is absent, groups, claim and cost of one experiment, and its totals."""
+    total = totals(jobs_of([one]))
+    parts = [one.name, one.recipe.text]
+    if one.recipe.absent:
+        parts.append(f"Not here: {one.recipe.absent}.")
+    if one.experiment is not None:
+        parts += [_groups(one.groups), _claim(one.experiment)]
+    cost = f"{total['runs']:,} runs, {total['steps']:,} steps, {hours(total['gpu_hours'])} "
+    return "\n\n".join([*parts, f"{cost}GPU-hours. {ASSUMED}."]), total
+
+
+def recipe(config: TrainConfig) -> str:
+    """The network and all that differs from the main protocol, in a line."""
+    plain, own = TrainConfig(config.arch).to_json(), config.to_json()
+    options = [f"{key}={value}" for key, value in config.options.items()]
+    changed = [f"{k}={v}" for k, v in own.items() if k not in _UNSAID and v != plain[k]]
+    return " ".join([config.arch, *options, *changed])
+
+
+def hours(value: float) -> str:
+    """Two digits, or whole hours."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}" if value else "0"
+
+
+def _groups(groups: Sequence[Group]) -> str:
+    lines = []
+    for group in groups[:GROUPS]:
+        worlds = {"Real": group.real, "Ideal": group.ideal}
+        counts = [f"{len(runs)} {world}" for world, runs in worlds.items() if runs]
+        first = (*group.real, *group.ideal)[0]
+        lines.append(f"  {group.label}: {', '.join(counts)}: {recipe(first)}")
+    if len(groups) > GROUPS:
+        lines.append(f"  and {len(groups) - GROUPS} more")
+    return "\n".join(lines)
+
+
+def _claim(experiment: Experiment) -> str:
+    lines = [f"Claim: {experiment.claim}"]
+    return "\n".join(lines + [f"  {_check(check, experiment)}" for check in experiment.checks])
+
+
+def _check(check: Check, experiment: Experiment) -> str:
+    of = f" of {', '.join(check.groups)}" if check.groups else ""
+    name = f"{name_of(check.quantity, experiment.metric)}{of} {check.relation}"
+    slack = f" (tolerance {check.tolerance:g})" if check.tolerance else ""
+    if check.relation in ("rises", "falls"):
+        return f"{name}{slack}"
+    if check.relation == "within":
+        return f"{name} {check.tolerance:g} of {check.value:g}"
+    return f"{name} {check.value:g}{slack}"
+
+
+def table(rows: Sequence[tuple[str, ...]]) -> str:
+    """Columns, the first and the last to the left."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    left = (0, len(widths) - 1)
+    return "\n".join(
+        "  ".join(
+            cell.ljust(widths[i]) if i in left else cell.rjust(widths[i])
+            for i, cell in enumerate(row)
+        ).rstrip()
+        for row in rows
+    )

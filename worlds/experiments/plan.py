@@ -1,0 +1,124 @@
+"""From names to runs, each once.
+
+    chosen = [expand(recipe, "small") for recipe in find_recipes(["fig2a", "fig4a"])]
+    jobs = jobs_of(chosen)       # ResNet18 at 50,000 is of both, and there once
+
+A run is told from others by its config's fingerprint and the data it is trained on, and lies in
+RUNS/runs under a name made of both, whatever experiments it belongs to.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from worlds.config import Precision, TrainConfig
+from worlds.experiments.registry import Data, Recipe, Scope
+from worlds.experiments.scales import Scale
+from worlds.report.experiment import Experiment, Group
+
+RUNS: Final = "runs"  # the folder of the runs in the folder of the experiments
+NOT_JUDGED: Final = (
+    "Not judged at smoke scale, where made data and stand-in networks show that everything runs."
+)
+
+
+@dataclass(frozen=True)
+class Expanded:
+    """An experiment at some scale; `experiment` is None where nothing of it can be run."""
+
+    recipe: Recipe
+    experiment: Experiment | None
+
+    @property
+    def name(self) -> str:
+        return self.recipe.name
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        return () if self.experiment is None else self.experiment.groups
+
+    def kind(self, group: Group) -> Data:
+        """What a group is trained on."""
+        return group.data or self.recipe.data  # type: ignore[return-value]
+
+    @property
+    def kinds(self) -> set[Data]:
+        return {self.kind(group) for group in self.groups} or {self.recipe.data}
+
+    @property
+    def keys(self) -> list["Key"]:
+        """Its runs, each once."""
+        runs = [
+            (config, self.kind(group))
+            for group in self.groups
+            for config in (*group.real, *group.ideal)
+        ]
+        return list({Key(config.fingerprint(), kind): None for config, kind in runs})
+
+
+@dataclass(frozen=True)
+class Key:
+    fingerprint: str
+    data: Data
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run, and the experiments that it is of."""
+
+    config: TrainConfig
+    data: Data
+    experiments: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Of its folder: what it is, for people, and the fingerprint, for uniqueness."""
+        c = self.config
+        size = f"n{c.n}-" if c.world == "real" or c.disjoint else ""
+        data = f"{self.data}-" if self.data not in ("cifar5m", "none") else ""
+        return f"{data}{c.arch}-{c.world}-{size}trial{c.trial}-{c.fingerprint()[:12]}"
+
+    def folder(self, root: Path) -> Path:
+        return root / RUNS / self.name
+
+
+def expand(
+    recipe: Recipe,
+    scale: Scale = "paper",
+    trials: int | None = None,
+    precision: Precision | None = None,
+) -> Expanded:
+    """The experiment's runs at a scale. Without `trials` it is the paper's number at paper scale,
+    else one; the toy example, which costs nothing, always has its own scale and number.
+    ValueError for less than one trial.
+    """
+    free = recipe.data == "none"
+    if trials is None:
+        trials = recipe.trials if free or scale == "paper" else 1
+    if trials < 1:
+        raise ValueError(f"trials must be 1 or more, got {trials}")
+    image_size = 224 if recipe.data == "dogbird" else 32
+    experiment = recipe.build(Scope(scale, tuple(range(trials)), image_size, precision))
+    if experiment is None:
+        return Expanded(recipe, None)
+    option = {"none": "", "dogbird": " --dogbird DIR"}.get(recipe.data, " --data DIR")
+    how = f" --precision {precision}" if precision else ""
+    own: Scale = "paper" if free else scale
+    asked = f"{recipe.name} --scale {scale} --trials {trials}{how}{option}"
+    experiment = replace(experiment, command=f"worlds-experiment run {asked}", scale=own)
+    if own == "smoke":
+        note = f"{experiment.note} {NOT_JUDGED}".strip()
+        experiment = replace(experiment, checks=(), note=note)
+    return Expanded(recipe, experiment)
+
+
+def jobs_of(chosen: Sequence[Expanded]) -> list[Job]:
+    """All runs of the experiments, each once, in their order."""
+    found: dict[Key, tuple[TrainConfig, dict[str, None]]] = {}
+    for one in chosen:
+        for group in one.groups:
+            for config in (*group.real, *group.ideal):
+                key = Key(config.fingerprint(), one.kind(group))
+                found.setdefault(key, (config, {}))[1][one.name] = None
+    return [Job(config, key.data, tuple(names)) for key, (config, names) in found.items()]

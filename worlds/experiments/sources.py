@@ -1,0 +1,154 @@
+"""The data that experiments are trained on: what the user gave, or at smoke scale what is made.
+
+    sources = Sources("pack", cifar10="~/data")
+    sources.missing("dogbird")          # "needs ...: give --dogbird DIR; make it with ..."
+    sources.data("cifar5m")             # a worlds.run_parts.Data
+
+    cifar5m   the pool of 32 px images; CIFAR-10's test set beside its own where that is given
+    cifar10   CIFAR-10's training set, tested on the pool's test split and on CIFAR-10's
+    dogbird   ImageNet-DogBird at 224 px
+    none      the toy example
+
+Made data are ten classes of blurred colour patterns under noise: learnable, cheap, and of no
+meaning.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from worlds.config import TrainConfig
+from worlds.experiments.plan import Expanded, jobs_of
+from worlds.experiments.registry import Data
+
+if TYPE_CHECKING:
+    from worlds.run_parts import Data as RunData
+    from worlds.stores import Store
+
+MADE: Final = "made data"
+_HOW: Final[dict[Data, str]] = {
+    "cifar5m": "a pool of CIFAR-5m's kind: give --data DIR; make one with cifar5m-generate "
+    "--n 6000000 --out cifar5m, or bring the released one with cifar5m-import part*.npz --out "
+    "cifar5m --pack",
+    "cifar10": "CIFAR-10: give --cifar10 DIR, a folder that torchvision.datasets.CIFAR10(root, "
+    "download=True) has filled",
+    "dogbird": "ImageNet-DogBird: give --dogbird DIR; make it from a copy of ImageNet with "
+    "dogbird-build --imagenet SRC --out DIR",
+}
+_POOLS: Final[dict[Data, tuple[int, int, int]]] = {  # seed, training and test images
+    "cifar5m": (0, 4_096, 512),
+    "cifar10": (1, 1_024, 256),
+}
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where each kind of data lies; None where it was not given."""
+
+    cifar5m: str | None = None
+    cifar10: str | None = None
+    dogbird: str | None = None
+    made: bool = False  # cifar5m and cifar10 are made data
+
+    @classmethod
+    def make(cls, folder: Path, dogbird: str | None = None) -> "Sources":
+        """Made data, written below `folder` where it is not there yet."""
+        paths = {kind: str(make_pool(folder / f"made-{kind}", kind)) for kind in _POOLS}
+        return cls(dogbird=dogbird, made=True, **paths)
+
+    def to_json(self) -> dict[str, str | bool | None]:
+        return asdict(self)
+
+    def missing(self, kind: Data) -> str | None:
+        """What to give and how to make it, where it was not given."""
+        if kind == "none" or getattr(self, kind) is not None:
+            return None if kind != "cifar10" else self.missing("cifar5m")
+        return f"it needs {_HOW[kind]}"
+
+    def data(self, kind: Data) -> "RunData":
+        """ValueError where the store is not readable or not as it must be."""
+        from worlds.run_parts import Data as RunData
+
+        cifar10 = None if self._cifar10 is None else self._cifar10.test
+        if kind == "dogbird":
+            return RunData.of(self._open(self.dogbird))
+        pool = RunData.of(self._cifar5m, cifar10)
+        name = MADE if self.made else pool.name
+        if kind == "cifar5m":
+            return replace(pool, name=name)
+        assert self._cifar10 is not None
+        return replace(pool, train=self._cifar10.train, name=f"{name}, trained on CIFAR-10")
+
+    @cached_property
+    def _cifar5m(self) -> "Store":
+        return self._open(self.cifar5m)
+
+    @cached_property
+    def _cifar10(self) -> "Store | None":
+        return None if self.cifar10 is None else self._open(self.cifar10)
+
+    def _open(self, path: str | None) -> "Store":
+        from worlds.stores import open_store
+
+        assert path is not None
+        return open_store(path)
+
+
+def infeasible(config: TrainConfig, data: "RunData") -> str | None:
+    """Why the data cannot feed the run, or None."""
+    pool = len(data.train)
+    if config.world == "real":
+        if config.n > pool:
+            return f"n = {config.n:,} needs a pool of that many, {data.name} has {pool:,}"
+        return None
+    left = pool - (config.n if config.disjoint else 0)
+    asked = config.steps * config.batch_size
+    if asked > left:
+        return (
+            f"its Ideal World takes {asked:,} fresh images, {data.name} has {left:,}: give a "
+            "larger pool, or take a smaller --scale"
+        )
+    return None
+
+
+def why_not(one: Expanded, sources: Sources) -> str | None:
+    """Why an experiment cannot be run with these data, or None."""
+    if one.experiment is None:
+        return f"it needs {one.recipe.absent}"
+    reasons = [sources.missing(kind) for kind in sorted(one.kinds)]
+    reasons += [
+        infeasible(job.config, sources.data(job.data))
+        for job in jobs_of([one])
+        if not any(reasons) and job.data != "none"
+    ]
+    return next((reason for reason in reasons if reason is not None), None)
+
+
+def make_pool(folder: Path, kind: Data) -> Path:
+    """Write the made data of a kind as a pack; the same bytes every time."""
+    from worlds.pack import write_pack
+    from worlds.stores import ArrayStore
+
+    seed, train, test = _POOLS[kind]
+    names = [f"made class {label}" for label in range(10)]
+    store = ArrayStore(*_drawn(seed, 0, train), *_drawn(seed, 1, test), class_names=names)
+    write_pack([store.train, store.test], folder)
+    return folder
+
+
+def _drawn(seed: int, part: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 (count, 32, 32, 3) and their labels: a class's 4 x 4 colour pattern, a mixture
+    with another class's, and noise.
+    """
+    patterns = np.random.Generator(np.random.Philox(key=[9, 9])).uniform(40, 215, (10, 4, 4, 3))
+    generator = np.random.Generator(np.random.Philox(key=[seed, part]))
+    labels = generator.integers(0, 10, count)
+    others = generator.integers(0, 10, count)
+    share = generator.uniform(0, 0.5, (count, 1, 1, 1))
+    coarse = (1 - share) * patterns[labels] + share * patterns[others]
+    images = coarse.repeat(8, axis=1).repeat(8, axis=2)
+    images += generator.normal(0, 40 + 20 * seed, images.shape)
+    return images.clip(0, 255).astype(np.uint8), labels

@@ -1,0 +1,133 @@
+"""What a folder of experiments holds: which runs are done, begun, being trained, missing.
+
+states = states_of(root)            # by the fingerprints of config and training data
+table = [tally(experiment, states) for experiment in read_experiments(root)]
+"""
+
+import fcntl
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from worlds.config import TrainConfig, differing_fields
+from worlds.experiments.plan import RUNS, Expanded, Job
+from worlds.experiments.sources import Sources
+from worlds.report.experiment import SUFFIX, Experiment, read_experiment, write_experiment
+from worlds.runs import CONFIG, SUMMARY
+
+State = Literal["done", "not finite", "running", "begun", "missing"]
+STATES: Final[tuple[State, ...]] = ("done", "not finite", "running", "begun", "missing")
+Key = tuple[str, str | None]
+
+
+def state_of(folder: Path) -> State:
+    """Of a run's folder, from its small files alone."""
+    if not (folder / CONFIG).is_file():
+        return "missing"
+    if (folder / SUMMARY).is_file():
+        how = _read(folder / SUMMARY)["ended"]
+        if how != "asked":
+            return "not finite" if how == "not_finite" else "done"
+    return "running" if _is_locked(folder) else "begun"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    return value
+
+
+def _is_locked(folder: Path) -> bool:
+    """Whether a process holds the run."""
+    try:
+        with (folder / ".lock").open("r") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def ended(job: Job, root: Path, data: dict[str, Any] | None) -> bool:
+    """Whether nothing is left to do of a run on `data` (described; None: the toy's). ValueError
+    where the folder has it on other data.
+    """
+    folder = job.folder(root)
+    state = state_of(folder)
+    if state != "missing" and data is not None:
+        saved = _read(folder / CONFIG)["data"]
+        differences = differing_fields(saved | {"name": None}, data | {"name": None})
+        if differences:
+            raise ValueError(
+                f"{folder} was trained or measured on other data ({differences[0]}): take another "
+                "--runs"
+            )
+    return state in ("done", "not finite")
+
+
+def states_of(root: Path) -> dict[Key, State]:
+    """The state of every run in the folder."""
+    states: dict[Key, State] = {}
+    for path in sorted((root / RUNS).glob(f"*/{CONFIG}")):
+        described = _read(path)
+        config = TrainConfig.from_json(described["config"])
+        states[config.fingerprint(), described["data"]["train"]] = state_of(path.parent)
+    return states
+
+
+def tally(experiment: Experiment, states: dict[Key, State]) -> Counter[State]:
+    """How many of its runs are in which state."""
+    return Counter(states.get(key, "missing") for key in keys_of(experiment))
+
+
+def keys_of(experiment: Experiment) -> set[Key]:
+    """Its runs, each once."""
+    return {
+        (config.fingerprint(), group.data)
+        for group in experiment.groups
+        for config in (*group.real, *group.ideal)
+    }
+
+
+def read_experiments(root: Path, names: list[str]) -> list[Experiment]:
+    """Those that were begun in the folder; ValueError where there is none, or not that one."""
+    found = [read_experiment(path) for path in sorted(root.glob(f"*{SUFFIX}"))]
+    if not found:
+        raise ValueError(f"no experiment was begun in {root}; worlds-experiment run begins one")
+    unknown = set(names) - {experiment.name for experiment in found} - {"all"}
+    if unknown:
+        known = ", ".join(experiment.name for experiment in found)
+        raise ValueError(f"no {', '.join(sorted(unknown))} in {root}; there are: {known}")
+    return [one for one in found if not names or "all" in names or one.name in names]
+
+
+def bound(one: Expanded, sources: Sources) -> Experiment:
+    """The experiment with each group tied to the data that it is trained on."""
+    assert one.experiment is not None
+    groups = []
+    for group in one.groups:
+        kind = one.kind(group)
+        train = None if kind == "none" else sources.data(kind).train.fingerprint
+        groups.append(replace(group, data=train))
+    return replace(one.experiment, groups=tuple(groups))
+
+
+def begin(experiment: Experiment, root: Path) -> None:
+    """Put it beside its runs, unless it lies there with more trials. ValueError where they are of
+    another scale.
+    """
+    path = root / f"{experiment.name}{SUFFIX}"
+    if path.is_file():
+        before = read_experiment(path)
+        if before.scale != experiment.scale:
+            raise ValueError(
+                f"{root} holds {experiment.name} at {before.scale} scale: take another --runs"
+            )
+        if keys_of(experiment) < keys_of(before):
+            return
+    write_experiment(experiment, root)

@@ -1,0 +1,74 @@
+"""A process that trains runs, one after the other, as `worlds.experiments.runner` tells it.
+
+    python -m worlds.experiments.worker '{"sources": {...}, "device": "cpu"}'
+
+A line of JSON on stdin is a run: {"config": {...}, "data": kind, "folder": path}. Lines on stdout
+say how far it is, {"step": 120}, and how it ended: {"ended": "schedule"} as its summary says, or
+{"error": "one line"}. SIGTERM saves the state of the present run and ends the process.
+"""
+
+import json
+import sys
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from cifar5m.commands.outcome import Stopped, StopSignal
+from cifar5m.errors import first_line
+from worlds.experiments.registry import Data
+from worlds.experiments.sources import Sources
+
+
+def main(argv: list[str]) -> int:
+    given = json.loads(argv[0])
+    stop, sources = StopSignal(), Sources(**given["sources"])
+    data = cache(sources.data)
+    try:
+        for line in sys.stdin:
+            _tell(_run(json.loads(line), data, given["device"], stop))
+            stop.raise_if_set()
+    except Stopped as stopped:
+        return 128 + stopped.number
+    return 0
+
+
+def _tell(message: dict[str, Any]) -> None:
+    print(json.dumps(message), flush=True)
+
+
+def _run(job: dict[str, Any], data: Any, device: str, stop: StopSignal) -> dict[str, Any]:
+    """Train it; how it ended. Stopped passes through, the state saved."""
+    try:
+        return {"ended": _train(job, data, device, stop)}
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        return {"error": f"{type(error).__name__}: {first_line(error)}"}
+
+
+def _train(job: dict[str, Any], data: Any, device: str, stop: StopSignal) -> str:
+    from worlds import toy
+    from worlds.config import TrainConfig
+    from worlds.runs import read_run
+    from worlds.stepper import NotFinite
+    from worlds.training import train
+
+    config, folder = TrainConfig.from_json(job["config"]), Path(job["folder"])
+    kind: Data = job["data"]
+    if config.arch == toy.ARCH:
+        toy.write_run(folder, config)
+        return "schedule"
+
+    def on_step(updates: int) -> None:
+        if updates % 8 == 0:
+            _tell({"step": updates})
+        stop.raise_if_set()
+
+    with suppress(NotFinite):  # the summary says so
+        train(config, data(kind), folder, device=device, on_step=on_step)
+    summary = read_run(folder).summary
+    assert summary is not None
+    return str(summary["ended"])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
