@@ -2,9 +2,9 @@
 
     worlds-experiment run fig13 fig14 --data DIR      the halves from scratch
 
-What is pretrained is taken in by worlds.models.pretrained: transfer_vit, transfer_mlp and
-load_released_igpt. The trainer starts every run from fresh weights, so the other halves are not run
-by this command, and no figure claims them.
+The other halves begin from weights that are not here, so this command does not run them and no
+figure claims them. With weights at hand, worlds-train --initial FILE fine-tunes a ViT or an MLP as
+the paper did.
 
 At the paper's scale: 40 runs, 1,560,000 steps, about 12 GPU-hours.
 """
