@@ -8,6 +8,7 @@ import torch
 from tests.worlds.small_runs import numbers, small, small_data
 from worlds.initial import Frozen, begin, head_of
 from worlds.models import create
+from worlds.rrm import rrm
 from worlds.run_parts import make_model
 from worlds.training import train
 
@@ -101,3 +102,17 @@ def test_what_is_no_weights_for_the_network_is_refused(tmp_path, content, messag
     with pytest.raises(ValueError, match=message):
         train(replace(small(**NET), initial=str(path)), DATA, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_head_on_a_frozen_representation_memorises_less_than_the_whole_network(tmp_path):
+    """The self-supervised setting of Bansal, Kaplun and Barak, in the reader of their gaps."""
+    shared = {"augment": None, "n": 60, "steps": 300, "train_eval": None, "log": 300}
+    train(small(world="ideal", arch="mlp_2x64", steps=36), DATA, tmp_path / "ideal")
+    gaps = {}
+    for name, start in {"whole": {}, "head": {"initial": str(tmp_path / "ideal")}}.items():
+        config = small(arch="mlp_2x64", frozen=bool(start), **start, **shared)
+        noisy = replace(config, label_noise="symmetric:0.4")
+        runs = [train(c, DATA, tmp_path / f"{name}-{c.label_noise}") for c in (config, noisy)]
+        gaps[name] = rrm(*runs)
+        assert gaps[name].generalization_gap <= gaps[name].bound + 1e-9
+    assert gaps["head"].memorization < gaps["whole"].memorization

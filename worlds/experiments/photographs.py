@@ -3,8 +3,9 @@
     worlds-experiment run fig3a fig3b --dogbird DIR
 
 n = 10,000, 120 passes in units of 78 steps, SGD at 0.01 with momentum 0.9, random resized crop and
-flip (what crop+flip is on photographs), pixels in [0, 1]. The Ideal World is approximate: 9,360 steps take 1.2 million images, 7.7 passes over the 155
-thousand there are, with fresh crops each time.
+flip (what crop+flip is on photographs), pixels in [0, 1]. The Ideal World is approximate: 9,360
+steps take 1.2 million images, 7.7 passes over the 155 thousand there are, with fresh crops each
+time.
 
 At the paper's scale: 440 runs, 4,118,400 steps, about 51 GPU-hours.
 Reference: ResNet18 at n = 10,000 reaches 95 % test accuracy.
