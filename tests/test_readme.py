@@ -42,7 +42,7 @@ def bring_what_the_readme_names(folder: Path) -> None:
 def test_the_readme_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     bring_what_the_readme_names(tmp_path)
-    assert len(commands()) >= 6
+    assert len(commands()) >= 15
     for line in commands():
         program, *options = shlex.split(line)
         if "--n" in options:  # the same commands on fewer images
