@@ -9,6 +9,7 @@ from worlds.runs import Row
 
 Mirror = Callable[[Row], None]
 
+_SETS = ("test_", "cifar10_", "train_")
 _INSTALL = 'pip install "deep-bootstrap[track]"'
 
 
@@ -23,7 +24,8 @@ def tensorboard(folder: Path) -> Mirror:
     def mirror(row: Row) -> None:
         for name, value in row.items():
             if value is not None and name not in ("step", "updates"):
-                writer.add_scalar(name.replace("_", "/", 1), value, row["updates"])
+                tag = name.replace("_", "/", 1) if name.startswith(_SETS) else name
+                writer.add_scalar(tag, value, row["updates"])
         writer.flush()
 
     return mirror
