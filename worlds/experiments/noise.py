@@ -63,7 +63,7 @@ def _rrm(name: str, label: str, clean: TrainConfig, scope: Scope) -> Experiment:
     noisy = replace(clean, label_noise="symmetric:0.2")
     return Experiment(
         name,
-        "Robustness, rationality and memorization at 20 % label noise",
+        f"Robustness, rationality and memorization of a {label} at 20 % label noise",
         "rrm",
         (reals(label, [clean, noisy], scope),),
         claim="The generalization gap is at most the sum of the three gaps, of which memorization "
