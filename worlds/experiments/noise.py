@@ -74,17 +74,16 @@ def _rrm(name: str, label: str, clean: TrainConfig, scope: Scope) -> Experiment:
 
 @register("cifar5m")
 def class_pair(scope: Scope) -> Experiment:
-    """30 % of the training cats are labelled dogs. Expected (Nakkiran and Bansal): a Real World that
-    has fitted its labels calls about that share of the test cats dogs; the Ideal World goes with
-    the majority and calls few so. In their decisions the worlds differ here, which is why the paper
-    compares them in soft-error.
+    """30 % of the training cats are labelled dogs. Expected (Nakkiran and Bansal): a Real World
+    that has fitted its labels calls about that share of the test cats dogs; the Ideal World goes
+    with the majority and calls few so. Their decisions differ, their soft-errors need not.
     """
     return Experiment(
         "class_pair",
         "Cats called dogs",
         "pairs",
         (pair("ResNet18", TrainConfig(RESNET18, label_noise=CAT_TO_DOG), scope),),
-        claim="A Real World that fits noisy labels repeats their share on test images; the Ideal "
+        claim="A Real World that fits noisy labels repeats their share on test images, the Ideal "
         "World decides for the majority.",
         checks=(
             Check("partner_real", "within", 0.3, 0.1),
