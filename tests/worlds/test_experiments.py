@@ -196,6 +196,21 @@ def test_trials_are_the_papers_or_as_asked():
         expanded("fig1", trials=0)
 
 
+@pytest.mark.parametrize(
+    "name, scale, command",
+    [
+        ("fig1", "paper", "run fig1 --scale paper --trials 10 --data DIR"),
+        ("fig1", "smoke", "run fig1 --scale smoke --trials 1"),
+        ("fig7", "smoke", "run fig7 --scale smoke --trials 20"),
+        ("fig3a", "smoke", "run fig3a --scale smoke --trials 1 --dogbird DIR"),
+        ("table1", "small", "run table1 --scale small --trials 1 --data DIR --cifar10 DIR"),
+    ],
+)
+def test_the_report_tells_the_very_command(name, scale, command):
+    (one,) = expanded(name, scale=scale)
+    assert one.experiment.command == f"worlds-experiment {command}"
+
+
 def test_every_experiment_says_its_command_cost_and_claim():
     for one in expanded():
         text = one.recipe.text

@@ -83,6 +83,8 @@ def test_the_verdict_compares_the_median_with_the_claim(tmp_path):
 @pytest.mark.parametrize(
     "check, values, met",
     [
+        (Check("gap", "within", tolerance=0.05, share=0.8), [0.0, 0.0, 0.0, 0.0, 0.9], True),
+        (Check("gap", "within", tolerance=0.05, share=0.8), [0.0, 0.0, 0.0, 0.9], False),
         (Check("gap", "within", 0.1, 0.05), [0.06, 0.14], True),
         (Check("gap", "within", 0.1, 0.05), [0.1, 0.16], False),
         (Check("gap", "at least", 0.1, 0.05), [0.06], True),

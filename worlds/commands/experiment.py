@@ -15,6 +15,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -210,7 +211,8 @@ def _train(
 
     stop, told = StopSignal(), set[str]()
     form = "{desc} {percentage:3.0f}% |{bar}| {n:.1f} of {total} runs [{elapsed}<{remaining}]"
-    with tqdm(total=len(waiting), bar_format=form, disable=args.quiet, smoothing=0.02) as bar:
+    bar_of = partial(tqdm, bar_format=form, disable=args.quiet, smoothing=0.02, mininterval=1.0)
+    with bar_of(total=len(waiting)) as bar:
 
         def on_progress(progress: Progress) -> None:
             failed, ended = progress.failed.copy(), progress.ended.copy()

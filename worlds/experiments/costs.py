@@ -19,7 +19,7 @@ RESNET18: Final = 555_422_720  # multiply-adds of an image, forward
 PER_SECOND: Final = STEPS_PER_SECOND * 128 * BACKWARD * RESNET18
 ASSUMED: Final = (
     f"GPU-hours assume {STEPS_PER_SECOND} steps/s of ResNet18 at batch 128 in bf16, scaled by "
-    "multiply-adds"
+    "multiply-adds; thin networks take longer"
 )
 CLASSES: Final[dict[Data, int]] = {"cifar5m": 10, "cifar10": 10, "dogbird": 2}
 TEST: Final[dict[Data, int]] = {"cifar5m": 10_000, "cifar10": 10_000, "dogbird": 6_100}

@@ -80,6 +80,7 @@ def _claim(experiment: Experiment) -> str:
 
 def _check(check: Check, experiment: Experiment) -> str:
     of = f" of {', '.join(check.groups)}" if check.groups else ""
+    of += f" in {check.share:.0%} of the groups" if check.share < 1 else ""
     name = f"{name_of(check.quantity, experiment.metric)}{of} {check.relation}"
     slack = f" (tolerance {check.tolerance:g})" if check.tolerance else ""
     if check.relation in ("rises", "falls"):

@@ -63,7 +63,7 @@ def _rrm(name: str, label: str, clean: TrainConfig, scope: Scope) -> Experiment:
     noisy = replace(clean, label_noise="symmetric:0.2")
     return Experiment(
         name,
-        "Robustness, rationality and memorization at 20 % label noise",
+        f"Robustness, rationality and memorization of a {label} at 20 % label noise",
         "rrm",
         (reals(label, [clean, noisy], scope),),
         claim="The generalization gap is at most the sum of the three gaps, of which memorization "
@@ -74,14 +74,20 @@ def _rrm(name: str, label: str, clean: TrainConfig, scope: Scope) -> Experiment:
 
 @register("cifar5m")
 def class_pair(scope: Scope) -> Experiment:
-    """30 % of the training cats are labelled dogs. Expected: about that share of test cats is
-    called dog in both worlds; a network learns the distribution of labels, not only its mode.
+    """30 % of the training cats are labelled dogs. Expected (Nakkiran and Bansal): a Real World
+    that has fitted its labels calls about that share of the test cats dogs; the Ideal World goes
+    with the majority and calls few so. Their decisions differ, their soft-errors need not.
     """
     return Experiment(
         "class_pair",
         "Cats called dogs",
         "pairs",
         (pair("ResNet18", TrainConfig(RESNET18, label_noise=CAT_TO_DOG), scope),),
-        claim="The share of test cats called dog is about the same in both worlds.",
+        claim="A Real World that fits noisy labels repeats their share on test images, the Ideal "
+        "World decides for the majority.",
+        checks=(
+            Check("partner_real", "within", 0.3, 0.1),
+            Check("partner_ideal", "at most", 0.1),
+        ),
         note="Not of the paper.",
     )

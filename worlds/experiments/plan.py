@@ -102,15 +102,26 @@ def expand(
     experiment = recipe.build(Scope(scale, tuple(range(trials)), image_size, precision))
     if experiment is None:
         return Expanded(recipe, None)
-    option = {"none": "", "dogbird": " --dogbird DIR"}.get(recipe.data, " --data DIR")
     how = f" --precision {precision}" if precision else ""
     own: Scale = "paper" if free else scale
-    asked = f"{recipe.name} --scale {scale} --trials {trials}{how}{option}"
-    experiment = replace(experiment, command=f"worlds-experiment run {asked}", scale=own)
+    asked = f"{recipe.name} --scale {scale} --trials {trials}{how}"
+    command = f"worlds-experiment run {asked}{_options(Expanded(recipe, experiment), scale)}"
+    experiment = replace(experiment, command=command, scale=own)
     if own == "smoke":
         note = f"{experiment.note} {NOT_JUDGED}".strip()
         experiment = replace(experiment, checks=(), note=note)
     return Expanded(recipe, experiment)
+
+
+def _options(one: Expanded, scale: Scale) -> str:
+    """What a command needs for the data; smoke makes its own of 32 px."""
+    given = {"cifar5m": "data", "cifar10": "cifar10", "dogbird": "dogbird"}
+    made = ("cifar5m", "cifar10") if scale == "smoke" else ()
+    return "".join(
+        f" --{option} DIR"
+        for kind, option in given.items()
+        if kind in one.kinds and kind not in made
+    )
 
 
 def jobs_of(chosen: Sequence[Expanded]) -> list[Job]:

@@ -16,6 +16,7 @@ from worlds.experiments.registry import Scope, register
 from worlds.models.darts import draw_setting
 from worlds.report.experiment import Check, Experiment, Group
 
+MOSTLY = 0.8  # how the paper's word is read
 COUNTS = {"paper": 500, "small": 24, "smoke": 3}
 
 
@@ -31,17 +32,14 @@ def _random(scope: Scope) -> tuple[Group, ...]:
 
 @register("cifar5m", trials=1)
 def fig2b(scope: Scope) -> Experiment:
-    """Expected: most dots within 3 % of y = x; 70 thousand to 5.5 million parameters. The check is
-    of all, the paper's "mostly" is not.
-    """
+    """Expected: most dots within 3 % of y = x; 70 thousand to 5.5 million parameters."""
     return Experiment(
         "fig2b",
         "Random networks",
         "scatter",
         _random(scope),
         claim="Random networks end mostly within 3 % of each other in the two worlds.",
-        checks=(Check("gap", "within", tolerance=0.03),),
-        note="The claim is of most networks, the check of all.",
+        checks=(Check("gap", "within", tolerance=0.03, share=MOSTLY),),
     )
 
 
@@ -54,7 +52,6 @@ def fig9(scope: Scope) -> Experiment:
         "scatter",
         _random(scope),
         claim="Random networks end near each other in the two worlds, in error as in soft-error.",
-        checks=(Check("gap", "within", tolerance=0.05),),
+        checks=(Check("gap", "within", tolerance=0.05, share=MOSTLY),),
         metric="error",
-        note="The claim is of most networks, the check of all.",
     )

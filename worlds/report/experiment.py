@@ -9,7 +9,7 @@ that the report can say what is missing.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -70,6 +70,7 @@ class Check:
     value: float = 0.0
     tolerance: float = 0.0
     groups: tuple[str, ...] = ()
+    share: float = 1.0  # of the groups that must be so, where the paper says "mostly"
 
     def __post_init__(self) -> None:
         if self.relation not in get_args(Relation):
@@ -78,14 +79,18 @@ class Check:
         if self.tolerance < 0:
             raise ValueError(f"tolerance must be 0 or more, got {self.tolerance}")
 
+    def _enough(self, met: Iterable[bool]) -> bool:
+        each = list(met)
+        return sum(each) >= self.share * len(each)
+
     def met(self, values: list[float]) -> bool:
         """Whether the groups' values, in order, are as claimed."""
         if self.relation == "within":
-            return all(abs(value - self.value) <= self.tolerance for value in values)
+            return self._enough(abs(value - self.value) <= self.tolerance for value in values)
         if self.relation == "at least":
-            return all(value >= self.value - self.tolerance for value in values)
+            return self._enough(value >= self.value - self.tolerance for value in values)
         if self.relation == "at most":
-            return all(value <= self.value + self.tolerance for value in values)
+            return self._enough(value <= self.value + self.tolerance for value in values)
         sign = 1 if self.relation == "rises" else -1
         return all(sign * (after - before) > -self.tolerance for before, after in pairwise(values))
 

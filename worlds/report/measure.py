@@ -240,6 +240,8 @@ def _claimed(check: Check, name: str, labels: Sequence[str]) -> str:
     if check.relation in ("rises", "falls"):
         slack = f" (slack {check.tolerance:g})" if check.tolerance else ""
         return f"{name} {check.relation} from {labels[0]} to {labels[-1]}{slack}"
+    if check.share < 1:
+        of = f"{of} in {check.share:.0%} of the groups"
     if check.relation == "within":
         return f"{name}{of} within {check.tolerance:g} of {check.value:g}"
     slack = f" (less {check.tolerance:g})" if check.tolerance else ""
