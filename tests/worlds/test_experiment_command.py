@@ -172,6 +172,8 @@ def pack(tmp_path_factory):
         (["run", "fig1", "--data", "nowhere"], "nowhere does not exist"),
         (["run", "fig1", "--data", "PACK"], "n = 50,000 needs a pool of that many, PACK has 1,200"),
         (["run", "fig7", "--trials", "0"], "trials must be 1 or more, got 0"),
+        (["run", "fig7", "--weights", "mlp.pt"], "--weights is NAME=PATH, such as"),
+        (["run", "fig7", "--weights", "fig13=PACK"], "expected a run folder, *.pt or"),
         (["run", "fig7", "--workers", "0"], "--workers must be 1 or more, got 0"),
         (["run", "fig7", "--device", "cuda:9"], "--device cuda:9 needs CUDA"),
         (["status", "--runs", "nowhere"], "no experiment was begun in nowhere"),

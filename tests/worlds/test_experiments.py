@@ -188,6 +188,18 @@ def test_only_the_paper_and_small_scales_judge():
     assert len(toy.keys) == 84
 
 
+def test_weights_add_the_pretrained_half_of_figures_13_and_14():
+    (recipe,) = find_recipes(["fig14"])
+    one = expand(recipe, weights="mlp.pt")
+    assert [group.label for group in one.groups] == ["from scratch", "pretrained"]
+    assert {c.initial for c in (*one.groups[1].real, *one.groups[1].ideal)} == {"mlp.pt"}
+    assert "--weights fig14=mlp.pt" in one.experiment.command
+    assert "Not here" not in one.experiment.note
+    for name, scale in (("fig14", "smoke"), ("fig1", "paper")):
+        with pytest.raises(ValueError, match=f"{name} takes no --weights at {scale} scale"):
+            expand(*find_recipes([name]), scale, weights="mlp.pt")
+
+
 def test_trials_are_the_papers_or_as_asked():
     for scale, asked, trials in (("paper", None, 10), ("small", None, 1), ("small", 3, 3)):
         (one,) = expanded("fig1", scale=scale, trials=asked)
@@ -309,6 +321,6 @@ def test_data_that_are_absent_or_too_small_are_named(tmp_path):
     real = TrainConfig("mlp_3x16", n=5_000)
     assert infeasible(real, data) == "n = 5,000 needs a pool of that many, made data has 4,096"
     ideal = TrainConfig("mlp_3x16", world="ideal", steps=130, batch_size=32)
-    assert "takes 4,160 fresh images, made data has 4,096" in infeasible(ideal, data)
+    assert "takes 4,160 images, made data gives 4,096 in the 1 passes" in infeasible(ideal, data)
     apart = replace(ideal, steps=100, n=1_000, disjoint=True)
-    assert "takes 3,200 fresh images, made data has 3,096" in infeasible(apart, data)
+    assert "takes 3,200 images, made data gives 3,096" in infeasible(apart, data)

@@ -62,6 +62,13 @@ def _add_data(run: argparse.ArgumentParser) -> None:
     data.add_argument("--data", metavar="STORE", help="CIFAR-5m, or any pool of 32 px images")
     data.add_argument("--cifar10", metavar="STORE", help="CIFAR-10: tables, and a second test set")
     data.add_argument("--dogbird", metavar="STORE", help="ImageNet-DogBird, for figure 3")
+    data.add_argument(
+        "--weights",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="what the pretrained networks of fig13 or fig14 begin from",
+    )
 
 
 def _add_machine(run: argparse.ArgumentParser) -> None:
@@ -116,15 +123,24 @@ def _run(args: argparse.Namespace) -> int:
     from worlds.experiments.plan import expand, jobs_of
     from worlds.experiments.registry import find_recipes
     from worlds.experiments.state import begin, bound, ended
+    from worlds.initial import weights_file
 
-    recipes = find_recipes(args.names)
+    recipes, weights = find_recipes(args.names), dict(map(_named, args.weights))
+    for path in weights.values():
+        weights_file(path)
     if args.workers < 1:
         raise ValueError(f"--workers must be 1 or more, got {args.workers}")
     devices = _devices(args.device, args.workers)
     sources = _sources(args)
     chosen, skipped = _possible(
-        [expand(recipe, args.scale, args.trials, args.precision) for recipe in recipes], sources
+        [
+            expand(recipe, args.scale, args.trials, args.precision, weights.pop(recipe.name, None))
+            for recipe in recipes
+        ],
+        sources,
     )
+    if weights:
+        raise ValueError(f"--weights are given for {', '.join(weights)}, which is not run here")
     jobs = jobs_of(chosen)
     known = {
         kind: None if kind == "none" else sources.data(kind).describe()
@@ -138,6 +154,13 @@ def _run(args: argparse.Namespace) -> int:
     for one in chosen:
         begin(bound(one, sources), args.runs)
     return _train(waiting, len(jobs), sources, devices, args)
+
+
+def _named(text: str) -> tuple[str, str]:
+    name, equals, path = text.partition("=")
+    if not (name and equals and path):
+        raise ValueError(f"--weights is NAME=PATH, such as fig13=vit.safetensors, got {text!r}")
+    return name, path
 
 
 def _sources(args: argparse.Namespace) -> "Sources":

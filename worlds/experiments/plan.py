@@ -88,21 +88,28 @@ def expand(
     scale: Scale = "paper",
     trials: int | None = None,
     precision: Precision | None = None,
+    weights: str | None = None,
 ) -> Expanded:
     """The experiment's runs at a scale. Without `trials` it is the paper's number at paper scale,
     else one; the toy example, which costs nothing, always has its own scale and number.
-    ValueError for less than one trial.
+    ValueError for less than one trial, or weights where nothing begins from them.
     """
     free = recipe.data == "none"
     if trials is None:
         trials = recipe.trials if free or scale == "paper" else 1
     if trials < 1:
         raise ValueError(f"trials must be 1 or more, got {trials}")
+    if weights is not None and (recipe.absent == "" or scale != "paper"):
+        raise ValueError(
+            f"{recipe.name} takes no --weights at {scale} scale: they are for the pretrained "
+            "networks of fig13 and fig14, as large as in the paper"
+        )
     image_size = 224 if recipe.data == "dogbird" else 32
-    experiment = recipe.build(Scope(scale, tuple(range(trials)), image_size, precision))
+    experiment = recipe.build(Scope(scale, tuple(range(trials)), image_size, precision, weights))
     if experiment is None:
         return Expanded(recipe, None)
     how = f" --precision {precision}" if precision else ""
+    how += f" --weights {recipe.name}={weights}" if weights else ""
     own: Scale = "paper" if free else scale
     asked = f"{recipe.name} --scale {scale} --trials {trials}{how}"
     command = f"worlds-experiment run {asked}{_options(Expanded(recipe, experiment), scale)}"

@@ -1,33 +1,43 @@
 """Figures 5b, 13 and 14: pretrained against from scratch. Needs checkpoints that are not here.
 
     worlds-experiment run fig13 fig14 --data DIR      the halves from scratch
+    worlds-experiment run fig13 fig14 --data DIR --weights fig13=vit.pt --weights fig14=mlp.pt
 
-The other halves begin from weights that are not here, so this command does not run them and no
-figure claims them. With weights at hand, worlds-train --initial FILE fine-tunes a ViT or an MLP as
-the paper did.
+Weights are state dicts of this project's networks, of any number of classes; the MLP's may be of
+another image size (worlds/initial.py says what becomes of them).
 
 At the paper's scale: 40 runs, 1,560,000 steps, about 12 GPU-hours.
 """
 
+from dataclasses import replace
+
 from worlds.config import TrainConfig
 from worlds.experiments.protocol import INTRODUCTION, pair
 from worlds.experiments.registry import Scope, register
-from worlds.report.experiment import Experiment
+from worlds.report.experiment import Experiment, Group
 
 IGPT = (
     "OpenAI's iGPT-S checkpoints at 131,000 and 1,000,000 steps, and the colour clusters: "
     "https://openaipublic.blob.core.windows.net/image-gpt/checkpoints/igpt-s/{131000,1000000} and "
     ".../image-gpt/color-clusters/kmeans_centers.npy, read with TensorFlow into arrays, then given "
-    "to worlds.models.pretrained.load_released_igpt; and a trainer that starts from weights"
+    "to worlds.models.pretrained.load_released_igpt; and Adam with betas of 0.9 and 0.95"
 )
 VIT = (
     "the pretrained half: ViT-B/4 trained on ImageNet at 32 px (30 passes, Adam, batches of 2,048, "
-    "rate 1e-4), given to worlds.models.pretrained.transfer_vit"
+    "rate 1e-4): give --weights fig13=PATH"
 )
 MLP = (
     "the pretrained half: MLP[3x2048] trained on ImageNet at 224 px (500 passes, Adam, batches of "
-    "1,024), given to worlds.models.pretrained.transfer_mlp"
+    "1,024): give --weights fig14=PATH"
 )
+
+
+def _both(config: TrainConfig, scope: Scope) -> tuple[Group, ...]:
+    """From scratch, and from the weights where they are given."""
+    groups = (pair("from scratch", config, scope),)
+    if scope.weights is None:
+        return groups
+    return (*groups, pair("pretrained", replace(config, initial=scope.weights), scope))
 
 
 @register("cifar5m", absent=VIT)
@@ -39,9 +49,9 @@ def fig13(scope: Scope) -> Experiment:
         "fig13",
         "ViT-B/4 from scratch and pretrained",
         "curves",
-        (pair("from scratch", INTRODUCTION["ViT-B/4"], scope),),
+        _both(INTRODUCTION["ViT-B/4"], scope),
         claim="Pretraining makes the Real World better and the Ideal World faster.",
-        note=f"Not here: {VIT}.",
+        note="" if scope.weights else f"Not here: {VIT}.",
     )
 
 
@@ -52,9 +62,9 @@ def fig14(scope: Scope) -> Experiment:
         "fig14",
         "MLP[3x2048] from scratch and pretrained",
         "curves",
-        (pair("from scratch", TrainConfig("mlp_3x2048", augment=None), scope),),
+        _both(TrainConfig("mlp_3x2048", augment=None), scope),
         claim="Pretraining makes both worlds better.",
-        note=f"Not here: {MLP}.",
+        note="" if scope.weights else f"Not here: {MLP}.",
     )
 
 

@@ -45,6 +45,7 @@ class Scope:
     trials: tuple[int, ...] = (0,)
     image_size: int = 32  # of its data
     precision: Precision | None = None  # None: the config's
+    weights: str | None = None  # what its pretrained networks begin from
 
 
 Build = Callable[[Scope], Experiment | None]

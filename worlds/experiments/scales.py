@@ -113,11 +113,12 @@ def scaled(config: TrainConfig, scale: str, image_size: int = 32) -> TrainConfig
     arch, options = _network(config, rule, scale, image_size)
     if config.steps * config.batch_size <= 39_000 // rule.steps * rule.batch_size:
         return config  # it is as short as that already
+    samples = rule.samples if image_size == 32 else 2 * rule.samples  # photographs are few
     steps = max(min(config.steps, rule.shortest), config.steps // rule.steps)
     changed: dict[str, Any] = {
         "arch": arch,
         "options": options,
-        "n": max(min(config.n, rule.least_samples), config.n // rule.samples),
+        "n": max(min(config.n, rule.least_samples), config.n // samples),
         "steps": steps,
         "unit": max(1, round(config.unit * steps / config.steps)),
         "batch_size": min(config.batch_size, rule.batch_size),

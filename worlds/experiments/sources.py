@@ -104,12 +104,12 @@ def infeasible(config: TrainConfig, data: "RunData") -> str | None:
         if config.n > pool:
             return f"n = {config.n:,} needs a pool of that many, {data.name} has {pool:,}"
         return None
-    left = pool - (config.n if config.disjoint else 0)
+    left = (pool - (config.n if config.disjoint else 0)) * config.passes
     asked = config.steps * config.batch_size
     if asked > left:
         return (
-            f"its Ideal World takes {asked:,} fresh images, {data.name} has {left:,}: give a "
-            "larger pool, or take a smaller --scale"
+            f"its Ideal World takes {asked:,} images, {data.name} gives {left:,} in the "
+            f"{config.passes} passes allowed: give a larger pool, or take a smaller --scale"
         )
     return None
 
