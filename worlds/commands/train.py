@@ -17,173 +17,26 @@ import statistics
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import MISSING, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from cifar5m.commands.outcome import StopSignal, exit_code
-from worlds.config import Grid, Loss, Optimizer, Precision, StopRule, TrainConfig, World
-from worlds.normalisation import NAMES
+from worlds.commands.train_options import config_of, parser
+from worlds.config import TrainConfig, World
 from worlds.runs import Comparison, Row, Run, compare, read_run
-from worlds.schedules import KINDS, steps_of_epochs
 
 if TYPE_CHECKING:
     from worlds.run_parts import Data
 
 _COMMAND = "worlds-train"
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "optimizer": get_args(Optimizer),
-    "schedule": KINDS,
-    "loss": get_args(Loss),
-    "precision": get_args(Precision),
-    "stop": get_args(StopRule),
-    "normalise": NAMES,
-}
-_DEFAULTS: dict[str, Any] = {
-    f.name: f.default_factory() if f.default_factory is not MISSING else f.default
-    for f in fields(TrainConfig)
-}
-# field of the config, type, what it is (with its range)
-_GROUPS: dict[str, tuple[tuple[str, type, str], ...]] = {
-    "worlds": (
-        ("n", int, "samples of the Real World, 1 to the pool's size"),
-        ("batch_size", int, "1 or more"),
-        ("passes", int, "that Ideal may make over the pool; above 1 it is approximate"),
-        ("augment", str, "none, flip, crop+flip or crop+flip+cutout"),
-        ("normalise", str, "range of pixels"),
-        ("label_noise", str, "symmetric:RATE, uniform:RATE or pairs:RATE:3>5, RATE 0 to 1"),
-        ("seed", int, "0 or more, below 2^64"),
-    ),
-    "optimisation": (
-        ("optimizer", str, ""),
-        ("learning_rate", float, "above 0"),
-        ("momentum", float, "0 to below 1; the paper's figure 1 has 0.9"),
-        ("weight_decay", float, "0 or more"),
-        ("schedule", str, ""),
-        ("factor", float, "of 3step and steps, above 0, at most 1"),
-        ("warmup", int, "steps of linear warm-up, 0 to STEPS"),
-        ("loss", str, ""),
-        ("precision", str, ""),
-    ),
-    "measurement": (
-        ("test_eval", int, "the first so many test images; 0: all"),
-        ("train_eval", int, "at most so many of the n samples, always the same; 0: all"),
-        ("stop", str, "end a Real run early, and its Ideal twin with it (default: never)"),
-        ("threshold", float, "train error of T0, 0 to below 1"),
-        ("patience", int, "log points without a lower test soft-error, with --stop patience"),
-    ),
-}
-
-
-def parser() -> argparse.ArgumentParser:
-    parse = argparse.ArgumentParser(
-        prog=_COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parse.add_argument("--arch", required=True, help="a name that worlds-models lists")
-    parse.add_argument(
-        "--option",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="of the architecture, such as width=16 (more than once for more)",
-    )
-    parse.add_argument(
-        "--initial", metavar="PATH", help="begin from a run folder's weights or a file"
-    )
-    parse.add_argument("--frozen", action="store_true", help="train only a new head on --initial")
-    parse.add_argument("--data", required=True, metavar="STORE", help="folder or hf://datasets/...")
-    parse.add_argument("--cifar10", metavar="STORE", help="measure on CIFAR-10's test set as well")
-    parse.add_argument("--out", required=True, type=Path, metavar="DIR", help="the runs' folder")
-    parse.add_argument("--world", choices=("real", "ideal", "both"), default="both")
-    parse.add_argument("--trials", type=int, default=1, help="trials 0 to TRIALS - 1 (default: 1)")
-    parse.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 (default: what is here)")
-    parse.add_argument("--dry-run", action="store_true", help="print config and cost, then stop")
-    parse.add_argument("--checkpoint-seconds", type=float, default=60.0, help="default: 60")
-    parse.add_argument("--tensorboard", action="store_true", help="mirror rows to TensorBoard")
-    parse.add_argument("--wandb", metavar="PROJECT", help="mirror rows to Weights & Biases")
-    parse.add_argument("--quiet", action="store_true", help="no progress bars")
-    groups = {title: parse.add_argument_group(title) for title in _GROUPS}
-    for title, entries in _GROUPS.items():
-        for name, kind, text in entries:
-            _add_field(groups[title], name, kind, text)
-    worlds, optimisation = groups["worlds"], groups["optimisation"]
-    worlds.add_argument("--disjoint", action="store_true", help="Ideal leaves Real's n samples out")
-    length = worlds.add_mutually_exclusive_group()
-    length.add_argument("--steps", type=int, help="1 or more (default: 39000)")
-    length.add_argument("--epochs", type=int, help="instead of steps: passes over the n samples")
-    optimisation.add_argument(
-        "--unit",
-        type=int,
-        help="steps between changes of the rate (default: 390; an epoch's "
-        "with --epochs; the paper's code never changes it within)",
-    )
-    optimisation.add_argument("--drops", default="", help="units of schedule steps, such as 60,80")
-    groups["measurement"].add_argument(
-        "--log",
-        default=_DEFAULTS["log"],
-        help=f"{', '.join(get_args(Grid))} or each so many steps (default: %(default)s)",
-    )
-    return parse
-
-
-def _add_field(group: Any, name: str, kind: type, text: str) -> None:
-    default, choices = _DEFAULTS[name], _CHOICES.get(name)
-    said = "none" if default is None else default
-    suffix = "" if "default:" in text else f" (default: {said})"
-    group.add_argument(
-        f"--{name.replace('_', '-')}",
-        type=kind,
-        default=default,
-        choices=choices,
-        help=f"{text}{suffix}".strip(),
-    )
-
-
-def config_of(args: argparse.Namespace) -> TrainConfig:
-    """The Real World's config of trial 0; ValueError names an option that cannot be."""
-    values = {name: getattr(args, name) for group in _GROUPS.values() for name, _, _ in group}
-    values["augment"] = None if args.augment in (None, "none") else args.augment
-    for name in ("test_eval", "train_eval"):
-        values[name] = values[name] or None
-    if min(args.n, args.batch_size) < 1:
-        raise ValueError(
-            f"--n and --batch-size must be 1 or more, got {args.n} and {args.batch_size}"
-        )
-    steps, unit = args.steps, args.unit
-    if args.epochs is not None:
-        steps = steps_of_epochs(args.n, args.batch_size, args.epochs)
-        unit = unit or max(1, args.n // args.batch_size)
-    return TrainConfig(
-        args.arch,
-        options=dict(_option(text) for text in args.option),
-        initial=args.initial,
-        frozen=args.frozen,
-        disjoint=args.disjoint,
-        steps=_DEFAULTS["steps"] if steps is None else steps,
-        unit=_DEFAULTS["unit"] if unit is None else unit,
-        drops=tuple(int(drop) for drop in args.drops.split(",") if drop),
-        log=int(args.log) if str(args.log).isdigit() else args.log,
-        **values,
-    )
-
-
-def _option(text: str) -> tuple[str, int | float | str | bool]:
-    name, equals, value = text.partition("=")
-    if not (name and equals and value):
-        raise ValueError(f"--option is NAME=VALUE, such as width=16, got {text!r}")
-    if value in ("true", "false"):
-        return name, value == "true"
-    for kind in (int, float):
-        try:
-            return name, kind(value)
-        except ValueError:
-            continue
-    return name, value
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
-    args = parser().parse_args(given[given[:1] == ["--"] :])  # torchrun hands its -- on
+    args = parser(_COMMAND, __doc__).parse_args(
+        given[given[:1] == ["--"] :]
+    )  # torchrun hands its -- on
     hint = "for the step; choose a smaller --batch-size or --precision bf16"
     return exit_code(_COMMAND, args.out, lambda: _run(args), too_large=hint)
 
