@@ -1,6 +1,7 @@
-"""One thread a process: on small tensors two torch threads wait for each other most of the time.
+"""What tests of several packages share: one thread a process, and a Ray cluster.
 
-On two busy cores that made tests three to ten times slower.
+On small tensors two torch threads wait for each other most of the time; on two busy cores that made
+tests three to ten times slower.
 """
 
 import os

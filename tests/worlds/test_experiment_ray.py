@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ import torch
 from tests.worlds.small_runs import numbers
 from worlds.commands.experiment import main
 from worlds.experiments.plan import expand, jobs_of
-from worlds.experiments.ray_runner import train_on_node
+from worlds.experiments.ray_runner import run_on_ray, train_on_node
 from worlds.experiments.registry import find_recipes
 from worlds.experiments.sources import Sources
 from worlds.experiments.state import states_of
@@ -103,10 +104,18 @@ def test_a_node_without_the_folder_says_so(tmp_path):
     assert not (tmp_path / "elsewhere").exists()
 
 
+def test_initial_weights_are_named_by_an_absolute_path(tmp_path):
+    job = jobs_of([expand(recipe, "smoke") for recipe in find_recipes(["rrm_50k"])])[0]
+    tuned = replace(job, config=replace(job.config, initial="weights.pt"))
+    with pytest.raises(ValueError, match=r"by an absolute path, got weights\.pt"):
+        run_on_ray(None, [job, tuned], tmp_path, Sources(), lambda progress: None, lambda: False)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_a_killed_node_costs_nothing_but_time(cluster, local, tmp_path, capsys):
+def test_a_killed_node_costs_nothing_but_time(cluster, local, tmp_path, capsys, monkeypatch):
     found, nodes = cluster
+    monkeypatch.chdir(tmp_path)  # of the command, not of the nodes
     at_death = {}
 
     def in_the_middle():
@@ -120,7 +129,7 @@ def test_a_killed_node_costs_nothing_but_time(cluster, local, tmp_path, capsys):
 
     killer = threading.Thread(target=kill_a_node_while_both_train)
     killer.start()
-    code = main([*smoke(tmp_path, "fig1"), "--ray", found.address])
+    code = main([*smoke(".", "fig1"), "--ray", found.address])
     killer.join()
     out, err = capsys.readouterr()
     assert (code, err) == (0, "")

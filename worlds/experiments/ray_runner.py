@@ -42,8 +42,12 @@ def run_on_ray(
     stopped: Callable[[], bool],
 ) -> Progress:
     """Train `jobs` on the cluster that `ray` is connected to; `stopped` is asked twice a second,
-    and ends them at their last checkpoints.
+    and ends them at their last checkpoints. ValueError where initial weights have a relative path,
+    which is of a run's identity and names nothing on the nodes.
     """
+    for initial in {job.config.initial or "" for job in jobs} - {""}:
+        if not Path(initial).expanduser().is_absolute():
+            raise ValueError(f"--ray needs initial weights by an absolute path, got {initial}")
     progress, waiting = Progress(), deque(jobs)
     tasks = _Tasks(ray, root, sources, progress)
     try:
