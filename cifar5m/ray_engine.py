@@ -10,6 +10,7 @@ counts as made when its record is there, whoever wrote it, so the end is that of
 """
 
 import platform
+import signal
 import socket
 import time
 from collections import Counter, deque
@@ -66,6 +67,7 @@ def connect(address: str) -> Iterator[Any]:
         raise ValueError(
             "--ray: Ray is not installed: pip install 'deep-bootstrap[ray]'"
         ) from error
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         _reach(address)
         ray.init(address=address, logging_level="ERROR", log_to_driver=False)
@@ -74,6 +76,8 @@ def connect(address: str) -> Iterator[Any]:
             f"--ray {address}: no cluster answers ({first_line(error)}); start one with "
             "`ray start --head`, and `ray start --address HOST:PORT` on the other nodes"
         ) from error
+    if signal.getsignal(signal.SIGTERM) is not on_sigterm:
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own would end the process at once
     try:
         yield ray
     finally:

@@ -58,22 +58,6 @@ def test_a_node_that_would_make_another_set_refuses(small_run, tmp_path):
         ShardMaker(str(tmp_path / "elsewhere"), options_of(plan), plan, "cpu")
 
 
-@pytest.fixture
-def cluster(monkeypatch):
-    """A head without CPUs and two nodes of one each."""
-    pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
-
-    monkeypatch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    small = {"object_store_memory": 100 << 20}
-    found = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False} | small
-    )
-    nodes = [found.add_node(num_cpus=1, **small) for _ in range(2)]
-    yield found, nodes
-    found.shutdown()
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Ray leaves sockets and files to the garbage collector
 def test_a_killed_node_costs_nothing_but_time(cluster, small_run, tmp_path):

@@ -76,6 +76,12 @@ def _add_machine(run: argparse.ArgumentParser) -> None:
     machine.add_argument("--workers", type=int, default=1, help="runs at once (default: 1)")
     machine.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 (default: all GPUs)")
     machine.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="use a Ray cluster (auto or HOST:PORT): a run a GPU, or a CPU where it has none; "
+        "--runs and the data must lie on storage that its nodes share",
+    )
+    machine.add_argument(
         "--precision", choices=get_args(Precision), help="of all runs (default: the paper's, fp32)"
     )
     machine.add_argument("--dry-run", action="store_true", help="print runs and cost, then stop")
@@ -130,6 +136,8 @@ def _run(args: argparse.Namespace) -> int:
         weights_file(path)
     if args.workers < 1:
         raise ValueError(f"--workers must be 1 or more, got {args.workers}")
+    if args.ray is not None and (args.workers, args.device) != (1, "auto"):
+        raise ValueError("--ray places the runs itself: leave --workers and --device out")
     devices = _devices(args.device, args.workers)
     sources = _sources(args)
     chosen, skipped = _possible(
@@ -248,9 +256,15 @@ def _train(
                 bar.write(notes[name], file=sys.stderr)
             bar.update(progress.done - bar.n)
 
-        progress = run_jobs(
-            waiting, args.runs, sources, devices, on_progress, lambda: stop.number is not None
-        )
+        watch = on_progress, lambda: stop.number is not None
+        if args.ray is None:
+            progress = run_jobs(waiting, args.runs, sources, devices, *watch)
+        else:
+            from cifar5m.ray_engine import connect
+            from worlds.experiments.ray_runner import run_on_ray
+
+            with connect(args.ray) as ray:
+                progress = run_on_ray(ray, waiting, args.runs, sources, *watch)
     stop.raise_if_set()
     ends = list(progress.ended.values())
     failed = len(waiting) - len(ends)

@@ -30,7 +30,7 @@ def state_of(folder: Path) -> State:
         how = _read(folder / SUMMARY)["ended"]
         if how != "asked":
             return "not finite" if how == "not_finite" else "done"
-    return "running" if _is_locked(folder) else "begun"
+    return "running" if is_locked(folder) else "begun"
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def _read(path: Path) -> dict[str, Any]:
     return value
 
 
-def _is_locked(folder: Path) -> bool:
+def is_locked(folder: Path) -> bool:
     """Whether a process holds the run."""
     try:
         with (folder / ".lock").open("r") as stream:

@@ -9,24 +9,34 @@ say how far it is, {"step": 120}, and how it ended: {"ended": "schedule"} as its
 
 import json
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cifar5m.commands.outcome import Stopped, StopSignal
 from cifar5m.errors import first_line
 from worlds.experiments.registry import Data
 from worlds.experiments.sources import Sources
 
+if TYPE_CHECKING:
+    from worlds.run_parts import Data as RunData
+
 
 def main(argv: list[str]) -> int:
     given = json.loads(argv[0])
     stop, sources = StopSignal(), Sources(**given["sources"])
     data = cache(sources.data)
+
+    def on_step(updates: int) -> None:
+        if updates % 8 == 0:
+            _tell({"step": updates})
+        stop.raise_if_set()
+
     try:
         for line in sys.stdin:
-            _tell(_run(json.loads(line), data, given["device"], stop))
+            _tell(run_job(json.loads(line), data, given["device"], on_step))
             stop.raise_if_set()
     except Stopped as stopped:
         return 128 + stopped.number
@@ -37,15 +47,27 @@ def _tell(message: dict[str, Any]) -> None:
     print(json.dumps(message), flush=True)
 
 
-def _run(job: dict[str, Any], data: Any, device: str, stop: StopSignal) -> dict[str, Any]:
-    """Train it; how it ended. Stopped passes through, the state saved."""
+def run_job(
+    job: dict[str, Any],
+    data: "Callable[[Data], RunData]",
+    device: str,
+    on_step: Callable[[int], None] = lambda updates: None,
+) -> dict[str, str]:
+    """Train a run, {"config", "data", "folder"}; {"ended": how} or {"error": "one line"}. What else
+    `on_step` raises, such as Stopped, passes through, the state saved.
+    """
     try:
-        return {"ended": _train(job, data, device, stop)}
+        return {"ended": _train(job, data, device, on_step)}
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         return {"error": f"{type(error).__name__}: {first_line(error)}"}
 
 
-def _train(job: dict[str, Any], data: Any, device: str, stop: StopSignal) -> str:
+def _train(
+    job: dict[str, Any],
+    data: "Callable[[Data], RunData]",
+    device: str,
+    on_step: Callable[[int], None],
+) -> str:
     from worlds import toy
     from worlds.config import TrainConfig
     from worlds.runs import read_run
@@ -53,18 +75,11 @@ def _train(job: dict[str, Any], data: Any, device: str, stop: StopSignal) -> str
     from worlds.training import train
 
     config, folder = TrainConfig.from_json(job["config"]), Path(job["folder"])
-    kind: Data = job["data"]
     if config.arch == toy.ARCH:
         toy.write_run(folder, config)
         return "schedule"
-
-    def on_step(updates: int) -> None:
-        if updates % 8 == 0:
-            _tell({"step": updates})
-        stop.raise_if_set()
-
     with suppress(NotFinite):  # the summary says so
-        train(config, data(kind), folder, device=device, on_step=on_step)
+        train(config, data(job["data"]), folder, device=device, on_step=on_step)
     summary = read_run(folder).summary
     assert summary is not None
     return str(summary["ended"])
