@@ -1,7 +1,7 @@
 # make generate   install, then make and label 1,000 images with the bundled recipe (no network, no GPU)
 # make test       install, then run the test suite; test-slow and test-gpu run the marked tests
 # make lint       ruff and mypy, as CI runs them
-# make bench      speed of generating, packing and loading, beside the peers that are installed
+# make bench      speed of generating, packing, loading and training, beside the peers that are installed
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= out/tiny
@@ -41,6 +41,7 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/generation.py
 	$(BIN)/python benchmarks/packing.py
 	$(BIN)/python benchmarks/loaders.py
+	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/audit.py
 
 # One torch first: where a CPU build is at hand it is kept, and nothing asks for another.
