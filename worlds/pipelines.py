@@ -103,7 +103,7 @@ class CpuPipeline:
     ) -> None:
         check_augment(augment, split)
         height, width, _ = split.image_shape
-        self.block_samples = block_of(split, 512)
+        self.block_samples = block_of(split, 256)
         self.split, self.sampler, self.augment = split, sampler, augment
         self.dtype, self.channels_last, self.pin_memory = dtype, channels_last, pin_memory
         self._name = np.array([*key_of(sampler.seed), AUGMENT, sampler.trial], dtype=np.uint64)
