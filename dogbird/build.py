@@ -228,7 +228,8 @@ class Build:
         on_written: OnPhotographs,
         check: Callable[[], None],
     ) -> None:
-        for place in (self.out, self.out / "data", self.out / "meta"):
+        places = (self.out, self.out / "data", self.out / "meta")
+        for place in places:
             place.mkdir(parents=True, exist_ok=True)
             remove_stale(place)
         every = [row for rows in splits.values() for row in rows]
@@ -241,6 +242,8 @@ class Build:
                 rows = every[shard.start : shard.stop]
                 classes = np.array([labels[row.wnid] for row in rows])
                 pool.put((self.out, shard, rows, classes, plan["fingerprint"]))
+        for place in places:  # of workers that outlived a killed build by a moment
+            remove_stale(place)
 
 
 def arrange(rows: Iterable[Row], task: Task) -> tuple[dict[str, list[Row]], list[Row]]:

@@ -85,12 +85,6 @@ class Evaluation:
             )
         self.train = None if train is None else TrainSet(config, train, samples, batch, place)
 
-    @property
-    def images(self) -> int:
-        """Images that one log point runs through the network."""
-        sets = [*self.sets.values(), *(self.train.loaders if self.train else ())]
-        return sum(loader.sampler.n for loader in sets)
-
     def measure(self, model: nn.Module, predict: Predict) -> dict[str, float | None]:
         """The metrics of one row; `predict` maps a batch to float32 logits."""
         row: dict[str, float | None] = {}
@@ -113,10 +107,8 @@ class Evaluation:
 
     def _train_rows(self, predict: Predict, train: "TrainSet") -> dict[str, float | None]:
         stored = self._pass(train.stored, predict)
-        row = _named(
-            "train", *(self._pass(train.augmented, predict) if train.augmented else stored)
-        )
-        row |= _named("train_clean", *stored)
+        shown = stored if train.augmented is None else self._pass(train.augmented, predict)
+        row = _named("train", *shown) | _named("train_clean", *stored)
         if self.config.noise is None:
             return row
         called = torch.cat([predict(x).argmax(1) for x, _ in train.stored]).cpu().numpy()
@@ -162,10 +154,6 @@ class TrainSet:
             self.augmented = SequentialLoader(
                 split, batch, indices=chosen, seed=seed, augment=config.augment, **place.output
             )
-
-    @property
-    def loaders(self) -> list[SequentialLoader]:
-        return [loader for loader in (self.stored, self.augmented) if loader is not None]
 
 
 def _in_order(split: Split, chosen: np.ndarray, batch: int, place: Place) -> SequentialLoader:

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,18 @@ def test_json_that_cannot_be_written_leaves_nothing(tmp_path):
     assert names(tmp_path) == []
     write_json(tmp_path / "file.json", {"b": 1, "a": [2]})
     assert (tmp_path / "file.json").read_text() == '{\n  "b": 1,\n  "a": [\n    2\n  ]\n}\n'
+
+
+def test_a_killed_process_that_nobody_has_waited_for_counts_as_gone(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    host = socket.gethostname().replace(".", "-")
+    left = tmp_path / f".shard.tar.{host}.{process.pid}.0123abcd.tmp"
+    left.write_bytes(b"half")
+    remove_stale(tmp_path)
+    assert left.exists()  # it lives
+    process.kill()
+    deadline = time.monotonic() + 10
+    while left.exists():
+        remove_stale(tmp_path)
+        assert time.monotonic() < deadline
+    process.wait()
