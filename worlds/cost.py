@@ -39,17 +39,16 @@ class Cost:
         return forward * self.multiply_adds
 
 
-def cost(config: TrainConfig, data: Data, last_step: int | None = None) -> Cost:
-    """The cost of the run up to `last_step`, or to the end of its schedule."""
-    steps = config.steps if last_step is None else last_step + 1
-    points = [step for step in config.points if step < steps]
+def cost(config: TrainConfig, data: Data) -> Cost:
+    """The cost of the run to the end of its schedule."""
+    log_points = len(config.points)
     architecture = find(config.arch, data.train.image_shape[0])
     row = describe(architecture, len(data.train.class_names), **config.options)
     return Cost(
-        steps=steps,
-        training_images=steps * config.batch_size,
-        log_points=len(points),
-        evaluation_images=len(points) * images_per_point(config, data),
+        steps=config.steps,
+        training_images=config.steps * config.batch_size,
+        log_points=log_points,
+        evaluation_images=log_points * images_per_point(config, data),
         parameters=row.parameters,
         multiply_adds=row.multiply_adds,
     )

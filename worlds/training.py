@@ -46,9 +46,8 @@ def train(
     `last_step` ends the run after that step (the Ideal World needs no more than the Real World's
     T0) without changing the schedule. `on_step` is called after every update with their number, and
     may raise to leave: the state is saved before. `replicas` (from `worlds.replicas.join`) are the
-    processes that share the run. ValueError where the folder holds another
-    run, the pool cannot feed the steps, or the network does not fit the data; NotFinite where the
-    loss is not finite.
+    processes that share the run. ValueError where the folder holds another run, the pool cannot
+    feed the steps, or the network does not fit the data; NotFinite where the loss is not finite.
     """
     folder, device = Path(folder), torch.device(device)
     _check_folder(folder, config, data)

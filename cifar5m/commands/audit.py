@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from cifar5m.commands.generate import pick_device
 from cifar5m.commands.label import pick_settings
-from cifar5m.commands.outcome import EXIT_FAILED, StopSignal, exit_code
+from cifar5m.commands.outcome import EXIT_FAILED, StopSignal, exit_code, tell_damaged
 from cifar5m.publish import AUDIT
 from worlds.layout import CIFAR10_CLASSES, Shard, layout_of, read_plan
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from worlds.splits import Split
 
 COMMAND = "cifar5m-audit"
-SHOWN = 5  # damaged shards that are named
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -94,14 +93,7 @@ def run(args: argparse.Namespace) -> int:
     subject = subject_of(args, audit, plan, shards, problems)
     measured = measure_set(args, subject, photographs, comparison, seen, no_judge, stop)
     write(subject, photographs, measured)
-    for line in list(problems.values())[:SHOWN]:
-        print(f"{COMMAND}: {line}", file=sys.stderr)
-    if problems:
-        print(
-            f"{COMMAND}: {len(problems)} damaged shards were left out; run cifar5m-verify "
-            f"{args.folder} --repair, then this again",
-            file=sys.stderr,
-        )
+    tell_damaged(COMMAND, args.folder, list(problems.values()))
     return EXIT_FAILED if problems else 0
 
 

@@ -17,15 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cifar5m.commands.generate import pick_device
-from cifar5m.commands.outcome import EXIT_FAILED, StopSignal, exit_code
+from cifar5m.commands.outcome import EXIT_FAILED, StopSignal, exit_code, tell_damaged
 from cifar5m.commands.progress import image_bar
 from worlds.layout import Shard
 
 if TYPE_CHECKING:
     from cifar5m.labelling import Labelling
     from cifar5m.sources import Weights
-
-SHOWN = 5  # shards that are named where some cannot be labelled
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -76,14 +74,7 @@ def run(args: argparse.Namespace) -> int:
     done = [shard for shard in shards if is_labelled(labelling, shard)]
     if len(done) == len(shards) or rank is None:
         print_result(labelling, done, len(shards))
-    for line in problems[:SHOWN]:
-        print(f"cifar5m-label: {line}", file=sys.stderr)
-    if problems:
-        print(
-            f"cifar5m-label: {len(problems)} damaged shards were left out; run cifar5m-verify "
-            f"{args.folder} --repair, then this again",
-            file=sys.stderr,
-        )
+    tell_damaged("cifar5m-label", args.folder, problems)
     return EXIT_FAILED if problems or (rank is None and len(done) < len(shards)) else 0
 
 

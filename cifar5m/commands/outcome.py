@@ -5,13 +5,14 @@ with one clear line and an exit code.
 import errno
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
 from cifar5m.errors import first_line
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
+SHOWN = 5  # damaged shards that are named
 
 
 class Stopped(Exception):
@@ -65,6 +66,18 @@ def exit_code(
     except (OSError, RuntimeError) as error:
         print(f"{command}: {_explain(error, out, too_large)}", file=sys.stderr)
         return EXIT_FAILED
+
+
+def tell_damaged(command: str, folder: Path, problems: Sequence[str]) -> None:
+    """On stderr, the first damaged shards of a folder by name, how many, and what to do."""
+    for line in problems[:SHOWN]:
+        print(f"{command}: {line}", file=sys.stderr)
+    if problems:
+        print(
+            f"{command}: {len(problems)} damaged shards were left out; run cifar5m-verify "
+            f"{folder} --repair, then this again",
+            file=sys.stderr,
+        )
 
 
 def _explain(error: Exception, out: Path, too_large: str) -> str:

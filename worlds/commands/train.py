@@ -89,8 +89,8 @@ def _print_plan(config: TrainConfig, data: "Data", args: argparse.Namespace) -> 
         )
     )
     print(f"data {data.name}: pool of {len(data.train):,}, {len(data.test):,} test images")
-    for each in configs:
-        c = cost(each, data)
+    costs = [cost(each, data) for each in configs]
+    for each, c in zip(configs, costs, strict=True):
         print(
             f"{each.world}: {c.steps:,} steps, {c.training_images:,} samples, {c.log_points:,} log "
             f"points with {c.evaluation_images:,} images ({c.evaluation_share:.0%} of "
@@ -98,7 +98,6 @@ def _print_plan(config: TrainConfig, data: "Data", args: argparse.Namespace) -> 
         )
     if args.dry_run:
         step, image = seconds(config, data, args.device)
-        costs = [cost(each, data) for each in configs]
         total = sum(c.steps * step + c.evaluation_images * image for c in costs)
         print(
             f"on {args.device}: {1 / step:.1f} steps/s, {1 / image:,.0f} evaluated images/s, about "

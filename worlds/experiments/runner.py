@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cifar5m.processes import PARENT
+from worlds.cpus import cpu_count
 from worlds.experiments.plan import Job
 from worlds.experiments.sources import Sources
 
@@ -145,7 +146,7 @@ def run_jobs(
     for job in jobs:
         waiting.put(job)
     count = min(len(devices), len(jobs))
-    threads = max(1, (os.cpu_count() or 1) // max(1, count))
+    threads = max(1, cpu_count() // max(1, count))
     workers = [
         _Worker(device, threads, root, sources, waiting, progress) for device in devices[:count]
     ]
