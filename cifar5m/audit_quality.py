@@ -15,9 +15,9 @@ import torch
 from cifar5m.audit_labels import NotMeasured
 from cifar5m.audit_reference import OnImages
 from cifar5m.audit_shards import FEATURE_IMAGES
-from cifar5m.errors import first_line
 from cifar5m.frechet import frechet_distance, moments
 from cifar5m.labeler import Labeler, Preprocessing
+from worlds.errors import first_line
 from worlds.images import TarImages
 from worlds.layout import Shard
 from worlds.torchvision_ops import declare_missing_operators

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from cifar5m.errors import first_line
+from worlds.errors import first_line
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel

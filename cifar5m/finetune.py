@@ -27,7 +27,6 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from cifar5m.errors import first_line
 from cifar5m.evaluation import EVALUATION, evaluation
 from cifar5m.generator import PRECISIONS, in_precision
 from cifar5m.hyperrule import (
@@ -43,6 +42,7 @@ from cifar5m.hyperrule import (
 from cifar5m.labeler import BIT, BIT_SIZE, Labeler, load_classifier
 from cifar5m.plan import claim_folder, fingerprint_of, package_versions
 from cifar5m.sources import WeightsError, find_labeler
+from worlds.errors import first_line
 from worlds.files import atomic_write, write_json
 from worlds.layout import CIFAR10_CLASSES, FORMAT
 from worlds.samplers import Sampler

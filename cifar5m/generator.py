@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from cifar5m.checkpoint_layout import UNET_CONFIG, build_unet, read_state, unet_state
-from cifar5m.errors import first_line
 from cifar5m.sources import Weights, WeightsError
+from worlds.errors import first_line
 from worlds.torchvision_ops import declare_missing_operators
 
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")

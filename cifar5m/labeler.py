@@ -12,9 +12,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from cifar5m.errors import first_line
 from cifar5m.generator import in_precision, on_device
 from cifar5m.sources import Weights, WeightsError
+from worlds.errors import first_line
 from worlds.layout import CIFAR10_CLASSES
 from worlds.torchvision_ops import declare_missing_operators
 

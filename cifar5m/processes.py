@@ -14,10 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from worlds.cpus import cpu_count
 from worlds.layout import Shard
 from worlds.shards import is_finished
+from worlds.stopping import PARENT
 
-PARENT = "CIFAR5M_PARENT"
 _POLL_SECONDS = 0.5
 _SLURM_ARRAY = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_COUNT")
 
@@ -58,12 +59,6 @@ def rank_of(environment: Mapping[str, str]) -> Rank | None:
     if number("SLURM_NTASKS") > 1:
         return Rank(number("SLURM_PROCID"), number("SLURM_NTASKS"), number("SLURM_LOCALID"))
     return None
-
-
-def is_orphan() -> bool:
-    """Whether the process that started this one as a worker has gone."""
-    parent = os.environ.get(PARENT)
-    return parent is not None and os.getppid() != int(parent)
 
 
 def run_workers(
@@ -107,7 +102,7 @@ def _report_finished(
 
 
 def _start(arguments: Sequence[str], rank: int, count: int) -> subprocess.Popen[bytes]:
-    threads = max(1, (os.cpu_count() or 1) // count)
+    threads = max(1, cpu_count() // count)
     environment = os.environ | {
         "RANK": str(rank),
         "WORLD_SIZE": str(count),

@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from cifar5m.errors import first_line
 from cifar5m.fetch import RETRIED, Note
 from cifar5m.labelling import SUMMARY, Labelling, labelling_names
 from cifar5m.plan import differences
+from worlds.errors import first_line
 from worlds.files import sha256_of
 from worlds.layout import PLAN, Shard, read_plan
 from worlds.shards import read_record

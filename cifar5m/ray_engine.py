@@ -19,8 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cifar5m.errors import first_line
 from cifar5m.prepare import Options
+from worlds.errors import first_line
 from worlds.layout import PLAN, Shard, read_plan
 from worlds.shards import is_finished
 

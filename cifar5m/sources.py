@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from cifar5m import ema_weights
-from cifar5m.errors import first_line
 from cifar5m.evaluation import EVALUATION
 from cifar5m.fetch import FetchError, Note, Progress, cache_folder
+from worlds.errors import first_line
 from worlds.files import sha256_of
 
 OFFLINE_HINT = "`--recipe tiny` works offline"

@@ -21,7 +21,7 @@ from cifar5m.labelling import LABELS_FOLDER, labelling_files, labelling_names
 from cifar5m.labelling_check import check_labellings, check_plan
 from cifar5m.publish import AUDIT, CARD, PARQUET_FOLDER, TIMM_INFO
 from cifar5m.shard_check import SHOWN, Problem, ShardReport, and_more, check_shard, record_of
-from cifar5m.workers import cpu_count
+from worlds.cpus import cpu_count
 from worlds.files import TEMPORARY_SUFFIX
 from worlds.layout import PLAN, Shard, layout_of, read_plan
 

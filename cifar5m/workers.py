@@ -15,8 +15,6 @@ from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any
 
-from worlds.cpus import cpu_count as cpu_count
-
 _KILLED = "a worker process was killed; run the command again"
 
 

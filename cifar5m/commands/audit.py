@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from cifar5m.commands.generate import pick_device
 from cifar5m.commands.label import pick_settings
-from cifar5m.commands.outcome import EXIT_FAILED, StopSignal, exit_code, tell_damaged
 from cifar5m.publish import AUDIT
+from worlds.commands.outcome import EXIT_FAILED, exit_code, tell_damaged
 from worlds.layout import CIFAR10_CLASSES, Shard, layout_of, read_plan
+from worlds.stopping import StopSignal
 
 if TYPE_CHECKING:
     from cifar5m.audit import Measured, Subject
@@ -67,7 +68,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
-    return exit_code(COMMAND, args.out or args.folder, lambda: run(args))
+    hint = "for a batch; choose a smaller --batch"
+    return exit_code(COMMAND, args.out or args.folder, lambda: run(args), too_large=hint)
 
 
 def run(args: argparse.Namespace) -> int:

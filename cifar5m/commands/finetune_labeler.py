@@ -19,8 +19,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cifar5m.commands.outcome import StopSignal, exit_code
 from cifar5m.fetch import cache_folder
+from worlds.commands.outcome import exit_code
+from worlds.stopping import StopSignal
 
 if TYPE_CHECKING:
     from cifar5m.finetune import Options, Trainer
@@ -65,7 +66,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
-    return exit_code(COMMAND, args.out or default_out(), lambda: run(args))
+    hint = "for a batch; choose a smaller --micro-batch"
+    return exit_code(COMMAND, args.out or default_out(), lambda: run(args), too_large=hint)
 
 
 def default_out() -> Path:

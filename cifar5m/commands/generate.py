@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cifar5m.commands.outcome import EXIT_FAILED, Stopped, StopSignal, exit_code
 from cifar5m.commands.progress import DownloadBar, image_bar
+from worlds.commands.outcome import EXIT_FAILED, exit_code
 from worlds.layout import Layout, Shard
+from worlds.stopping import Stopped, StopSignal
 
 if TYPE_CHECKING:
     from cifar5m.generate import Job
@@ -109,7 +110,11 @@ def parse_split(text: str) -> dict[str, int]:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     arguments = list(sys.argv[1:] if argv is None else argv)
-    return exit_code(COMMAND, args.out, lambda: run(args, arguments))
+    hint = (
+        "for the micro-batch; choose a smaller --micro-batch (it decides the bytes, so it needs "
+        "another --out)"
+    )
+    return exit_code(COMMAND, args.out, lambda: run(args, arguments), too_large=hint)
 
 
 def run(args: argparse.Namespace, arguments: Sequence[str]) -> int:

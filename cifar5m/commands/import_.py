@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from cifar5m.commands.generate import print_result, unfinished
-from cifar5m.commands.outcome import StopSignal, exit_code
 from cifar5m.commands.progress import DownloadBar, image_bar
 from cifar5m.import_sources import FORMS, RELEASED, Source, open_source, read_bytes_of
 from cifar5m.importing import check_disk, estimate, import_shards, plan_of
 from cifar5m.importing import remembered_files as remembered
 from cifar5m.plan import claim_folder
-from cifar5m.workers import cpu_count
 from cifar5m.writers import ShardWriters
+from worlds.commands.outcome import exit_code
+from worlds.cpus import cpu_count
 from worlds.layout import PLAN, layout_of
+from worlds.stopping import StopSignal
 
 BASE_URL = "https://storage.googleapis.com/gresearch/cifar5m"  # the release's HTTP mirror
 COMMAND = "cifar5m-import"

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cifar5m.commands.generate import pick_device
-from cifar5m.commands.outcome import EXIT_FAILED, StopSignal, exit_code, tell_damaged
 from cifar5m.commands.progress import image_bar
+from worlds.commands.outcome import EXIT_FAILED, exit_code, tell_damaged
 from worlds.layout import Shard
+from worlds.stopping import StopSignal
 
 if TYPE_CHECKING:
     from cifar5m.labelling import Labelling
@@ -46,7 +47,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
-    return exit_code("cifar5m-label", args.folder, lambda: run(args))
+    hint = "for a batch; choose a smaller --batch (a labelling that is begun needs another --name)"
+    return exit_code("cifar5m-label", args.folder, lambda: run(args), too_large=hint)
 
 
 def run(args: argparse.Namespace) -> int:

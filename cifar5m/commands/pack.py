@@ -11,10 +11,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cifar5m.commands.outcome import StopSignal, exit_code
 from cifar5m.commands.progress import image_bar
-from cifar5m.workers import cpu_count
+from worlds.commands.outcome import exit_code
+from worlds.cpus import cpu_count
 from worlds.layout import Shard
+from worlds.stopping import StopSignal
 
 COMMAND = "cifar5m-pack"
 

@@ -18,9 +18,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cifar5m.commands.outcome import StopSignal, exit_code
 from cifar5m.commands.progress import DownloadBar, image_bar
+from worlds.commands.outcome import exit_code
 from worlds.layout import Shard
+from worlds.stopping import StopSignal
 
 if TYPE_CHECKING:
     from cifar5m.card import Facts

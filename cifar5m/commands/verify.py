@@ -16,8 +16,8 @@ from typing import Any
 from tqdm import tqdm
 
 from cifar5m.commands.progress import DownloadBar
-from cifar5m.errors import first_line
 from cifar5m.verify import Report, verify_dataset
+from worlds.errors import first_line
 from worlds.layout import layout_of, read_plan
 
 

@@ -14,15 +14,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cifar5m.commands.outcome import StopSignal, exit_code
 from cifar5m.commands.progress import image_bar
-from cifar5m.workers import cpu_count
 from dogbird.build import BROKEN, Build, Cost, check_counts, measure
 from dogbird.commands.classes import add_task_options, task_of
 from dogbird.convert import Format
 from dogbird.sources import SPLITS, Source, open_source
+from worlds.commands.outcome import exit_code
+from worlds.cpus import cpu_count
 from worlds.layout import Shard, layout_of
 from worlds.shards import read_record
+from worlds.stopping import StopSignal
 
 COMMAND = "dogbird-build"
 _SHOWN = 5  # broken photographs told of; the list has all

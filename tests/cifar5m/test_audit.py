@@ -24,10 +24,10 @@ from cifar5m.audit_labels import (
 )
 from cifar5m.commands.audit import main
 from cifar5m.commands.label import main as label
-from cifar5m.commands.outcome import Stopped, StopSignal
 from cifar5m.verify import verify_dataset
 from worlds.layout import CIFAR10_CLASSES
 from worlds.pack import write_pack
+from worlds.stopping import Stopped, StopSignal
 from worlds.stores import ArrayStore
 
 REPO = Path(__file__).resolve().parents[2]

@@ -19,9 +19,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from cifar5m.commands.outcome import EXIT_FAILED, StopSignal, exit_code
+from worlds.commands.outcome import EXIT_FAILED, exit_code
 from worlds.config import Precision
 from worlds.experiments.scales import SCALES
+from worlds.stopping import StopSignal
 
 if TYPE_CHECKING:
     from worlds.experiments.plan import Expanded, Job

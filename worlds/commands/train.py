@@ -21,10 +21,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from cifar5m.commands.outcome import StopSignal, exit_code
+from worlds.commands.outcome import exit_code
 from worlds.commands.train_options import config_of, parser
 from worlds.config import TrainConfig, World
 from worlds.runs import Comparison, Row, Run, compare, read_run
+from worlds.stopping import StopSignal
 
 if TYPE_CHECKING:
     from worlds.run_parts import Data

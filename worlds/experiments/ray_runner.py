@@ -18,8 +18,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cifar5m.errors import first_line
 from cifar5m.ray_engine import DEATHS
+from worlds.errors import first_line
 from worlds.experiments.plan import Job
 from worlds.experiments.registry import Data
 from worlds.experiments.runner import Progress

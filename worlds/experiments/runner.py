@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from cifar5m.processes import PARENT
 from worlds.cpus import cpu_count
 from worlds.experiments.plan import Job
 from worlds.experiments.sources import Sources
+from worlds.stopping import PARENT
 
 _POLL_SECONDS: Final = 0.2
 

@@ -15,10 +15,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cifar5m.commands.outcome import Stopped, StopSignal
-from cifar5m.errors import first_line
+from worlds.errors import first_line
 from worlds.experiments.registry import Data
 from worlds.experiments.sources import Sources
+from worlds.stopping import Stopped, StopSignal
 
 if TYPE_CHECKING:
     from worlds.run_parts import Data as RunData

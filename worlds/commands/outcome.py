@@ -3,57 +3,26 @@ with one clear line and an exit code.
 """
 
 import errno
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 
-from cifar5m.errors import first_line
+from worlds.errors import first_line
+from worlds.stopping import Stopped
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
 SHOWN = 5  # damaged shards that are named
 
 
-class Stopped(Exception):
-    """The user or the batch system asked the run to stop, with this signal."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
-class StopSignal:
-    """Remembers the first SIGINT or SIGTERM; a second one ends the process at once."""
-
-    def __init__(self) -> None:
-        self.number: int | None = None
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._remember)
-
-    def _remember(self, number: int, frame: FrameType | None) -> None:
-        self.number = number
-        for again in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(again, signal.SIG_DFL)
-
-    def raise_if_set(self) -> None:
-        from cifar5m.processes import is_orphan
-
-        if self.number is not None or is_orphan():
-            raise Stopped(self.number or signal.SIGTERM)
-
-
-_SMALLER_MICRO_BATCH = (
-    "for the micro-batch; choose a smaller --micro-batch (it decides the bytes, so it needs "
-    "another --out)"
-)
-
-
 def exit_code(
-    command: str, out: Path, run: Callable[[], int], too_large: str = _SMALLER_MICRO_BATCH
+    command: str,
+    out: Path,
+    run: Callable[[], int],
+    too_large: str = "for this; run it on a larger one",
 ) -> int:
     """What `run` returns; 2 for bad input, 1 where the machine is to blame, 128 + signal if told
-    to stop. `too_large` says what to do where the device's memory is too small.
+    to stop. `too_large` ends the sentence that a device's memory is too small: for what, and what
+    to do.
     """
     try:
         return run()
