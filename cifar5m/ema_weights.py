@@ -37,6 +37,7 @@ from cifar5m.fetch import (
     file_hashes,
     lock_file,
 )
+from worlds.files import read_object
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
@@ -384,15 +385,7 @@ def _non_ema_line(what: str) -> str:
 def _settings(file: Path) -> dict[str, Any]:
     """config.json beside the weights; without one the published architecture is assumed."""
     path = file.with_name("config.json")
-    if not path.is_file():
-        return {}
-    try:
-        settings = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(settings, dict):
-        raise ValueError(f"{path} is not a JSON object")
-    return settings
+    return read_object(path) if path.is_file() else {}
 
 
 def _refuse_other_settings(

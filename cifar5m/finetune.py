@@ -43,7 +43,7 @@ from cifar5m.labeler import BIT, BIT_SIZE, Labeler, load_classifier
 from cifar5m.plan import claim_folder, fingerprint_of, package_versions
 from cifar5m.sources import WeightsError, find_labeler
 from worlds.errors import first_line
-from worlds.files import atomic_write, write_json
+from worlds.files import atomic_write, read_object, write_json
 from worlds.layout import CIFAR10_CLASSES, FORMAT
 from worlds.samplers import Sampler
 from worlds.splits import Split
@@ -166,7 +166,7 @@ def finetune_plan(options: Options, network: torch.nn.Module, store: Store) -> d
 def _model_args(options: Options) -> dict[str, Any]:
     """What a timm folder says beside the architecture's name."""
     path = Path(options.model).expanduser() / "config.json"
-    return json.loads(path.read_text()).get("model_args", {}) if path.is_file() else {}
+    return read_object(path).get("model_args", {}) if path.is_file() else {}
 
 
 def _state_sha256(network: torch.nn.Module) -> str:

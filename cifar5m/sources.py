@@ -15,7 +15,7 @@ from cifar5m import ema_weights
 from cifar5m.evaluation import EVALUATION
 from cifar5m.fetch import FetchError, Note, Progress, cache_folder
 from worlds.errors import first_line
-from worlds.files import sha256_of
+from worlds.files import read_object, sha256_of
 
 OFFLINE_HINT = "`--recipe tiny` works offline"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
@@ -47,9 +47,9 @@ class Weights:
             return None
         path = self.folder / "config.json"
         try:
-            config = json.loads(path.read_text())
+            config = read_object(path)
         except ValueError as error:
-            raise WeightsError(f"{path} is not valid JSON: {error}") from error
+            raise WeightsError(str(error)) from error
         # diffusers notes its own version and where a network came from under such names.
         return {name: value for name, value in config.items() if not name.startswith("_")}
 

@@ -16,7 +16,7 @@ from typing import Final
 
 import numpy as np
 
-from worlds.metrics import stopping_point
+from worlds.metrics import patience_point, stopping_point
 from worlds.runs import Run
 
 METRICS: Final = ("soft_error", "error", "loss")
@@ -138,7 +138,8 @@ def endings(
     real: Sequence[Run], ideal: Sequence[Run], metric: str = "soft_error"
 ) -> tuple[Ending, ...]:
     """Each Real trial against the Ideal run of the same trial, or against the median of the Ideal
-    runs where that trial has none (one Ideal run may serve several Real Worlds).
+    runs where that trial has none (one Ideal run may serve several Real Worlds). ValueError where
+    a pair has no step in common.
     """
     return tuple(_ending(run, ideal, metric) for run in real)
 
@@ -335,16 +336,10 @@ class Patience:
 
 def patience_stop(run: Run, patience: int, column: str = "test_soft_error") -> Patience:
     """Stop at the log point that is `patience` log points past the least value so far."""
-    if patience < 1:
-        raise ValueError(f"patience must be 1 or more log points, got {patience}")
     curve = curves([run], column)
-    values, best, stopped = curve.median, 0, None
-    for index, value in enumerate(values):
-        if value < values[best]:
-            best = index
-        elif index - best >= patience:
-            stopped = int(curve.steps[index])
-            break
+    values = curve.median
+    index, best = patience_point(values.tolist(), patience)
+    stopped = None if index is None else int(curve.steps[index])
     t0 = run.stopping_step
     at_t0 = None if t0 is None else float(values[curve.steps == t0][0])
     return Patience(stopped, int(curve.steps[best]), float(values[best]), t0, at_t0)

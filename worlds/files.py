@@ -65,6 +65,17 @@ def write_json(path: Path, value: Any) -> None:
         stream.write((json.dumps(value, indent=2) + "\n").encode())
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; ValueError that names the file where it holds none."""
+    try:
+        value = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {type(value).__name__}")
+    return value
+
+
 def sha256_of(path: Path) -> str:
     """Hex sha256 of a file's bytes."""
     with path.open("rb") as stream:

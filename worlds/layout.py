@@ -9,10 +9,11 @@ test starts at index 5,000,000. Every split is cut on its own into shards of `sh
 split's last shard may be shorter.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from worlds.files import read_object
 
 PLAN = "plan.json"
 FORMAT = 1
@@ -102,11 +103,8 @@ def read_plan(folder: Path) -> dict[str, Any]:
     path = folder / PLAN
     if not path.is_file():
         raise ValueError(f"{folder} is not a dataset folder: it holds no {PLAN}")
-    try:
-        plan = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(plan, dict) or plan.get("format") != FORMAT:
+    plan = read_object(path)
+    if plan.get("format") != FORMAT:
         raise ValueError(f"{path} is not a plan of format {FORMAT}")
     return plan
 

@@ -96,3 +96,19 @@ def stopping_point(train_errors: Sequence[float], threshold: float = 0.01) -> in
     if not 0 <= threshold < 1 or math.isnan(threshold):
         raise ValueError(f"threshold must be in [0, 1), got {threshold}")
     return next((i for i, value in enumerate(train_errors) if value <= threshold), None)
+
+
+def patience_point(values: Sequence[float], patience: int) -> tuple[int | None, int]:
+    """Where stopping early ends a curve, and the best value before: the index of the first log
+    point that is `patience` points past the least value so far, or None; the index of that least
+    value (of the first of equal ones).
+    """
+    if patience < 1:
+        raise ValueError(f"patience must be 1 or more log points, got {patience}")
+    best = 0
+    for index, value in enumerate(values):
+        if value < values[best]:
+            best = index
+        elif index - best >= patience:
+            return index, best
+    return None, best

@@ -10,14 +10,13 @@ Opening checks the sizes of the files; `verify_pack` reads them whole and checks
 
 import hashlib
 import io
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from worlds.files import HashingStream, atomic_write, sha256_of, write_json
+from worlds.files import HashingStream, atomic_write, read_object, sha256_of, write_json
 from worlds.images import ArrayImages
 from worlds.npz import map_npy
 from worlds.photographs import PhotographImages
@@ -123,11 +122,8 @@ def npy_header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
-    try:
-        manifest = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+    manifest = read_object(path)
+    if manifest.get("format") != FORMAT:
         raise ValueError(f"{path} is not the manifest of a pack of format {FORMAT}")
     missing = [field for field in _FIELDS if field not in manifest]
     missing += [file for file in _FILES if file not in manifest.get("files", _FILES)]

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from worlds.config import TrainConfig
+from worlds.files import read_object
 from worlds.metrics import stopping_point
 
 CONFIG: Final = "config.json"
@@ -68,7 +69,7 @@ def t0_of(rows: tuple[Row, ...] | list[dict[str, Any]], threshold: float) -> int
 
 
 def is_run(folder: Path) -> bool:
-    return (folder / CONFIG).is_file() and "config" in _object(folder / CONFIG)
+    return (folder / CONFIG).is_file() and "config" in read_object(folder / CONFIG)
 
 
 def read_run(folder: str | Path) -> Run:
@@ -76,14 +77,14 @@ def read_run(folder: str | Path) -> Run:
     folder = Path(folder)
     if not (folder / CONFIG).is_file():
         raise ValueError(f"{folder} is no run folder: it has no {CONFIG}")
-    description = _object(folder / CONFIG)
+    description = read_object(folder / CONFIG)
     if description.get("format") != FORMAT or not isinstance(description.get("config"), dict):
         raise ValueError(f"{folder / CONFIG} is not a run's description of format {FORMAT}")
     try:
         config = TrainConfig.from_json(description["config"])
     except (ValueError, TypeError) as error:
         raise ValueError(f"{folder / CONFIG}: {error}") from error
-    summary = _object(folder / SUMMARY) if (folder / SUMMARY).is_file() else None
+    summary = read_object(folder / SUMMARY) if (folder / SUMMARY).is_file() else None
     return Run(folder, config, description, tuple(read_rows(folder / METRICS)), summary)
 
 
@@ -104,44 +105,3 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in lines]
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-
-
-def _object(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} must hold a JSON object, got {type(value).__name__}")
-    return value
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Both worlds after the same number of steps: at T0, or where the runs end before it."""
-
-    step: int
-    t0: int | None
-    real: float
-    ideal: float
-
-    @property
-    def bootstrap_error(self) -> float:
-        """Real minus Ideal: eps(n, D, F, t) of the paper, where the measure is soft-error."""
-        return self.real - self.ideal
-
-
-def compare(real: Run, ideal: Run, measure: str = "test_soft_error") -> Comparison:
-    """The two runs of a pair at min(T0, last step); ValueError where they have no such step."""
-    if real.config.world != "real" or ideal.config.world != "ideal":
-        worlds = f"{real.config.world} and {ideal.config.world}"
-        raise ValueError(f"expected a Real and an Ideal run, got {worlds}")
-    ideal_rows = {row["step"]: row for row in ideal.rows}
-    limit = real.rows[-1]["step"] if real.stopping_step is None else real.stopping_step
-    common = [row for row in real.rows if row["step"] <= limit and row["step"] in ideal_rows]
-    if not common:
-        raise ValueError(f"{real.folder} and {ideal.folder} have no log point in common")
-    row = common[-1]
-    return Comparison(
-        row["step"], real.stopping_step, row[measure], ideal_rows[row["step"]][measure]
-    )

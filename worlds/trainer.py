@@ -15,6 +15,7 @@ import torch
 from worlds.config import TrainConfig
 from worlds.evaluation import Evaluation
 from worlds.files import atomic_write, write_json
+from worlds.metrics import patience_point
 from worlds.replicas import Replicas
 from worlds.run_parts import Data, device_name, make_loader, make_model, place_of, training_seed
 from worlds.runs import CHECKPOINT, FORMAT, METRICS, SUMMARY, Row, read_rows, t0_of
@@ -111,7 +112,7 @@ class Trainer:
             return "train_error"
         if self.config.stop == "patience" and self.config.world == "real":
             curve = [row["test_soft_error"] for row in self.rows]
-            if len(curve) - 1 - curve.index(min(curve)) >= self.config.patience:
+            if patience_point(curve, self.config.patience)[0] is not None:
                 return "patience"
         return None
 

@@ -50,7 +50,8 @@ def train(
     feed the steps, or the network does not fit the data; NotFinite where the loss is not finite.
     """
     folder, device = Path(folder), torch.device(device)
-    _check_folder(folder, config, data)
+    initial = describe_initial(config)
+    _check_folder(folder, config, data, initial)
     if (folder / SUMMARY).is_file() and _covers(read_run(folder), last_step):
         return read_run(folder)
     with _torch_settings(config, device):
@@ -62,7 +63,7 @@ def train(
                 remove_stale(folder)
                 (folder / SUMMARY).unlink(missing_ok=True)
                 model = trainer.stepper.model
-                write_json(folder / CONFIG, _description(config, data, model, device))
+                write_json(folder / CONFIG, _description(config, data, initial, model, device))
             replicas.wait()
             trainer.resume()
             try:
@@ -84,7 +85,7 @@ def _covers(run: Run, last_step: int | None) -> bool:
     return last_step is not None and run.summary["updates"] > last_step
 
 
-def _check_folder(folder: Path, config: TrainConfig, data: Data) -> None:
+def _check_folder(folder: Path, config: TrainConfig, data: Data, initial: str | None) -> None:
     if not (folder / CONFIG).is_file():
         if (folder / CHECKPOINT).exists():
             raise ValueError(f"{folder} holds a {CHECKPOINT} but no {CONFIG}: take another folder")
@@ -95,13 +96,17 @@ def _check_folder(folder: Path, config: TrainConfig, data: Data) -> None:
     here = {key: value for key, value in data.describe().items() if key != "name"}
     differences += differing_fields(known, here)
     weights = {"weights": saved.description.get("initial")}
-    differences += differing_fields(weights, {"weights": describe_initial(config)})
+    differences += differing_fields(weights, {"weights": initial})
     if differences:
         raise ValueError(f"{folder} holds another run ({'; '.join(differences)}): take another one")
 
 
 def _description(
-    config: TrainConfig, data: Data, model: torch.nn.Module, device: torch.device
+    config: TrainConfig,
+    data: Data,
+    initial: str | None,
+    model: torch.nn.Module,
+    device: torch.device,
 ) -> Mapping[str, Any]:
     from importlib.metadata import version
 
@@ -112,7 +117,7 @@ def _description(
         "fingerprint": config.fingerprint(),
         "config": config.to_json(),
         "data": data.describe(),
-        "initial": describe_initial(config),
+        "initial": initial,
         "parameters": parameter_count(model),
         "device": device_name(device),
         "versions": {name: version(name) for name in ("torch", "torchvision", "numpy")},

@@ -271,7 +271,9 @@ def test_a_folder_with_other_settings_is_refused_by_name(published, tmp_path, ch
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("text, message", [("{", "is not JSON"), ("[]", "is not a JSON object")])
+@pytest.mark.parametrize(
+    "text, message", [("{", "is not valid JSON"), ("[]", "must hold a JSON object, got list")]
+)
 def test_a_broken_config_is_one_line(published, tmp_path, text, message):
     build_unet(convert(made_checkpoint(), TINY), TINY).save_pretrained(tmp_path / "folder")
     (tmp_path / "folder" / "config.json").write_text(text)

@@ -95,7 +95,7 @@ def test_the_plan_keeps_the_order_of_its_splits(tmp_path):
     [
         (None, "is not a dataset folder: it holds no plan.json"),
         ("{", "is not valid JSON"),
-        ("[1]", "is not a plan of format 1"),
+        ("[1]", "plan.json must hold a JSON object, got list"),
         ('{"format": 99}', "is not a plan of format 1"),
     ],
 )

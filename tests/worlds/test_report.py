@@ -121,7 +121,7 @@ def test_what_is_missing_is_named_and_the_rest_is_drawn(tmp_path):
     assert "trial 2: unfinished, last measured at 41 of 401 updates" in unfinished
     assert "trial 3: diverged at 401 updates" in diverged
     assert unread == "net: Real World, trial 4: not found"
-    assert "real-4/config.json is damaged" in written.problems[0]
+    assert "real-4/config.json is not valid JSON" in written.problems[0]
     assert entries["fig"].svg is not None
     assert len(entries["fig"].measured[0].found.real) == 2
     assert "3 runs are missing" in written.page.read_text()

@@ -15,10 +15,11 @@ from torch import nn
 
 from tests.worlds.small_runs import SMALL, numbers, small, small_data
 from worlds import ArrayStore, IdealLoader
+from worlds.analysis import endings
 from worlds.metrics import cross_entropy
 from worlds.models import create
 from worlds.run_parts import Data, training_seed
-from worlds.runs import compare, find_runs, read_run
+from worlds.runs import find_runs, read_run
 from worlds.stepper import NotFinite
 from worlds.training import train
 
@@ -198,7 +199,8 @@ def test_stop_at_train_error_ends_both_worlds_at_t0_of_the_real_one(tmp_path):
     ideal_config = replace(config, world="ideal", batch_size=2)
     ideal = train(ideal_config, DATA, tmp_path / "ideal", last_step=real.stopping_step)
     assert (ideal.summary["ended"], ideal.final["step"]) == ("asked", real.stopping_step)
-    assert compare(real, ideal).step == real.stopping_step
+    (end,) = endings([real], [ideal])
+    assert end.step == real.stopping_step
     longer = train(ideal_config, DATA, tmp_path / "ideal")
     assert (longer.summary["ended"], longer.final["step"]) == ("schedule", 399)
 
@@ -216,12 +218,11 @@ def test_worlds_are_compared_at_t0_or_at_the_end(tmp_path):
     config = small(arch="mlp_3x64", n=20, augment=None, steps=140, batch_size=8, unit=200)
     real = train(config, DATA, tmp_path / "real")
     ideal = train(replace(config, world="ideal"), DATA, tmp_path / "ideal")
-    found = compare(real, ideal)
-    assert found.step == found.t0 == real.stopping_step < 139
+    (found,) = endings([real], [ideal])
+    assert found.reached
+    assert found.step == real.stopping_step < 139
     at = {row["step"]: row["test_soft_error"] for row in ideal.rows}[found.step]
-    assert found.bootstrap_error == found.real - at
-    with pytest.raises(ValueError, match="expected a Real and an Ideal run"):
-        compare(ideal, real)
+    assert found.gap == found.real - at
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(tmp_path):

@@ -21,10 +21,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from worlds.analysis import Ending, endings
 from worlds.commands.outcome import exit_code
 from worlds.commands.train_options import config_of, parser
 from worlds.config import TrainConfig, World
-from worlds.runs import Comparison, Row, Run, compare, read_run
+from worlds.runs import Row, Run, read_run
 from worlds.stopping import StopSignal
 
 if TYPE_CHECKING:
@@ -188,7 +189,7 @@ def _mirrors(folder: Path, config: TrainConfig, args: argparse.Namespace) -> lis
 
 
 def _print_results(trials: list[dict[str, Run]], args: argparse.Namespace) -> None:
-    compared: list[Comparison] = []
+    compared: list[tuple[int | None, Ending]] = []
     for number, runs in enumerate(trials):
         for run in runs.values():
             assert run.final is not None
@@ -197,20 +198,21 @@ def _print_results(trials: list[dict[str, Run]], args: argparse.Namespace) -> No
                 f"{run.final['test_error']:.4f} after {run.final['updates']:,} updates"
             )
         if len(runs) == 2:
-            c = compare(runs["real"], runs["ideal"])
-            compared.append(c)
-            reached = f"T0 = step {c.t0:,}" if c.t0 is not None else "T0 not reached"
+            t0 = runs["real"].stopping_step
+            (end,) = endings([runs["real"]], [runs["ideal"]])
+            compared.append((t0, end))
+            reached = f"T0 = step {t0:,}" if t0 is not None else "T0 not reached"
             print(
-                f"trial {number}: {reached}; at step {c.step:,} soft-error real {c.real:.4f}, "
-                f"ideal {c.ideal:.4f}, bootstrap error {c.bootstrap_error:+.4f}"
+                f"trial {number}: {reached}; at step {end.step:,} soft-error real {end.real:.4f}, "
+                f"ideal {end.ideal:.4f}, bootstrap error {end.gap:+.4f}"
             )
     summary: dict[str, Any] = {"out": str(args.out), "trials": len(trials)}
     if compared:
         summary |= {
-            "t0": [c.t0 for c in compared],
-            "compared_at": [c.step for c in compared],
-            "bootstrap_error": [c.bootstrap_error for c in compared],
-            "median_bootstrap_error": statistics.median(c.bootstrap_error for c in compared),
+            "t0": [t0 for t0, _ in compared],
+            "compared_at": [end.step for _, end in compared],
+            "bootstrap_error": [end.gap for _, end in compared],
+            "median_bootstrap_error": statistics.median(end.gap for _, end in compared),
         }
     print(json.dumps(summary))
 

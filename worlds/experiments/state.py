@@ -5,7 +5,6 @@ table = [tally(experiment, states) for experiment in read_experiments(root)]
 """
 
 import fcntl
-import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Final, Literal
 from worlds.config import TrainConfig, differing_fields
 from worlds.experiments.plan import RUNS, Expanded, Job
 from worlds.experiments.sources import Sources
+from worlds.files import read_object
 from worlds.report.experiment import SUFFIX, Experiment, read_experiment, write_experiment
 from worlds.runs import CONFIG, SUMMARY
 
@@ -27,18 +27,10 @@ def state_of(folder: Path) -> State:
     if not (folder / CONFIG).is_file():
         return "missing"
     if (folder / SUMMARY).is_file():
-        how = _read(folder / SUMMARY)["ended"]
+        how = read_object(folder / SUMMARY)["ended"]
         if how != "asked":
             return "not finite" if how == "not_finite" else "done"
     return "running" if is_locked(folder) else "begun"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        value: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    return value
 
 
 def is_locked(folder: Path) -> bool:
@@ -60,7 +52,7 @@ def ended(job: Job, root: Path, data: dict[str, Any] | None) -> bool:
     folder = job.folder(root)
     state = state_of(folder)
     if state != "missing" and data is not None:
-        saved = _read(folder / CONFIG)["data"]
+        saved = read_object(folder / CONFIG)["data"]
         differences = differing_fields(saved | {"name": None}, data | {"name": None})
         if differences:
             raise ValueError(
@@ -74,7 +66,7 @@ def states_of(root: Path) -> dict[Key, State]:
     """The state of every run in the folder."""
     states: dict[Key, State] = {}
     for path in sorted((root / RUNS).glob(f"*/{CONFIG}")):
-        described = _read(path)
+        described = read_object(path)
         config = TrainConfig.from_json(described["config"])
         states[config.fingerprint(), described["data"]["train"]] = state_of(path.parent)
     return states
