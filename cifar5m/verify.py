@@ -7,11 +7,11 @@ image with all others; second labellings are held against the tars they were mad
 becomes a `Problem`; cifar5m/repair.py mends what it can.
 """
 
-import multiprocessing
 import re
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from cifar5m.labelling import LABELS_FOLDER, labelling_files, labelling_names
 from cifar5m.labelling_check import check_labellings, check_plan
 from cifar5m.publish import AUDIT, CARD, PARQUET_FOLDER, TIMM_INFO
 from cifar5m.shard_check import SHOWN, Problem, ShardReport, and_more, check_shard, record_of
+from cifar5m.workers import Workers
 from worlds.cpus import cpu_count
 from worlds.files import TEMPORARY_SUFFIX
 from worlds.layout import PLAN, Shard, layout_of, read_plan
@@ -117,15 +118,26 @@ def _check_all(
         for shard in shards:
             yield check_shard(folder, shard, plan)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(shards)), mp_context=context) as pool:
-        try:
-            results = [pool.submit(check_shard, folder, shard, plan) for shard in shards]
-            for result in results:
-                yield result.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    waiting, reports = deque(shards), dict[Shard, ShardReport]()
+
+    def in_order() -> Iterator[ShardReport]:
+        while waiting and waiting[0] in reports:
+            yield reports.pop(waiting.popleft())
+
+    with Workers(
+        partial(_check_one, folder, plan),
+        min(workers, len(shards)),
+        on_result=lambda report: reports.update({report.shard: report}),
+    ) as pool:
+        for shard in shards:
+            pool.put(shard)
+            yield from in_order()
+        pool.finish()
+        yield from in_order()
+
+
+def _check_one(folder: Path, plan: dict[str, Any], shard: Shard) -> ShardReport:
+    return check_shard(folder, shard, plan)
 
 
 def _sort_out_swapped(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cifar5m.preview import draw_histograms, draw_sheet, survey
 from cifar5m.verify import PREVIEW_FOLDER
+from worlds.commands.outcome import in_one_line
 from worlds.files import atomic_write
 
 
@@ -24,19 +25,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--split", metavar="S", help="one split only")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of images, default: 0")
     args = parser.parse_args(argv)
-    try:
-        found = survey(args.folder, args.split)
-        sheet = draw_sheet(found, args.per_class, args.seed)
-        figure = draw_histograms(found)
-        out = args.out or args.folder / PREVIEW_FOLDER
-        paths = out / "contact-sheet.png", out / "histograms.png"
-        with atomic_write(paths[0]) as stream:
-            sheet.save(stream, "png")
-        with atomic_write(paths[1]) as stream:
-            figure.savefig(stream, format="png", dpi=110)
-    except (ValueError, OSError) as error:
-        print(f"cifar5m-preview: {error}", file=sys.stderr)
-        return 2
+    return in_one_line("cifar5m-preview", lambda: run(args))
+
+
+def run(args: argparse.Namespace) -> int:
+    found = survey(args.folder, args.split)
+    sheet = draw_sheet(found, args.per_class, args.seed)
+    figure = draw_histograms(found)
+    out = args.out or args.folder / PREVIEW_FOLDER
+    paths = out / "contact-sheet.png", out / "histograms.png"
+    with atomic_write(paths[0]) as stream:
+        sheet.save(stream, "png")
+    with atomic_write(paths[1]) as stream:
+        figure.savefig(stream, format="png", dpi=110)
     if found.skipped:
         names = ", ".join(shard.name for shard in found.skipped[:5])
         more = ", ..." if len(found.skipped) > 5 else ""

@@ -68,7 +68,8 @@ def run(args: argparse.Namespace) -> int:
         from cifar5m.parquet import pyarrow_or_hint
 
         pyarrow_or_hint()
-    report = verified(args)
+    stop = StopSignal()
+    report = verified(args, stop)
     shards = finished_shards(args.folder, report)
     facts = Facts(
         args.folder, args.repo, shards, report.duplicates, args.license, parquet=args.parquet
@@ -76,7 +77,6 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         print_plan(facts, published_files(args.folder, shards, args.parquet))
         return 0
-    stop = StopSignal()
     write_card(facts)
     if args.parquet:
         make_parquet(facts, args.quiet, stop)
@@ -96,11 +96,11 @@ def check_repo(repo: str) -> None:
         raise ValueError(f"--repo must be USER/NAME, got {repo!r}")
 
 
-def verified(args: argparse.Namespace) -> "Report":
+def verified(args: argparse.Namespace, stop: StopSignal) -> "Report":
     """Verify's report; ValueError where it speaks against publishing."""
     from cifar5m.commands.verify import verify_folder
 
-    report = verify_folder(args.folder, args.workers, args.quiet)
+    report = verify_folder(args.folder, args.workers, stop, args.quiet)
     harmless = _HARMLESS | ({"missing"} if args.partial else set())
     problems = [problem for problem in report.problems if problem.kind not in harmless]
     if problems:

@@ -2,13 +2,14 @@
 
     cifar5m-verify DIR --repair     # then make the broken shards again, and verify once more
 
-Exit code 0: all is well (now); 1: problems were found, and listed; 2: not a dataset folder.
+Exit code 0: all is well (now); 1: problems were found, and listed; 2: not a dataset folder;
+128 + signal: stopped.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,12 @@ from typing import Any
 from tqdm import tqdm
 
 from cifar5m.commands.progress import DownloadBar
+from cifar5m.shard_check import ShardReport
 from cifar5m.verify import Report, verify_dataset
+from worlds.commands.outcome import EXIT_USAGE
 from worlds.errors import first_line
 from worlds.layout import layout_of, read_plan
+from worlds.stopping import Stopped, StopSignal
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,33 +46,42 @@ def main(argv: list[str] | None = None) -> int:
     )
     repair.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:K")
     args = parser.parse_args(argv)
+    stop = StopSignal()
     try:
         device = _device(args)
-        report = verify_folder(args.folder, args.workers)
+        report = verify_folder(args.folder, args.workers, stop)
         print("\n".join(report_lines(report)))
         if args.repair and not report.ok:
-            _repair(args, report, device)
-            report = verify_folder(args.folder, args.workers)
+            _repair(args, report, device, stop)
+            report = verify_folder(args.folder, args.workers, stop)
             print("\n".join(["", "after the repair", *report_lines(report)]))
     except (ValueError, OSError) as error:
         print(f"cifar5m-verify: {error}", file=sys.stderr)
-        return 2
+        return EXIT_USAGE
+    except Stopped as stopped:
+        print("cifar5m-verify: stopped before the end", file=sys.stderr)
+        return 128 + stopped.number
     if args.json:
         print(json.dumps(asdict(report) | {"ok": report.ok}))
     return 0 if report.ok else 1
 
 
-def verify_folder(folder: Path, workers: int | None, quiet: bool = False) -> Report:
-    """The report on a dataset folder, with progress."""
+def verify_folder(
+    folder: Path, workers: int | None, stop: StopSignal, quiet: bool = False
+) -> Report:
+    """The report on a dataset folder, with progress; Stopped where a signal came."""
     plan = read_plan(folder)
     try:
         images = len(layout_of(plan))
     except (KeyError, TypeError, AttributeError):
         images = None  # verify_dataset says what is wrong
     with _bar("verify", images, quiet) as bar:
-        return verify_dataset(
-            folder, workers=workers, on_shard=lambda found: bar.update(len(found.shard))
-        )
+
+        def on_shard(found: ShardReport) -> None:
+            stop.raise_if_set()
+            bar.update(len(found.shard))
+
+        return verify_dataset(folder, workers=workers, on_shard=on_shard)
 
 
 def _device(args: argparse.Namespace) -> str:
@@ -80,17 +93,17 @@ def _device(args: argparse.Namespace) -> str:
     return pick_device(args.device, None)
 
 
-def _repair(args: argparse.Namespace, report: Report, device: str) -> None:
+def _repair(args: argparse.Namespace, report: Report, device: str, stop: StopSignal) -> None:
     """Make what is broken again and say of each part what came of it."""
     for mend in (_make_again, _label_again):
         try:
-            mend(args, report, device)
+            mend(args, report, device, stop)
         except (ValueError, OSError, RuntimeError) as error:
             reason = first_line(error)
             print(f"cifar5m-verify: cannot repair: {reason}", file=sys.stderr)
 
 
-def _make_again(args: argparse.Namespace, report: Report, device: str) -> None:
+def _make_again(args: argparse.Namespace, report: Report, device: str, stop: StopSignal) -> None:
     from cifar5m.remake import RepairOptions
     from cifar5m.repair import broken_shards, repair_dataset
 
@@ -102,7 +115,7 @@ def _make_again(args: argparse.Namespace, report: Report, device: str) -> None:
             parts=args.parts and tuple(args.parts),
             allow_non_ema=args.allow_non_ema,
             device=device,
-            on_images=bar.update,
+            on_images=_updating(bar, stop),
             progress=downloads.progress,
             note=downloads.note,
         )
@@ -111,15 +124,23 @@ def _make_again(args: argparse.Namespace, report: Report, device: str) -> None:
             bar.write(f"{verdict}: {outcome.shard.name}: {outcome.message}", file=sys.stdout)
 
 
-def _label_again(args: argparse.Namespace, report: Report, device: str) -> None:
+def _label_again(args: argparse.Namespace, report: Report, device: str, stop: StopSignal) -> None:
     from cifar5m.relabel import mend_labelling
     from cifar5m.repair import broken_labellings
 
     for name in broken_labellings(report):
         with _bar(f"labels/{name}", None) as bar:
-            for found in mend_labelling(args.folder, name, device, bar.update):
+            for found in mend_labelling(args.folder, name, device, _updating(bar, stop)):
                 verdict = "labelled again" if found.problem is None else found.problem
                 bar.write(f"labels/{name}: {found.shard.name}: {verdict}", file=sys.stdout)
+
+
+def _updating(bar: Any, stop: StopSignal) -> Callable[[float], None]:
+    def on_images(images: float) -> None:
+        stop.raise_if_set()
+        bar.update(images)
+
+    return on_images
 
 
 def _bar(what: str, images: int | None, quiet: bool = False) -> Any:

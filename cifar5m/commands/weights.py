@@ -26,6 +26,7 @@ from cifar5m.ema_weights import (
     source_name,
 )
 from cifar5m.fetch import CACHE_VARIABLE, cache_folder
+from worlds.commands.outcome import in_one_line
 
 _KINDS = {"ema": "EMA", "non-ema": "not EMA", "unknown": "unknown"}
 
@@ -50,12 +51,7 @@ The variance is the other trap: with the EMA weights, 1000 steps with the small 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0; 1 if `check` finds anything but the EMA network; 2 and one line on an error."""
     arguments = _parser().parse_args(argv)
-    try:
-        code: int = arguments.run(arguments)
-    except (ValueError, OSError) as error:
-        print(f"cifar5m-weights: {error}", file=sys.stderr)
-        return 2
-    return code
+    return in_one_line("cifar5m-weights", lambda: arguments.run(arguments))
 
 
 class _Parser(argparse.ArgumentParser):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from dogbird.classes import SYNSETS, Task, derive_task, dogbird_task, find_task
 from dogbird.wordnet import Nouns, find_wordnet
+from worlds.commands.outcome import in_one_line
 
 COMMAND = "dogbird-classes"
 
@@ -45,13 +46,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--derive", action="store_true", help="compare WordNet's lists with the packaged ones"
     )
     args = parser.parse_args(argv)
-    try:
-        if args.derive:
-            return derive(args)
-        print_task(task_of(args))
-    except (ValueError, OSError) as error:
-        print(f"{COMMAND}: {error}", file=sys.stderr)
-        return 2
+    return in_one_line(COMMAND, lambda: run(args))
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.derive:
+        return derive(args)
+    print_task(task_of(args))
     return 0
 
 

@@ -49,3 +49,14 @@ def test_a_full_disk_names_the_folder_and_what_to_do(monkeypatch, capsys):
         "cifar5m-generate: the disk of set is full; what is finished is safe: make room, run "
         "again\n"
     )
+
+
+def test_an_interrupted_download_is_one_line_and_the_signals_code(monkeypatch, capsys):
+    command = importlib.import_module("cifar5m.commands.weights")
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "install", interrupted)
+    assert command.main(["fetch", "ho-ema"]) == 130
+    assert capsys.readouterr().err.splitlines() == ["cifar5m-weights: stopped before the end"]

@@ -9,12 +9,13 @@ The last line is JSON.
 
 import argparse
 import json
-import sys
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+from worlds.commands.outcome import in_one_line
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,13 +36,12 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    try:
-        result = bench(args)
-    except (ValueError, OSError) as error:
-        print(f"worlds-bench: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps(result))
-    return 0
+
+    def run() -> int:
+        print(json.dumps(bench(args)))
+        return 0
+
+    return in_one_line("worlds-bench", run)
 
 
 def bench(args: argparse.Namespace) -> dict[str, Any]:

@@ -9,11 +9,12 @@ The last line is JSON.
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from worlds.commands.outcome import in_one_line
 
 if TYPE_CHECKING:
     from worlds.base_loader import Loader
@@ -43,13 +44,12 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    try:
-        summary = inspect(args)
-    except (ValueError, OSError) as error:
-        print(f"worlds-inspect: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps(summary))
-    return 0
+
+    def run() -> int:
+        print(json.dumps(inspect(args)))
+        return 0
+
+    return in_one_line("worlds-inspect", run)
 
 
 def inspect(args: argparse.Namespace) -> dict[str, object]:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from worlds.commands.outcome import in_one_line
 from worlds.models import Row, architectures, describe, find
 
 
@@ -65,14 +66,13 @@ def table(suite: Sequence[Row]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    try:
-        suite = rows(args)
-    except ValueError as error:
-        print(f"worlds-models: {error}", file=sys.stderr)
-        return 2
+    return in_one_line("worlds-models", lambda: run(args))
+
+
+def run(args: argparse.Namespace) -> int:
+    suite = rows(args)
     if not suite:
-        print(f"worlds-models: no architecture takes {args.image_size} px images", file=sys.stderr)
-        return 2
+        raise ValueError(f"no architecture takes {args.image_size} px images")
     if args.json:
         for row in suite:
             print(json.dumps(asdict(row)))

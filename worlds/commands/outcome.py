@@ -1,8 +1,9 @@
-"""How the commands that write folders end: on a signal, on bad input, on a machine's failure, each
-with one clear line and an exit code.
+"""How commands end: on a signal, on bad input, on a machine's failure, each with one clear line and
+an exit code.
 """
 
 import errno
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -35,6 +36,20 @@ def exit_code(
     except (OSError, RuntimeError) as error:
         print(f"{command}: {_explain(error, out, too_large)}", file=sys.stderr)
         return EXIT_FAILED
+
+
+def in_one_line(command: str, run: Callable[[], int]) -> int:
+    """What `run` returns; 2 for bad input and 130 if interrupted, each with one line: for commands
+    that leave nothing to go on with.
+    """
+    try:
+        return run()
+    except (ValueError, OSError) as error:
+        print(f"{command}: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        print(f"{command}: stopped before the end", file=sys.stderr)
+        return 128 + signal.SIGINT
 
 
 def tell_damaged(command: str, folder: Path, problems: Sequence[str]) -> None:

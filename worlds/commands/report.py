@@ -13,6 +13,8 @@ import json
 import sys
 from pathlib import Path
 
+from worlds.commands.outcome import in_one_line
+
 
 def parser() -> argparse.ArgumentParser:
     parse = argparse.ArgumentParser(
@@ -35,18 +37,18 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
+    return in_one_line("worlds-report", lambda: run(args))
+
+
+def run(args: argparse.Namespace) -> int:
     from worlds.report.write import write_report
 
     def tell(done: int, total: int, name: str) -> None:
         print(f"{done + 1} of {total}: {name}", file=sys.stderr)
 
-    try:
-        written = write_report(
-            args.runs, args.out, tolerance=args.tolerance, only=args.only, on_figure=tell
-        )
-    except (ValueError, OSError) as error:
-        print(f"worlds-report: {error}", file=sys.stderr)
-        return 2
+    written = write_report(
+        args.runs, args.out, tolerance=args.tolerance, only=args.only, on_figure=tell
+    )
     states = [entry.verdict.status for entry in written.entries]
     missing = sum(len(entry.missing) for entry in written.entries)
     for entry in written.entries:
