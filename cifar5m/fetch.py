@@ -11,7 +11,6 @@ leaves nothing. Several processes may fetch one file at once: one downloads, the
 
 import errno
 import fcntl
-import hashlib
 import http.client
 import json
 import os
@@ -20,81 +19,18 @@ import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-BLOCK: Final = 1 << 20
+from cifar5m.remote_files import BLOCK, CACHE_VARIABLE, Digests, FetchError, RemoteFile, check_file
+
 RETRIED: Final = frozenset({408, 425, 429, 500, 502, 503, 504})  # HTTP states that may pass
 LONGEST_WAIT: Final = 30.0  # seconds, also where a server asks for more
-CACHE_VARIABLE: Final = "DEEP_BOOTSTRAP_CACHE"
 
 Progress = Callable[[int, int | None], None]  # bytes so far, bytes in all if known
 Note = Callable[[str], None]  # one line on a cut, a retry, a change of mirror
-
-
-class FetchError(OSError):
-    """A file could not be had; the message is one line that says what to do by hand."""
-
-
-@dataclass(frozen=True)
-class RemoteFile:
-    """What a file is: its name on disk, its mirrors in order of preference, its size and hashes.
-
-    Every URL must hold the same bytes. Unknown size and hashes are None.
-    """
-
-    name: str
-    urls: tuple[str, ...]
-    size: int | None = None  # bytes
-    md5: str | None = None
-    sha256: str | None = None
-
-    def __post_init__(self) -> None:
-        if not self.name or Path(self.name).name != self.name:
-            raise ValueError(f"name must be a plain file name, got {self.name!r}")
-        if not self.urls:
-            raise ValueError(f"{self.name}: at least one url is needed")
-        for url in self.urls:
-            if not url.startswith(("http://", "https://")):
-                raise ValueError(f"{self.name}: a url must be http or https, got {url!r}")
-        for kind, digits in (("md5", 32), ("sha256", 64)):
-            value = getattr(self, kind)
-            if value is not None and (len(value) != digits or set(value) - set("0123456789abcdef")):
-                raise ValueError(f"{self.name}: {kind} must be {digits} hex digits, got {value!r}")
-
-    @property
-    def hashes(self) -> dict[str, str]:
-        """The known hashes by kind."""
-        known = {"md5": self.md5, "sha256": self.sha256}
-        return {kind: value for kind, value in known.items() if value is not None}
-
-
-def cache_folder() -> Path:
-    """Where downloads live: $DEEP_BOOTSTRAP_CACHE or ~/.cache/deep-bootstrap."""
-    named = os.environ.get(CACHE_VARIABLE)
-    return Path(named).expanduser() if named else Path.home() / ".cache" / "deep-bootstrap"
-
-
-def file_hashes(path: Path) -> dict[str, str]:
-    """md5 and sha256 of a file, read once."""
-    digests = _Digests(("md5", "sha256"))
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digests.update(block)
-    return digests.hex()
-
-
-def check_file(path: Path, remote: RemoteFile) -> None:
-    """FetchError, with both values, if a file is not the one that `remote` describes."""
-    size = path.stat().st_size
-    if remote.size is not None and size != remote.size:
-        raise FetchError(f"{path} has {size} bytes, expected {remote.size}")
-    wrong = _wrong_hash(remote, file_hashes(path)) if remote.hashes else None
-    if wrong:
-        raise FetchError(f"{path} is not {remote.name}: {wrong}")
 
 
 def fetch(
@@ -147,20 +83,6 @@ class _Cut(Exception):
         self.wait = wait  # seconds that the server asks for
 
 
-class _Digests:
-    """Hashes of one stream of bytes, of the kinds that somebody will look at."""
-
-    def __init__(self, kinds: Iterable[str]) -> None:
-        self.parts = {kind: hashlib.new(kind, usedforsecurity=False) for kind in kinds}
-
-    def update(self, block: bytes) -> None:
-        for digest in self.parts.values():
-            digest.update(block)
-
-    def hex(self) -> dict[str, str]:
-        return {kind: digest.hexdigest() for kind, digest in self.parts.items()}
-
-
 class _Download:
     """NAME.part, its length and its hashes, always in step, and the requests that fill it."""
 
@@ -178,7 +100,7 @@ class _Download:
         self.say = note or (lambda line: None)
         self.version_file = target.with_name(f"{remote.name}.part.json")
         self.version = _read_version(self.version_file)  # {"url": ..., "validator": ...}
-        self.digests, self.length, self.total = _Digests(remote.hashes), 0, remote.size
+        self.digests, self.length, self.total = Digests(remote.hashes), 0, remote.size
         self.file.seek(0)
         while block := self.file.read(BLOCK):
             self.digests.update(block)
@@ -221,7 +143,7 @@ class _Download:
         """Forget every byte."""
         self.file.seek(0)
         self.file.truncate()
-        self.digests, self.length = _Digests(self.remote.hashes), 0
+        self.digests, self.length = Digests(self.remote.hashes), 0
         self.total = self.remote.size
         self._set_version(None)
 
@@ -231,7 +153,7 @@ class _Download:
     def _wrong(self) -> str | None:
         if self.remote.size is not None and self.length != self.remote.size:
             return f"{self.length} bytes, expected {self.remote.size}"
-        return _wrong_hash(self.remote, self.digests.hex())
+        return self.remote.wrong_hash(self.digests.hex())
 
     def _keep_only_what_can_be_resumed(self, url: str) -> None:
         """Bytes that neither a hash nor the server's own version mark can vouch for start over."""
@@ -369,13 +291,6 @@ def _range_of(response: http.client.HTTPResponse) -> tuple[int, int | None]:
         return int(first), int(whole) if whole.isdigit() else None
     length = response.headers.get("Content-Length", "")
     return 0, int(length) if length.isdigit() else None
-
-
-def _wrong_hash(remote: RemoteFile, found: dict[str, str]) -> str | None:
-    for kind, expected in remote.hashes.items():
-        if found[kind] != expected:
-            return f"{kind} {found[kind]}, expected {expected}"
-    return None
 
 
 def _read_version(path: Path) -> dict[str, str] | None:

@@ -11,9 +11,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from cifar5m import ema_weights
+from cifar5m import ema_sources, ema_weights
 from cifar5m.evaluation import EVALUATION
-from cifar5m.fetch import FetchError, Note, Progress, cache_folder
+from cifar5m.fetch import Note, Progress
+from cifar5m.remote_files import FetchError, cache_folder
 from worlds.errors import first_line
 from worlds.files import read_object, sha256_of
 
@@ -75,7 +76,7 @@ def find_generator(
     `ema` is what `cifar5m-weights` has installed, or installs now. Files that are known not to be
     EMA weights are refused unless allowed.
     """
-    known = ema_weights.DEFAULT if source == "ema" else ema_weights.source_name(source)
+    known = ema_sources.DEFAULT if source == "ema" else ema_weights.source_name(source)
     if known and not Path(source).exists():
         try:
             folder = ema_weights.install_known(

@@ -19,7 +19,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cifar5m.fetch import cache_folder
+from cifar5m.remote_files import cache_folder
 from worlds.commands.outcome import exit_code
 from worlds.stopping import StopSignal
 

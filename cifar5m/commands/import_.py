@@ -84,7 +84,8 @@ def run(args: argparse.Namespace) -> int:
 
 def fetch_missing(args: argparse.Namespace, stop: StopSignal) -> None:
     """Download the released parts that are not where the command says."""
-    from cifar5m.fetch import RemoteFile, fetch
+    from cifar5m.fetch import fetch
+    from cifar5m.remote_files import RemoteFile
 
     missing = [path for path in args.paths if not path.exists()]
     for path in missing:

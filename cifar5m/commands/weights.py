@@ -15,9 +15,8 @@ from typing import NoReturn
 
 from cifar5m.checkpoint_layout import PARAMETERS, UNET_CONFIG
 from cifar5m.commands.progress import DownloadBar
+from cifar5m.ema_sources import DEFAULT, SOURCES
 from cifar5m.ema_weights import (
-    DEFAULT,
-    SOURCES,
     converted_folder,
     download_folder,
     identify,
@@ -25,7 +24,7 @@ from cifar5m.ema_weights import (
     read_provenance,
     source_name,
 )
-from cifar5m.fetch import CACHE_VARIABLE, cache_folder
+from cifar5m.remote_files import CACHE_VARIABLE, cache_folder
 from worlds.commands.outcome import in_one_line
 
 _KINDS = {"ema": "EMA", "non-ema": "not EMA", "unknown": "unknown"}

@@ -14,9 +14,8 @@ from published_network import TINY, made_checkpoint
 import worlds.torchvision_ops  # noqa: F401
 from cifar5m import ema_weights
 from cifar5m.checkpoint_layout import PARAMETERS, build_unet, convert, tensors_sha256
+from cifar5m.ema_sources import SOURCES, Source
 from cifar5m.ema_weights import (
-    SOURCES,
-    Source,
     converted_folder,
     download_folder,
     identify,
@@ -25,7 +24,7 @@ from cifar5m.ema_weights import (
     read_provenance,
     source_name,
 )
-from cifar5m.fetch import FetchError, RemoteFile
+from cifar5m.remote_files import FetchError, RemoteFile
 
 
 @pytest.fixture
@@ -205,7 +204,7 @@ def test_the_hubs_bin_file_is_refused_by_hash(published, tmp_path, monkeypatch):
     torch.save(convert(made_checkpoint(seed=3), TINY), file)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     assert identify(file, tmp_path, TINY).kind == "unknown"
-    monkeypatch.setattr(ema_weights, "_HUB_NON_EMA_BIN", frozenset({digest}))
+    monkeypatch.setattr(ema_weights, "HUB_NON_EMA_BIN", frozenset({digest}))
     assert identify(file, tmp_path, TINY).kind == "non-ema"
 
 

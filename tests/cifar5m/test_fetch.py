@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import pytest
 from loopback import BODY, servers
 
-from cifar5m.fetch import FetchError, RemoteFile, cache_folder, check_file, fetch, file_hashes
+from cifar5m.fetch import fetch
+from cifar5m.remote_files import FetchError, RemoteFile, cache_folder, check_file, file_hashes
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from published_network import TINY, made_checkpoint
 import worlds.torchvision_ops  # noqa: F401
 from cifar5m import ema_weights
 from cifar5m.commands import weights
-from cifar5m.ema_weights import SOURCES, Source
-from cifar5m.fetch import RemoteFile
+from cifar5m.ema_sources import SOURCES, Source
+from cifar5m.remote_files import RemoteFile
 
 
 @pytest.fixture
