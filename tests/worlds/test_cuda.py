@@ -56,7 +56,6 @@ def test_a_resident_pool_yields_the_batches_of_the_cpu(world, monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
     monkeypatch.setattr(Resident, "_sent", lambda self, array: torch.from_numpy(array))
-    monkeypatch.setattr(Resident, "block_samples", 12)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
     pool = ArrayStore(images, rng.integers(0, 10, 40)).train
@@ -70,6 +69,7 @@ def test_a_resident_pool_yields_the_batches_of_the_cpu(world, monkeypatch):
     cpu, gpu = make(), make()
     arguments = (pool, gpu.sampler, gpu.augment, torch.float32, False, DEVICE)
     gpu._pipeline = Resident(*arguments)
+    gpu._pipeline.block_samples = 12  # three batches to a launch
     made = list(gpu)
     assert len(made) == len(cpu)
     for (x, y), (u, v) in zip(cpu, made, strict=True):
