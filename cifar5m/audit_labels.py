@@ -1,5 +1,6 @@
 """What an audit says of labels: how many, how sure, how well calibrated, and which look wrong."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,5 +131,7 @@ def suspected_errors(labels: np.ndarray, opinion: Opinion) -> np.ndarray:
         raise NotMeasured("all labels are of one class")
     kept = probabilities[:, present]
     kept /= np.maximum(kept.sum(1, keepdims=True), np.finfo(np.float64).tiny)
-    rows = find_label_issues(dense, kept, return_indices_ranked_by="self_confidence", n_jobs=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of classes with few images, one line each
+        rows = find_label_issues(dense, kept, return_indices_ranked_by="self_confidence", n_jobs=1)
     return np.asarray(rows, dtype=np.int64)

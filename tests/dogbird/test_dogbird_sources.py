@@ -2,6 +2,7 @@
 
 import tarfile
 
+import numpy as np
 import pytest
 from small_imagenet import (
     OTHERS,
@@ -101,7 +102,8 @@ def test_the_devkits_numbers_are_only_read_with_its_meta_mat(tmp_path):
     with pytest.raises(ValueError, match=r"need its meta\.mat beside them"):
         read_val_labels(path)
     savemat = pytest.importorskip("scipy.io").savemat
-    rows = [{"ILSVRC2012_ID": 361, "WNID": WNIDS[3]}, {"ILSVRC2012_ID": 490, "WNID": WNIDS[7]}]
+    fields = [("ILSVRC2012_ID", "O"), ("WNID", "O")]  # a struct array, as the devkit's is
+    rows = np.array([(361, WNIDS[3]), (490, WNIDS[7])], fields)
     savemat(tmp_path / "meta.mat", {"synsets": rows})
     assert list(read_val_labels(path).values()) == [WNIDS[7], WNIDS[3]]
 
