@@ -1,12 +1,12 @@
 """A small Hugging Face Hub on loopback: the endpoints that huggingface_hub uses to publish a
-dataset and to fetch one, with plain LFS uploads, and failures on request.
+dataset and to fetch one, with uploads by xet and by plain LFS, and failures on request.
 
     with hub_of_this_process(tmp_path) as hub:
         hub.faults.append(Fault("PUT", "/lfs/", status=503))
         ...  # huggingface_hub takes it for the Hub, and is in no hurry to retry
 
     with hub_server() as hub:
-        ...  # processes with HF_ENDPOINT=hub.url, HF_TOKEN=TOKEN and HF_HUB_DISABLE_XET=1
+        ...  # processes with HF_ENDPOINT=hub.url and HF_TOKEN=TOKEN
 """
 
 import base64
@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
+import loopback_xet as xet
 import pytest
 
 TOKEN = "hf_loopback"
@@ -67,6 +68,7 @@ class Hub(ThreadingHTTPServer):
     def __init__(self, readers=()):
         super().__init__(("127.0.0.1", 0), Handler)
         self.repos, self.objects, self.seen, self.faults = {}, {}, [], []
+        self.xorbs = {}
         self.readers = set(readers)  # repositories that the token may not write to
         self.lock = threading.Lock()
 
@@ -138,7 +140,8 @@ class Handler(BaseHTTPRequestHandler):
         if path.startswith("/lfs/"):
             self.store(path.removeprefix("/lfs/"))
             return
-        if self.headers.get("Authorization") not in (None, f"Bearer {TOKEN}"):
+        token = xet.TOKEN if path.startswith("/cas/") else TOKEN
+        if self.headers.get("Authorization") not in (None, f"Bearer {token}"):
             message = "Invalid credentials in Authorization header"
             self.answer(401, {"error": message}, {"X-Error-Message": message})
             return
@@ -280,9 +283,19 @@ ROUTES = (
     ("POST", f"/api/datasets/{NAME}/preupload/(.+)", Handler.preupload),
     ("POST", f"/datasets/{NAME}.git/info/lfs/objects/batch", Handler.lfs_batch),
     ("POST", f"/api/datasets/{NAME}/commit/(.+)", Handler.commit),
+    ("GET", f"/api/datasets/{NAME}/xet-write-token/(.+)", xet.write_token),
+    ("POST", r"/cas/v1/xorbs/default/(\w+)", xet.store_xorb),
+    ("POST", "/cas/v1/shards", xet.store_shard),
     ("GET", f"/datasets/{NAME}/resolve/([^/]+)/(.+)", Handler.resolve),
     ("HEAD", f"/datasets/{NAME}/resolve/([^/]+)/(.+)", Handler.resolve),
 )
+
+
+def published(hub) -> dict[str, bytes]:
+    """What was published as me/set, without the Hub's own file."""
+    found = hub.content("me/set")
+    del found[".gitattributes"]
+    return found
 
 
 @contextmanager

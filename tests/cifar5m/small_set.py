@@ -50,3 +50,9 @@ def make_set(folder: Path, shard_size: int = 5, **plan) -> Path:
     for shard in layout_of(plan).shards():
         rewrite(folder, shard)
     return folder
+
+
+def contents(folder) -> dict[str, bytes]:
+    """Of every file, by its path in the folder."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}

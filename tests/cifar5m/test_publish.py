@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from loopback_hub import TOKEN, Fault, Repo, hub_of_this_process, hub_server
-from small_set import make_set, rewrite, shards_of
+from loopback_hub import TOKEN, Fault, Repo, hub_of_this_process, hub_server, published
+from small_set import contents, make_set, rewrite, shards_of
 
 from cifar5m.commands.publish import main
 from cifar5m.commands.verify import main as verify
@@ -38,17 +38,6 @@ def folder(original, tmp_path) -> Path:
 
 def run(folder, *options) -> int:
     return main([str(folder), "--repo", "me/set", "--workers", "1", "--quiet", *options])
-
-
-def contents(folder) -> dict[str, bytes]:
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
-
-
-def published(hub) -> dict[str, bytes]:
-    found = hub.content("me/set")
-    del found[".gitattributes"]
-    return found
 
 
 def test_the_repository_is_the_folder_and_the_card_came_last(hub, folder, capsys):
