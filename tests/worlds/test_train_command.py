@@ -91,7 +91,8 @@ def test_every_option_reaches_the_config(pack):
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_bad_input_is_one_line_and_code_2(pack, tmp_path, capsys, more, message):
+def test_bad_input_is_one_line_and_code_2(pack, tmp_path, monkeypatch, capsys, more, message):
+    monkeypatch.setitem(sys.modules, "wandb", None)
     assert main(arguments(pack, tmp_path / "runs", *more)) == 2
     captured = capsys.readouterr().err
     assert captured.count("\n") == 1
