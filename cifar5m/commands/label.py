@@ -55,10 +55,10 @@ def run(args: argparse.Namespace) -> int:
     from cifar5m.labelling import default_name, is_labelled, labelling_plan, open_labelling
     from cifar5m.processes import Rank, rank_of
     from cifar5m.sources import find_labeler
-    from worlds.layout import layout_of, read_plan
+    from worlds.layout import layout_of, read_dataset_plan
     from worlds.shards import is_finished
 
-    dataset = read_plan(args.folder)
+    dataset = read_dataset_plan(args.folder)
     shards = layout_of(dataset).shards()
     rank = rank_of(os.environ)
     device = pick_device(args.device, rank)

@@ -160,7 +160,7 @@ def send(args: argparse.Namespace, files: "Sequence[File]", stop: StopSignal) ->
             bar.progress(done, total)
             stop.raise_if_set()
 
-        hub = Hub(args.repo, bar.note)
+        hub = Hub(args.repo, bar.note, stop.raise_if_set)
         sent = publish(args.folder, files, hub, args.private, report)
     place = f"{hub.api.endpoint}/datasets/{args.repo}"
     print(f"{sent} files sent, {len(files) - sent} were there already: {place}")

@@ -49,3 +49,11 @@ def test_a_full_disk_names_the_folder_and_what_to_do(monkeypatch, capsys):
         "cifar5m-generate: the disk of set is full; what is finished is safe: make room, run "
         "again\n"
     )
+
+
+@pytest.mark.parametrize("module", COMMANDS)
+def test_a_key_pressed_before_the_work_begins_is_no_traceback(module, monkeypatch, capsys):
+    command = failing(module, KeyboardInterrupt(), monkeypatch)
+    assert command.main(COMMANDS[module]) == 130
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.endswith(": stopped")

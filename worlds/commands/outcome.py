@@ -3,6 +3,7 @@ with one clear line and an exit code.
 """
 
 import errno
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,6 +30,9 @@ def exit_code(
     except Stopped as stopped:
         print(f"{command}: stopped; run the same command to go on", file=sys.stderr)
         return 128 + stopped.number
+    except KeyboardInterrupt:  # before the command began to listen for signals
+        print(f"{command}: stopped", file=sys.stderr)
+        return 128 + signal.SIGINT
     except ValueError as error:
         print(f"{command}: {error}", file=sys.stderr)
         return EXIT_USAGE
