@@ -21,6 +21,7 @@ from cifar5m.audit_labels import (
     calibration,
     class_table,
     confidence_histogram,
+    no_second_labelling,
     second_opinion,
     suspected_errors,
 )
@@ -245,7 +246,7 @@ def _labels(
     summary.put(
         "labeler_agreement",
         min(rates, default=None),
-        f"there is no second labelling: cifar5m-label {subject.folder} --labeler OTHER",
+        no_second_labelling(subject.folder),
     )
     judge = None
     if measured.judge is not None:

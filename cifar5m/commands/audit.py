@@ -247,12 +247,14 @@ def measure_set(
     """What takes the photographs or the whole set, rather than an image: baseline and quality."""
     from cifar5m.audit import Measured
     from cifar5m.audit_reference import pixels_of
-    from cifar5m.audit_shards import baseline
+    from cifar5m.audit_shards import baseline, baseline_path
 
     queries = {"pixel": pixels_of(photographs["test"])}
     if seen:
         queries["feature"] = seen["test"].features
-    with _bar("baseline", sum(map(len, queries.values())), 0, args.quiet) as bar:
+    total = sum(map(len, queries.values()))
+    kept = total if baseline_path(subject.audit, comparison).is_file() else 0
+    with _bar("baseline", total, kept, args.quiet) as bar:
 
         def on_images(images: int) -> None:
             stop.raise_if_set()

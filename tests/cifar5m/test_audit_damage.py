@@ -3,7 +3,10 @@ other figures.
 """
 
 import json
+import pickle
 import shutil
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ import pytest
 from small_set import make_set, rewrite, shards_of
 
 from cifar5m.commands.audit import main
+from cifar5m.commands.label import main as label
 from worlds.layout import CIFAR10_CLASSES
 from worlds.pack import write_pack
 from worlds.stores import ArrayStore
@@ -94,6 +98,44 @@ def test_features_of_another_labeller_are_not_taken_for_this_ones(folder, cifar1
     np.savez(path, key=np.array("another's"), features=features + 1)
     assert audit(folder, cifar10, labeler_folder) == 0
     assert report(folder) == before
+
+
+def test_a_damaged_second_labelling_is_not_called_absent(folder, cifar10, labeler_folder):
+    command = [str(folder), "--labeler", str(labeler_folder), "--name", "second", "--quiet"]
+    assert label([*command, "--device", "cpu"]) == 0
+    (folder / "labels/second/meta/train-00001.npz").write_bytes(b"nothing")
+    assert audit(folder, cifar10, labeler_folder) == 0
+    found = json.loads((folder / "audit/audit.json").read_text())["not_measured"]
+    assert "labels/second is damaged or not complete" in found["labeler_agreement"]
+    plan = folder / "labels/second/plan.json"
+    plan.write_text('{"format": 1}')
+    assert audit(folder, cifar10, labeler_folder) == 0
+
+
+@pytest.mark.parametrize("damage", [b"", b"nothing", b"\x80\x02"])
+def test_a_damaged_network_is_a_reason_and_no_traceback(
+    damage, folder, cifar10, labeler_folder, tmp_path
+):
+    network = Path(shutil.copytree(labeler_folder, tmp_path / "dino"))
+    (network / "model.safetensors").write_bytes(damage)
+    assert audit(folder, cifar10, labeler_folder, "--dinov2", str(network)) == 0
+    found = json.loads((folder / "audit/audit.json").read_text())["not_measured"]
+    assert "cannot be had" in found["fd_dinov2"]
+
+
+def test_a_network_that_torch_fidelity_cannot_read_is_a_reason(
+    folder, cifar10, labeler_folder, tmp_path, monkeypatch
+):
+    def calculate_metrics(**options):
+        raise pickle.UnpicklingError(f"{options['feature_extractor_weights_path']} is none")
+
+    module = types.SimpleNamespace(calculate_metrics=calculate_metrics)
+    monkeypatch.setitem(sys.modules, "torch_fidelity", module)
+    (tmp_path / "inception.pth").write_bytes(b"nothing")
+    given = ["--inception", str(tmp_path / "inception.pth")]
+    assert audit(folder, cifar10, labeler_folder, *given) == 0
+    found = json.loads((folder / "audit/audit.json").read_text())["not_measured"]
+    assert found["fid"].endswith("inception.pth is none")
 
 
 def short_side_file(folder) -> None:
