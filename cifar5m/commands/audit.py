@@ -56,12 +56,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     quality.add_argument(
         "--inception",
         default="auto",
-        help="for FID and KID: auto (on a GPU), download, none, or torch-fidelity's file",
+        help="for FID and KID: auto (on a GPU alone), download, none, or torch-fidelity's file "
+        "(default auto)",
     )
     quality.add_argument(
-        "--dinov2", default="auto", help="auto (on a GPU), none, or a timm name or folder"
+        "--dinov2",
+        default="auto",
+        help="auto (on a GPU alone), none, or a timm name or folder (default auto)",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:K")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:K (default auto)")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser.parse_args(argv)
 

@@ -49,7 +49,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add = rule.add_argument
     add("--batch", type=int, help="images a step, >= 1 (default 512)")
     add("--lr", type=float, dest="learning_rate", help="> 0 (default 0.003, for batch 512)")
-    add("--steps", type=int, help="stretch the rule's schedule to so many (default 10000)")
+    add("--steps", type=int, help="stretch the rule's schedule to so many, >= 1 (default 10000)")
     add("--mixup", type=float, help="of the Beta distribution, >= 0 (default 0.1; 0: none)")
     add("--size", type=int, help="pixels of the crop, >= 32 (default 128, from 160)")
     add("--seed", type=int, help="of order, crops, flips, mixup; 0 to 2^64 - 1 (default 0)")
@@ -58,7 +58,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add = run.add_argument
     add("--micro-batch", type=int, help="images at a time, >= 1 (default: the batch)")
     add("--save-every", type=int, default=500, help="steps, >= 1 (default 500)")
-    add("--device", default="auto", help="auto, cpu, cuda or cuda:K")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:K (default auto)")
     add("--dry-run", action="store_true", help="print plan and cost; train and write nothing")
     add("--quiet", action="store_true", help="no progress bars")
     return parser.parse_args(argv)

@@ -82,7 +82,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
 
     execution = parser.add_argument_group("execution (never changes the content)")
-    execution.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:K")
+    execution.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda or cuda:K (default auto)"
+    )
     execution.add_argument(
         "--workers", type=int, help="processes on this machine (default: one a GPU, or 1)"
     )

@@ -40,7 +40,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--name", help="of the folder in DIR/labels (default: after the labeller)")
     parser.add_argument("--precision", help="fp32, tf32, bf16 or fp16 (default: as DIR's plan)")
     parser.add_argument("--batch", type=int, help="images a call, >= 1 (default: as DIR's plan)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:K")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:K (default auto)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser.parse_args(argv)
 

@@ -11,6 +11,7 @@ import pytest
 from loopback_hub import TOKEN, Fault, Repo, hub_of_this_process, hub_server
 from small_set import make_set, rewrite, shards_of
 
+from cifar5m.commands.label import main as label
 from cifar5m.commands.publish import main
 from cifar5m.commands.verify import main as verify
 from cifar5m.publish import File, Hub, batches
@@ -303,6 +304,17 @@ def test_a_dry_run_refuses_what_the_run_would(folder, capsys):
     (folder / "README.md").write_text("mine")
     assert run(folder, "--dry-run") == 2
     assert "was not written by cifar5m-publish" in capsys.readouterr().err
+
+
+def test_a_half_made_labelling_is_not_called_half_generated(folder, labeler_folder, capsys):
+    options = ["--labeler", str(labeler_folder), "--name", "second", "--device", "cpu", "--quiet"]
+    assert label([str(folder), *options]) == 0
+    for path in (folder / "labels/second/meta").glob("train-00001.*"):
+        path.unlink()
+    capsys.readouterr()
+    assert run(folder, "--dry-run") == 2
+    assert "finish labelling, with cifar5m-label" in capsys.readouterr().err
+    assert run(folder, "--dry-run", "--partial") == 0
 
 
 @pytest.mark.parametrize("damage", [b"", b"no Parquet"])

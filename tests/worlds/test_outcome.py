@@ -2,6 +2,7 @@
 
 import errno
 import importlib
+import os
 import re
 
 import pytest
@@ -57,3 +58,12 @@ def test_a_key_pressed_before_the_work_begins_is_no_traceback(module, monkeypatc
     assert command.main(COMMANDS[module]) == 130
     [line] = capsys.readouterr().err.splitlines()
     assert line.endswith(": stopped")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_folder_that_cannot_be_written_is_said_without_a_number(number, monkeypatch, capsys):
+    error = OSError(number, os.strerror(number), "set/audit")
+    command = failing("cifar5m.commands.audit", error, monkeypatch)
+    assert command.main(COMMANDS["cifar5m.commands.audit"]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.endswith("no permission to write set/audit; choose another place")

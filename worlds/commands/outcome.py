@@ -58,6 +58,6 @@ def _explain(error: Exception, out: Path, too_large: str) -> str:
         return f"the device's memory is too small {too_large}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk of {out} is full; what is finished is safe: make room, run again"
-    if isinstance(error, PermissionError):
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"no permission to write {error.filename}; choose another place"
     return first_line(error)
