@@ -98,7 +98,7 @@ def timm_info(shards: Sequence[Shard]) -> dict[str, Any]:
 def card_text(facts: Facts) -> str:
     """The whole README.md."""
     plan = facts.plan
-    kind = kind_of(plan.get("dataset"))
+    kind = kind_of(plan)
     sections = [
         f"---\n{_metadata(facts, plan, kind)}\n---\n{_MARK}",
         f"# {kind.title}\n\n{kind.about}",

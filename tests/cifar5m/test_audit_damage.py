@@ -138,6 +138,17 @@ def test_a_network_that_torch_fidelity_cannot_read_is_a_reason(
     assert found["fid"].endswith("inception.pth is none")
 
 
+def test_labels_without_probabilities_have_no_confidence(cifar10, labeler_folder, tmp_path):
+    folder = make_set(tmp_path / "set", probabilities="one-hot")
+    assert audit(folder, cifar10, labeler_folder) == 0
+    found = json.loads((folder / "audit/audit.json").read_text())
+    for name in ("mean_confidence", "share_below_half"):
+        assert found["summary"][name] is None
+        assert found["not_measured"][name] == "the labels came without probabilities"
+    assert found["details"]["classes"]["confidence_histogram"] is None
+    assert {row["mean_confidence"] for row in found["details"]["classes"]["table"]} == {None}
+
+
 def short_side_file(folder) -> None:
     path = folder / "meta/train-00001.npz"
     with np.load(path) as arrays:

@@ -142,6 +142,16 @@ def test_every_kind_of_set_has_a_card(dataset, folder):
     assert "arXiv:2010.08127" in text
 
 
+@pytest.mark.parametrize("form, claims", [("parts", True), ("folder", False), ("pairs", False)])
+def test_only_the_released_parts_are_called_cifar_5m(form, claims, tmp_path):
+    folder = make_set(tmp_path / "set", dataset="import", source={"form": form}, labels="given")
+    head, text = card(folder)
+    assert ("CIFAR-5m" in head["pretty_name"]) is claims
+    assert ("extended|cifar10" in head.get("source_datasets", [])) is claims
+    assert ("cifar-10" in head["tags"]) is claims
+    assert "Nothing was drawn at random here" in text
+
+
 def test_photographs_have_no_one_size_and_long_lists_are_cut(tmp_path):
     wnids = [f"n{number:08d}" for number in range(118)]
     folder = make_set(
