@@ -21,6 +21,7 @@ from cifar5m.audit_labels import (
     calibration,
     class_table,
     confidence_histogram,
+    no_second_labelling,
     second_opinion,
     suspected_errors,
 )
@@ -223,13 +224,18 @@ def _pairs(
 
 def _classes(images: _Images, subject: Subject, summary: _Summary) -> dict[str, Any]:
     confidence = images.probabilities.max(1).astype(np.float64)
-    summary.put("mean_confidence", float(confidence.mean()))
-    summary.put("share_below_half", float((confidence < 0.5).mean()))
+    known = subject.plan.get("probabilities") != "one-hot"
+    reason = "the labels came without probabilities"
+    summary.put("mean_confidence", float(confidence.mean()) if known else None, reason)
+    summary.put("share_below_half", float((confidence < 0.5).mean()) if known else None, reason)
     table = class_table(images.label, confidence, subject.class_names)
+    if not known:
+        table = [row | {"mean_confidence": None} for row in table]
     shares = [row["share"] for row in table]
     summary.put("smallest_class_share", min(shares))
     summary.put("largest_class_share", max(shares))
-    return {"table": table, "confidence_histogram": confidence_histogram(confidence)}
+    histogram = confidence_histogram(confidence) if known else None
+    return {"table": table, "confidence_histogram": histogram}
 
 
 def _labels(
@@ -245,7 +251,7 @@ def _labels(
     summary.put(
         "labeler_agreement",
         min(rates, default=None),
-        f"there is no second labelling: cifar5m-label {subject.folder} --labeler OTHER",
+        no_second_labelling(subject.folder),
     )
     judge = None
     if measured.judge is not None:

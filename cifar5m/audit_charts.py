@@ -18,8 +18,9 @@ def class_bars(table: list[dict[str, Any]]) -> str:
         for row in table
     )
     return (
-        '<table><tr><th>class</th><th class="number">images</th><th class="number">share</th>'
-        f'<th class="number">mean confidence</th><th></th></tr>{rows}</table>'
+        '<div class="wide"><table><tr><th>class</th><th class="number">images</th>'
+        '<th class="number">share</th><th class="number">mean confidence</th><th></th></tr>'
+        f"{rows}</table></div>"
     )
 
 

@@ -8,11 +8,14 @@ import numpy as np
 import torch
 
 from cifar5m.audit_reference import Judge, see
+from cifar5m.audit_shards import FEATURE_IMAGES
 from cifar5m.neighbours import feature_reference, pixel_reference
 from worlds.splits import Split
 
 _QUERIES = 256
-_FACTS_BYTES = 52 + 20  # of an image, in pixels and features, and its probabilities
+# Of an image: index and digest; index, distance and ratio in both splits, a space; probabilities.
+_FACTS_BYTES, _SPACE_BYTES, _PROBABILITIES_BYTES = 8 + 16, 2 * 12, 2 * 10
+_PHOTOGRAPH_BYTES = 4 * 10  # the probabilities of a photograph
 
 
 @dataclass(frozen=True)
@@ -23,14 +26,24 @@ class Cost:
     label_seconds: float
     feature_seconds: float
     pixel_operations: float
+    feature_width: int  # numbers; 0 without a labeller
 
     @property
     def image_seconds(self) -> float:
         return self.pixel_seconds + self.label_seconds + self.feature_seconds
 
     @property
-    def bytes_per_image(self) -> int:
-        return _FACTS_BYTES
+    def search_seconds(self) -> float:
+        return self.pixel_seconds + self.feature_seconds
+
+    def disk_bytes(self, images: int, photographs: int) -> int:
+        """Of the finished audit's arrays."""
+        found = images * (_FACTS_BYTES + _SPACE_BYTES)
+        if self.feature_width:
+            found += images * (_SPACE_BYTES + _PROBABILITIES_BYTES)
+            found += 4 * self.feature_width * (min(images, FEATURE_IMAGES) + photographs)
+            found += photographs * _PHOTOGRAPH_BYTES
+        return found
 
 
 def measure_cost(photographs: dict[str, Split], judge: Judge | None, device: str) -> Cost:
@@ -46,7 +59,7 @@ def measure_cost(photographs: dict[str, Split], judge: Judge | None, device: str
     queries = np.resize(part, (_QUERIES, *part.shape[1:]))
     reference = pixel_reference(part, place)
     pixel = times * _seconds(lambda: reference.nearest(queries))
-    label = feature = 0.0
+    label, feature, width = 0.0, 0.0, 0
     if judge is not None:
         images = np.resize(part, (judge.labeler.batch, *part.shape[1:]))
         label = _seconds(lambda: see(judge, images)) / len(images)
@@ -55,7 +68,7 @@ def measure_cost(photographs: dict[str, Split], judge: Judge | None, device: str
         features = feature_reference(rows, place)
         feature = times * _seconds(lambda: features.nearest(rows[:_QUERIES]))
     operations = 2.0 * total * float(np.prod(train.image_shape))
-    return Cost(pixel, label, feature, operations)
+    return Cost(pixel, label, feature, operations, width)
 
 
 def _seconds(call: Callable[[], object]) -> float:

@@ -93,6 +93,14 @@ def whole_labellings(folder: Path, shards: list[Shard]) -> list[str]:
     return found
 
 
+def no_second_labelling(folder: Path) -> str:
+    """Why `agreements` has none, and what to do."""
+    names = labelling_names(folder)
+    if names:
+        return f"labels/{names[0]} is damaged or not complete: run its cifar5m-label again"
+    return f"there is no second labelling: cifar5m-label {folder} --labeler OTHER"
+
+
 def second_opinion(folder: Path, shards: list[Shard], judge: Opinion | None) -> Opinion:
     """The probabilities that labels are held against: of a second labelling where there is one,
     else of `judge`, the audit's labeller where it is another than the set's.

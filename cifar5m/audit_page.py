@@ -268,7 +268,8 @@ def _classes(page: _Page) -> Iterator[str]:
     classes = page.report["details"]["classes"]
     yield "<h2>Classes and confidence</h2>"
     yield charts.class_bars(classes["table"])
-    yield charts.columns(classes["confidence_histogram"], "confidence of the label", "images")
+    if classes["confidence_histogram"]:
+        yield charts.columns(classes["confidence_histogram"], "confidence of the label", "images")
 
 
 def _labels(page: _Page) -> Iterator[str]:

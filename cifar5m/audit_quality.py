@@ -85,9 +85,11 @@ def fid_and_kid(
             save_cpu_ram=True,
             verbose=not quiet,
         )
+    except torch.OutOfMemoryError:
+        raise
     except OSError as error:
         raise NotMeasured(f"the Inception weights cannot be had: {first_line(error)}") from error
-    except (RuntimeError, AssertionError) as error:  # a file of other weights, a full device
+    except Exception as error:  # of torch-fidelity, of the network, of pickle in a damaged file
         raise NotMeasured(f"torch-fidelity gave up: {first_line(error)}") from error
     return {
         "fid": float(found["frechet_inception_distance"]),
@@ -129,7 +131,7 @@ def _load_dinov2(source: str, device: torch.device) -> Labeler:
     size = {} if folder.is_dir() else {"img_size": _DINO_SIZE}
     try:
         network = timm.create_model(name, pretrained=True, num_classes=0, **size)
-    except (OSError, RuntimeError, ValueError, TypeError) as error:
+    except Exception as error:  # of timm, of the Hub's client, of safetensors
         raise NotMeasured(f"{source} cannot be had: {first_line(error)}") from error
     config = network.pretrained_cfg
     height, width = tuple(config["input_size"][1:]) if folder.is_dir() else (_DINO_SIZE,) * 2

@@ -131,6 +131,6 @@ def _read(path: Path, count: int) -> Seen | None:
     try:
         with path.open("rb") as stream, np.load(stream) as arrays:
             seen = Seen(arrays["features"], arrays["probabilities"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     return seen if len(seen.features) == len(seen.probabilities) == count else None

@@ -16,17 +16,18 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cifar5m.audit_reference import WORK, Judge, OnImages, see
 from cifar5m.neighbours import K, Reference
 from cifar5m.relabel import read_pixels
-from cifar5m.shard_check import pixel_digest
+from cifar5m.shard_check import check_arrays, pixel_digest
 from worlds.files import atomic_write
 from worlds.layout import Shard
 from worlds.prefetch import Prefetcher
-from worlds.shards import read_record
+from worlds.shards import is_finished, read_record
 
 IMAGES = "images"
 FORMAT = 1
@@ -76,13 +77,13 @@ def examine_shards(
             if isinstance(read, str):
                 yield Examined(shard, read)
                 continue
+            key = np.array(f"{read.sha256} {comparison.key}")
             found = examine(read.images, comparison, on_images)
             features = found.pop("features", None)
             if features is not None and shard.start < FEATURE_IMAGES:
                 kept = features[: FEATURE_IMAGES - shard.start]
                 with atomic_write(features_path(audit, shard)) as stream:
-                    np.savez(stream, features=kept)
-            key = np.array(f"{read.sha256} {comparison.key}")
+                    np.savez(stream, key=key, features=kept)
             index = np.arange(shard.start, shard.stop)
             with atomic_write(facts_path(audit, shard)) as stream:
                 np.savez(stream, key=key, index=index, **found)  # type: ignore[arg-type]
@@ -133,7 +134,7 @@ def baseline(
     `queries` by space, uint8 images or features; the result has `{space}_distance` and
     `{space}_ratio`, float32 (N,), from the audit's folder where they were found before.
     """
-    path = audit / WORK / f"baseline-{comparison.key[:16]}.npz"
+    path = baseline_path(audit, comparison)
     names = [f"{space}_{what}" for space in queries for what in ("distance", "ratio")]
     kept = _read(path)
     if kept is not None and set(names) <= set(kept):
@@ -154,13 +155,24 @@ def baseline(
 
 def is_examined(folder: Path, audit: Path, shard: Shard, comparison: Comparison) -> bool:
     """Whether a shard's facts are there, of this comparison and of the tar as recorded now."""
-    facts, record = read_facts(audit, shard), read_record(folder, shard)
-    if facts is None or record is None:
-        return False
-    features = comparison.judge is not None and shard.start < FEATURE_IMAGES
-    if features and not features_path(audit, shard).is_file():
-        return False
-    return bool(facts["key"] == f"{record['sha256']} {comparison.key}")
+    record = read_record(folder, shard) or {}
+    files = [facts_path(audit, shard)]
+    if comparison.judge is not None and shard.start < FEATURE_IMAGES:
+        files.append(features_path(audit, shard))
+    key = f"{record.get('sha256')} {comparison.key}"
+    return all((_read(path) or {}).get("key") == key for path in files)
+
+
+def damage(folder: Path, shard: Shard, plan: dict[str, Any]) -> str | None:
+    """What is off with the side file or the tar's size of a shard that has a record, None where
+    nothing is. The tar is hashed when it is examined.
+    """
+    problems = check_arrays(folder, shard, plan)[1]
+    if problems:
+        return f"{problems[0].path}: {problems[0].message}"
+    if not is_finished(folder, shard, plan["fingerprint"]):
+        return f"{shard.tar} is missing, or has not the bytes that its record says"
+    return None
 
 
 def read_facts(audit: Path, shard: Shard) -> dict[str, np.ndarray] | None:
@@ -172,12 +184,16 @@ def _read(path: Path) -> dict[str, np.ndarray] | None:
     try:
         with path.open("rb") as stream, np.load(stream) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-        return None
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
+        return None  # TypeError: a single array, not an archive of them
 
 
 def facts_path(audit: Path, shard: Shard) -> Path:
     return audit / IMAGES / f"{shard.name}.npz"
+
+
+def baseline_path(audit: Path, comparison: Comparison) -> Path:
+    return audit / WORK / f"baseline-{comparison.key[:16]}.npz"
 
 
 def features_path(audit: Path, shard: Shard) -> Path:

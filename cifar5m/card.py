@@ -64,21 +64,21 @@ class Facts:
 
 
 def write_card(facts: Facts) -> None:
-    """Write the card and the timm listing into the folder.
-
-    ValueError where a README.md lies there that is somebody's own, or an audit that is none.
-    """
-    made = made_files(facts)
-    path = facts.folder / CARD
-    if path.is_file() and _MARK not in path.read_text():
-        raise ValueError(f"{path} was not written by cifar5m-publish: move it away first")
-    for name, content in made.items():
+    """Write the card and the timm listing into the folder. ValueError as `made_files`."""
+    for name, content in made_files(facts).items():
         with atomic_write(facts.folder / name) as stream:
             stream.write(content)
 
 
 def made_files(facts: Facts) -> dict[str, bytes]:
-    """The content of the files that `write_card` writes."""
+    """The content of the files that `write_card` writes.
+
+    ValueError where a README.md lies there that is somebody's own, or an audit that is none, or is
+    another set's.
+    """
+    path = facts.folder / CARD
+    if path.is_file() and _MARK.encode() not in path.read_bytes():
+        raise ValueError(f"{path} was not written by cifar5m-publish: move it away first")
     info = json.dumps(timm_info(facts.shards), indent=2) + "\n"
     return {TIMM_INFO: info.encode(), CARD: card_text(facts).encode()}
 
@@ -98,7 +98,7 @@ def timm_info(shards: Sequence[Shard]) -> dict[str, Any]:
 def card_text(facts: Facts) -> str:
     """The whole README.md."""
     plan = facts.plan
-    kind = kind_of(plan.get("dataset"))
+    kind = kind_of(plan)
     sections = [
         f"---\n{_metadata(facts, plan, kind)}\n---\n{_MARK}",
         f"# {kind.title}\n\n{kind.about}",
@@ -107,7 +107,7 @@ def card_text(facts: Facts) -> str:
         "## How it was made\n\n" + "\n".join(_making(facts, plan, kind)),
         "## Labels\n\n" + "\n".join(_labels(facts, plan)),
         "## Classes\n\n" + "\n".join(_classes(facts, plan)),
-        "## Checks\n\n" + "\n".join(_checks(facts)),
+        "## Checks\n\n" + "\n".join(_checks(facts, plan)),
         "## Limits\n\n" + "\n".join(f"- {line}" for line in (*kind.limits, _licence_line(plan))),
         "## To cite\n\n" + "\n".join(f"- {line}" for line in kind.citations),
     ]
@@ -286,7 +286,7 @@ def _classes(facts: Facts, plan: dict[str, Any]) -> Iterator[str]:
         yield f"| {name} | {' | '.join(f'{int(count[number]):,}' for count in counts)} |"
 
 
-def _checks(facts: Facts) -> Iterator[str]:
+def _checks(facts: Facts, plan: dict[str, Any]) -> Iterator[str]:
     yield (
         "Before it was sent every shard was hashed, every image decoded and every label compared "
         f"with its side file. {facts.duplicates:,} images have the same pixels as an earlier one."
@@ -296,11 +296,21 @@ def _checks(facts: Facts) -> Iterator[str]:
         yield "\nNo audit (memorised images, label errors, distances to CIFAR-10) was made."
         return
     try:
-        summary = json.loads(path.read_text())["summary"]
-        rows = [f"| {name} | {_number(value)} |" for name, value in summary.items()]
+        audit = json.loads(path.read_text())
+        fingerprint, against = audit["dataset"]["fingerprint"], audit["cifar10"]["name"]
+        images = audit["summary"]["images"]
+        rows = [f"| {name} | {_number(value)} |" for name, value in audit["summary"].items()]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is no audit: {error!r}; run the audit again") from error
-    yield f"\nThe audit (`{AUDIT}`):\n\n| | |\n|---|---|"
+    if fingerprint != plan["fingerprint"]:
+        raise ValueError(f"{path} is of another set; run the audit again, or move it away")
+    published = sum(map(len, facts.shards))
+    of_all = "" if images == published else f" It saw {images:,} images, {published:,} are here."
+    yield (
+        f"\nThe audit (`{AUDIT}`) held the images against {against}, whose photographs `train` and "
+        f"`test` mean in the figures' names; 'near' is a flag, no proof of a copy.{of_all}"
+    )
+    yield "\n| | |\n|---|---|"
     yield from rows
 
 

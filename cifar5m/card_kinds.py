@@ -1,7 +1,7 @@
 """What a card says of each kind of set beyond its own plan: one row a kind."""
 
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 _NAKKIRAN = (
     "P. Nakkiran, B. Neyshabur, H. Sedghi. The Deep Bootstrap Framework: Good Online Learners are "
@@ -75,7 +75,7 @@ KINDS: Final = {
             "Images and labels that existed before, rewritten without loss as shards. Their files "
             "are named by hash below."
         ),
-        seeds="None: nothing was drawn at random here, and what the images came from is not known.",
+        seeds="Nothing was drawn at random here, and how the images were made is not known.",
         annotations="machine-generated",
         sources=("extended|cifar10",),
         tags=("cifar-10", "deep-bootstrap"),
@@ -96,8 +96,20 @@ KINDS: Final = {
 }  # fmt: skip
 
 
-def kind_of(dataset: str | None) -> Kind:
-    """The row of a plan's "dataset"; for any other a row that claims nothing."""
+def kind_of(plan: dict[str, Any]) -> Kind:
+    """The row of a plan's "dataset"; of an import that is not of the released parts, and of any
+    other, a row that claims nothing of where the images are from.
+    """
+    dataset = plan.get("dataset")
+    if dataset == "import" and plan.get("source", {}).get("form") != "parts":
+        return replace(
+            KINDS["import"],
+            title="Imported images",
+            annotations="other",
+            sources=(),
+            tags=("deep-bootstrap",),
+            citations=(_NAKKIRAN,),
+        )
     if dataset in KINDS:
         return KINDS[dataset]
     return Kind(

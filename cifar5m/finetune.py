@@ -19,6 +19,7 @@ that was not. On a GPU that holds as far as its kernels repeat themselves.
 
 import hashlib
 import json
+import math
 from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -43,8 +44,9 @@ from cifar5m.labeler import BIT, BIT_SIZE, Labeler, load_classifier
 from cifar5m.plan import claim_folder, fingerprint_of, package_versions
 from cifar5m.sources import WeightsError, find_labeler
 from worlds.errors import first_line
-from worlds.files import atomic_write, read_object, write_json
+from worlds.files import atomic_write, read_object, sha256_of, write_json
 from worlds.layout import CIFAR10_CLASSES, FORMAT
+from worlds.philox import key_of
 from worlds.samplers import Sampler
 from worlds.splits import Split
 from worlds.stores import Store
@@ -75,13 +77,14 @@ class Options:
         if self.precision not in PRECISIONS[:3]:  # fp16 would need a loss scale
             known = ", ".join(PRECISIONS[:3])
             raise ValueError(f"--precision must be one of {known}, got {self.precision!r}")
-        for name, least in (("batch", 1), ("steps", 1), ("size", 32), ("seed", 0)):
+        for name, least in (("batch", 1), ("steps", 1), ("size", 32)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"--{name} must be at least {least}, got {value}")
-        if not self.learning_rate > 0:
+        key_of(self.seed)
+        if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"--lr must be above 0, got {self.learning_rate}")
-        if self.mixup is not None and self.mixup < 0:
+        if self.mixup is not None and not 0 <= self.mixup < math.inf:
             raise ValueError(f"--mixup must be 0 or more, got {self.mixup}")
         if self.scratch and self.weights:
             raise ValueError("--weights and --scratch exclude each other")
@@ -126,11 +129,16 @@ def pretrained_network(options: Options) -> torch.nn.Module:
 
 
 def input_size(options: Options, network: torch.nn.Module) -> int:
-    """Of the crop: as chosen, else what the model cannot do without, else BiT's 128."""
-    if options.size is not None:
-        return options.size
+    """Of the crop: as chosen, else what the model cannot do without, else BiT's 128. ValueError
+    where these two differ.
+    """
     config: Any = network.pretrained_cfg
-    return int(config["input_size"][-1]) if config.get("fixed_input_size") else BIT_SIZE
+    fixed = int(config["input_size"][-1]) if config.get("fixed_input_size") else None
+    if fixed and options.size not in (None, fixed):
+        raise ValueError(
+            f"--size: {config['architecture']} takes images of {fixed} pixels, got {options.size}"
+        )
+    return options.size or fixed or BIT_SIZE
 
 
 def finetune_plan(options: Options, network: torch.nn.Module, store: Store) -> dict[str, Any]:
@@ -178,8 +186,26 @@ def _state_sha256(network: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
+def is_trained(folder: Path) -> bool:
+    """Whether the labeller's files are there, which are written when training has ended."""
+    return all((folder / name).is_file() for name in ("config.json", "model.safetensors"))
+
+
 def is_finished(folder: Path) -> bool:
-    return (folder / EVALUATION).is_file()
+    """Whether the labeller was measured. ValueError where its weights are others by now."""
+    if not is_trained(folder):
+        return False
+    try:
+        measured = read_object(folder / EVALUATION)["weights_sha256"]
+    except (OSError, ValueError, KeyError):
+        return False
+    weights = find_labeler(str(folder)).file
+    if sha256_of(weights) != measured:
+        raise ValueError(
+            f"{weights} is damaged or another one: {EVALUATION} was measured on other weights; "
+            f"delete both to train anew"
+        )
+    return True
 
 
 class Trainer:
@@ -237,7 +263,9 @@ class Trainer:
             loss.backward()
             total += loss.item()
         if not np.isfinite(total):
-            raise RuntimeError(f"the loss is {total} at step {step}: try a smaller --lr")
+            raise RuntimeError(
+                f"the loss is {total} at step {step}: try a smaller --lr, with another --out"
+            )
         self.optimizer.step()
         self.rows.append(Row(step, rate, total))
         return self.rows[-1]
@@ -263,12 +291,19 @@ class Trainer:
         path = folder / CHECKPOINT
         if not path.is_file():
             return
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        if state["fingerprint"] != self.plan["fingerprint"]:
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            fingerprint, rows = state["fingerprint"], [Row(*row) for row in state["rows"]]
+            if fingerprint == self.plan["fingerprint"]:
+                self.network.load_state_dict(state["network"])
+                self.optimizer.load_state_dict(state["optimizer"])
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # of torch, of pickle, of zip: whatever a damaged file brings up
+            raise ValueError(f"{path} is damaged: delete it to begin anew") from error
+        if fingerprint != self.plan["fingerprint"]:
             raise ValueError(f"{path} is another plan's: delete it to begin anew")
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.rows = [Row(*row) for row in state["rows"]]
+        self.rows = rows
 
 
 def finetune(

@@ -83,7 +83,7 @@ def load_unet(weights: Weights) -> torch.nn.Module:
         network = UNet2DModel.from_pretrained(
             weights.folder, local_files_only=True, low_cpu_mem_usage=False
         )
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
+    except Exception as error:  # of diffusers, of safetensors, of pickle
         raise WeightsError(
             f"{weights.folder} does not load as a diffusers UNet2DModel: {first_line(error)}"
         ) from error

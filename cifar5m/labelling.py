@@ -116,7 +116,7 @@ def is_labelled(labelling: Labelling, shard: Shard) -> bool:
     except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile):
         return False
     sha256 = arrays_sha256(found.index, found.label, found.probabilities)
-    expected = (labelling.plan["fingerprint"], sha256)
+    expected = (labelling.plan.get("fingerprint"), sha256)
     return (own.get("fingerprint"), own.get("arrays_sha256")) == expected
 
 

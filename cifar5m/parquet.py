@@ -29,11 +29,19 @@ def write_parquets(folder: Path, shards: Sequence[Shard], extension: str) -> Ite
     for shard in shards:
         path = folder / parquet_path(shard)
         made_from = _made_from(folder, shard)
-        if not path.is_file() or (parquet.read_schema(path).metadata or {}) != made_from:
+        if _metadata(parquet, path) != made_from:
             table = _table(folder, shard, extension).replace_schema_metadata(made_from)
             with atomic_write(path) as stream:
                 parquet.write_table(table, stream, row_group_size=len(shard))
         yield shard
+
+
+def _metadata(parquet: Any, path: Path) -> dict[bytes, bytes] | None:
+    """What a file carries, None where there is none or it is damaged."""
+    try:
+        return dict(parquet.read_schema(path).metadata or {})
+    except (OSError, ValueError):  # pyarrow's own errors are among these
+        return None
 
 
 def _made_from(folder: Path, shard: Shard) -> dict[bytes, bytes]:

@@ -55,6 +55,11 @@ def rank_of(environment: Mapping[str, str]) -> Rank | None:
         return Rank(number("RANK"), number("WORLD_SIZE"), number("LOCAL_RANK"))
     if all(name in environment for name in _SLURM_ARRAY):
         task, first, count = (number(name) for name in _SLURM_ARRAY)
+        if task - first >= count:
+            raise ValueError(
+                "a SLURM array's tasks must be numbered without gaps, as --array=0-7; finished "
+                "shards are skipped, so submit the whole array again"
+            )
         return Rank(task - first, count, 0)
     if number("SLURM_NTASKS") > 1:
         return Rank(number("SLURM_PROCID"), number("SLURM_NTASKS"), number("SLURM_LOCALID"))

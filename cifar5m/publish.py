@@ -14,6 +14,7 @@ LFS), and so is its patience with single requests. Added here is that of whole c
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from cifar5m.fetch import RETRIED, Note
 from cifar5m.labelling import SUMMARY, Labelling, labelling_names
 from cifar5m.plan import differences
 from worlds.errors import first_line
-from worlds.files import sha256_of
+from worlds.files import read_object, sha256_of
 from worlds.layout import PLAN, Shard, read_plan
 from worlds.shards import read_record
 
@@ -70,19 +71,19 @@ def _new_api() -> Any:
 class Hub:
     """A dataset repository, with retries around every call.
 
-    `note` is told of each retry; `api` is huggingface_hub's client.
+    `note` is told of each retry; `check` is called in every second of a pause, and may raise; `api`
+    is huggingface_hub's client.
     """
 
     repo: str
     note: Note = lambda line: None
+    check: Callable[[], None] = lambda: None
     api: Any = field(default_factory=_new_api)
 
     def call(self, name: str, *args: Any, **options: Any) -> Any:
         """The method `name` of the client, on this repository."""
         method = getattr(self.api, name)
-        return _patiently(
-            lambda: method(self.repo, *args, repo_type="dataset", **options), self.repo, self.note
-        )
+        return _patiently(lambda: method(self.repo, *args, repo_type="dataset", **options), self)
 
 
 def published_files(folder: Path, shards: Sequence[Shard], parquet: bool = False) -> list[File]:
@@ -164,7 +165,12 @@ def claim_repo(hub: Hub, plan: dict[str, Any], private: bool) -> None:
             f"{hub.repo} holds other files ({', '.join(sorted(names)[:3])}) and no {PLAN}; "
             f"choose another --repo"
         )
-    present = json.loads(Path(hub.call("hf_hub_download", PLAN, revision=info.sha)).read_text())
+    try:
+        present = read_object(Path(hub.call("hf_hub_download", PLAN, revision=info.sha)))
+    except ValueError as error:
+        raise ValueError(
+            f"the {PLAN} of {hub.repo} cannot be read ({first_line(error)}); choose another --repo"
+        ) from error
     if present.get("fingerprint") != plan["fingerprint"]:
         found = "; ".join(differences(present, plan)[:3])
         raise ValueError(
@@ -175,7 +181,7 @@ def claim_repo(hub: Hub, plan: dict[str, Any], private: bool) -> None:
 def hub_files(hub: Hub) -> dict[str, Any]:
     """What the repository holds, by path: huggingface_hub's RepoFile."""
     found = hub.call("list_repo_tree", recursive=True)
-    entries = _patiently(lambda: list(found), hub.repo, hub.note)
+    entries = _patiently(lambda: list(found), hub)
     return {entry.path: entry for entry in entries if hasattr(entry, "blob_id")}
 
 
@@ -217,10 +223,10 @@ def _commit(hub: Hub, folder: Path, files: Sequence[File]) -> None:
             hub.repo, operations, commit_message=f"Add {what}", repo_type="dataset"
         )
 
-    _patiently(attempt, hub.repo, hub.note)
+    _patiently(attempt, hub)
 
 
-def _patiently(call: Callable[[], _Result], repo: str, note: Note) -> _Result:
+def _patiently(call: Callable[[], _Result], hub: Hub) -> _Result:
     """Call until it works, with pauses; what will not pass is said in words at once."""
     from huggingface_hub.errors import HTTPError
 
@@ -230,7 +236,7 @@ def _patiently(call: Callable[[], _Result], repo: str, note: Note) -> _Result:
             return call()
         except (HTTPError, OSError, RuntimeError, ValueError) as error:
             cause = _cause(error)
-            _raise_if_final(cause, repo)
+            _raise_if_final(cause, hub.repo)
             attempt += 1
             reason = first_line(cause)
             if attempt == _ATTEMPTS:
@@ -239,8 +245,10 @@ def _patiently(call: Callable[[], _Result], repo: str, note: Note) -> _Result:
                     f"command again"
                 ) from error
             pause = min(max(_asked_wait(cause), 2.0**attempt), _LONGEST_WAIT)
-            note(f"{repo}: {reason}; again in {pause:.0f} s")
-            time.sleep(pause)
+            hub.note(f"{hub.repo}: {reason}; again in {pause:.0f} s")
+            for _ in range(math.ceil(pause)):
+                hub.check()
+                time.sleep(1)
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -4,7 +4,6 @@ Every source becomes a local folder or file whose weights can be hashed and load
 after this module knows about networks on the wire.
 """
 
-import json
 import re
 from dataclasses import dataclass
 from importlib.resources import files
@@ -59,7 +58,7 @@ def evaluation_beside(weights: Weights) -> dict[str, Any] | None:
     """What cifar5m-finetune-labeler measured of these weights, None where it did not make them."""
     path = weights.file.with_name(EVALUATION)
     try:
-        found = json.loads(path.read_text())
+        found = read_object(path)
     except (OSError, ValueError):
         return None
     return found if found.get("weights_sha256") == weights.sha256 else None

@@ -6,6 +6,7 @@
 # Run the same line again after failures or preemption: finished shards stay, the rest is made.
 #SBATCH --job-name=cifar5m
 #SBATCH --array=0-7
+#SBATCH --ntasks=1
 #SBATCH --gpus-per-task=1
 #SBATCH --cpus-per-task=4
 #SBATCH --time=24:00:00

@@ -109,6 +109,19 @@ def read_plan(folder: Path) -> dict[str, Any]:
     return plan
 
 
+def read_dataset_plan(folder: Path) -> dict[str, Any]:
+    """The plan of a dataset folder, not of labels or weights; ValueError, too, where it lacks what
+    every reader of a dataset needs.
+    """
+    plan = read_plan(folder)
+    try:
+        layout_of(plan)
+        plan["fingerprint"], plan["class_names"][0], plan.get("about", {}).items()
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        raise ValueError(f"{folder / PLAN} is damaged: {error!r}") from error
+    return plan
+
+
 def layout_of(plan: dict[str, Any]) -> Layout:
     """The layout a plan prescribes."""
     return Layout(tuple(plan["splits"].items()), plan["shard_size"])

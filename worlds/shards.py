@@ -138,7 +138,7 @@ def read_arrays(folder: Path, shard: Shard) -> SideArrays:
         # Opened here, because np.load leaves a file it cannot read open.
         with path.open("rb") as stream, np.load(stream) as arrays:
             return SideArrays(arrays["index"], arrays["label"], arrays["probabilities"])
-    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, ValueError, TypeError) as error:
         raise ValueError(f"{path} is no side file, or is damaged: {error}") from error
 
 

@@ -7,8 +7,8 @@ Exact duplicates; the nearest CIFAR-10 photograph of every image, in pixels and 
 features; class counts, confidence, calibration, agreement of labellers, suspected label errors;
 FID, KID and FD-DINOv2 where their weights are at hand. It writes DIR/audit/audit.json and
 DIR/audit/index.html; nothing else in DIR is touched, and no image is dropped. The same command
-again goes on where it stopped. Exit code 0: all is audited; 1: damaged shards were left out;
-2: bad usage.
+again goes on where it stopped, and takes in what was generated since. Exit code 0: all finished
+shards are audited; 1: damaged shards were left out; 2: bad usage.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from cifar5m.commands.generate import pick_device
 from cifar5m.commands.label import pick_settings
 from cifar5m.publish import AUDIT
 from worlds.commands.outcome import EXIT_FAILED, exit_code, tell_damaged
-from worlds.layout import CIFAR10_CLASSES, Shard, layout_of, read_plan
+from worlds.layout import CIFAR10_CLASSES, Shard, layout_of, read_dataset_plan
 from worlds.stopping import StopSignal
 
 if TYPE_CHECKING:
@@ -56,12 +56,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     quality.add_argument(
         "--inception",
         default="auto",
-        help="for FID and KID: auto (on a GPU), download, none, or torch-fidelity's file",
+        help="for FID and KID: auto (on a GPU alone), download, none, or torch-fidelity's file "
+        "(default auto)",
     )
     quality.add_argument(
-        "--dinov2", default="auto", help="auto (on a GPU), none, or a timm name or folder"
+        "--dinov2",
+        default="auto",
+        help="auto (on a GPU alone), none, or a timm name or folder (default auto)",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:K")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:K (default auto)")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser.parse_args(argv)
 
@@ -75,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     from cifar5m.audit_reference import open_photographs
 
-    plan = read_plan(args.folder)
+    plan = read_dataset_plan(args.folder)
     if plan["class_names"] != list(CIFAR10_CLASSES):
         raise ValueError(f"{args.folder} has other classes than CIFAR-10, which it is held against")
     shards = finished_shards(args.folder, plan)
@@ -91,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     stop = StopSignal()
     seen = look_at_photographs(args, audit, photographs, judge, stop)
     comparison = make_comparison(photographs, judge, seen, device)
-    problems = examine(args, audit, shards, comparison, stop)
+    problems = examine(args, audit, plan, shards, comparison, stop)
     subject = subject_of(args, audit, plan, shards, problems)
     measured = measure_set(args, subject, photographs, comparison, seen, no_judge, stop)
     write(subject, photographs, measured)
@@ -100,10 +103,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def finished_shards(folder: Path, plan: dict[str, Any]) -> list[Shard]:
-    from worlds.shards import is_finished
+    """Those with a record of this plan: what is off with them is told of, not taken for missing."""
+    from worlds.shards import read_record
 
     planned = layout_of(plan).shards()
-    shards = [shard for shard in planned if is_finished(folder, shard, plan["fingerprint"])]
+    recorded = {shard: read_record(folder, shard) or {} for shard in planned}
+    shards = [s for s in planned if recorded[s].get("fingerprint") == plan["fingerprint"]]
     if not shards:
         raise ValueError(f"{folder}: none of its {len(planned)} shards is finished yet")
     return shards
@@ -187,13 +192,17 @@ def make_comparison(
 def examine(
     args: argparse.Namespace,
     audit: Path,
+    plan: dict[str, Any],
     shards: Sequence[Shard],
     comparison: "Comparison",
     stop: StopSignal,
 ) -> dict[Shard, str]:
-    """Examine what was not examined before, with progress; the shards that were left out."""
-    from cifar5m.audit_shards import examine_shards, is_examined
+    """Examine what was not examined before, with progress; which shards were left out, and why."""
+    from cifar5m.audit_shards import damage, examine_shards, is_examined
 
+    damaged = {shard: damage(args.folder, shard, plan) for shard in shards}
+    problems = {shard: problem for shard, problem in damaged.items() if problem is not None}
+    shards = [shard for shard in shards if shard not in problems]
     waiting = [s for s in shards if not is_examined(args.folder, audit, s, comparison)]
     total, left = sum(map(len, shards)), sum(map(len, waiting))
     with _bar("images", total, total - left, args.quiet) as bar:
@@ -203,11 +212,10 @@ def examine(
             bar.update(images)
 
         found = examine_shards(args.folder, audit, waiting, comparison, on_images)
-        return {
-            each.shard: f"{each.shard.tar}: {each.problem}"
-            for each in found
-            if each.problem is not None
-        }
+        for each in found:
+            if each.problem is not None:
+                problems[each.shard] = f"{each.shard.tar}: {each.problem}"
+    return problems
 
 
 def subject_of(
@@ -221,7 +229,11 @@ def subject_of(
 
     whole = [shard for shard in shards if shard not in problems]
     if not whole:
-        raise ValueError(f"every finished shard is damaged, the first is {next(iter(problems))}")
+        first = next(iter(problems.values()))
+        raise ValueError(
+            f"every finished shard is damaged: {first}; run cifar5m-verify {args.folder} --repair, "
+            f"then this again"
+        )
     planned = len(layout_of(plan).shards())
     return Subject(args.folder, audit, plan, whole, planned, args.cifar10_name)
 
@@ -238,12 +250,14 @@ def measure_set(
     """What takes the photographs or the whole set, rather than an image: baseline and quality."""
     from cifar5m.audit import Measured
     from cifar5m.audit_reference import pixels_of
-    from cifar5m.audit_shards import baseline
+    from cifar5m.audit_shards import baseline, baseline_path
 
     queries = {"pixel": pixels_of(photographs["test"])}
     if seen:
         queries["feature"] = seen["test"].features
-    with _bar("baseline", sum(map(len, queries.values())), 0, args.quiet) as bar:
+    total = sum(map(len, queries.values()))
+    kept = total if baseline_path(subject.audit, comparison).is_file() else 0
+    with _bar("baseline", total, kept, args.quiet) as bar:
 
         def on_images(images: int) -> None:
             stop.raise_if_set()
@@ -286,14 +300,23 @@ def write(subject: "Subject", photographs: dict[str, "Split"], measured: "Measur
     """The report, then the page, then the summary on stdout."""
     from cifar5m.audit import make_report
     from cifar5m.audit_page import Pictures, make_page
+    from worlds.errors import first_line
     from worlds.files import atomic_write, write_json
 
     report = make_report(subject, photographs, measured)
-    pictures = Pictures(subject.folder, subject.shards, photographs)
-    page = make_page(report, subject.class_names, pictures)
+    try:
+        pictures = Pictures(subject.folder, subject.shards, photographs)
+        page = make_page(report, subject.class_names, pictures)
+    except (OSError, ValueError) as error:  # damaged since they were examined
+        raise ValueError(
+            f"an image cannot be read ({first_line(error)}); run cifar5m-verify {subject.folder} "
+            f"--repair, then this again"
+        ) from error
     write_json(subject.audit / "audit.json", report)
     with atomic_write(subject.audit / "index.html") as stream:
         stream.write(page.encode())
+    if len(subject.shards) < subject.planned:
+        print(f"{len(subject.shards)} of {subject.planned} shards are audited")
     for name, value in report["summary"].items():
         shown = f"not measured: {report['not_measured'][name]}" if value is None else f"{value:.6g}"
         print(f"{name:44} {shown}")
@@ -311,20 +334,27 @@ def print_cost(
     """What is still to do and about how long it takes, measured on a few hundred images."""
     from cifar5m.audit_cost import measure_cost
     from cifar5m.audit_reference import unlabelled
+    from cifar5m.audit_shards import Comparison, baseline_path, is_examined
 
-    images = sum(map(len, shards))
+    fingerprints = {name: split.fingerprint for name, split in photographs.items()}
+    comparison = Comparison({}, judge, fingerprints)
+    left = [s for s in shards if not is_examined(args.folder, audit, s, comparison)]
+    images, total = sum(map(len, shards)), sum(map(len, photographs.values()))
     waiting = sum(unlabelled(audit, split, judge) for split in photographs.values()) if judge else 0
+    searched = 0 if baseline_path(audit, comparison).is_file() else len(photographs["test"])
     cost = measure_cost(photographs, judge, device)
-    seconds = images * cost.image_seconds + waiting * cost.label_seconds
+    seconds = sum(map(len, left)) * cost.image_seconds + waiting * cost.label_seconds
+    seconds += searched * cost.search_seconds
     rows = {
-        "images": f"{images:,} in {len(shards):,} finished shards",
-        "photographs": f"{sum(map(len, photographs.values())):,}, {waiting:,} not labelled yet",
+        "images": f"{images:,} in {len(shards):,} finished shards, {sum(map(len, left)):,} not "
+        "examined yet",
+        "photographs": f"{total:,}" + (f", {waiting:,} not labelled yet" if judge else ""),
         "pixel search": f"{1 / cost.pixel_seconds:,.0f} images/s, {cost.pixel_operations:.3g} "
         "operations an image",
         "labeller": f"{1 / cost.label_seconds:,.0f} images/s" if judge else "none",
         "feature search": f"{1 / cost.feature_seconds:,.0f} images/s" if judge else "none",
-        "time": f"{seconds / 3600:,.2f} h on {device}, if nothing was done before",
-        "disk": f"{images * cost.bytes_per_image / 1e6:,.1f} MB in {audit}",
+        "time": f"{seconds / 3600:,.2f} h on {device} for what is left",
+        "disk": f"{cost.disk_bytes(images, total) / 1e6:,.1f} MB in {audit}",
     }
     for name, value in rows.items():
         print(f"{name:15} {value}")

@@ -49,16 +49,16 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add = rule.add_argument
     add("--batch", type=int, help="images a step, >= 1 (default 512)")
     add("--lr", type=float, dest="learning_rate", help="> 0 (default 0.003, for batch 512)")
-    add("--steps", type=int, help="stretch the rule's schedule to so many (default 10000)")
+    add("--steps", type=int, help="stretch the rule's schedule to so many, >= 1 (default 10000)")
     add("--mixup", type=float, help="of the Beta distribution, >= 0 (default 0.1; 0: none)")
     add("--size", type=int, help="pixels of the crop, >= 32 (default 128, from 160)")
-    add("--seed", type=int, help="of order, crops, flips, mixup; >= 0 (default 0)")
+    add("--seed", type=int, help="of order, crops, flips, mixup; 0 to 2^64 - 1 (default 0)")
     add("--precision", help="fp32, tf32 or bf16 (default tf32; on a CPU that is fp32)")
     run = parser.add_argument_group("run (changes no weights but for rounding)")
     add = run.add_argument
     add("--micro-batch", type=int, help="images at a time, >= 1 (default: the batch)")
     add("--save-every", type=int, default=500, help="steps, >= 1 (default 500)")
-    add("--device", default="auto", help="auto, cpu, cuda or cuda:K")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:K (default auto)")
     add("--dry-run", action="store_true", help="print plan and cost; train and write nothing")
     add("--quiet", action="store_true", help="no progress bars")
     return parser.parse_args(argv)
@@ -79,13 +79,20 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from cifar5m.commands.generate import pick_device
-    from cifar5m.finetune import Trainer, finetune_plan, is_finished, pretrained_network
+    from cifar5m.finetune import (
+        Trainer,
+        finetune_plan,
+        is_finished,
+        is_trained,
+        pretrained_network,
+    )
     from cifar5m.plan import claim_folder
     from worlds.stores import open_store
 
     options = chosen(args)
-    if args.model and args.out is None:
-        raise ValueError("--model needs --out: the default folder is that of BiT-M-R152x2")
+    if (args.model or args.scratch) and args.out is None:
+        option = "--model" if args.model else "--scratch"
+        raise ValueError(f"{option} needs --out: the default folder is that of BiT-M-R152x2")
     for name in ("micro_batch", "save_every"):
         value = getattr(args, name)
         if value is not None and value < 1:
@@ -102,7 +109,8 @@ def run(args: argparse.Namespace) -> int:
     claim_folder(out, plan)
     if not is_finished(out):
         stop = StopSignal()
-        train(args, out, trainer, stop)
+        if not is_trained(out):
+            train(args, out, trainer, stop)
         measure(args, out, store, trainer, stop)
     print_result(out)
     return 0

@@ -9,6 +9,7 @@ The same command again goes on where it stopped; finished shards are never made 
 """
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -81,7 +82,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
 
     execution = parser.add_argument_group("execution (never changes the content)")
-    execution.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:K")
+    execution.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda or cuda:K (default auto)"
+    )
     execution.add_argument(
         "--workers", type=int, help="processes on this machine (default: one a GPU, or 1)"
     )
@@ -124,6 +127,7 @@ def run(args: argparse.Namespace, arguments: Sequence[str]) -> int:
 
     names = Options.__dataclass_fields__
     options = Options(**{name: value for name, value in vars(args).items() if name in names})
+    check_paper(args)
     if args.rate is not None:
         print_paper(args, options)
         return 0
@@ -277,14 +281,22 @@ def print_result(folder: Path, plan: dict[str, Any], layout: Layout) -> None:
     print("classes: " + ", ".join(f"{name} {count:,}" for name, count in names))
 
 
+def check_paper(args: argparse.Namespace) -> None:
+    """ValueError unless --rate and --price are finite numbers in range, and a dry run's."""
+    for name, value in (("rate", args.rate), ("price", args.price)):
+        if value is None:
+            continue
+        if not args.dry_run:
+            raise ValueError(f"--{name} is for --dry-run alone")
+        if not math.isfinite(value) or value < 0 or (name == "rate" and value == 0):
+            least = "above 0" if name == "rate" else "at least 0"
+            raise ValueError(f"--{name} must be {least}, got {value:g}")
+
+
 def print_paper(args: argparse.Namespace, options: "Options") -> None:
     """What the run takes on devices of a given speed; no network is loaded."""
     from cifar5m.scale import table
 
-    if not args.dry_run:
-        raise ValueError("--rate is for --dry-run alone")
-    if not args.rate > 0 or (args.price is not None and not args.price >= 0):
-        raise ValueError(f"--rate must be above 0 and --price at least 0, got {args.rate:g}")
     layout = options.layout
     shards = len(layout.shards())
     print(f"{len(layout):,} images in {shards:,} shards, {args.rate:g} images/s a device")

@@ -40,7 +40,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--name", help="of the folder in DIR/labels (default: after the labeller)")
     parser.add_argument("--precision", help="fp32, tf32, bf16 or fp16 (default: as DIR's plan)")
     parser.add_argument("--batch", type=int, help="images a call, >= 1 (default: as DIR's plan)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:K")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:K (default auto)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser.parse_args(argv)
 
@@ -55,10 +55,10 @@ def run(args: argparse.Namespace) -> int:
     from cifar5m.labelling import default_name, is_labelled, labelling_plan, open_labelling
     from cifar5m.processes import Rank, rank_of
     from cifar5m.sources import find_labeler
-    from worlds.layout import layout_of, read_plan
+    from worlds.layout import layout_of, read_dataset_plan
     from worlds.shards import is_finished
 
-    dataset = read_plan(args.folder)
+    dataset = read_dataset_plan(args.folder)
     shards = layout_of(dataset).shards()
     rank = rank_of(os.environ)
     device = pick_device(args.device, rank)

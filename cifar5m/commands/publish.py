@@ -48,7 +48,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--partial", action="store_true", help="send the finished shards of an unfinished set"
     )
-    parser.add_argument("--workers", type=int, help="processes that verify (default: one a CPU)")
+    parser.add_argument(
+        "--workers", type=int, help="processes that verify, >= 1 (default: one a CPU)"
+    )
     parser.add_argument("--dry-run", action="store_true", help="send and write nothing")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser.parse_args(argv)
@@ -99,17 +101,18 @@ def check_repo(repo: str) -> None:
 def verified(args: argparse.Namespace, stop: StopSignal) -> "Report":
     """Verify's report; ValueError where it speaks against publishing."""
     from cifar5m.commands.verify import verify_folder
+    from cifar5m.labelling import LABELS_FOLDER
 
     report = verify_folder(args.folder, args.workers, stop, args.quiet)
     harmless = _HARMLESS | ({"missing"} if args.partial else set())
     problems = [problem for problem in report.problems if problem.kind not in harmless]
     if problems:
         more = f" and {len(problems) - 1} more problems" if len(problems) > 1 else ""
-        hint = (
-            "finish generating, or send the finished shards with --partial"
-            if all(problem.kind == "missing" for problem in problems)
-            else f"see cifar5m-verify {args.folder}, mend with --repair"
-        )
+        hint = f"see cifar5m-verify {args.folder}, mend with --repair"
+        if all(problem.kind == "missing" for problem in problems):
+            of_labels = all(problem.path.startswith(f"{LABELS_FOLDER}/") for problem in problems)
+            work = "labelling, with cifar5m-label" if of_labels else "generating"
+            hint = f"finish {work}, or send the finished shards with --partial"
         raise ValueError(f"{problems[0]}{more}: {hint}")
     return report
 
@@ -160,7 +163,7 @@ def send(args: argparse.Namespace, files: "Sequence[File]", stop: StopSignal) ->
             bar.progress(done, total)
             stop.raise_if_set()
 
-        hub = Hub(args.repo, bar.note)
+        hub = Hub(args.repo, bar.note, stop.raise_if_set)
         sent = publish(args.folder, files, hub, args.private, report)
     place = f"{hub.api.endpoint}/datasets/{args.repo}"
     print(f"{sent} files sent, {len(files) - sent} were there already: {place}")

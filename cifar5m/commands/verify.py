@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"cifar5m-verify: {error}", file=sys.stderr)
         return EXIT_USAGE
     except Stopped as stopped:
-        print("cifar5m-verify: stopped before the end", file=sys.stderr)
+        print("cifar5m-verify: stopped", file=sys.stderr)
         return 128 + stopped.number
     if args.json:
         print(json.dumps(asdict(report) | {"ok": report.ok}))

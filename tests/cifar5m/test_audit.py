@@ -235,6 +235,15 @@ def test_a_dry_run_says_the_cost_and_writes_nothing(folder, cifar10, labeler_fol
     assert not (folder / "audit").exists()
 
 
+def test_wide_tables_scroll_on_their_own(folder, cifar10, labeler_folder):
+    audit(folder, cifar10, "--labeler", str(labeler_folder))
+    source = (folder / "audit/index.html").read_text()
+    summary, *wide = source.split("<table")[:-1]
+    assert not summary.endswith('<div class="wide">')
+    assert len(wide) == 3  # neighbours in pixels and in features, classes
+    assert all(part.endswith('<div class="wide">') for part in wide)
+
+
 class Page(HTMLParser):
     """Tags that were opened and not closed, addresses, and the text."""
 

@@ -234,6 +234,9 @@ BAD = {
     "no such data": (["--data", "nowhere"], "nowhere does not exist"),
     "batch": (["--batch", "0"], "--batch must be at least 1, got 0"),
     "learning rate": (["--lr", "0"], "--lr must be above 0, got 0.0"),
+    "an endless learning rate": (["--lr", "inf"], "--lr must be above 0, got inf"),
+    "mixup of nothing": (["--mixup", "nan"], "--mixup must be 0 or more, got nan"),
+    "seed": (["--seed", str(1 << 64)], "seed must be in [0, 2^64)"),
     "mixup": (["--mixup", "-1"], "--mixup must be 0 or more, got -1.0"),
     "precision": (["--precision", "fp16"], "--precision must be one of fp32, tf32, bf16"),
     "saving": (["--save-every", "0"], "--save-every must be at least 1, got 0"),
@@ -256,6 +259,58 @@ def test_bad_input_is_one_line(case, command, data, labeler_folder, tmp_path, ca
 def test_another_model_needs_its_own_folder(command, capsys):
     assert main(command) == 2
     assert "--model needs --out" in capsys.readouterr().err
+
+
+def test_a_network_from_scratch_does_not_land_where_the_papers_labeller_belongs(data, capsys):
+    assert main(["--data", str(data), "--scratch"]) == 2
+    assert "--scratch needs --out" in capsys.readouterr().err
+
+
+def test_a_model_of_one_size_refuses_another(data, tmp_path, capsys):
+    vit = ["--model", "vit_tiny_patch16_224", "--scratch", "--size", "64", "--device", "cpu"]
+    assert main(["--data", str(data), "--out", str(tmp_path / "out"), *vit]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "--size: vit_tiny_patch16_224 takes images of 224 pixels, got 64" in line
+
+
+@pytest.mark.parametrize("damaged", [b"", b"no checkpoint", b"\x80\x02", "cut", "other"])
+def test_a_damaged_checkpoint_is_named(damaged, command, data, labeler_folder, tmp_path, capsys):
+    with contextlib.closing(finetune(tmp_path, trainer(data, labeler_folder))) as rows:
+        next(rows)
+    path = tmp_path / "checkpoint.pt"
+    if damaged == "other":
+        torch.save({"weights": 1}, path)
+    else:
+        path.write_bytes(path.read_bytes()[:1000] if damaged == "cut" else damaged)
+    assert main([*command, "--out", str(tmp_path)]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.endswith(f"{path} is damaged: delete it to begin anew")
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"accuracy": 1}', None])
+def test_a_lost_evaluation_is_measured_again_without_training(
+    content, command, tmp_path, monkeypatch
+):
+    assert main([*command, "--out", str(tmp_path)]) == 0
+    path = tmp_path / "evaluation.json"
+    before = path.read_bytes()
+    path.unlink() if content is None else path.write_text(content)
+    monkeypatch.setattr(Trainer, "one_step", None)
+    assert main([*command, "--out", str(tmp_path)]) == 0
+    assert path.read_bytes() == before
+
+
+def test_weights_other_than_those_measured_are_not_called_a_labeller(command, tmp_path, capsys):
+    assert main([*command, "--out", str(tmp_path)]) == 0
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    capsys.readouterr()
+    assert main([*command, "--out", str(tmp_path)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"{weights} is damaged or another one" in err
+    weights.unlink()
+    assert main([*command, "--out", str(tmp_path)]) == 0
 
 
 def test_a_dry_run_writes_nothing(command, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +11,13 @@ import pytest
 from loopback_hub import TOKEN, Fault, Repo, hub_of_this_process, hub_server, published
 from small_set import contents, make_set, rewrite, shards_of
 
+from cifar5m.commands.label import main as label
 from cifar5m.commands.publish import main
 from cifar5m.commands.verify import main as verify
-from cifar5m.publish import File, batches
+from cifar5m.publish import File, Hub, batches
+from worlds.files import write_json
+from worlds.layout import read_plan
+from worlds.stopping import Stopped
 
 # huggingface_hub's own way of sending files.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -59,8 +64,9 @@ def test_the_same_command_again_sends_nothing(hub, folder, capsys):
 
 def test_only_what_changed_is_sent_again(hub, folder, capsys):
     assert run(folder) == 0
-    (folder / "audit").mkdir()
-    (folder / "audit" / "audit.json").write_text('{"summary": {"duplicates": 0}}')
+    audit = {"dataset": {"fingerprint": read_plan(folder)["fingerprint"]}}
+    audit |= {"cifar10": {"name": "CIFAR-10"}, "summary": {"images": 19}}
+    write_json(folder / "audit" / "audit.json", audit)
     assert run(folder) == 0
     assert "2 files sent" in capsys.readouterr().out
     assert published(hub) == contents(folder)
@@ -258,3 +264,53 @@ def test_two_kills_and_three_failures_later_all_is_there_once(folder, tmp_path):
         assert start(folder, hub, tmp_path / "home").wait(60) == 0
         assert published(hub) == contents(folder)
         assert all(fault.times == 0 for fault in hub.faults)
+
+
+def test_a_stop_signal_ends_a_pause(hub):
+    hub.faults.append(Fault("GET", "/api/datasets/me/set", 503, times=100))
+    asked = []
+
+    def check():
+        asked.append(len(asked))
+        if len(asked) == 2:
+            raise Stopped(signal.SIGTERM)
+
+    with pytest.raises(Stopped):
+        Hub("me/set", check=check).call("repo_exists")
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize("content", [b"no JSON", b"[1]"])
+def test_a_plan_on_the_hub_that_is_none_is_one_line(content, hub, folder, capsys):
+    hub.repos["me/set"] = Repo()
+    hub.repos["me/set"].commits.append({"plan.json": (content, False)})
+    assert run(folder) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "the plan.json of me/set cannot be read" in line
+
+
+def test_a_dry_run_refuses_what_the_run_would(folder, capsys):
+    (folder / "README.md").write_text("mine")
+    assert run(folder, "--dry-run") == 2
+    assert "was not written by cifar5m-publish" in capsys.readouterr().err
+
+
+def test_a_half_made_labelling_is_not_called_half_generated(folder, labeler_folder, capsys):
+    options = ["--labeler", str(labeler_folder), "--name", "second", "--device", "cpu", "--quiet"]
+    assert label([str(folder), *options]) == 0
+    for path in (folder / "labels/second/meta").glob("train-00001.*"):
+        path.unlink()
+    capsys.readouterr()
+    assert run(folder, "--dry-run") == 2
+    assert "finish labelling, with cifar5m-label" in capsys.readouterr().err
+    assert run(folder, "--dry-run", "--partial") == 0
+
+
+@pytest.mark.parametrize("damage", [b"", b"no Parquet"])
+def test_a_damaged_parquet_file_is_made_again(damage, hub, folder):
+    pytest.importorskip("pyarrow")
+    assert run(folder, "--parquet") == 0
+    whole = contents(folder)
+    (folder / "parquet/test-00000-of-00001.parquet").write_bytes(damage)
+    assert run(folder, "--parquet") == 0
+    assert contents(folder) == whole

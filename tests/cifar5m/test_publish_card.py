@@ -105,15 +105,30 @@ def test_a_second_labelling_is_told(folder, labeler_folder):
 
 def test_an_audit_is_told_where_there_is_one(folder):
     assert "No audit" in card(folder)[1]
-    write_json(
-        folder / "audit" / "audit.json", {"summary": {"near copies": 12, "FID": 3.21, "KID": None}}
-    )
+    audit = {
+        "dataset": {"fingerprint": read_plan(folder)["fingerprint"]},
+        "cifar10": {"name": "a copy of CIFAR-10"},
+        "summary": {"images": 19, "near copies": 12, "FID": 3.21, "KID": None},
+    }
+    write_json(folder / "audit" / "audit.json", audit)
     text = card(folder)[1]
+    assert "held the images against a copy of CIFAR-10" in text
+    assert "It saw" not in text
     assert "| near copies | 12 |" in text
     assert "| FID | 3.21 |" in text
     assert "| KID | not measured |" in text
     write_json(folder / "audit" / "audit.json", ["nothing"])
     with pytest.raises(ValueError, match=r"audit\.json is no audit"):
+        card(folder)
+
+
+def test_an_audit_of_fewer_images_or_of_another_set_is_no_audit_of_this_one(folder):
+    audit = {"dataset": {"fingerprint": read_plan(folder)["fingerprint"]}}
+    audit |= {"cifar10": {"name": "CIFAR-10"}, "summary": {"images": 9}}
+    write_json(folder / "audit" / "audit.json", audit)
+    assert "It saw 9 images, 19 are here." in card(folder)[1]
+    write_json(folder / "audit" / "audit.json", audit | {"dataset": {"fingerprint": "another"}})
+    with pytest.raises(ValueError, match=r"audit\.json is of another set"):
         card(folder)
 
 
@@ -125,6 +140,16 @@ def test_every_kind_of_set_has_a_card(dataset, folder):
     head, text = card(folder)
     assert head["pretty_name"] in text
     assert "arXiv:2010.08127" in text
+
+
+@pytest.mark.parametrize("form, claims", [("parts", True), ("folder", False), ("pairs", False)])
+def test_only_the_released_parts_are_called_cifar_5m(form, claims, tmp_path):
+    folder = make_set(tmp_path / "set", dataset="import", source={"form": form}, labels="given")
+    head, text = card(folder)
+    assert ("CIFAR-5m" in head["pretty_name"]) is claims
+    assert ("extended|cifar10" in head.get("source_datasets", [])) is claims
+    assert ("cifar-10" in head["tags"]) is claims
+    assert "Nothing was drawn at random here" in text
 
 
 def test_photographs_have_no_one_size_and_long_lists_are_cut(tmp_path):

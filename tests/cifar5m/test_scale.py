@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cifar5m.commands.generate import main
+from cifar5m.processes import Rank, rank_of
 from cifar5m.scale import Fleet, table
 from worlds.layout import layout_of, read_plan
 from worlds.shards import read_record
@@ -45,14 +46,30 @@ def test_a_rate_foresees_a_run_without_its_networks(tmp_path, capsys):
     "options, message",
     [
         (["--dry-run", "--rate", "0"], "--rate must be above 0"),
-        (["--dry-run", "--rate", "27", "--price", "-1"], "--price at least 0"),
+        (["--dry-run", "--rate", "27", "--price", "-1"], "--price must be at least 0"),
+        (["--dry-run", "--price", "-1"], "--price must be at least 0"),
+        (["--dry-run", "--rate", "inf"], "--rate must be above 0, got inf"),
+        (["--dry-run", "--rate", "27", "--price", "nan"], "--price must be at least 0, got nan"),
         (["--rate", "27"], "--rate is for --dry-run alone"),
+        (["--price", "4"], "--price is for --dry-run alone"),
     ],
 )
 def test_a_bad_rate_is_one_line(options, message, tmp_path, capsys):
     assert main(["--n", "10", "--out", str(tmp_path / "set"), *options]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+def test_an_array_with_gaps_is_refused_in_words_of_slurm():
+    array = {"SLURM_ARRAY_TASK_MIN": "3", "SLURM_ARRAY_TASK_COUNT": "2"}
+    assert rank_of(array | {"SLURM_ARRAY_TASK_ID": "3"}) == Rank(0, 2, 0)
+    with pytest.raises(ValueError, match="submit the whole array again"):
+        rank_of(array | {"SLURM_ARRAY_TASK_ID": "5"})
+
+
+def test_the_slurm_script_says_its_tasks_as_gpus_per_task_demands():
+    options = (REPO / "examples" / "slurm-array.sh").read_text().splitlines()
+    assert {"#SBATCH --ntasks=1", "#SBATCH --gpus-per-task=1"} <= set(options)
 
 
 def finished(folder) -> dict[str, str | None]:

@@ -26,4 +26,4 @@ def test_a_signal_ends_it_with_one_line_and_the_signals_code(tmp_path, monkeypat
     assert seen == shards_of(folder)[:1]
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.splitlines()[-1] == "cifar5m-verify: stopped before the end"
+    assert captured.err.splitlines()[-1] == "cifar5m-verify: stopped"

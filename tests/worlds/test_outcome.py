@@ -2,6 +2,7 @@
 
 import errno
 import importlib
+import os
 import re
 
 import pytest
@@ -59,4 +60,21 @@ def test_an_interrupted_download_is_one_line_and_the_signals_code(monkeypatch, c
 
     monkeypatch.setattr(command, "install", interrupted)
     assert command.main(["fetch", "ho-ema"]) == 130
-    assert capsys.readouterr().err.splitlines() == ["cifar5m-weights: stopped before the end"]
+    assert capsys.readouterr().err.splitlines() == ["cifar5m-weights: stopped"]
+
+
+@pytest.mark.parametrize("module", COMMANDS)
+def test_a_key_pressed_before_the_work_begins_is_no_traceback(module, monkeypatch, capsys):
+    command = failing(module, KeyboardInterrupt(), monkeypatch)
+    assert command.main(COMMANDS[module]) == 130
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.endswith(": stopped")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_folder_that_cannot_be_written_is_said_without_a_number(number, monkeypatch, capsys):
+    error = OSError(number, os.strerror(number), "set/audit")
+    command = failing("cifar5m.commands.audit", error, monkeypatch)
+    assert command.main(COMMANDS["cifar5m.commands.audit"]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.endswith("no permission to write set/audit; choose another place")

@@ -30,6 +30,8 @@ def exit_code(
     except Stopped as stopped:
         print(f"{command}: stopped; run the same command to go on", file=sys.stderr)
         return 128 + stopped.number
+    except KeyboardInterrupt:  # before the command began to listen for signals
+        return interrupted(command)
     except ValueError as error:
         print(f"{command}: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -48,8 +50,13 @@ def in_one_line(command: str, run: Callable[[], int]) -> int:
         print(f"{command}: {error}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
-        print(f"{command}: stopped before the end", file=sys.stderr)
-        return 128 + signal.SIGINT
+        return interrupted(command)
+
+
+def interrupted(command: str) -> int:
+    """The exit code of Ctrl-C where nothing is there to go on with, told in a line."""
+    print(f"{command}: stopped", file=sys.stderr)
+    return 128 + signal.SIGINT
 
 
 def tell_damaged(command: str, folder: Path, problems: Sequence[str]) -> None:
@@ -69,6 +76,6 @@ def _explain(error: Exception, out: Path, too_large: str) -> str:
         return f"the device's memory is too small {too_large}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk of {out} is full; what is finished is safe: make room, run again"
-    if isinstance(error, PermissionError):
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"no permission to write {error.filename}; choose another place"
     return first_line(error)
