@@ -184,6 +184,12 @@ class Trainer:
                 metrics.unlink(missing_ok=True)
             return
         state = _checkpoint(path, self.config)
+        held = metrics.stat().st_size if metrics.is_file() else 0
+        if held < state["metrics_bytes"]:
+            raise ValueError(
+                f"{metrics} has {held:,} bytes, at the checkpoint it had "
+                f"{state['metrics_bytes']:,}: rows are lost; delete {path} to begin again"
+            )
         self.stepper.load_state_dict(state["stepper"])
         self.loader.load_state_dict(state["loader"])
         torch.set_rng_state(state["generator"])
@@ -192,7 +198,7 @@ class Trainer:
         self.updates, self.stopwatch.seconds = state["updates"], state["seconds"]
         self.evaluation_seconds = state["evaluation_seconds"]
         self._metrics_bytes = state["metrics_bytes"]
-        if metrics.is_file() and self.replicas.writes:  # rows behind it are measured again
+        if held and self.replicas.writes:  # rows behind it are measured again
             os.truncate(metrics, self._metrics_bytes)
         self.replicas.wait()
         self.rows = read_rows(metrics)

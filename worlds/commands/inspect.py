@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from worlds.commands.outcome import interrupted
+
 if TYPE_CHECKING:
     from worlds.base_loader import Loader
     from worlds.splits import Split
@@ -48,6 +50,8 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"worlds-inspect: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return interrupted("worlds-inspect")
     print(json.dumps(summary))
     return 0
 
@@ -77,6 +81,7 @@ def inspect(args: argparse.Namespace) -> dict[str, object]:
         print(f"{name:<14}  {samples:>12,}")
     if args.out is not None:
         sheet = contact_sheet(loader, rows=8, columns=16)
+        args.out.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(args.out, "png")
         print(args.out)
     return {

@@ -3,6 +3,7 @@ with one clear line and an exit code.
 """
 
 import errno
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,6 +27,8 @@ def exit_code(
     """
     try:
         return run()
+    except KeyboardInterrupt:
+        return interrupted(command)
     except Stopped as stopped:
         print(f"{command}: stopped; run the same command to go on", file=sys.stderr)
         return 128 + stopped.number
@@ -35,6 +38,12 @@ def exit_code(
     except (OSError, RuntimeError) as error:
         print(f"{command}: {_explain(error, out, too_large)}", file=sys.stderr)
         return EXIT_FAILED
+
+
+def interrupted(command: str) -> int:
+    """The exit code of Ctrl-C, told in a line, for what writes nothing that has to be finished."""
+    print(f"{command}: stopped", file=sys.stderr)
+    return 128 + signal.SIGINT
 
 
 def tell_damaged(command: str, folder: Path, problems: Sequence[str]) -> None:
@@ -56,4 +65,6 @@ def _explain(error: Exception, out: Path, too_large: str) -> str:
         return f"the disk of {out} is full; what is finished is safe: make room, run again"
     if isinstance(error, PermissionError):
         return f"no permission to write {error.filename}; choose another place"
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return f"{error.filename} cannot be made where a file is; choose another place"
     return first_line(error)

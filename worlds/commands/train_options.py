@@ -141,10 +141,17 @@ def config_of(args: argparse.Namespace) -> TrainConfig:
         disjoint=args.disjoint,
         steps=_DEFAULTS["steps"] if steps is None else steps,
         unit=_DEFAULTS["unit"] if unit is None else unit,
-        drops=tuple(int(drop) for drop in args.drops.split(",") if drop),
+        drops=_units(args.drops),
         log=int(args.log) if str(args.log).isdigit() else args.log,
         **values,
     )
+
+
+def _units(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(unit) for unit in text.split(",") if unit)
+    except ValueError:
+        raise ValueError(f"--drops are units such as 60,80, got {text!r}") from None
 
 
 def _option(text: str) -> tuple[str, int | float | str | bool]:
