@@ -19,7 +19,7 @@ import torch
 from worlds.base_loader import checked_device
 from worlds.checks import integer
 from worlds.config import TrainConfig, differing_fields
-from worlds.files import remove_stale, write_json
+from worlds.files import locked, remove_stale, write_json
 from worlds.initial import describe_initial
 from worlds.replicas import ALONE, Replicas
 from worlds.run_parts import Data, device_name
@@ -64,7 +64,7 @@ def train(
         trainer = Trainer(
             config, data, folder, device, checkpoint_seconds, last_step, graph, replicas
         )
-        with _locked(folder) if replicas.writes else nullcontext():
+        with locked(folder, "training") if replicas.writes else nullcontext():
             if replicas.writes:
                 remove_stale(folder)
                 (folder / SUMMARY).unlink(missing_ok=True)
@@ -140,20 +140,6 @@ def _description(
         "device": device_name(device),
         "versions": {name: version(name) for name in ("torch", "torchvision", "numpy")},
     }
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One process a run folder; the lock goes with the process."""
-    import fcntl
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"another process is training in {folder}") from None
-        yield
 
 
 @contextmanager
