@@ -86,6 +86,8 @@ class Loader:
         self.steps = _checked_steps(sampler, steps)
         photographs = isinstance(split.images, PhotographImages)
         self.augment, self.transform = parse_augment(augment, photographs), transform
+        if transform is not None and not callable(transform):
+            raise ValueError(f"transform must be a function of an image, got {transform!r}")
         if transform is not None and self.augment != Augment():
             raise ValueError(
                 "give either augment or transform: a transform replaces the augmentation"

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from worlds.config import TrainConfig
+from worlds.errors import first_line
 from worlds.evaluation import Evaluation
 from worlds.files import atomic_write, write_json
 from worlds.metrics import patience_point
@@ -225,7 +226,9 @@ def _checkpoint(path: Path, config: TrainConfig) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"{path} cannot be read ({error}): delete it to begin again") from error
+        raise ValueError(
+            f"{path} cannot be read ({first_line(error)}): delete it to begin again"
+        ) from error
     if state.get("format") != FORMAT or state.get("fingerprint") != config.fingerprint():
         raise ValueError(f"{path} belongs to another run: delete it to begin again")
     return state

@@ -87,6 +87,10 @@ def damage_image(folder):
     return split.gather([24, 25])
 
 
+def first(transform):
+    return next(iter(RealLoader(POOL, 60, 16, 9, transform=transform)))
+
+
 BAD = [
     (lambda f: RealLoader(STORE, 60, 16, 9), "a split, such as .*, got ArrayStore"),
     (lambda f: IdealLoader("pack", 16), "a split, such as .*, got str"),
@@ -100,6 +104,9 @@ BAD = [
     (lambda f: RealLoader(POOL, 60, 16, 9, threads=1.5), "threads must be an integer, got 1.5"),
     (lambda f: RealLoader(POOL, 60, 16, 9, rank=0.0), "rank must be an integer, got 0.0"),
     (lambda f: RealLoader(POOL, 60, 16, 9, device=None), 'device must be "cpu" or "cuda"'),
+    (lambda f: RealLoader(POOL, 60, 16, 9, transform="flip"), "a function of an image, got 'flip'"),
+    (lambda f: first(lambda x: None), "must give tensors, all of one size, got NoneType"),
+    (lambda f: first(lambda x: x[:, : x[0, 0, 0]]), r"one size, got \(3, .*\) and \(3, .*\)"),
     (lambda f: IdealLoader(POOL, 16, passes=0), "passes must be 1 or more, got 0"),
     (lambda f: IdealLoader(POOL, 16, passes=2.5), "passes must be an integer, got 2.5"),
     (lambda f: SequentialLoader(POOL, 16, n=9.0), "n must be an integer, got 9.0"),

@@ -158,8 +158,8 @@ def _option(text: str) -> tuple[str, int | float | str | bool]:
     name, equals, value = text.partition("=")
     if not (name and equals and value):
         raise ValueError(f"--option is NAME=VALUE, such as width=16, got {text!r}")
-    if value in ("true", "false"):
-        return name, value == "true"
+    if value.lower() in ("true", "false"):
+        return name, value.lower() == "true"
     for kind in (int, float):
         try:
             return name, kind(value)
