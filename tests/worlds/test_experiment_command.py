@@ -167,6 +167,7 @@ def pack(tmp_path_factory):
         (["show", "fig99"], "known: all, fig1, "),
         (["run", "fig1"], "fig1: it needs a pool of CIFAR-5m's kind: give --data DIR; make one"),
         (["run", "table1", "--data", "PACK"], "table1: it needs CIFAR-10: give --cifar10 DIR"),
+        (["run", "fig3a", "--dogbird", "PACK"], "holds images of 32 x 32, 224 x 224 are needed"),
         (["run", "fig3a", "--data", "PACK"], "dogbird-build --imagenet SRC --out DIR"),
         (["run", "fig5b", "--data", "PACK"], "fig5b: it needs OpenAI's iGPT-S checkpoints"),
         (["run", "fig1", "--data", "nowhere"], "nowhere does not exist"),
