@@ -255,6 +255,13 @@ def _check_share(sampler: Sampler, rank: int, world_size: int) -> None:
             f"the global batch_size {sampler.batch_size} must be a multiple of world_size "
             f"{world_size}"
         )
+    last = sampler.n % sampler.batch_size
+    if sampler.remainder == "short" and sampler.shuffle and 0 < last < world_size:
+        # The mean loss of an empty share is NaN, and the ranks' average with it.
+        raise ValueError(
+            f'remainder="short" ends a pass with a batch of {last}, too few for {world_size} '
+            'ranks: take "carry" or "drop"'
+        )
 
 
 def _checked_steps(sampler: Sampler, steps: int | None) -> int | None:

@@ -43,8 +43,9 @@ class TarMembers:
 
     def decoded(self, index: int, decode: Callable[[bytes], np.ndarray]) -> np.ndarray:
         """The image `index` as `decode` gives it; ValueError names the tar if it is damaged."""
+        data = self.read(index)
         try:
-            return decode(self.read(index))
+            return decode(data)
         except (OSError, SyntaxError) as error:
             raise ValueError(
                 f"{self.tar_of(index)}: sample {index} cannot be decoded: make the shard again"

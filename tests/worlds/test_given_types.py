@@ -103,6 +103,10 @@ BAD = [
     (lambda f: RealLoader(POOL, 60, 16, 9, trial=1.5), "trial must be an integer, got 1.5"),
     (lambda f: RealLoader(POOL, 60, 16, 9, threads=1.5), "threads must be an integer, got 1.5"),
     (lambda f: RealLoader(POOL, 60, 16, 9, rank=0.0), "rank must be an integer, got 0.0"),
+    (
+        lambda f: RealLoader(POOL, 5, 4, 9, remainder="short", world_size=2),
+        r"a batch of 1, too few for 2 ranks: take .carry. or .drop.",
+    ),
     (lambda f: RealLoader(POOL, 60, 16, 9, device=None), 'device must be "cpu" or "cuda"'),
     (lambda f: RealLoader(POOL, 60, 16, 9, transform="flip"), "a function of an image, got 'flip'"),
     (lambda f: first(lambda x: None), "must give tensors, all of one size, got NoneType"),
@@ -126,6 +130,13 @@ BAD = [
     (empty_record, "1 of the 4 shards of train are not made yet"),
     (damage_image, "train-00001-of-00004.tar: sample 25 cannot be decoded: make the shard again"),
 ]
+
+
+def test_a_shard_that_is_gone_is_not_told_to_be_damaged(tmp_path):
+    split = write_shards(tmp_path, IMAGES, LABELS)
+    (tmp_path / "data" / "train-00002-of-00004.tar").unlink()
+    with pytest.raises(FileNotFoundError, match=r"train-00002-of-00004\.tar"):
+        split.gather([0, 60])
 
 
 @pytest.mark.parametrize("make, says", BAD, ids=[says for _, says in BAD])
