@@ -50,6 +50,7 @@ class Loader:
     """Walks along a sampler's stream; the worlds below only choose the sampler.
 
     `batch_size` is the global one: with `world_size` W, each rank yields a W-th of every batch.
+    Pickled to another process, a loader goes on from its position there, over the same files.
     """
 
     batch_sampler = None  # Lightning looks for one wherever there is a `sampler`

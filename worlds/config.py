@@ -230,9 +230,11 @@ _NOISE_FORM: Final = (
 
 
 def _plain(value: Any) -> Any:
-    """Numpy's numbers as Python's, a path as text; so inside of `options` too."""
+    """Numpy's numbers as Python's, a path as text; so inside of `options` and `drops` too."""
     if isinstance(value, Mapping):
         return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return tuple(_plain(one) for one in value)
     if isinstance(value, np.generic):
         return value.item()
     return str(value) if isinstance(value, PurePath) else value

@@ -33,7 +33,9 @@ class LabelNoise:
 
     def __post_init__(self) -> None:
         key_of(self.seed)
-        if not 0 <= integer("trial", self.trial) < 1 << 32:
+        for name in ("seed", "trial"):
+            object.__setattr__(self, name, integer(name, getattr(self, name)))
+        if not 0 <= self.trial < 1 << 32:
             raise ValueError(f"trial must be in [0, 2^32), got {self.trial}")
         if self.kind not in get_args(Kind):
             raise ValueError(
@@ -43,8 +45,13 @@ class LabelNoise:
             raise ValueError(f"rate of label noise must be between 0 and 1, got {self.rate!r}")
         if (self.kind == "pairs") != bool(self.pairs):
             raise ValueError(f'pairs={{class: partner}} goes with kind "pairs" alone, got {self}')
-        for label in (label for pair in self.pairs.items() for label in pair):
-            integer("a class in pairs", label)
+        pairs = {_label(source): _label(target) for source, target in self.pairs.items()}
+        object.__setattr__(self, "pairs", pairs)
+        object.__setattr__(self, "rate", float(self.rate))
+
+
+def _label(value: int) -> int:
+    return integer("a class in pairs", value)
 
 
 def noisy_labels(clean: np.ndarray, noise: LabelNoise, classes: int) -> np.ndarray:

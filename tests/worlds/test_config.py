@@ -114,6 +114,8 @@ def test_numpys_numbers_and_paths_become_what_json_knows():
     given = TrainConfig(
         "preresnet18",
         n=np.int64(7),
+        schedule="steps",
+        drops=np.array([2, 4]),
         log=np.int64(9),
         learning_rate=np.float64(0.1),
         weight_decay=np.float32(0.5),
@@ -123,6 +125,8 @@ def test_numpys_numbers_and_paths_become_what_json_knows():
     plain = TrainConfig(
         "preresnet18",
         n=7,
+        schedule="steps",
+        drops=(2, 4),
         log=9,
         weight_decay=0.5,
         options={"width": 8, "batch_norm": True},

@@ -36,6 +36,15 @@ def test_a_state_with_numpys_numbers_survives_json():
     assert json.loads(json.dumps(loader.state_dict())) == loader.state_dict()
 
 
+def test_the_state_of_a_noisy_split_survives_json():
+    rate, pairs = np.float32(0.5), {np.int64(3): np.int64(5)}
+    noise = LabelNoise("pairs", rate, seed=np.int64(1), trial=np.int64(2), pairs=pairs)
+    state = RealLoader(POOL.with_label_noise(noise), 60, 16, 9).state_dict()
+    assert json.loads(json.dumps(state)) == state
+    plain = LabelNoise("pairs", 0.5, seed=1, trial=2, pairs={3: 5})
+    RealLoader(POOL.with_label_noise(plain), 60, 16, 9).load_state_dict(state)
+
+
 def test_tensors_and_lists_make_a_store():
     ours = ArrayStore(torch.from_numpy(IMAGES), torch.from_numpy(LABELS)).train
     assert ours.fingerprint == POOL.fingerprint
