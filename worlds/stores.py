@@ -14,6 +14,7 @@ A store has splits, most often `train` and `test`; a loader draws from a split.
 import hashlib
 import re
 from collections.abc import Callable, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Final
 
@@ -129,8 +130,11 @@ def _fingerprint(images: ArrayImages, labels: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def open_store(path: str | Path) -> Store:
+def open_store(path: str | PathLike[str]) -> Store:
     """Open the store at `path`, whichever of the module's forms it has; ValueError if none."""
+    if not isinstance(path, str | PathLike):
+        given = type(path).__name__
+        raise ValueError(f"expected a path, got {given}; of arrays, ArrayStore makes a store")
     if str(path).startswith(_HUB):
         return open_store(_fetch(str(path)))
     if "://" in str(path):

@@ -134,6 +134,7 @@ BAD = [
     (lambda f: ArrayStore(IMAGES.tolist(), LABELS), "must be uint8, 0 to 255, got int64"),
     (lambda f: write_pack(STORE, f), r"such as \[store.train, store.test\], got Store"),
     (lambda f: write_pack([], f), "give one split or more"),
+    (lambda f: open_store((IMAGES, LABELS)), "expected a path, got tuple; of arrays, ArrayStore"),
     (lambda f: open_store("s3://bucket/name"), "hf://datasets/OWNER/NAME, got s3://bucket/name"),
     (lose("meta/*.npz"), "train-00000.npz is missing: make the shard again"),
     (empty_record, "1 of the 4 shards of train are not made yet"),
