@@ -49,31 +49,3 @@ def test_a_full_disk_names_the_folder_and_what_to_do(monkeypatch, capsys):
         "cifar5m-generate: the disk of set is full; what is finished is safe: make room, run "
         "again\n"
     )
-
-
-@pytest.mark.parametrize(
-    ("module", "work", "arguments"),
-    [
-        ("worlds.commands.train", "_run", COMMANDS["worlds.commands.train"]),
-        ("worlds.commands.inspect", "inspect", ["set"]),
-        ("worlds.commands.bench", "bench", []),
-        ("cifar5m.commands.generate", "run", COMMANDS["cifar5m.commands.generate"]),
-    ],
-)
-def test_ctrl_c_is_one_line_and_code_130(module, work, arguments, monkeypatch, capsys):
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    command = importlib.import_module(module)
-    monkeypatch.setattr(command, work, interrupt)
-    assert command.main(arguments) == 130
-    assert re.fullmatch(r"[\w-]+: stopped\n", capsys.readouterr().err)
-
-
-def test_a_file_in_the_way_of_the_folder_is_named(tmp_path, monkeypatch, capsys):
-    (tmp_path / "file").touch()
-    with pytest.raises(NotADirectoryError) as caught:
-        (tmp_path / "file" / "runs").mkdir()
-    command = failing("worlds.commands.train", caught.value, monkeypatch)
-    assert command.main(COMMANDS["worlds.commands.train"]) == 1
-    assert f"{tmp_path}/file/runs cannot be made where a file is" in capsys.readouterr().err

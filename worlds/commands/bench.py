@@ -16,8 +16,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from worlds.commands.outcome import interrupted
-
 
 def parser() -> argparse.ArgumentParser:
     parse = argparse.ArgumentParser(
@@ -50,8 +48,6 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"worlds-bench: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return interrupted("worlds-bench")
     print(json.dumps(result))
     return 0
 

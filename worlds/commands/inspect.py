@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from worlds.commands.outcome import interrupted
-
 if TYPE_CHECKING:
     from worlds.base_loader import Loader
     from worlds.splits import Split
@@ -52,8 +50,6 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"worlds-inspect: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return interrupted("worlds-inspect")
     print(json.dumps(summary))
     return 0
 

@@ -27,8 +27,9 @@ def exit_code(
     """
     try:
         return run()
-    except KeyboardInterrupt:
-        return interrupted(command)
+    except KeyboardInterrupt:  # before the command minds signals itself
+        print(f"{command}: stopped before the end", file=sys.stderr)
+        return 128 + signal.SIGINT
     except Stopped as stopped:
         print(f"{command}: stopped; run the same command to go on", file=sys.stderr)
         return 128 + stopped.number
@@ -38,12 +39,6 @@ def exit_code(
     except (OSError, RuntimeError) as error:
         print(f"{command}: {_explain(error, out, too_large)}", file=sys.stderr)
         return EXIT_FAILED
-
-
-def interrupted(command: str) -> int:
-    """The exit code of Ctrl-C, told in a line, for what writes nothing that has to be finished."""
-    print(f"{command}: stopped", file=sys.stderr)
-    return 128 + signal.SIGINT
 
 
 def tell_damaged(command: str, folder: Path, problems: Sequence[str]) -> None:

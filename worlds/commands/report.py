@@ -13,8 +13,6 @@ import json
 import sys
 from pathlib import Path
 
-from worlds.commands.outcome import interrupted
-
 
 def parser() -> argparse.ArgumentParser:
     parse = argparse.ArgumentParser(
@@ -49,8 +47,6 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"worlds-report: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return interrupted("worlds-report")
     states = [entry.verdict.status for entry in written.entries]
     missing = sum(len(entry.missing) for entry in written.entries)
     for entry in written.entries:
