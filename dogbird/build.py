@@ -27,7 +27,7 @@ from dogbird.classes import Task
 from dogbird.convert import SUBSAMPLING, Format, convert
 from dogbird.sources import Source
 from dogbird.staging import Row, clear, encoder_versions, stage
-from worlds.files import atomic_write, remove_stale
+from worlds.files import atomic_write, locked, remove_stale
 from worlds.layout import PLAN, Layout, Shard, layout_of, read_plan
 from worlds.shards import is_finished, write_shard
 
@@ -145,7 +145,9 @@ class Build:
         is of something else.
         """
         if not (self.out / PLAN).is_file():
-            if self.out.is_file() or (self.out.is_dir() and any(self.out.iterdir())):
+            if self.out.is_file():
+                raise ValueError(f"{self.out} is a file: choose another --out")
+            if self.out.is_dir() and any(self.out.iterdir()):
                 raise ValueError(f"{self.out} holds other files: choose another --out")
             return None
         present, wanted = read_plan(self.out), self.recipe()
@@ -180,7 +182,22 @@ class Build:
         on_written: OnPhotographs = lambda count: None,
         check: Callable[[], None] = lambda: None,
     ) -> dict[str, Any]:
-        """Stage and write what is not there yet; the plan. `check` may raise, to stop."""
+        """Stage and write what is not there yet; the plan. `check` may raise, to stop. ValueError
+        while another process builds this folder.
+        """
+        with locked(self.staging, "building"):
+            plan = self._run(workers, on_staged, on_shards, on_written, check)
+            clear(self.staging, self.source.pieces, self.form)
+        return plan
+
+    def _run(
+        self,
+        workers: int,
+        on_staged: OnPhotographs,
+        on_shards: Callable[[Sequence[Shard], Sequence[Shard]], None],
+        on_written: OnPhotographs,
+        check: Callable[[], None],
+    ) -> dict[str, Any]:
         rows = stage(self.staging, self.source.pieces, self.form, workers, on_staged, check)
         splits, broken = arrange(rows, self.task)
         plan = self._plan(splits, broken)
@@ -190,7 +207,6 @@ class Build:
         waiting = [s for s in shards if not is_finished(self.out, s, plan["fingerprint"])]
         on_shards(shards, waiting)
         self._write_shards(splits, plan, waiting, workers, on_written, check)
-        clear(self.staging, self.source.pieces, self.form)
         return plan
 
     def _plan(self, splits: dict[str, list[Row]], broken: list[Row]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 SUBSAMPLING = "4:2:0"
+LONGEST = 65_500  # pixels a side of a JPEG, by libjpeg
 
 
 class BrokenPhotographError(ValueError):
@@ -44,7 +45,10 @@ def convert(data: bytes, form: Format) -> bytes:
     image = decode(data)
     if form.keep_bytes:
         return data
-    image = image.resize(resized(image.size, form.size), Image.Resampling.BILINEAR)
+    target = resized(image.size, form.size)
+    if max(target) > LONGEST:
+        raise BrokenPhotographError(f"{target[0]} x {target[1]} pixels are too long for a JPEG")
+    image = image.resize(target, Image.Resampling.BILINEAR)
     image.info.clear()  # else a JPEG comment would come along
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=form.quality, subsampling=SUBSAMPLING)

@@ -21,7 +21,7 @@ from PIL import features
 from cifar5m.workers import Workers
 from dogbird.convert import BrokenPhotographError, Format, convert
 from dogbird.sources import Piece
-from worlds.files import atomic_write, remove_stale, write_json
+from worlds.files import LOCK, atomic_write, remove_stale, write_json
 
 
 class Row(NamedTuple):
@@ -124,5 +124,6 @@ def clear(folder: Path, pieces: Sequence[Piece], form: Format) -> None:
         job = StageJob(folder, piece, form)
         job.listing.unlink(missing_ok=True)
         job.photographs.unlink(missing_ok=True)
-    if folder.is_dir() and not any(folder.iterdir()):
+    if [path.name for path in folder.iterdir()] == [LOCK]:
+        (folder / LOCK).unlink()
         folder.rmdir()

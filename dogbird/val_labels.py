@@ -31,6 +31,8 @@ def find_val_labels(root: Path) -> Path | None:
 
 def read_val_labels(path: Path) -> dict[str, str]:
     """The wnid of each validation image by its name without extension."""
+    if not path.is_file():
+        raise ValueError(f"{path} is no file: give the list of the validation images' classes")
     rows = [
         re.split(r"[,\s]+", line.strip()) for line in path.read_text().splitlines() if line.strip()
     ]

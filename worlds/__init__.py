@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from worlds.augment import Augment as Augment
+    from worlds.config import TrainConfig as TrainConfig
     from worlds.labels import LabelNoise as LabelNoise
     from worlds.loaders import BootstrapLoader as BootstrapLoader
     from worlds.loaders import FixedReuseLoader as FixedReuseLoader
@@ -16,15 +17,20 @@ if TYPE_CHECKING:
     from worlds.loaders import SequentialLoader as SequentialLoader
     from worlds.pack import verify_pack as verify_pack
     from worlds.pack import write_pack as write_pack
+    from worlds.run_parts import Data as Data
+    from worlds.runs import find_runs as find_runs
+    from worlds.runs import read_run as read_run
     from worlds.splits import Split as Split
     from worlds.stores import ArrayStore as ArrayStore
     from worlds.stores import Store as Store
     from worlds.stores import open_store as open_store
+    from worlds.training import train as train
 
 _MODULES = {
     "ArrayStore": "worlds.stores",
     "Augment": "worlds.augment",
     "BootstrapLoader": "worlds.loaders",
+    "Data": "worlds.run_parts",
     "FixedReuseLoader": "worlds.loaders",
     "IdealLoader": "worlds.loaders",
     "LabelNoise": "worlds.labels",
@@ -32,7 +38,11 @@ _MODULES = {
     "SequentialLoader": "worlds.loaders",
     "Split": "worlds.splits",
     "Store": "worlds.stores",
+    "TrainConfig": "worlds.config",
+    "find_runs": "worlds.runs",
     "open_store": "worlds.stores",
+    "read_run": "worlds.runs",
+    "train": "worlds.training",
     "verify_pack": "worlds.pack",
     "write_pack": "worlds.pack",
 }

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from worlds.augment import Augment, parse_augment
+from worlds.checks import count, integer
 from worlds.normalisation import normalised
 from worlds.photographs import PhotographImages
 from worlds.pipelines import (
@@ -22,7 +23,7 @@ from worlds.pipelines import (
     default_threads,
 )
 from worlds.prefetch import Prefetcher
-from worlds.samplers import Sampler, check_count
+from worlds.samplers import Sampler
 from worlds.splits import Split
 
 _STATE_FORMAT: Final = 1
@@ -49,6 +50,7 @@ class Loader:
     """Walks along a sampler's stream; the worlds below only choose the sampler.
 
     `batch_size` is the global one: with `world_size` W, each rank yields a W-th of every batch.
+    Pickled to another process, a loader goes on from its position there, over the same files.
     """
 
     batch_sampler = None  # Lightning looks for one wherever there is a `sampler`
@@ -72,8 +74,9 @@ class Loader:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
+        rank, world_size = integer("rank", rank), integer("world_size", world_size)
         _check_share(sampler, rank, world_size)
-        threads = default_threads(split) if threads is None else threads
+        threads = default_threads(split) if threads is None else integer("threads", threads)
         if threads < 0:
             raise ValueError(f"threads must be 0 or more, got {threads}")
         if dtype not in DTYPES:
@@ -84,13 +87,15 @@ class Loader:
         self.steps = _checked_steps(sampler, steps)
         photographs = isinstance(split.images, PhotographImages)
         self.augment, self.transform = parse_augment(augment, photographs), transform
+        if transform is not None and not callable(transform):
+            raise ValueError(f"transform must be a function of an image, got {transform!r}")
         if transform is not None and self.augment != Augment():
             raise ValueError(
                 "give either augment or transform: a transform replaces the augmentation"
             )
         if transform is not None and normalise != "symmetric":
             raise ValueError(f"a transform normalises by itself: leave normalise={normalise!r} out")
-        target = _checked_device(device, pin_memory)
+        target = checked_device(device, pin_memory)
         if gpu_decode and target.type != "cuda":
             raise ValueError('gpu_decode=True decodes photographs on a GPU: give device="cuda"')
         layout = (dtype, channels_last)
@@ -251,6 +256,13 @@ def _check_share(sampler: Sampler, rank: int, world_size: int) -> None:
             f"the global batch_size {sampler.batch_size} must be a multiple of world_size "
             f"{world_size}"
         )
+    last = sampler.n % sampler.batch_size
+    if sampler.remainder == "short" and sampler.shuffle and 0 < last < world_size:
+        # The mean loss of an empty share is NaN, and the ranks' average with it.
+        raise ValueError(
+            f'remainder="short" ends a pass with a batch of {last}, too few for {world_size} '
+            'ranks: take "carry" or "drop"'
+        )
 
 
 def _checked_steps(sampler: Sampler, steps: int | None) -> int | None:
@@ -267,7 +279,7 @@ def _checked_steps(sampler: Sampler, steps: int | None) -> int | None:
                 f'{sampler.batch_size:,}: take a smaller batch_size or remainder="short"'
             )
         return largest
-    check_count("steps", steps)
+    steps = count("steps", steps)
     if largest is not None and steps > largest:
         raise ValueError(
             f"{steps:,} steps of {sampler.batch_size:,} need {steps * sampler.batch_size:,} "
@@ -277,10 +289,11 @@ def _checked_steps(sampler: Sampler, steps: int | None) -> int | None:
     return steps
 
 
-def _checked_device(device: str | torch.device, pin_memory: bool) -> torch.device:
+def checked_device(device: str | torch.device, pin_memory: bool = False) -> torch.device:
+    """The device of that name; ValueError if there is none, or none of its kind is served."""
     try:
         target = torch.device(device)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise ValueError(f'device must be "cpu" or "cuda", got {device}') from error
     if target.type not in ("cpu", "cuda"):
         raise ValueError(f'device must be "cpu" or "cuda", got {device}')

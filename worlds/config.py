@@ -13,7 +13,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
+from pathlib import PurePath
 from typing import Any, Final, Literal, get_args
+
+import numpy as np
 
 from worlds.labels import Kind, LabelNoise
 from worlds.normalisation import NAMES
@@ -28,6 +31,17 @@ Grid = Literal["paper", "fast", "spaced"]
 StopRule = Literal["train_error", "patience"]
 Option = int | float | str | bool
 
+_INTEGERS: Final = (
+    *("n", "passes", "steps", "batch_size", "unit", "warmup", "seed", "trial"),
+    *("test_eval", "train_eval", "patience"),
+)
+_NUMBERS: Final = ("learning_rate", "momentum", "weight_decay", "factor", "threshold")
+_TYPES: Final[dict[str, tuple[Any, tuple[str, ...]]]] = {
+    "an integer": (int, _INTEGERS),
+    "a number": (int | float, _NUMBERS),
+    "text": (str, ("arch", "initial", "augment", "label_noise")),
+}
+_OPTIONAL: Final = ("test_eval", "train_eval", "initial", "augment", "label_noise")
 PAPER_EVERY: Final = 64  # log points of the released code; DogBird's are each 32nd step
 
 
@@ -72,10 +86,20 @@ class TrainConfig:
     patience: int = 0  # log points without a lower test soft-error, for stop="patience"
 
     def __post_init__(self) -> None:
+        for f in fields(self):  # numpy's numbers and paths have no JSON
+            object.__setattr__(self, f.name, _plain(getattr(self, f.name)))
+        self._check_types()
         self._check_names()
         self._check_numbers()
         self.rate  # noqa: B018  the schedule checks its own fields
         self.noise  # noqa: B018  and so does the label noise
+
+    def _check_types(self) -> None:
+        for kind, (allowed, names) in _TYPES.items():
+            for name in names:
+                value, free = getattr(self, name), name in _OPTIONAL
+                if not (isinstance(value, allowed) or (free and value is None)):
+                    raise ValueError(f"{name} must be {kind}, got {value!r}")
 
     def _check_names(self) -> None:
         choices: dict[str, tuple[Any, ...]] = {
@@ -203,6 +227,17 @@ def parse_label_noise(text: str, seed: int = 0, trial: int = 0) -> LabelNoise:
 _NOISE_FORM: Final = (
     "label noise is symmetric:RATE, uniform:RATE or pairs:RATE:FROM>TO[,FROM>TO], got {!r}"
 )
+
+
+def _plain(value: Any) -> Any:
+    """Numpy's numbers as Python's, a path as text; so inside of `options` and `drops` too."""
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return tuple(_plain(one) for one in value)
+    if isinstance(value, np.generic):
+        return value.item()
+    return str(value) if isinstance(value, PurePath) else value
 
 
 def _pair(item: str) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 TEMPORARY_SUFFIX = ".tmp"
+LOCK = ".lock"
 
 
 @contextmanager
@@ -80,6 +81,22 @@ def sha256_of(path: Path) -> str:
     """Hex sha256 of a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def locked(folder: Path, work: str) -> Iterator[None]:
+    """One process a folder, which is made if need be; the lock goes with the process. ValueError
+    while another one does its `work` there.
+    """
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another process is {work} in {folder}") from None
+        yield
 
 
 def remove_stale(folder: Path) -> None:

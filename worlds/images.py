@@ -6,8 +6,9 @@ positioned read and a decode); those of many sizes are `worlds.photographs.Photo
 """
 
 from collections.abc import Sequence
+from mmap import mmap
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -40,11 +41,15 @@ class ArrayImages:
             raise ValueError(f"images must be (N, height, width, 3), all of one size, got {found}")
         for part in parts:
             if part.dtype != np.uint8:
-                raise ValueError(f"images must be uint8, got {part.dtype}")
+                raise ValueError(f"images must be uint8, 0 to 255, got {part.dtype}")
         # Of a memory map this keeps the pages, not a copy.
         self.parts = [np.ascontiguousarray(part) for part in parts]
         self._starts = np.cumsum([0] + [len(part) for part in self.parts])
         self._bases = np.array([part.ctypes.data for part in self.parts], dtype=np.int64)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In another process a part that is mapped from a file is mapped again, not copied."""
+        return _restored, ([_place(part) for part in self.parts],)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -70,19 +75,41 @@ class ArrayImages:
             out[rows] = self.parts[number][indices[rows] - self._starts[number]]
 
 
+def _place(part: np.ndarray) -> Any:
+    """(path, offset, shape) of an array that is mapped from a file; any other as it is."""
+    mapped: Any = part
+    while isinstance(mapped, np.ndarray) and not isinstance(mapped.base, mmap):
+        mapped = mapped.base
+    if not isinstance(mapped, np.memmap) or mapped.filename is None or mapped.mode == "c":
+        return part
+    offset = mapped.offset + part.ctypes.data - mapped.ctypes.data
+    return str(mapped.filename), offset, part.shape
+
+
+def _restored(places: Sequence[Any]) -> ArrayImages:
+    return ArrayImages(
+        [
+            np.memmap(place[0], np.uint8, "r", place[1], place[2])
+            if isinstance(place, tuple)
+            else place
+            for place in places
+        ]
+    )
+
+
 class TarImages:
     """Encoded images of one size in tars, decoded one by one."""
 
     def __init__(self, tars: Sequence[Path], counts: Sequence[int]) -> None:
         self.members = TarMembers(tars, counts)
-        self.shape = (len(self.members), *decode_image(self.members.read(0)).shape)
+        self.shape = (len(self.members), *self.members.decoded(0, decode_image).shape)
 
     def addresses(self, indices: np.ndarray) -> np.ndarray | None:
         return None
 
     def gather(self, indices: np.ndarray, out: np.ndarray) -> None:
         for row, index in enumerate(indices.tolist()):
-            image = decode_image(self.members.read(index))
+            image = self.members.decoded(index, decode_image)
             if image.shape != self.shape[1:]:
                 raise ValueError(
                     f"{self.members.tar_of(index)}: sample {index} is {image.shape}, the first of "

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from worlds.config import TrainConfig
+from worlds.errors import first_line
 from worlds.files import sha256_of
 from worlds.runs import CHECKPOINT
 
@@ -89,15 +90,20 @@ def describe_initial(config: TrainConfig) -> str | None:
 def read_weights(file: Path) -> State:
     """The state dict in a run's checkpoint, a .safetensors file or a file of torch.save."""
     if file.suffix == ".safetensors":
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        return load_file(file)
+        try:
+            return load_file(file)
+        except SafetensorError as error:
+            raise ValueError(f"{file} cannot be read as weights: {error}") from error
     try:
         state: Any = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"{file} cannot be read as weights: {error}") from error
+        raise ValueError(f"{file} cannot be read as weights: {first_line(error)}") from error
     if isinstance(state, dict) and "stepper" in state:
         state = state["stepper"]["model"]
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise ValueError(f"{file} holds no state dict, a mapping of names to tensors")
+        inside = f", but {', '.join(map(str, list(state)[:3]))}" if isinstance(state, dict) else ""
+        raise ValueError(f"{file} holds no state dict, a mapping of names to tensors{inside}")
     return state

@@ -10,10 +10,12 @@ keeps its wrong label for the whole run and in every subset it belongs to. Symme
 """
 
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Literal, get_args
 
 import numpy as np
 
+from worlds.checks import integer
 from worlds.philox import LABEL_NOISE, key_of
 
 Kind = Literal["symmetric", "uniform", "pairs"]
@@ -31,14 +33,25 @@ class LabelNoise:
 
     def __post_init__(self) -> None:
         key_of(self.seed)
+        for name in ("seed", "trial"):
+            object.__setattr__(self, name, integer(name, getattr(self, name)))
+        if not 0 <= self.trial < 1 << 32:
+            raise ValueError(f"trial must be in [0, 2^32), got {self.trial}")
         if self.kind not in get_args(Kind):
             raise ValueError(
                 f"kind of label noise must be one of {get_args(Kind)}, got {self.kind!r}"
             )
-        if not 0 <= self.rate <= 1:
-            raise ValueError(f"rate of label noise must be between 0 and 1, got {self.rate}")
+        if not (isinstance(self.rate, Real) and 0 <= self.rate <= 1):
+            raise ValueError(f"rate of label noise must be between 0 and 1, got {self.rate!r}")
         if (self.kind == "pairs") != bool(self.pairs):
             raise ValueError(f'pairs={{class: partner}} goes with kind "pairs" alone, got {self}')
+        pairs = {_label(source): _label(target) for source, target in self.pairs.items()}
+        object.__setattr__(self, "pairs", pairs)
+        object.__setattr__(self, "rate", float(self.rate))
+
+
+def _label(value: int) -> int:
+    return integer("a class in pairs", value)
 
 
 def noisy_labels(clean: np.ndarray, noise: LabelNoise, classes: int) -> np.ndarray:

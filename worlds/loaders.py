@@ -15,13 +15,15 @@ from typing import Unpack
 import numpy as np
 
 from worlds.base_loader import Loader, Output
+from worlds.checks import count, integer
 from worlds.pipelines import Batch
 from worlds.samplers import Remainder, Sampler, subset
-from worlds.splits import Split, integers
+from worlds.splits import Split, check_split, integers
 
 
 def _excluded(split: Split, disjoint_from: "Loader | np.ndarray | None") -> np.ndarray | None:
     """Distinct pool indices that may not be drawn."""
+    check_split(split)
     if disjoint_from is None:
         return None
     if isinstance(disjoint_from, Loader):
@@ -143,6 +145,7 @@ class IdealLoader(FixedReuseLoader):
         disjoint_from: "Loader | np.ndarray | None" = None,
         **output: Unpack[Output],
     ) -> None:
+        passes = count("passes", passes)
         self.world = "ideal" if passes == 1 else "approximate ideal"
         super().__init__(
             split,
@@ -172,6 +175,7 @@ class BootstrapLoader(Loader):
         trial: int = 0,
         **output: Unpack[Output],
     ) -> None:
+        check_split(split)
         samples = None if n is None else subset(len(split), n, seed, trial)
         sampler = Sampler(
             "bootstrap", len(split), batch_size, seed, trial, samples=samples, replace=True
@@ -198,9 +202,11 @@ class SequentialLoader(Loader):
         trial: int = 0,
         **output: Unpack[Output],
     ) -> None:
+        check_split(split)
         if n is not None and indices is not None:
             raise ValueError("give either n or indices, not both")
         if n is not None:
+            n = integer("n", n)
             if not 1 <= n <= len(split):
                 raise ValueError(
                     f"n must be between 1 and the {len(split):,} samples at hand, got {n:,}"

@@ -4,6 +4,7 @@
 
 import zipfile
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO
 
 import numpy as np
@@ -64,6 +65,9 @@ def map_npy(path: Path, stream: IO[bytes]) -> np.ndarray:
 def read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Shape, whether in Fortran order, and dtype of the .npy that begins where `stream` stands."""
     major, _ = np.lib.format.read_magic(stream)
-    if major == 1:
-        return np.lib.format.read_array_header_1_0(stream)
-    return np.lib.format.read_array_header_2_0(stream)
+    try:
+        if major == 1:
+            return np.lib.format.read_array_header_1_0(stream)
+        return np.lib.format.read_array_header_2_0(stream)
+    except (TokenError, SyntaxError) as error:  # numpy reads a header of version 1 as Python text
+        raise ValueError("the header of the array is damaged") from error

@@ -10,7 +10,7 @@ Opening checks the sizes of the files; `verify_pack` reads them whole and checks
 
 import hashlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,12 +30,15 @@ _CHUNK: Final = 4096  # images at a time, 12 MB of CIFAR
 
 
 def write_pack(
-    splits: list[Split], folder: Path, report: Callable[[int, int], None] | None = None
+    splits: Sequence[Split],
+    folder: str | Path,
+    report: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write `splits`, clean labels, as a pack. `report` is called with (images written, total).
 
     A folder that already holds this content is left as it is; one that holds another is refused.
     """
+    folder = Path(folder)
     manifest = manifest_of(splits)
     if holds_pack(folder, manifest):
         return
@@ -69,7 +72,7 @@ def holds_pack(folder: Path, manifest: dict[str, Any]) -> bool:
     return True
 
 
-def write_labels(splits: list[Split], folder: Path) -> dict[str, dict[str, Any]]:
+def write_labels(splits: Sequence[Split], folder: Path) -> dict[str, dict[str, Any]]:
     """Write all files of a pack but the images; what the manifest says of each, by name."""
     labels = np.concatenate([split.clean_labels for split in splits])
     path = folder / "labels.npy"
@@ -82,8 +85,10 @@ def write_labels(splits: list[Split], folder: Path) -> dict[str, dict[str, Any]]
     return files
 
 
-def manifest_of(splits: list[Split]) -> dict[str, Any]:
+def manifest_of(splits: Sequence[Split]) -> dict[str, Any]:
     """The manifest of a pack of these splits, but for its `files`."""
+    if not isinstance(splits, Sequence) or not splits:
+        raise ValueError(f"give one split or more, such as [store.train, store.test], got {splits}")
     if any(isinstance(split.images, PhotographImages) for split in splits):
         raise ValueError(
             "photographs of many sizes make no pack: loaders take them from the shards"
@@ -172,8 +177,10 @@ def _map(path: Path) -> np.ndarray:
         raise ValueError(f"{path} is no array of a pack: {error}") from error
 
 
-def verify_pack(folder: Path) -> None:
+def verify_pack(folder: str | Path) -> None:
     """Read a pack whole; ValueError names the first file whose hash is not the recorded one."""
+    folder = Path(folder)
+    open_pack(folder)
     for name, facts in read_manifest(folder)["files"].items():
         if sha256_of(folder / name) != facts["sha256"]:
             raise ValueError(f"{folder / name} does not match the sha256 of its manifest")

@@ -20,6 +20,8 @@ from typing import Final
 
 import torch
 
+from worlds.checks import integer
+
 NOISE: Final = 0  # of a generated image: minor = image index, major = diffusion step
 SUBSET: Final = 1  # of a Real World: major = trial
 ORDER: Final = 2  # of a pass: major = epoch
@@ -62,6 +64,7 @@ def philox(counter: Words, key: Key) -> Words:
 
 def key_of(seed: int) -> tuple[int, int]:
     """The Philox key of a seed, which must lie in [0, 2^64)."""
+    seed = integer("seed", seed)
     if not 0 <= seed < 1 << 64:
         raise ValueError(f"seed must be in [0, 2^64), got {seed}")
     return seed & _MASK, seed >> 32

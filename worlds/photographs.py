@@ -73,13 +73,7 @@ class PhotographImages:
     def whole(self, indices: np.ndarray) -> Iterator[np.ndarray]:
         """Each photograph as it is stored, uint8 (H, W, 3); ValueError where one is damaged."""
         for index in indices.tolist():
-            try:
-                yield decode_photograph(self.members.read(index))
-            except (OSError, SyntaxError) as error:
-                tar = self.members.tar_of(index)
-                raise ValueError(
-                    f"{tar}: sample {index} cannot be decoded: make the shard again"
-                ) from error
+            yield self.members.decoded(index, decode_photograph)
 
 
 def decode_photograph(data: bytes) -> np.ndarray:

@@ -170,6 +170,14 @@ def _each(split: Split, indices: np.ndarray) -> Iterator[torch.Tensor]:
     return (torch.tensor(image).permute(2, 0, 1).contiguous() for image in pixels)
 
 
+def _stacked(images: list[torch.Tensor]) -> torch.Tensor:
+    found = {tuple(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__ for x in images}
+    if len(found) != 1 or not isinstance(images[0], torch.Tensor):
+        told = " and ".join(map(str, sorted(found, key=str)[:2]))
+        raise ValueError(f"transform must give tensors, all of one size, got {told}")
+    return torch.stack(images)
+
+
 class TransformPipeline:
     """`transform` on each uint8 image (3, height, width), for what the compiled pass cannot do: of
     photographs, on the whole of each.
@@ -206,7 +214,7 @@ class TransformPipeline:
             for image, seed in zip(images, seeds, strict=True):
                 torch.default_generator.manual_seed(seed)
                 transformed.append(self.transform(image))
-        batch = torch.stack(transformed)
+        batch = _stacked(transformed)
         if batch.dtype == torch.uint8:
             batch = normalise(batch)
         batch = batch.to(self.device, self.dtype, memory_format=self.layout)

@@ -1,6 +1,7 @@
 """Make batches ahead of the trainer, in threads, and reuse their memory when nobody holds it."""
 
 import atexit
+import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ class Prefetcher(Generic[Made]):
 
     def __init__(self, make: Callable[[int], Made], count: int, threads: int) -> None:
         self._make, self._count = make, count
-        self._closed = False
+        self._closed, self._process = False, os.getpid()
         # Tokens in a queue rather than a semaphore, which is slower by several microseconds.
         self._room: list[SimpleQueue[None]] = [SimpleQueue() for _ in range(threads)]
         for room in self._room * _DEPTH:
@@ -40,6 +41,8 @@ class Prefetcher(Generic[Made]):
 
     def __iter__(self) -> Iterator[Made]:
         for number in range(self._count):
+            if os.getpid() != self._process:  # its threads stayed behind
+                raise RuntimeError("the loop began in the process that forked: begin a new one")
             lane = number % len(self._threads)
             made, error = self._ready[lane].get()
             if error is not None:
@@ -94,6 +97,9 @@ class BufferPool:
         self._limit = limit
         self._lock = threading.Lock()
         self._held: list[tuple[np.ndarray, weakref.ref[np.ndarray]]] = []
+
+    def __reduce__(self) -> tuple[type["BufferPool"], tuple[int]]:
+        return BufferPool, (self._limit,)
 
     def lease(self, size: int, dtype: np.dtype) -> np.ndarray:
         """An uninitialised array (size,); make the tensor from this object, not from a view."""

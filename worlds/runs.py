@@ -102,6 +102,9 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         return []
     *lines, _ = path.read_bytes().split(b"\n")
     try:
-        return [json.loads(line) for line in lines]
+        rows = [json.loads(line) for line in lines]
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
+    if not all(isinstance(row, dict) and isinstance(row.get("step"), int) for row in rows):
+        raise ValueError(f"{path} is damaged: a row has no step")
+    return rows

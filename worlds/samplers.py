@@ -17,6 +17,7 @@ on across the border of an epoch; "drop" leaves n mod batch_size samples of each
 each time); "short" ends a pass with a smaller batch.
 """
 
+import os
 from dataclasses import dataclass, field
 from functools import lru_cache
 from threading import Lock
@@ -24,6 +25,7 @@ from typing import Final, Literal, get_args
 
 import numpy as np
 
+from worlds.checks import count, integer
 from worlds.philox import BOOTSTRAP, ORDER, SUBSET, key_of
 
 Remainder = Literal["carry", "drop", "short"]
@@ -32,12 +34,13 @@ _LARGEST_POOL: Final = (1 << 32) - 1
 _permuting = Lock()  # threads that come to a pass together make its permutation once
 
 
-def check_count(name: str, count: int) -> None:
-    """ValueError unless `count` is an integer above zero; a float fails late, in a thread."""
-    if not isinstance(count, (int, np.integer)):
-        raise ValueError(f"{name} must be an integer, got {count!r}")
-    if count < 1:
-        raise ValueError(f"{name} must be 1 or more, got {count}")
+def _unlock() -> None:
+    """A process that was forked while a thread held the lock has the lock, and not the thread."""
+    global _permuting
+    _permuting = Lock()
+
+
+os.register_at_fork(after_in_child=_unlock)
 
 
 def _key(seed: int) -> np.ndarray:
@@ -61,13 +64,13 @@ def subset(
     """
     from worlds.kernels import shuffled_prefix
 
+    n = integer("n", n)
     allowed = pool - (0 if exclude is None else len(exclude))
     if not 1 <= n <= allowed:
         beside = "" if exclude is None else f" ({pool:,} less {len(exclude):,} excluded)"
         raise ValueError(
             f"n must be between 1 and the {allowed:,} samples at hand{beside}, got {n:,}"
         )
-    check_count("n", n)
     whole = exclude is not None or balance is not None
     order = shuffled_prefix(pool, pool if whole else n, _key(seed), SUBSET, trial, 0)
     if exclude is not None:
@@ -114,6 +117,11 @@ class Sampler:
     shuffle: bool = True
 
     def __post_init__(self) -> None:
+        for name in ("pool", "seed", "trial"):
+            object.__setattr__(self, name, integer(name, getattr(self, name)))
+        object.__setattr__(self, "batch_size", count("batch_size", self.batch_size))
+        if self.reuse is not None:
+            object.__setattr__(self, "reuse", count("reuse", self.reuse))
         key_of(self.seed)
         if not 0 <= self.trial < 1 << 32:
             raise ValueError(f"trial must be in [0, 2^32), got {self.trial}")
@@ -123,7 +131,6 @@ class Sampler:
             )
         if not self.n:
             raise ValueError("there must be at least one sample to draw, got none")
-        check_count("batch_size", self.batch_size)
         if self.remainder not in get_args(Remainder):
             raise ValueError(
                 f'remainder must be "carry", "drop" or "short", got {self.remainder!r}'
@@ -133,8 +140,6 @@ class Sampler:
                 f'remainder="drop" leaves nothing of n = {self.n:,} at batch_size '
                 f'{self.batch_size:,}; use "carry" or "short"'
             )
-        if self.reuse is not None:
-            check_count("reuse", self.reuse)
 
     @property
     def n(self) -> int:
@@ -164,7 +169,8 @@ class Sampler:
     def span(self, step: int) -> tuple[int, int]:
         """The positions [start, stop) of a step's global batch."""
         if step < 0 or (self.max_steps is not None and step >= self.max_steps):
-            raise ValueError(f"step must be in [0, {self.max_steps}), got {step}")
+            most = "0 or more" if self.max_steps is None else f"in [0, {self.max_steps})"
+            raise ValueError(f"step must be {most}, got {step}")
         if self.remainder != "short":
             return step * self.batch_size, (step + 1) * self.batch_size
         per_pass = -(-self.n // self.batch_size)

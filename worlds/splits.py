@@ -11,10 +11,20 @@ from worlds.labels import LabelNoise, noisy_labels
 
 
 def integers(indices: Sequence[int] | np.ndarray) -> np.ndarray:
-    """`indices` as an array; ValueError for a mask or numbers that would be cut to integers."""
+    """`indices`, (B,), as an array; ValueError for a mask, or numbers that are no integers."""
     array = np.asarray(indices)
+    if array.ndim != 1:
+        raise ValueError(f"indices must be (B,), got {array.shape}")
     if len(array) and array.dtype.kind not in "iu":
         raise ValueError(f"indices must be integers, got {array.dtype}")
+    return array
+
+
+def integer_labels(labels: Sequence[int] | np.ndarray) -> np.ndarray:
+    """`labels` as an array; ValueError unless they are integers (N,)."""
+    array = np.asarray(labels)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise ValueError(f"labels must be integers (N,), got {array.dtype} {array.shape}")
     return array
 
 
@@ -36,9 +46,7 @@ class Split:
     labels: np.ndarray = field(init=False, repr=False)  # int64 (N,)
 
     def __post_init__(self) -> None:
-        clean, classes = np.asarray(self.clean_labels), len(self.class_names)
-        if clean.ndim != 1 or clean.dtype.kind not in "iu":
-            raise ValueError(f"labels must be integers (N,), got {clean.dtype} {clean.shape}")
+        clean, classes = integer_labels(self.clean_labels), len(self.class_names)
         if len(clean) != len(self):
             raise ValueError(f"{self.name}: {len(self):,} images but {len(clean):,} labels")
         if not len(clean):
@@ -73,8 +81,6 @@ class Split:
     ) -> np.ndarray:
         """The images at `indices` as uint8 (B, height, width, 3), into `out` where it is given."""
         wanted = integers(indices).astype(np.int64)
-        if wanted.ndim != 1:
-            raise ValueError(f"indices must be (B,), got {wanted.shape}")
         if len(wanted) and not 0 <= wanted.min() <= wanted.max() < len(self):
             raise ValueError(
                 f"{self.name}: indices must be in [0, {len(self):,}), "
@@ -97,4 +103,15 @@ class Split:
 
     def with_label_noise(self, noise: LabelNoise) -> "Split":
         """The same samples with noisy `labels`; `clean_labels` stay."""
+        if not isinstance(noise, LabelNoise):
+            raise ValueError(f'noise must be such as LabelNoise("symmetric", 0.2), got {noise!r}')
         return replace(self, label_noise=noise)
+
+
+def check_split(split: Split) -> None:
+    """ValueError where a loader is given something else, most often a store or its path."""
+    if not isinstance(split, Split):
+        raise ValueError(
+            "a loader draws from a split, such as open_store(path).train, got "
+            f"{type(split).__name__}"
+        )

@@ -14,6 +14,7 @@ A store has splits, most often `train` and `test`; a loader draws from a split.
 import hashlib
 import re
 from collections.abc import Callable, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +27,7 @@ from worlds.npz import map_member
 from worlds.pack import MANIFEST, open_pack
 from worlds.photographs import PhotographImages
 from worlds.shards import read_arrays, read_record
-from worlds.splits import Split
+from worlds.splits import Split, integer_labels
 
 _HUB: Final = "hf://datasets/"
 _PART: Final = re.compile(r"cifar5m_part(\d+)\.npz")
@@ -73,9 +74,9 @@ class ArrayStore(Store):
     def __init__(
         self,
         images: np.ndarray,
-        labels: np.ndarray,
+        labels: np.ndarray | Sequence[int],
         test_images: np.ndarray | None = None,
-        test_labels: np.ndarray | None = None,
+        test_labels: np.ndarray | Sequence[int] | None = None,
         *,
         class_names: Sequence[str] | None = None,
         probabilities: np.ndarray | None = None,
@@ -84,7 +85,7 @@ class ArrayStore(Store):
         if (test_images is None) != (test_labels is None):
             raise ValueError("test_images and test_labels go together: give both or neither")
         if class_names is None:
-            known = [np.asarray(a) for a in (labels, test_labels) if a is not None]
+            known = [integer_labels(a) for a in (labels, test_labels) if a is not None]
             highest = max((int(a.max()) for a in known if a.size), default=0)
             class_names = [str(label) for label in range(highest + 1)]
         names = tuple(class_names)
@@ -99,19 +100,19 @@ class ArrayStore(Store):
 def _array_split(
     name: str,
     parts: Sequence[np.ndarray],
-    labels: np.ndarray,
+    labels: np.ndarray | Sequence[int],
     class_names: tuple[str, ...],
     probabilities: np.ndarray | None = None,
 ) -> Split:
-    images = ArrayImages(parts)
-    labels = np.asarray(labels)
+    images = ArrayImages([np.asarray(part) for part in parts])
+    labels = integer_labels(labels)
     return Split(
         name=name,
         images=images,
         clean_labels=labels,
         class_names=class_names,
         fingerprint=_fingerprint(images, labels),
-        probabilities=probabilities,
+        probabilities=None if probabilities is None else np.asarray(probabilities),
     )
 
 
@@ -129,10 +130,15 @@ def _fingerprint(images: ArrayImages, labels: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def open_store(path: str | Path) -> Store:
+def open_store(path: str | PathLike[str]) -> Store:
     """Open the store at `path`, whichever of the module's forms it has; ValueError if none."""
+    if not isinstance(path, str | PathLike):
+        given = type(path).__name__
+        raise ValueError(f"expected a path, got {given}; of arrays, ArrayStore makes a store")
     if str(path).startswith(_HUB):
         return open_store(_fetch(str(path)))
+    if "://" in str(path):
+        raise ValueError(f"expected a folder or hf://datasets/OWNER/NAME, got {path}")
     folder = Path(path).expanduser()
     if not folder.exists():
         raise ValueError(f"{folder} does not exist: give the folder of a store")
@@ -148,7 +154,11 @@ def open_store(path: str | Path) -> Store:
 def _fetch(address: str) -> Path:
     """A dataset of the Hub in the Hub's own cache, without the forms that no store is."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     name, _, revision = address.removeprefix(_HUB).partition("@")
     if name.count("/") != 1:
@@ -166,6 +176,8 @@ def _fetch(address: str) -> Path:
         raise ValueError(
             f"{address} is not on the Hub, or is private: check the name, or run `hf auth login`"
         ) from error
+    except LocalEntryNotFoundError as error:
+        raise ValueError(f"{address} is not in the cache, and the Hub is out of reach") from error
 
 
 def _open_shards(folder: Path) -> list[Split]:
@@ -175,7 +187,7 @@ def _open_shards(folder: Path) -> list[Split]:
     images = PhotographImages if plan.get("image_shape") == [None, None, 3] else TarImages
     for name, _ in layout.splits:
         shards = layout.shards(name)
-        missing = [shard for shard in shards if read_record(folder, shard) is None]
+        missing = [shard for shard in shards if "bytes" not in (read_record(folder, shard) or {})]
         if missing:
             raise ValueError(
                 f"{folder}: {len(missing)} of the {len(shards)} shards of {name} are not made yet, "
@@ -189,6 +201,8 @@ def _open_shards(folder: Path) -> list[Split]:
                     f"{path} has {size:,} bytes, its record says {record['bytes']:,}: "
                     "the shard is cut short or damaged, make it again"
                 )
+            if not (folder / shard.arrays).is_file():
+                raise ValueError(f"{folder / shard.arrays} is missing: make the shard again")
         arrays = [read_arrays(folder, shard) for shard in shards]
         split = Split(
             name=name,

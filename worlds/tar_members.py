@@ -3,7 +3,7 @@
 import os
 import weakref
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from pathlib import Path
 from threading import Lock
@@ -24,6 +24,10 @@ class TarMembers:
         self._lock = Lock()
         weakref.finalize(self, _close, self._descriptors)
 
+    def __reduce__(self) -> tuple[type["TarMembers"], tuple[list[Path], list[int]]]:
+        """In another process the tars are opened, and indexed, again."""
+        return TarMembers, ([tar.absolute() for tar in self.tars], self.counts)
+
     def __len__(self) -> int:
         return self._starts[-1]
 
@@ -36,6 +40,16 @@ class TarMembers:
         descriptor, spans = self._opened(shard)
         offset, size = spans[index - self._starts[shard]].tolist()
         return os.pread(descriptor, size, offset)
+
+    def decoded(self, index: int, decode: Callable[[bytes], np.ndarray]) -> np.ndarray:
+        """The image `index` as `decode` gives it; ValueError names the tar if it is damaged."""
+        data = self.read(index)
+        try:
+            return decode(data)
+        except (OSError, SyntaxError) as error:
+            raise ValueError(
+                f"{self.tar_of(index)}: sample {index} cannot be decoded: make the shard again"
+            ) from error
 
     def _shard(self, index: int) -> int:
         return bisect_right(self._starts, index) - 1

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from worlds.config import TrainConfig
+from worlds.errors import first_line
 from worlds.evaluation import Evaluation
 from worlds.files import atomic_write, write_json
 from worlds.metrics import patience_point
@@ -184,6 +185,12 @@ class Trainer:
                 metrics.unlink(missing_ok=True)
             return
         state = _checkpoint(path, self.config)
+        held = metrics.stat().st_size if metrics.is_file() else 0
+        if held < state["metrics_bytes"]:
+            raise ValueError(
+                f"{metrics} has {held:,} bytes, at the checkpoint it had "
+                f"{state['metrics_bytes']:,}: rows are lost; delete {path} to begin again"
+            )
         self.stepper.load_state_dict(state["stepper"])
         self.loader.load_state_dict(state["loader"])
         torch.set_rng_state(state["generator"])
@@ -192,7 +199,7 @@ class Trainer:
         self.updates, self.stopwatch.seconds = state["updates"], state["seconds"]
         self.evaluation_seconds = state["evaluation_seconds"]
         self._metrics_bytes = state["metrics_bytes"]
-        if metrics.is_file() and self.replicas.writes:  # rows behind it are measured again
+        if held and self.replicas.writes:  # rows behind it are measured again
             os.truncate(metrics, self._metrics_bytes)
         self.replicas.wait()
         self.rows = read_rows(metrics)
@@ -219,7 +226,9 @@ def _checkpoint(path: Path, config: TrainConfig) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"{path} cannot be read ({error}): delete it to begin again") from error
+        raise ValueError(
+            f"{path} cannot be read ({first_line(error)}): delete it to begin again"
+        ) from error
     if state.get("format") != FORMAT or state.get("fingerprint") != config.fingerprint():
         raise ValueError(f"{path} belongs to another run: delete it to begin again")
     return state

@@ -16,12 +16,14 @@ from typing import Any, Final
 
 import torch
 
+from worlds.base_loader import checked_device
+from worlds.checks import integer
 from worlds.config import TrainConfig, differing_fields
-from worlds.files import remove_stale, write_json
+from worlds.files import locked, remove_stale, write_json
 from worlds.initial import describe_initial
 from worlds.replicas import ALONE, Replicas
 from worlds.run_parts import Data, device_name
-from worlds.runs import CHECKPOINT, CONFIG, FORMAT, SUMMARY, Row, Run, read_run
+from worlds.runs import CHECKPOINT, CONFIG, FORMAT, METRICS, SUMMARY, Row, Run, read_run
 from worlds.stepper import NotFinite
 from worlds.trainer import Trainer
 
@@ -49,16 +51,20 @@ def train(
     processes that share the run. ValueError where the folder holds another run, the pool cannot
     feed the steps, or the network does not fit the data; NotFinite where the loss is not finite.
     """
-    folder, device = Path(folder), torch.device(device)
+    if not isinstance(data, Data):
+        raise ValueError(f"data must be such as Data.of(store), got {type(data).__name__}")
+    if last_step is not None and not 0 <= integer("last_step", last_step) < config.steps:
+        raise ValueError(f"last_step must be in [0, {config.steps}), the steps, got {last_step}")
+    folder, device = Path(folder), checked_device(device)
     initial = describe_initial(config)
     _check_folder(folder, config, data, initial)
-    if (folder / SUMMARY).is_file() and _covers(read_run(folder), last_step):
+    if (folder / SUMMARY).is_file() and _covers(_whole(read_run(folder)), last_step):
         return read_run(folder)
     with _torch_settings(config, device):
         trainer = Trainer(
             config, data, folder, device, checkpoint_seconds, last_step, graph, replicas
         )
-        with _locked(folder) if replicas.writes else nullcontext():
+        with locked(folder, "training") if replicas.writes else nullcontext():
             if replicas.writes:
                 remove_stale(folder)
                 (folder / SUMMARY).unlink(missing_ok=True)
@@ -83,6 +89,18 @@ def _covers(run: Run, last_step: int | None) -> bool:
     if run.summary["ended"] != "asked":
         return True
     return last_step is not None and run.summary["updates"] > last_step
+
+
+def _whole(run: Run) -> Run:
+    """A finished run; ValueError where rows have been lost since."""
+    assert run.summary is not None
+    ends = [None if row is None else row["step"] for row in (run.final, run.summary["final"])]
+    if ends[0] != ends[1]:
+        raise ValueError(
+            f"{run.folder / METRICS} ends at step {ends[0]}, the run ended at {ends[1]}: rows are "
+            f"lost; delete {run.folder} to begin again"
+        )
+    return run
 
 
 def _check_folder(folder: Path, config: TrainConfig, data: Data, initial: str | None) -> None:
@@ -125,24 +143,8 @@ def _description(
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One process a run folder; the lock goes with the process."""
-    import fcntl
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"another process is training in {folder}") from None
-        yield
-
-
-@contextmanager
 def _torch_settings(config: TrainConfig, device: torch.device) -> Iterator[None]:
     """The precision of float32 products and torch's generators, put back afterwards."""
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f'device {device} needs CUDA, and torch finds none; use device="cpu"')
     tf32 = config.precision == "tf32"
     backends: list[Any] = [torch.backends.cuda.matmul, torch.backends.cudnn]
     before = [backend.allow_tf32 for backend in backends], torch.backends.cudnn.benchmark

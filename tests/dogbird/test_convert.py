@@ -69,6 +69,12 @@ def test_what_does_not_decode_whole_is_refused_in_one_line(data, message, keep_b
     assert "0x" not in str(caught.value)
 
 
+def test_a_strip_too_long_for_a_jpeg_is_broken_and_ends_no_build():
+    with pytest.raises(BrokenPhotographError, match="192000 x 256 pixels are too long for a JPEG"):
+        convert(jpeg(3, 3000, 4), Format())
+    assert convert(jpeg(3, 3000, 12), Format())
+
+
 def test_kept_bytes_are_the_files_own():
     assert all(convert(data, Format(keep_bytes=True)) == data for data in TRAPS.values())
 

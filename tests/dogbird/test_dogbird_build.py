@@ -26,6 +26,7 @@ from small_imagenet import (
 from cifar5m.commands.verify import main as verify
 from dogbird.classes import dogbird_task
 from dogbird.commands.build import main
+from worlds.files import locked
 from worlds.layout import layout_of, read_plan
 from worlds.shards import read_samples
 
@@ -126,6 +127,35 @@ def test_killed_builds_end_in_the_unbroken_ones_bytes(imagenet, built, tmp_path)
     assert files_of(out) == files_of(built)
     assert not list(tmp_path.rglob("*.tmp"))
     assert verify([str(out)]) == 0
+
+
+def test_two_processes_do_not_build_one_folder(imagenet, built, tmp_path, capsys):
+    out = tmp_path / "out"
+    command = ["--imagenet", str(imagenet), "--out", str(out), *OPTIONS]
+    with locked(tmp_path / "out.staging", "building"):
+        assert main(command) == 2
+        error = f"dogbird-build: another process is building in {tmp_path}/out.staging\n"
+        assert capsys.readouterr().err == error
+        assert not out.exists()
+    assert main(command) == 0
+    assert files_of(out) == files_of(built)
+    assert not (tmp_path / "out.staging").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--out", "{}/file"], "{}/file is a file: choose another --out"),
+        (["--val-labels", "{}/list"], "{}/list is no file: give the list of the validation images"),
+    ],
+)
+def test_a_wrong_path_is_told_in_one_line(imagenet, tmp_path, capsys, options, says):
+    (tmp_path / "file").touch()
+    given = [option.format(tmp_path) for option in options]
+    assert main(["--imagenet", str(imagenet), "--out", str(tmp_path / "o"), *OPTIONS, *given]) == 2
+    error = capsys.readouterr().err
+    assert says.format(tmp_path) in error
+    assert error.count("\n") == 1
 
 
 @pytest.fixture

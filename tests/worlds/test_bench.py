@@ -78,3 +78,11 @@ def test_ratios_are_of_neighbours():
     ours = [Rate(8, 4), Rate(6, 9), Rate(1, 1)]
     assert median_rate(ours) == (6, 4)
     assert median_ratio(ours, [Rate(2, 4), Rate(2, 3), Rate(1, 1)]) == (3, 1)
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan"])
+def test_a_turn_of_no_time_is_refused(seconds, capsys):
+    assert bench.main([*FAST, "--seconds", seconds]) == 2
+    assert capsys.readouterr().err == (
+        "worlds-bench: --turns must be 1 or more, --seconds above 0\n"
+    )

@@ -1,8 +1,11 @@
 import json
 from dataclasses import fields, replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from worlds import Augment, LabelNoise
 from worlds.config import TrainConfig, differing_fields, parse_label_noise
 
 CONFIG = TrainConfig("preresnet18", options={"width": 8}, schedule="steps", drops=(2, 4), unit=10)
@@ -92,11 +95,45 @@ def test_every_field_decides_the_fingerprint():
         ({"label_noise": "pairs:0.3"}, "label noise is symmetric:RATE"),
         ({"frozen": True}, "give initial"),
         ({"seed": -1}, "seed must be in"),
+        ({"seed": 1.5}, "seed must be an integer, got 1.5"),
+        ({"n": 500.0}, "n must be an integer, got 500.0"),
+        ({"patience": 2.5, "stop": "patience"}, "patience must be an integer, got 2.5"),
+        ({"test_eval": 100.0}, "test_eval must be an integer"),
+        ({"learning_rate": "0.1"}, "learning_rate must be a number, got '0.1'"),
+        ({"threshold": None}, "threshold must be a number, got None"),
+        ({"augment": Augment(flip=True)}, "augment must be text, got Augment"),
+        ({"label_noise": LabelNoise("symmetric", 0.2)}, "label_noise must be text, got LabelN"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(changes, message):
     with pytest.raises(ValueError, match=message):
         TrainConfig("preresnet18", **changes)
+
+
+def test_numpys_numbers_and_paths_become_what_json_knows():
+    given = TrainConfig(
+        "preresnet18",
+        n=np.int64(7),
+        schedule="steps",
+        drops=np.array([2, 4]),
+        log=np.int64(9),
+        learning_rate=np.float64(0.1),
+        weight_decay=np.float32(0.5),
+        options={"width": np.int64(8), "batch_norm": np.bool_(True)},
+        initial=Path("runs") / "real-0",
+    )
+    plain = TrainConfig(
+        "preresnet18",
+        n=7,
+        schedule="steps",
+        drops=(2, 4),
+        log=9,
+        weight_decay=0.5,
+        options={"width": 8, "batch_norm": True},
+        initial="runs/real-0",
+    )
+    assert json.dumps(given.to_json()) == json.dumps(plain.to_json())
+    assert given == plain
 
 
 def test_an_unknown_field_of_a_saved_config_is_named():

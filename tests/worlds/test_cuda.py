@@ -62,7 +62,7 @@ def test_a_resident_pool_yields_the_batches_of_the_cpu(world, monkeypatch):
     options = {"augment": "crop+flip", "seed": 4, "trial": 1, "rank": 1, "world_size": 2}
     make = {
         "real": lambda: RealLoader(pool, 10, 4, 9, **options),
-        "short": lambda: RealLoader(pool, 9, 4, 9, remainder="short", **options),
+        "short": lambda: RealLoader(pool, 10, 4, 9, remainder="short", **options),
         "ideal": lambda: IdealLoader(pool, 4, **options),
         "bootstrap": lambda: BootstrapLoader(pool, 10, 4, 9, **options),
     }[world]

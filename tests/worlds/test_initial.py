@@ -90,17 +90,25 @@ def test_other_weights_at_the_same_path_are_another_run(first, tmp_path):
         (None, "expected a run folder"),
         ("text", "cannot be read as weights"),
         ({"a": 1}, "holds no state dict"),
+        ({"state_dict": {"a": torch.zeros(1)}}, "of names to tensors, but state_dict"),
+        (torch.nn.Linear(2, 2), "cannot be read as weights: Weights only load failed"),
+        (b"9 bytes!!", "cannot be read as weights: .*header"),
         ({"a": torch.zeros(1)}, "does not fit the network"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_is_no_weights_for_the_network_is_refused(tmp_path, content, message):
-    path = tmp_path / "weights.pt"
-    if isinstance(content, str):
+    safe = isinstance(content, bytes)
+    path = tmp_path / ("weights.safetensors" if safe else "weights.pt")
+    if safe:
+        path.write_bytes(content)
+    elif isinstance(content, str):
         path.write_text(content)
     elif content is not None:
         torch.save(content, path)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as caught:
         train(replace(small(**NET), initial=str(path)), DATA, tmp_path / "run")
+    assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
 
 

@@ -45,7 +45,7 @@ WORLDS = [
 
 @pytest.mark.parametrize("options, expected", WORLDS, ids=[row[0][1] for row in WORLDS])
 def test_inspect_says_what_a_world_would_yield(folder, tmp_path, capsys, options, expected):
-    out = tmp_path / "sheet.png"
+    out = tmp_path / "made" / "sheet.png"
     command = [str(folder), "--batch-size", "16", "--out", str(out), *options]
     assert inspect.main(command) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])

@@ -226,6 +226,8 @@ def test_larger_image_gpts_have_the_registered_millions(name, millions):
         ({"name": "vgg16", "num_classes": 0}, "num_classes must be an integer of at least 1"),
         ({"name": "vgg16", "num_classes": 2.0}, "num_classes must be .* got 2.0"),
         ({"name": "vgg16", "width": 8}, "vgg16 at 32 px has no option width; its options: none"),
+        ({"name": "vit_b4", "embedding_std": "x"}, "embedding_std must be a number, got 'x'"),
+        ({"name": "myrtle5", "batch_norm": "no"}, "batch_norm must be true or false, got 'no'"),
         ({"name": "darts", "sede": 1}, "no option sede; its options: seed, width, cells"),
         ({"name": "preresnet18", "width": 0}, "width must be an integer of at least 1, got 0"),
         ({"name": "resnet18", "image_size": 224, "width": 8.0}, "width must be .* got 8.0"),

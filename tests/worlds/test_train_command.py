@@ -62,6 +62,15 @@ def test_epochs_are_counted_as_the_papers_code_counts_them(pack):
     assert (config.steps, config.unit) == (28, 9)
 
 
+@pytest.mark.parametrize(
+    ("given", "value"), [("false", False), ("False", False), ("True", True), ("1", 1), ("a", "a")]
+)
+def test_an_architectures_switch_is_read_as_a_switch(given, value):
+    args = ["--arch", "myrtle5", "--data", "x", "--out", "y", "--option", f"batch_norm={given}"]
+    read = config_of(parser("worlds-train", None).parse_args(args)).options["batch_norm"]
+    assert (read, type(read)) == (value, type(value))
+
+
 def test_every_option_reaches_the_config(pack):
     args = ["--arch", "preresnet18", "--data", "x", "--out", "y", "--option", "width=8"]
     args += ["--optimizer", "nesterov", "--momentum", "0.5", "--schedule", "steps", "--drops"]
@@ -87,6 +96,8 @@ def test_every_option_reaches_the_config(pack):
         (["--batch-size", "0"], "--n and --batch-size must be 1 or more"),
         (["--data", "/nowhere"], "/nowhere does not exist"),
         (["--device", "cuda:77"], "cuda"),
+        (["--device", "gpu"], 'device must be "cpu" or "cuda", got gpu'),
+        (["--schedule", "steps", "--drops", "6,x"], "--drops are units such as 60,80, got '6,x'"),
         (["--wandb", "project"], r'--wandb needs wandb: pip install "deep-bootstrap[track]"'),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",

@@ -288,6 +288,39 @@ def test_a_damaged_checkpoint_and_one_of_another_run_are_refused(tmp_path):
         train(SMALL, DATA, tmp_path)
 
 
+def test_lost_rows_are_told_and_not_taken_for_a_shorter_run(tmp_path):
+    train(SMALL, DATA, tmp_path)
+    metrics, whole = tmp_path / "metrics.jsonl", (tmp_path / "metrics.jsonl").read_bytes()
+    for _ in ("finished", "not finished"):
+        for kept in (None, b"", whole[: whole.index(b"\n") + 1]):
+            metrics.unlink(missing_ok=True)
+            if kept is not None:
+                metrics.write_bytes(kept)
+            with pytest.raises(ValueError, match=r"rows are lost; delete .* to begin again"):
+                train(SMALL, DATA, tmp_path)
+        (tmp_path / "summary.json").unlink(missing_ok=True)
+    metrics.write_bytes(whole + b'{"step": 30, "upd')  # behind the checkpoint: measured again
+    assert train(SMALL, DATA, tmp_path).summary["ended"] == "schedule"
+    assert metrics.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"data": ArrayStore(np.zeros((9, 4, 4, 3), np.uint8), range(9))}, "as Data.of"),
+        ({"last_step": 30}, r"last_step must be in \[0, 30\), the steps, got 30"),
+        ({"last_step": -1}, "last_step must be in"),
+        ({"last_step": 4.5}, "last_step must be an integer, got 4.5"),
+        ({"device": "gpu"}, 'device must be "cpu" or "cuda", got gpu'),
+    ],
+)
+def test_what_train_cannot_take_is_refused_and_leaves_nothing(tmp_path, options, message):
+    given = {"config": SMALL, "data": DATA, "folder": tmp_path / "run"} | options
+    with pytest.raises(ValueError, match=message):
+        train(**given)
+    assert not (tmp_path / "run").exists()
+
+
 def test_two_processes_do_not_train_in_one_folder(tmp_path):
     def second(updates):
         with pytest.raises(ValueError, match="another process is training"):

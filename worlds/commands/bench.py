@@ -24,12 +24,20 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parse.add_argument("--images", type=int, default=100_000, help="default: 100,000")
-    parse.add_argument("--batch-size", type=int, default=128, help="default: 128")
-    parse.add_argument("--threads", type=int, default=2, help="that make batches ahead, default: 2")
+    parse.add_argument(
+        "--images", type=int, default=100_000, help="BATCH_SIZE or more, default: 100,000"
+    )
+    parse.add_argument("--batch-size", type=int, default=128, help="1 or more, default: 128")
+    parse.add_argument(
+        "--threads", type=int, default=2, help="that make batches ahead, 0 or more, default: 2"
+    )
     parse.add_argument("--device", default="cpu", help="of this project's loader, default: cpu")
-    parse.add_argument("--turns", type=int, default=5, help="of each candidate, default: 5")
-    parse.add_argument("--seconds", type=float, default=0.5, help="of a turn, default: 0.5")
+    parse.add_argument(
+        "--turns", type=int, default=5, help="of each candidate, 1 or more, default: 5"
+    )
+    parse.add_argument(
+        "--seconds", type=float, default=0.5, help="of a turn, above 0, default: 0.5"
+    )
     parse.add_argument("--peers", nargs="*", metavar="NAME", help="only these (default: all)")
     return parse
 
@@ -57,7 +65,7 @@ def bench(args: argparse.Namespace) -> dict[str, Any]:
 
     if args.images < args.batch_size:
         raise ValueError(f"--images must be at least the batch size {args.batch_size}")
-    if args.turns < 1 or args.seconds <= 0:
+    if args.turns < 1 or not args.seconds > 0:  # which a NaN is not
         raise ValueError("--turns must be 1 or more, --seconds above 0")
     known = [peer.name for peer in PEERS]
     unknown = [name for name in args.peers or [] if name not in known]

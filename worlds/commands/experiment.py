@@ -200,11 +200,12 @@ def _devices(device: str, workers: int) -> list[str]:
     """A device for each worker: all GPUs in turn, or the one that was named."""
     import torch
 
+    from worlds.base_loader import checked_device
+
     gpus = torch.cuda.device_count()
     if device == "auto":
         return [f"cuda:{i % gpus}" if gpus else "cpu" for i in range(workers)]
-    if device.startswith("cuda") and not gpus:
-        raise ValueError(f"--device {device} needs CUDA, and torch finds none; use cpu")
+    checked_device(device)
     return [device] * workers
 
 

@@ -29,15 +29,17 @@ def parser() -> argparse.ArgumentParser:
     )
     parse.add_argument("store", metavar="STORE", help="a folder, or hf://datasets/OWNER/NAME")
     parse.add_argument("--split", default="train", help="default: train")
-    parse.add_argument("--world", choices=("real", "ideal", "reuse", "bootstrap"), default="real")
-    parse.add_argument("--n", type=int, help="samples (default: the whole split)")
+    worlds = ("real", "ideal", "reuse", "bootstrap")
+    parse.add_argument("--world", choices=worlds, default="real", help="default: real")
+    parse.add_argument("--n", type=int, help="samples, 1 or more (default: the whole split)")
     parse.add_argument("--reuse", type=int, default=2, help="passes of --world reuse (default: 2)")
-    parse.add_argument("--batch-size", type=int, default=128, help="default: 128")
-    parse.add_argument("--steps", type=int, help="default: as many as one pass feeds")
-    parse.add_argument("--remainder", choices=("carry", "drop", "short"), default="carry")
+    parse.add_argument("--batch-size", type=int, default=128, help="1 or more (default: 128)")
+    parse.add_argument("--steps", type=int, help="1 or more (default: as many as one pass feeds)")
+    ends = ("carry", "drop", "short")
+    parse.add_argument("--remainder", choices=ends, default="carry", help="default: carry")
     parse.add_argument("--augment", default="crop+flip", help='default: crop+flip; "none" for none')
-    parse.add_argument("--seed", type=int, default=0)
-    parse.add_argument("--trial", type=int, default=0)
+    parse.add_argument("--seed", type=int, default=0, help="0 or more, below 2^64 (default: 0)")
+    parse.add_argument("--trial", type=int, default=0, help="0 or more, below 2^32 (default: 0)")
     parse.add_argument("--out", metavar="PNG", type=Path, help="write a contact sheet here")
     return parse
 
@@ -77,6 +79,7 @@ def inspect(args: argparse.Namespace) -> dict[str, object]:
         print(f"{name:<14}  {samples:>12,}")
     if args.out is not None:
         sheet = contact_sheet(loader, rows=8, columns=16)
+        args.out.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(args.out, "png")
         print(args.out)
     return {

@@ -1,7 +1,7 @@
 """List the architectures of the paper with what they cost.
 
 worlds-models                     the whole suite
-worlds-models preresnet18 mlp_3x512 --width 16
+worlds-models preresnet18 myrtle5 --width 16
 worlds-models --image-size 224 --classes 1000 --json
 """
 

@@ -27,6 +27,9 @@ def exit_code(
     """
     try:
         return run()
+    except KeyboardInterrupt:  # before the command minds signals itself
+        print(f"{command}: stopped before the end", file=sys.stderr)
+        return 128 + signal.SIGINT
     except Stopped as stopped:
         print(f"{command}: stopped; run the same command to go on", file=sys.stderr)
         return 128 + stopped.number
@@ -78,4 +81,6 @@ def _explain(error: Exception, out: Path, too_large: str) -> str:
         return f"the disk of {out} is full; what is finished is safe: make room, run again"
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"no permission to write {error.filename}; choose another place"
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return f"{error.filename} cannot be made where a file is; choose another place"
     return first_line(error)

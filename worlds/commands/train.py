@@ -46,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     import torch
 
+    from worlds.base_loader import checked_device
     from worlds.replicas import join
     from worlds.run_parts import Data
     from worlds.stores import open_store
@@ -57,7 +58,7 @@ def _run(args: argparse.Namespace) -> int:
         args.device = "cuda" if torch.cuda.is_available() else "cpu"
     cifar10 = None if args.cifar10 is None else open_store(args.cifar10).test
     data = Data.of(open_store(args.data), cifar10)
-    args.replicas, args.device = join(torch.device(args.device))
+    args.replicas, args.device = join(checked_device(args.device))
     if args.replicas.writes:
         _print_plan(config, data, args)
     if args.dry_run:

@@ -74,11 +74,17 @@ def parser(command: str, description: str | None) -> argparse.ArgumentParser:
     parse.add_argument("--data", required=True, metavar="STORE", help="folder or hf://datasets/...")
     parse.add_argument("--cifar10", metavar="STORE", help="measure on CIFAR-10's test set as well")
     parse.add_argument("--out", required=True, type=Path, metavar="DIR", help="the runs' folder")
-    parse.add_argument("--world", choices=("real", "ideal", "both"), default="both")
-    parse.add_argument("--trials", type=int, default=1, help="trials 0 to TRIALS - 1 (default: 1)")
+    parse.add_argument(
+        "--world", choices=("real", "ideal", "both"), default="both", help="default: both"
+    )
+    parse.add_argument(
+        "--trials", type=int, default=1, help="trials 0 to TRIALS - 1, 1 or more (default: 1)"
+    )
     parse.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 (default: what is here)")
     parse.add_argument("--dry-run", action="store_true", help="print config and cost, then stop")
-    parse.add_argument("--checkpoint-seconds", type=float, default=60.0, help="default: 60")
+    parse.add_argument(
+        "--checkpoint-seconds", type=float, default=60.0, help="0: after each step (default: 60)"
+    )
     parse.add_argument("--tensorboard", action="store_true", help="mirror rows to TensorBoard")
     parse.add_argument("--wandb", metavar="PROJECT", help="mirror rows to Weights & Biases")
     parse.add_argument("--quiet", action="store_true", help="no progress bars")
@@ -141,18 +147,25 @@ def config_of(args: argparse.Namespace) -> TrainConfig:
         disjoint=args.disjoint,
         steps=_DEFAULTS["steps"] if steps is None else steps,
         unit=_DEFAULTS["unit"] if unit is None else unit,
-        drops=tuple(int(drop) for drop in args.drops.split(",") if drop),
+        drops=_units(args.drops),
         log=int(args.log) if str(args.log).isdigit() else args.log,
         **values,
     )
+
+
+def _units(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(unit) for unit in text.split(",") if unit)
+    except ValueError:
+        raise ValueError(f"--drops are units such as 60,80, got {text!r}") from None
 
 
 def _option(text: str) -> tuple[str, int | float | str | bool]:
     name, equals, value = text.partition("=")
     if not (name and equals and value):
         raise ValueError(f"--option is NAME=VALUE, such as width=16, got {text!r}")
-    if value in ("true", "false"):
-        return name, value == "true"
+    if value.lower() in ("true", "false"):
+        return name, value.lower() == "true"
     for kind in (int, float):
         try:
             return name, kind(value)

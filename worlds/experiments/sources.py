@@ -70,12 +70,13 @@ class Sources:
 
     def data(self, kind: Data) -> "RunData":
         """ValueError where the store is not readable or not as it must be."""
+        from worlds.photographs import CROP
         from worlds.run_parts import Data as RunData
 
         cifar10 = None if self._cifar10 is None else self._cifar10.test
         if kind == "dogbird":
-            return RunData.of(self._open(self.dogbird))
-        pool = RunData.of(self._cifar5m, cifar10)
+            return _of_size(RunData.of(self._open(self.dogbird)), CROP, "--dogbird")
+        pool = _of_size(RunData.of(self._cifar5m, cifar10), 32, "--data")
         name = MADE if self.made else pool.name
         if kind == "cifar5m":
             return replace(pool, name=name)
@@ -95,6 +96,17 @@ class Sources:
 
         assert path is not None
         return open_store(path)
+
+
+def _of_size(data: "RunData", pixels: int, option: str) -> "RunData":
+    """`data`; ValueError where another data set was given, which some networks would take too."""
+    height, width, _ = data.train.image_shape
+    if (height, width) != (pixels, pixels):
+        raise ValueError(
+            f"{option} {data.name} holds images of {height} x {width}, {pixels} x {pixels} "
+            "are needed"
+        )
+    return data
 
 
 def infeasible(config: TrainConfig, data: "RunData") -> str | None:

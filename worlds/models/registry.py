@@ -118,4 +118,11 @@ def create(name: str, num_classes: int = 10, image_size: int = 32, **options: An
         raise ValueError(
             f"{name} at {image_size} px has no option {', '.join(unknown)}; its options: {takes}"
         )
+    for option, value in options.items():
+        default = architecture.options[option]
+        # The text "False" would be taken for true, and the other network trained.
+        if isinstance(default, bool) and not isinstance(value, bool):
+            raise ValueError(f"{name}: {option} must be true or false, got {value!r}")
+        if isinstance(default, float) and not isinstance(value, int | float):
+            raise ValueError(f"{name}: {option} must be a number, got {value!r}")
     return architecture.build(num_classes, **architecture.fixed, **options)

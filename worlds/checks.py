@@ -1,0 +1,20 @@
+"""Numbers that a user gives: integers are integers, and become Python's own."""
+
+import operator
+from typing import Any
+
+
+def integer(name: str, value: Any) -> int:
+    """`value` as an int, from numpy's integers too; ValueError for a float, text or nothing."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ValueError(f"{name} must be an integer, got {value!r}") from None
+
+
+def count(name: str, value: Any) -> int:
+    """`value` as an int above zero; ValueError if it is none."""
+    whole = integer(name, value)
+    if whole < 1:
+        raise ValueError(f"{name} must be 1 or more, got {whole}")
+    return whole
