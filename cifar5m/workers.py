@@ -11,7 +11,9 @@ the executors of the standard library wait for ever there.
 import multiprocessing
 import signal
 from collections.abc import Callable
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Any
 
@@ -19,9 +21,6 @@ _KILLED = "a worker process was killed; run the command again"
 
 
 def _work_until_closed(function: Callable[[Any], Any], pipe: Connection) -> None:
-    # Ctrl-C and a batch system's SIGTERM reach the whole process group; the parent decides.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         while True:
             job = pipe.recv()
@@ -34,6 +33,18 @@ def _work_until_closed(function: Callable[[Any], Any], pipe: Connection) -> None
             pipe.send((result, error))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
+
+
+def _start(process: BaseProcess) -> None:
+    """Start a process that is deaf to Ctrl-C and SIGTERM from its first instruction on: they reach
+    the whole process group, and the parent decides.
+    """
+    resource_tracker.ensure_running()  # which `start` would do, and unblock the signals after it
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Workers:
@@ -61,7 +72,7 @@ class Workers:
             ours, theirs = context.Pipe()
             arguments = (function, theirs)
             process = context.Process(target=_work_until_closed, args=arguments, daemon=True)
-            process.start()
+            _start(process)
             theirs.close()
             self._idle.append(ours)
             self._processes.append(process)

@@ -24,7 +24,7 @@ def test_ctrl_c_while_a_command_starts_is_one_line_and_code_130(module, monkeypa
     command = raising(module, KeyboardInterrupt(), monkeypatch)
     assert command.main(COMMANDS[module]) == 130
     error = capsys.readouterr().err
-    assert error.endswith(": stopped before the end\n")
+    assert error.endswith(": stopped\n")
     assert error.count("\n") == 1
 
 

@@ -27,9 +27,6 @@ def exit_code(
     """
     try:
         return run()
-    except KeyboardInterrupt:  # before the command minds signals itself
-        print(f"{command}: stopped before the end", file=sys.stderr)
-        return 128 + signal.SIGINT
     except Stopped as stopped:
         print(f"{command}: stopped; run the same command to go on", file=sys.stderr)
         return 128 + stopped.number
