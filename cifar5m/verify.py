@@ -24,7 +24,7 @@ from cifar5m.shard_check import SHOWN, Problem, ShardReport, and_more, check_sha
 from cifar5m.workers import Workers
 from worlds.cpus import cpu_count
 from worlds.files import TEMPORARY_SUFFIX
-from worlds.layout import PLAN, Shard, layout_of, read_plan
+from worlds.layout import PLAN, Shard, layout_of, read_dataset_plan
 
 PREVIEW_FOLDER = "preview"  # the folder that cifar5m-preview writes, which no plan names
 # What publishing, the Hub and its clients add, which no plan names either.
@@ -70,8 +70,8 @@ def verify_dataset(
     `folder` holds no valid plan.
     """
     folder = Path(folder)
-    plan = read_plan(folder)
-    shards = _planned_shards(folder, plan)
+    plan = read_dataset_plan(folder)
+    shards = layout_of(plan).shards()
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
     reports = []
@@ -101,14 +101,6 @@ def verify_dataset(
             *_foreign(folder, plan, shards),
         ),
     )
-
-
-def _planned_shards(folder: Path, plan: dict[str, Any]) -> list[Shard]:
-    try:
-        plan["fingerprint"], plan["class_names"][0]
-        return layout_of(plan).shards()
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
-        raise ValueError(f"{folder / PLAN} is damaged: {error!r}") from error
 
 
 def _check_all(

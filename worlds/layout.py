@@ -115,7 +115,7 @@ def read_dataset_plan(folder: Path) -> dict[str, Any]:
     """
     plan = read_plan(folder)
     try:
-        layout_of(plan)
+        layout_of(plan).shards()
         plan["fingerprint"], plan["class_names"][0], plan.get("about", {}).items()
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
         raise ValueError(f"{folder / PLAN} is damaged: {error!r}") from error

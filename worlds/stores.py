@@ -22,7 +22,7 @@ import numpy as np
 
 from worlds.cifar10 import TEST_FILES, TRAIN_FILES, find_cifar10, read_batches
 from worlds.images import ArrayImages, TarImages
-from worlds.layout import CIFAR10_CLASSES, PLAN, layout_of, read_plan
+from worlds.layout import CIFAR10_CLASSES, PLAN, layout_of, read_dataset_plan
 from worlds.npz import map_member
 from worlds.pack import MANIFEST, open_pack
 from worlds.photographs import PhotographImages
@@ -181,7 +181,7 @@ def _fetch(address: str) -> Path:
 
 
 def _open_shards(folder: Path) -> list[Split]:
-    plan = read_plan(folder)
+    plan = read_dataset_plan(folder)
     layout, splits = layout_of(plan), []
     # Photographs have no common size: the plan leaves height and width open.
     images = PhotographImages if plan.get("image_shape") == [None, None, 3] else TarImages
@@ -208,7 +208,7 @@ def _open_shards(folder: Path) -> list[Split]:
             name=name,
             images=images([folder / s.tar for s in shards], [len(s) for s in shards]),
             clean_labels=np.concatenate([a.label for a in arrays]),
-            class_names=tuple(plan.get("class_names", CIFAR10_CLASSES)),
+            class_names=tuple(plan["class_names"]),
             fingerprint=hashlib.sha256(f"{plan['fingerprint']} {name}".encode()).hexdigest(),
             probabilities=np.concatenate([a.probabilities for a in arrays]),
         )

@@ -21,7 +21,7 @@ from cifar5m.shard_check import ShardReport
 from cifar5m.verify import Report, verify_dataset
 from worlds.commands.outcome import EXIT_USAGE
 from worlds.errors import first_line
-from worlds.layout import layout_of, read_plan
+from worlds.layout import layout_of, read_dataset_plan, read_plan
 from worlds.stopping import Stopped, StopSignal
 
 
@@ -70,11 +70,7 @@ def verify_folder(
     folder: Path, workers: int | None, stop: StopSignal, quiet: bool = False
 ) -> Report:
     """The report on a dataset folder, with progress; Stopped where a signal came."""
-    plan = read_plan(folder)
-    try:
-        images = len(layout_of(plan))
-    except (KeyError, TypeError, AttributeError):
-        images = None  # verify_dataset says what is wrong
+    images = len(layout_of(read_dataset_plan(folder)))
     with _bar("verify", images, quiet) as bar:
 
         def on_shard(found: ShardReport) -> None:

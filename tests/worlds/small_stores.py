@@ -6,7 +6,7 @@ import numpy as np
 
 from worlds import Split, open_store
 from worlds.files import write_json
-from worlds.layout import Layout
+from worlds.layout import CIFAR10_CLASSES, Layout
 from worlds.shards import encode_png, write_shard
 
 
@@ -14,10 +14,8 @@ def write_shards(folder: Path, images: np.ndarray, labels: np.ndarray, test: int
     """A folder of shards of 25 whose last `test` images are the test split; its train split."""
     sizes = {"train": len(images) - test} | ({"test": test} if test else {})
     layout = Layout(tuple(sizes.items()), 25)
-    write_json(
-        folder / "plan.json",
-        {"format": 1, "splits": sizes, "shard_size": 25, "fingerprint": "a plan of the tests"},
-    )
+    plan = {"format": 1, "splits": sizes, "shard_size": 25, "class_names": CIFAR10_CLASSES}
+    write_json(folder / "plan.json", plan | {"fingerprint": "a plan of the tests"})
     for shard in layout.shards():
         part = slice(shard.start, shard.stop)
         write_shard(

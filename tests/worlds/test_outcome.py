@@ -78,3 +78,12 @@ def test_a_folder_that_cannot_be_written_is_said_without_a_number(number, monkey
     assert command.main(COMMANDS["cifar5m.commands.audit"]) == 1
     [line] = capsys.readouterr().err.splitlines()
     assert line.endswith("no permission to write set/audit; choose another place")
+
+
+def test_a_file_in_the_way_of_the_folder_is_named(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError) as caught:
+        (tmp_path / "file" / "runs").mkdir()
+    command = failing("worlds.commands.train", caught.value, monkeypatch)
+    assert command.main(COMMANDS["worlds.commands.train"]) == 1
+    assert f"{tmp_path}/file/runs cannot be made where a file is" in capsys.readouterr().err
