@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 from worlds.config import TrainConfig, differing_fields
 from worlds.experiments.plan import RUNS, Expanded, Job
 from worlds.experiments.sources import Sources
-from worlds.files import read_object
+from worlds.files import LOCK, read_object
 from worlds.report.experiment import SUFFIX, Experiment, read_experiment, write_experiment
 from worlds.runs import CONFIG, SUMMARY
 
@@ -36,7 +36,7 @@ def state_of(folder: Path) -> State:
 def is_locked(folder: Path) -> bool:
     """Whether a process holds the run."""
     try:
-        with (folder / ".lock").open("r") as stream:
+        with (folder / LOCK).open("r") as stream:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
