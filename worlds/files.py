@@ -83,10 +83,14 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+class Busy(ValueError):
+    """Another process is at work in a folder."""
+
+
 @contextmanager
 def locked(folder: Path, work: str) -> Iterator[None]:
-    """One process a folder, which is made if need be; the lock goes with the process. ValueError
-    while another one does its `work` there.
+    """One process a folder, which is made if need be; the lock goes with the process. Busy while
+    another one does its `work` there.
     """
     import fcntl
 
@@ -95,7 +99,7 @@ def locked(folder: Path, work: str) -> Iterator[None]:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f"another process is {work} in {folder}") from None
+            raise Busy(f"another process is {work} in {folder}") from None
         yield
 
 

@@ -123,6 +123,20 @@ def test_a_run_that_fails_is_told_and_the_rest_goes_on(noise, tmp_path, capsys):
     assert "cannot be read" in err
 
 
+def test_two_commands_at_once_share_the_runs_out(noise, tmp_path):
+    runs = tmp_path / "runs"
+    both = [begin(runs, "rrm_50k", "fig15") for _ in range(2)]
+    ends = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [0, 0], ends
+    made = [json.loads(out.splitlines()[-1]) for out, _ in ends]
+    assert [one["failed"] for one in made] == [0, 0]
+    assert len(finished(runs)) == made[0]["runs"]
+    assert set(states_of(runs).values()) == {"done"}
+    expected = {run.folder.name: run.rows[-1]["test_loss"] for run in find_runs(noise)}
+    found = {run.folder.name: run.rows[-1]["test_loss"] for run in find_runs(runs)}
+    assert found == expected
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_a_stopped_command_goes_on_where_it_was(tmp_path, how):

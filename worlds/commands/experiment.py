@@ -8,7 +8,8 @@
     worlds-experiment report --scale smoke
 
 Runs lie in RUNS/runs, each once, whatever figures it is part of; the same command goes on with what
-is unfinished and skips what is done. The report is RUNS/report/index.html. The last line is JSON.
+is unfinished and skips what is done. Started several times at once, on machines that share RUNS, it
+shares the runs out. The report is RUNS/report/index.html. The last line is JSON.
 """
 
 import argparse
@@ -253,6 +254,8 @@ def _train(
             for name, how in ended.items():
                 if how == "not_finite":
                     notes[name] = f"the loss was not finite, ended there: {name}"
+            if progress.elsewhere:
+                notes[""] = "another process trains some of these runs: they are waited for"
             for name in notes.keys() - told:
                 told.add(name)
                 bar.write(notes[name], file=sys.stderr)

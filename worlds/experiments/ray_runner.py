@@ -147,7 +147,8 @@ def train_on_node(job: Job, root: str, sources: Sources, device: str) -> dict[st
     while is_locked(folder) and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)  # a worker outlives its node by a moment
     given = {"config": job.config.to_json(), "data": job.data, "folder": str(folder)}
-    return run_job(given, _data(sources), device)
+    message = run_job(given, _data(sources), device)
+    return {"error": message["busy"]} if "busy" in message else message
 
 
 @cache

@@ -23,6 +23,7 @@ from typing import Any, Final
 from worlds.cpus import cpu_count
 from worlds.experiments.plan import Job
 from worlds.experiments.sources import Sources
+from worlds.experiments.state import is_locked
 from worlds.stopping import PARENT
 
 _POLL_SECONDS: Final = 0.2
@@ -30,12 +31,13 @@ _POLL_SECONDS: Final = 0.2
 
 @dataclass
 class Progress:
-    """What is known of a command's runs, by their names: how each ended, why it failed, and how far
-    those are that are being trained.
+    """What is known of a command's runs, by their names: how each ended, why it failed, which ones
+    another process was seen to train, and how far those are that are being trained here.
     """
 
     ended: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    elsewhere: set[str] = field(default_factory=set)
     fraction: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -69,7 +71,10 @@ class _Worker:
                 job = self.waiting.get_nowait()
             except queue.Empty:
                 break
-            self._train(job)
+            if is_locked(job.folder(self.root)):
+                self._come_back_to(job)
+            else:
+                self._train(job)
         if self.process is not None:
             self._close(self.process)
 
@@ -79,8 +84,16 @@ class _Worker:
         del self.progress.fraction[job.name]
         if "ended" in message:
             self.progress.ended[job.name] = message["ended"]
+        elif "busy" in message:
+            self._come_back_to(job)
         elif not self.stopping:
             self.progress.failed[job.name] = message["error"]
+
+    def _come_back_to(self, job: Job) -> None:
+        """Another process trains the run: after all others it is looked at again."""
+        self.progress.elsewhere.add(job.name)
+        self.waiting.put(job)
+        time.sleep(_POLL_SECONDS)
 
     def _ask(self, job: Job) -> dict[str, Any]:
         """Hand the job over; the worker's last word on it."""

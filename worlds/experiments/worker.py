@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from worlds.errors import first_line
 from worlds.experiments.registry import Data
 from worlds.experiments.sources import Sources
+from worlds.files import Busy
 from worlds.stopping import Stopped, StopSignal
 
 if TYPE_CHECKING:
@@ -53,11 +54,14 @@ def run_job(
     device: str,
     on_step: Callable[[int], None] = lambda updates: None,
 ) -> dict[str, str]:
-    """Train a run, {"config", "data", "folder"}; {"ended": how} or {"error": "one line"}. What else
-    `on_step` raises, such as Stopped, passes through, the state saved.
+    """Train a run, {"config", "data", "folder"}; {"ended": how}, {"error": "one line"}, or {"busy":
+    "one line"} where another process trains it. What else `on_step` raises, such as Stopped, passes
+    through, the state saved.
     """
     try:
         return {"ended": _train(job, data, device, on_step)}
+    except Busy as busy:
+        return {"busy": str(busy)}
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         return {"error": f"{type(error).__name__}: {first_line(error)}"}
 
