@@ -77,7 +77,7 @@ def examine_shards(
             if isinstance(read, str):
                 yield Examined(shard, read)
                 continue
-            key = np.array(f"{read.sha256} {comparison.key}")
+            key = np.array(_key(read.sha256, comparison))
             found = examine(read.images, comparison, on_images)
             features = found.pop("features", None)
             if features is not None and shard.start < FEATURE_IMAGES:
@@ -159,7 +159,7 @@ def is_examined(folder: Path, audit: Path, shard: Shard, comparison: Comparison)
     files = [facts_path(audit, shard)]
     if comparison.judge is not None and shard.start < FEATURE_IMAGES:
         files.append(features_path(audit, shard))
-    key = f"{record.get('sha256')} {comparison.key}"
+    key = _key(record.get("sha256"), comparison)
     return all((_read(path) or {}).get("key") == key for path in files)
 
 
@@ -173,6 +173,11 @@ def damage(folder: Path, shard: Shard, plan: dict[str, Any]) -> str | None:
     if not is_finished(folder, shard, plan["fingerprint"]):
         return f"{shard.tar} is missing, or has not the bytes that its record says"
     return None
+
+
+def _key(sha256: str | None, comparison: Comparison) -> str:
+    """What the facts of a tar are of; other facts are not taken for them."""
+    return f"{sha256} {comparison.key}"
 
 
 def read_facts(audit: Path, shard: Shard) -> dict[str, np.ndarray] | None:

@@ -226,7 +226,6 @@ class Trainer:
         self.mean = torch.tensor(config["mean"], device=device).view(shape)
         self.std = torch.tensor(config["std"], device=device).view(shape)
         self.rows: list[Row] = []
-
         self.normalises_batches = any(
             isinstance(module, torch.nn.modules.batchnorm._BatchNorm)
             for module in network.modules()

@@ -103,6 +103,20 @@ def locked(folder: Path, work: str) -> Iterator[None]:
         yield
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a process holds the lock of a folder."""
+    import fcntl
+
+    try:
+        with (folder / LOCK).open("r") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 def remove_stale(folder: Path) -> None:
     """Delete temporary files in `folder` whose process, on this host, no longer lives."""
     host = socket.gethostname().replace(".", "-")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from cifar5m.commands.generate import pick_device
 from cifar5m.commands.label import pick_settings
+from cifar5m.commands.progress import updating
 from cifar5m.publish import AUDIT
 from worlds.commands.outcome import EXIT_FAILED, exit_code, tell_damaged
 from worlds.layout import CIFAR10_CLASSES, Shard, layout_of, read_dataset_plan
@@ -156,13 +157,8 @@ def look_at_photographs(
     total = sum(map(len, photographs.values()))
     waiting = sum(unlabelled(audit, split, judge) for split in photographs.values())
     with _bar("photographs", total, total - waiting, args.quiet) as bar:
-
-        def on_images(images: int) -> None:
-            stop.raise_if_set()
-            bar.update(images)
-
         return {
-            name: label_photographs(audit, split, judge, on_images)
+            name: label_photographs(audit, split, judge, updating(bar, stop))
             for name, split in photographs.items()
         }
 
@@ -206,12 +202,7 @@ def examine(
     waiting = [s for s in shards if not is_examined(args.folder, audit, s, comparison)]
     total, left = sum(map(len, shards)), sum(map(len, waiting))
     with _bar("images", total, total - left, args.quiet) as bar:
-
-        def on_images(images: int) -> None:
-            stop.raise_if_set()
-            bar.update(images)
-
-        found = examine_shards(args.folder, audit, waiting, comparison, on_images)
+        found = examine_shards(args.folder, audit, waiting, comparison, updating(bar, stop))
         for each in found:
             if each.problem is not None:
                 problems[each.shard] = f"{each.shard.tar}: {each.problem}"
@@ -258,12 +249,7 @@ def measure_set(
     total = sum(map(len, queries.values()))
     kept = total if baseline_path(subject.audit, comparison).is_file() else 0
     with _bar("baseline", total, kept, args.quiet) as bar:
-
-        def on_images(images: int) -> None:
-            stop.raise_if_set()
-            bar.update(images)
-
-        found = baseline(subject.audit, comparison, queries, on_images)
+        found = baseline(subject.audit, comparison, queries, updating(bar, stop))
     quality = measure_quality(args, subject, photographs)
     return Measured(comparison.judge, no_judge, seen, found, quality)
 

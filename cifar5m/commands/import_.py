@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar5m.commands.generate import print_result, unfinished
-from cifar5m.commands.progress import DownloadBar, image_bar
+from cifar5m.commands.progress import DownloadBar, image_bar, updating
 from cifar5m.import_sources import FORMS, RELEASED, Source, open_source, read_bytes_of
 from cifar5m.importing import check_disk, estimate, import_shards, plan_of
 from cifar5m.importing import remembered_files as remembered
@@ -118,12 +118,7 @@ def checked_source(
     with tqdm(
         total=total or None, unit="B", unit_scale=True, desc="check", disable=quiet, leave=False
     ) as bar:
-
-        def on_bytes(count: int) -> None:
-            stop.raise_if_set()
-            bar.update(count)
-
-        return open_source(paths, form, remembered(out), on_bytes)
+        return open_source(paths, form, remembered(out), updating(bar, stop))
 
 
 def write_shards(

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cifar5m.commands.generate import pick_device
-from cifar5m.commands.progress import image_bar
+from cifar5m.commands.progress import image_bar, updating
 from worlds.commands.outcome import EXIT_FAILED, exit_code, tell_damaged
 from worlds.layout import Shard
 from worlds.stopping import StopSignal
@@ -113,12 +113,7 @@ def label(
     stop = StopSignal()
     problems = []
     with image_bar(shards, waiting, args.quiet) as bar:
-
-        def on_images(images: int) -> None:
-            stop.raise_if_set()
-            bar.update(images)
-
-        for result in label_shards(labelling, labeler, waiting, on_images):
+        for result in label_shards(labelling, labeler, waiting, updating(bar, stop)):
             if result.problem is not None:
                 problems.append(f"{result.shard.tar}: {result.problem}")
     return problems

@@ -1,10 +1,11 @@
 """Progress bars of the commands, on stderr."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from worlds.layout import Shard
+from worlds.stopping import StopSignal
 
 
 def image_bar(shards: Sequence[Shard], waiting: Sequence[Shard], quiet: bool = False) -> Any:
@@ -13,6 +14,16 @@ def image_bar(shards: Sequence[Shard], waiting: Sequence[Shard], quiet: bool = F
 
     total, left = sum(map(len, shards)), sum(map(len, waiting))
     return tqdm(total=total, initial=total - left, unit="img", disable=quiet, smoothing=0.05)
+
+
+def updating(bar: Any, stop: StopSignal) -> Callable[[float], None]:
+    """What moves a bar on, and raises Stopped where a signal came."""
+
+    def update(amount: float) -> None:
+        stop.raise_if_set()
+        bar.update(amount)
+
+    return update
 
 
 class DownloadBar:

@@ -9,20 +9,19 @@ Exit code 0: all is well (now); 1: problems were found, and listed; 2: not a dat
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from cifar5m.commands.progress import DownloadBar
-from cifar5m.shard_check import ShardReport
+from cifar5m.commands.progress import DownloadBar, updating
 from cifar5m.verify import Report, verify_dataset
-from worlds.commands.outcome import EXIT_USAGE
+from worlds.commands.outcome import in_one_line
 from worlds.errors import first_line
 from worlds.layout import layout_of, read_dataset_plan, read_plan
-from worlds.stopping import Stopped, StopSignal
+from worlds.stopping import StopSignal
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -46,21 +45,17 @@ def main(argv: list[str] | None = None) -> int:
     )
     repair.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:K")
     args = parser.parse_args(argv)
-    stop = StopSignal()
-    try:
-        device = _device(args)
+    return in_one_line("cifar5m-verify", lambda: run(args))
+
+
+def run(args: argparse.Namespace) -> int:
+    stop, device = StopSignal(), _device(args)
+    report = verify_folder(args.folder, args.workers, stop)
+    print("\n".join(report_lines(report)))
+    if args.repair and not report.ok:
+        _repair(args, report, device, stop)
         report = verify_folder(args.folder, args.workers, stop)
-        print("\n".join(report_lines(report)))
-        if args.repair and not report.ok:
-            _repair(args, report, device, stop)
-            report = verify_folder(args.folder, args.workers, stop)
-            print("\n".join(["", "after the repair", *report_lines(report)]))
-    except (ValueError, OSError) as error:
-        print(f"cifar5m-verify: {error}", file=sys.stderr)
-        return EXIT_USAGE
-    except Stopped as stopped:
-        print("cifar5m-verify: stopped", file=sys.stderr)
-        return 128 + stopped.number
+        print("\n".join(["", "after the repair", *report_lines(report)]))
     if args.json:
         print(json.dumps(asdict(report) | {"ok": report.ok}))
     return 0 if report.ok else 1
@@ -72,12 +67,10 @@ def verify_folder(
     """The report on a dataset folder, with progress; Stopped where a signal came."""
     images = len(layout_of(read_dataset_plan(folder)))
     with _bar("verify", images, quiet) as bar:
-
-        def on_shard(found: ShardReport) -> None:
-            stop.raise_if_set()
-            bar.update(len(found.shard))
-
-        return verify_dataset(folder, workers=workers, on_shard=on_shard)
+        update = updating(bar, stop)
+        return verify_dataset(
+            folder, workers=workers, on_shard=lambda found: update(len(found.shard))
+        )
 
 
 def _device(args: argparse.Namespace) -> str:
@@ -111,7 +104,7 @@ def _make_again(args: argparse.Namespace, report: Report, device: str, stop: Sto
             parts=args.parts and tuple(args.parts),
             allow_non_ema=args.allow_non_ema,
             device=device,
-            on_images=_updating(bar, stop),
+            on_images=updating(bar, stop),
             progress=downloads.progress,
             note=downloads.note,
         )
@@ -126,17 +119,9 @@ def _label_again(args: argparse.Namespace, report: Report, device: str, stop: St
 
     for name in broken_labellings(report):
         with _bar(f"labels/{name}", None) as bar:
-            for found in mend_labelling(args.folder, name, device, _updating(bar, stop)):
+            for found in mend_labelling(args.folder, name, device, updating(bar, stop)):
                 verdict = "labelled again" if found.problem is None else found.problem
                 bar.write(f"labels/{name}: {found.shard.name}: {verdict}", file=sys.stdout)
-
-
-def _updating(bar: Any, stop: StopSignal) -> Callable[[float], None]:
-    def on_images(images: float) -> None:
-        stop.raise_if_set()
-        bar.update(images)
-
-    return on_images
 
 
 def _bar(what: str, images: int | None, quiet: bool = False) -> Any:

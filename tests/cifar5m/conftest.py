@@ -1,8 +1,10 @@
-"""Options of a generating run on networks so small that a shard takes milliseconds."""
+"""A small set; options of a generating run on networks so small that a shard takes milliseconds."""
 
+import shutil
 from pathlib import Path
 
 import pytest
+from small_set import make_set
 from tiny_networks import save_labeler, save_unet
 
 
@@ -23,3 +25,14 @@ def small_run(unet_folder, labeler_folder) -> list[str]:
         *("--recipe", "tiny", "--generator", str(unet_folder), "--labeler", str(labeler_folder)),
         *("--steps", "2", "--micro-batch", "4", "--shard-size", "6", "--device", "cpu", "--quiet"),
     ]
+
+
+@pytest.fixture(scope="session")
+def original(tmp_path_factory) -> Path:
+    return make_set(tmp_path_factory.mktemp("small") / "set")
+
+
+@pytest.fixture
+def folder(original, tmp_path) -> Path:
+    """A small set of the test's own."""
+    return Path(shutil.copytree(original, tmp_path / "set"))

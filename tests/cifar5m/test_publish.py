@@ -1,7 +1,6 @@
 """cifar5m-publish with the real client of the Hub against a Hub on loopback that fails at will."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -29,16 +28,6 @@ REPO = Path(__file__).resolve().parents[2]
 def hub(tmp_path):
     with hub_of_this_process(tmp_path) as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory) -> Path:
-    return make_set(tmp_path_factory.mktemp("published") / "set")
-
-
-@pytest.fixture
-def folder(original, tmp_path) -> Path:
-    return Path(shutil.copytree(original, tmp_path / "set"))
 
 
 def run(folder, *options) -> int:

@@ -4,14 +4,13 @@ Each run is a process of its own: hf_xet keeps its session and caches for as lon
 """
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from loopback_hub import TOKEN, Fault, hub_server, published
-from small_set import contents, make_set
+from small_set import contents
 
 pytest.importorskip("hf_xet")
 
@@ -24,16 +23,6 @@ time.sleep = lambda seconds: sleep(seconds / 100)
 from cifar5m.commands.publish import main
 sys.exit(main())
 """
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory) -> Path:
-    return make_set(tmp_path_factory.mktemp("published") / "set")
-
-
-@pytest.fixture
-def folder(original, tmp_path) -> Path:
-    return Path(shutil.copytree(original, tmp_path / "set"))
 
 
 @pytest.fixture

@@ -1,16 +1,16 @@
-"""cifar5m-verify that is told to stop."""
+"""cifar5m-verify that is told to stop, or whose workers are killed."""
 
 import os
 import signal
 
-from small_set import make_set, shards_of
+from small_set import shards_of
 
 from cifar5m.commands import verify as command
 from cifar5m.verify import verify_dataset
+from cifar5m.workers import Workers
 
 
-def test_a_signal_ends_it_with_one_line_and_the_signals_code(tmp_path, monkeypatch, capsys):
-    folder = make_set(tmp_path / "set")
+def test_a_signal_ends_it_with_one_line_and_the_signals_code(folder, monkeypatch, capsys):
     seen = []
 
     def interrupted(folder, *, on_shard, **options):
@@ -27,3 +27,20 @@ def test_a_signal_ends_it_with_one_line_and_the_signals_code(tmp_path, monkeypat
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.splitlines()[-1] == "cifar5m-verify: stopped"
+
+
+def test_a_killed_worker_is_one_line_and_no_verdict(folder, monkeypatch, capsys):
+    begin = Workers.__enter__
+
+    def begin_and_kill(workers):
+        for process in workers._processes:
+            process.kill()
+            process.join()
+        return begin(workers)
+
+    monkeypatch.setattr(Workers, "__enter__", begin_and_kill)
+    assert command.main([str(folder), "--workers", "2"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    last = captured.err.splitlines()[-1]
+    assert last.endswith("cifar5m-verify: a worker process was killed; run the command again")

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from worlds.columns import columns
 from worlds.commands.outcome import in_one_line
 from worlds.models import Row, architectures, describe, find
 
@@ -53,15 +54,7 @@ def table(suite: Sequence[Row]) -> str:
         macs = f"{row.multiply_adds / 1e6:,.2f}"
         numbers = (f"{row.image_size}", f"{row.num_classes}", f"{row.parameters:,}", macs)
         lines.append((row.name, row.family, *numbers, row.figure))
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    left = (0, 1, 6)
-    return "\n".join(
-        "  ".join(
-            cell.ljust(widths[i]) if i in left else cell.rjust(widths[i])
-            for i, cell in enumerate(line)
-        ).rstrip()
-        for line in lines
-    )
+    return columns(lines, left=(0, 1, 6))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

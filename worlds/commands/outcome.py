@@ -41,22 +41,27 @@ def exit_code(
 
 
 def in_one_line(command: str, run: Callable[[], int]) -> int:
-    """What `run` returns; 2 for bad input and 130 if interrupted, each with one line: for commands
-    that leave nothing to go on with.
+    """What `run` returns; 2 for bad input, 1 where it broke down and 128 + signal if told to stop,
+    each with one line: for commands that leave nothing to go on with.
     """
     try:
         return run()
+    except Stopped as stopped:
+        return interrupted(command, stopped.number)
     except (ValueError, OSError) as error:
         print(f"{command}: {error}", file=sys.stderr)
         return EXIT_USAGE
+    except RuntimeError as error:
+        print(f"{command}: {first_line(error)}", file=sys.stderr)
+        return EXIT_FAILED
     except KeyboardInterrupt:
         return interrupted(command)
 
 
-def interrupted(command: str) -> int:
-    """The exit code of Ctrl-C where nothing is there to go on with, told in a line."""
+def interrupted(command: str, number: int = signal.SIGINT) -> int:
+    """The exit code of a signal where nothing is there to go on with, told in a line."""
     print(f"{command}: stopped", file=sys.stderr)
-    return 128 + signal.SIGINT
+    return 128 + number
 
 
 def tell_damaged(command: str, folder: Path, problems: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
+from worlds.columns import columns
 from worlds.config import TrainConfig
 from worlds.experiments.costs import ASSUMED, estimate, gpu_hours
 from worlds.experiments.plan import Expanded, Job, jobs_of
@@ -92,12 +93,4 @@ def _check(check: Check, experiment: Experiment) -> str:
 
 def table(rows: Sequence[tuple[str, ...]]) -> str:
     """Columns, the first and the last to the left."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    left = (0, len(widths) - 1)
-    return "\n".join(
-        "  ".join(
-            cell.ljust(widths[i]) if i in left else cell.rjust(widths[i])
-            for i, cell in enumerate(row)
-        ).rstrip()
-        for row in rows
-    )
+    return columns(rows, (0, len(rows[0]) - 1))

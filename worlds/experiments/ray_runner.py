@@ -24,6 +24,7 @@ from worlds.experiments.plan import Job
 from worlds.experiments.registry import Data
 from worlds.experiments.runner import Progress
 from worlds.experiments.sources import Sources
+from worlds.files import is_locked
 
 if TYPE_CHECKING:
     from worlds.run_parts import Data as RunData
@@ -136,7 +137,6 @@ def _updates(folder: Path) -> int:
 
 def train_on_node(job: Job, root: str, sources: Sources, device: str) -> dict[str, str]:
     """What a task is: one run, trained to its end; how it ended, as `worker.run_job` says it."""
-    from worlds.experiments.state import is_locked
     from worlds.experiments.worker import run_job
 
     folder = job.folder(Path(root))

@@ -23,7 +23,7 @@ from typing import Any, Final
 from worlds.cpus import cpu_count
 from worlds.experiments.plan import Job
 from worlds.experiments.sources import Sources
-from worlds.experiments.state import is_locked
+from worlds.files import is_locked
 from worlds.stopping import PARENT
 
 _POLL_SECONDS: Final = 0.2

@@ -4,7 +4,6 @@ states = states_of(root)            # by the fingerprints of config and training
 table = [tally(experiment, states) for experiment in read_experiments(root)]
 """
 
-import fcntl
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, Final, Literal
 from worlds.config import TrainConfig, differing_fields
 from worlds.experiments.plan import RUNS, Expanded, Job
 from worlds.experiments.sources import Sources
-from worlds.files import LOCK, read_object
+from worlds.files import is_locked, read_object
 from worlds.report.experiment import SUFFIX, Experiment, read_experiment, write_experiment
 from worlds.runs import CONFIG, SUMMARY
 
@@ -31,18 +30,6 @@ def state_of(folder: Path) -> State:
         if how != "asked":
             return "not finite" if how == "not_finite" else "done"
     return "running" if is_locked(folder) else "begun"
-
-
-def is_locked(folder: Path) -> bool:
-    """Whether a process holds the run."""
-    try:
-        with (folder / LOCK).open("r") as stream:
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
 
 
 def ended(job: Job, root: Path, data: dict[str, Any] | None) -> bool:

@@ -1,0 +1,15 @@
+"""Text in columns, as commands print it."""
+
+from collections.abc import Collection, Sequence
+
+
+def columns(rows: Sequence[tuple[str, ...]], left: Collection[int]) -> str:
+    """Rows of text one below the other, the columns `left` to the left and the others right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i in left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
