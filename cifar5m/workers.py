@@ -31,7 +31,7 @@ def _work_until_closed(function: Callable[[Any], Any], pipe: Connection) -> None
                 error = failure
             del job  # before the next one comes, so that two are never held
             pipe.send((result, error))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
+    except (EOFError, ConnectionError):
         return
 
 
@@ -85,7 +85,7 @@ class Workers:
         self._busy.append(pipe)
         try:
             pipe.send(job)
-        except BrokenPipeError:
+        except ConnectionError:
             raise RuntimeError(_KILLED) from None
 
     def finish(self) -> None:
@@ -100,7 +100,7 @@ class Workers:
             self._busy.remove(pipe)
             try:
                 result, error = pipe.recv()
-            except EOFError:
+            except (EOFError, ConnectionError):  # the latter where a job was left unread
                 raise RuntimeError(_KILLED) from None
             self._idle.append(pipe)
             if error is not None:

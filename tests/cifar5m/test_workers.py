@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from cifar5m.workers import Workers
+
 REPO = Path(__file__).resolve().parents[2]
 CODE = """
 import sys
@@ -43,3 +45,11 @@ def test_a_signal_to_the_group_reaches_the_parent_alone_even_while_workers_start
     os.killpg(process.pid, number)
     out, err = process.communicate(timeout=60)
     assert (out, err) == (f"[1, 2, 3] {int(number)}\n", "")
+
+
+def test_a_worker_that_is_killed_with_a_job_it_has_not_read_is_told_as_killed():
+    with Workers(abs) as workers:
+        workers.put(-1)
+        workers._processes[0].kill()
+        with pytest.raises(RuntimeError, match="a worker process was killed"):
+            workers.finish()
