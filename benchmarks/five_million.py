@@ -38,9 +38,9 @@ class RandomImages:
 
 
 def write(folder: Path) -> float:
-    from worlds.layout import CIFAR10_CLASSES
-    from worlds.pack import write_pack
-    from worlds.splits import Split
+    from worlds.data.pack import write_pack
+    from worlds.data.splits import Split
+    from worlds.formats.layout import CIFAR10_CLASSES
 
     labels = np.random.default_rng(1).integers(0, 10, IMAGES)
     split = Split("train", RandomImages(), labels, CIFAR10_CLASSES, f"random {IMAGES}")
@@ -106,7 +106,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.run:
         import torch
 
-        import worlds.loaders  # noqa: F401  what a program has imported when it makes its loader
+        import worlds.loaders.loaders  # noqa: F401  what a program has imported when it makes its loader
 
         torch.set_num_threads(1)
         print(json.dumps(run(args.folder)))

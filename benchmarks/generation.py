@@ -21,16 +21,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cifar5m.checkpoint_layout import UNET_CONFIG
-from cifar5m.diffusion import SamplerConfig, linear_schedule, sample, to_uint8
-from cifar5m.generator import Generator, load_unet
-from cifar5m.noise import image_noise
-from cifar5m.plan import package_versions
-from cifar5m.prepare import flop_per_call
-from cifar5m.sources import find_generator
-from worlds.layout import Layout
-from worlds.shards import decode_image, encode_png, read_samples, write_shard
-from worlds.torchvision_ops import declare_missing_operators
+from cifar5m.sampling.diffusion import SamplerConfig, linear_schedule, sample, to_uint8
+from cifar5m.sampling.job import flop_per_call
+from cifar5m.sampling.noise import image_noise
+from cifar5m.sampling.unet import Generator, load_unet
+from cifar5m.weights.convert import UNET_CONFIG
+from cifar5m.weights.sources import find_generator
+from worlds.formats.layout import Layout
+from worlds.formats.plan import package_versions
+from worlds.formats.shards import decode_image, encode_png, read_samples, write_shard
+from worlds.runtime.torchvision_ops import declare_missing_operators
 
 ALL = 6_000_000
 CALLS = 1000  # an image, in the default recipe

@@ -29,10 +29,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from worlds.loaders import RealLoader
-from worlds.peers import PEERS
-from worlds.splits import Split
-from worlds.throughput import (
+from worlds.bench.peers import PEERS
+from worlds.bench.throughput import (
     Batches,
     median_rate,
     median_ratio,
@@ -41,6 +39,8 @@ from worlds.throughput import (
     trainer_microseconds,
     worlds_batches,
 )
+from worlds.data.splits import Split
+from worlds.loaders.loaders import RealLoader
 
 FLOOR, OURS = "C loop, one thread", "worlds"
 

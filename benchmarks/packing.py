@@ -24,9 +24,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cifar5m.shard_decode import DecodeJob, decode_shard
-from worlds.layout import Layout, Shard
-from worlds.shards import encode_png, write_shard
+from cifar5m.shards.decode import DecodeJob, decode_shard
+from worlds.formats.layout import Layout, Shard
+from worlds.formats.shards import encode_png, write_shard
 
 SHARD = 10_000
 SHAPE = (32, 32, 3)

@@ -26,14 +26,14 @@ from typing import Any
 import numpy as np
 import torch
 
-import worlds.torchvision_ops  # noqa: F401  (before torchvision)
-from cifar5m.plan import make_plan
+import worlds.runtime.torchvision_ops  # noqa: F401  (before torchvision)
 from dogbird.build import EXTENSION
 from dogbird.convert import Format, convert
 from worlds import RealLoader, open_store
-from worlds.files import write_json
-from worlds.layout import Layout
-from worlds.shards import write_shard
+from worlds.formats.layout import Layout
+from worlds.formats.plan import make_plan
+from worlds.formats.shards import write_shard
+from worlds.runtime.files import write_json
 
 SAMPLES = Path(__file__).resolve().parents[2] / "shared" / "data" / "imagenet-samples"
 PACKAGES = ("torch", "torchvision", "webdataset", "pillow", "simplejpeg", "numba")

@@ -28,10 +28,10 @@ import numpy as np
 import torch
 
 from worlds import ArrayStore
-from worlds.config import TrainConfig
-from worlds.run_parts import Data, make_loader, make_model, place_of
-from worlds.stepper import HALVES, Stepper
-from worlds.torchvision_ops import declare_missing_operators
+from worlds.runtime.torchvision_ops import declare_missing_operators
+from worlds.training.build import Data, make_loader, make_model, place_of
+from worlds.training.config import TrainConfig
+from worlds.training.stepper import HALVES, Stepper
 
 NETS: dict[str, tuple[str, dict[str, Any]]] = {
     "mlp_3x128": ("mlp_3x128", {}),
@@ -160,7 +160,7 @@ def compare(config: TrainConfig, data: Data, args: argparse.Namespace) -> dict[s
 
 def whole_run(config: TrainConfig, data: Data, device: str) -> dict[str, float]:
     """The trainer as it is used, evaluation and checkpoints included."""
-    from worlds.training import train
+    from worlds.training.train import train
 
     with tempfile.TemporaryDirectory() as folder:
         run = train(config, data, Path(folder), device=device)

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from worlds.layout import Shard, layout_of, read_plan
-from worlds.philox import PREVIEW, words
-from worlds.shards import decode_image, is_finished, read_arrays, tar_members
+from worlds.formats.layout import Shard, layout_of, read_plan
+from worlds.formats.shards import decode_image, is_finished, read_arrays, tar_members
+from worlds.rng.philox import PREVIEW, words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

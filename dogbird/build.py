@@ -20,16 +20,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from cifar5m.importing import check_disk
-from cifar5m.plan import claim_folder, differences, make_plan
-from cifar5m.workers import Workers
 from dogbird.classes import Task
 from dogbird.convert import SUBSAMPLING, Format, convert
 from dogbird.sources import Source
 from dogbird.staging import Row, clear, encoder_versions, stage
-from worlds.files import atomic_write, locked, remove_stale
-from worlds.layout import PLAN, Layout, Shard, layout_of, read_plan
-from worlds.shards import is_finished, write_shard
+from worlds.formats.layout import PLAN, Layout, Shard, layout_of, read_plan
+from worlds.formats.plan import claim_folder, differences, make_plan
+from worlds.formats.shards import is_finished, write_shard
+from worlds.runtime.files import atomic_write, check_disk, locked, remove_stale
+from worlds.runtime.processes import Workers
 
 DATASET: Final = "dogbird"  # what plans of this module say that they make
 EXTENSION: Final = "jpg"

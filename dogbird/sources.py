@@ -13,77 +13,17 @@ Each split may come in another form (dogbird/tars.py, dogbird/tables.py have the
 Opening lists and counts photographs without reading one; nothing is unpacked or written.
 """
 
-import hashlib
 import os
-import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Final
 
+from dogbird.pieces import FOLDERS, SPLITS, SUFFIXES, WNID, OnFile, Piece, Span, Wanted, cut
 from dogbird.val_labels import find_val_labels, read_val_labels
 
-SPLITS: Final = ("train", "val")
-FOLDERS: Final = {"train": ("train",), "val": ("val", "validation")}  # by what names they go
-SUFFIXES: Final = frozenset({".jpeg", ".jpg", ".png"})
-WNID: Final = re.compile(r"n\d{8}")
-_PIECE: Final = 256  # photographs
 _SHOWN: Final = 5  # names of what was found instead
-
-OnFile = Callable[[], None]  # called as files are listed, so that a caller may stop it
-
-
-class Piece(Protocol):
-    """Some photographs of one split that one process reads, one after the other."""
-
-    @property
-    def split(self) -> str: ...
-
-    @property
-    def wnids(self) -> Sequence[str]: ...
-
-    @property
-    def key(self) -> str:
-        """Hex digest that names the files, as they are now, and the places in them."""
-
-    def read(self) -> Iterator[tuple[str, str, bytes]]:
-        """(wnid, name without extension, encoded image) of each."""
-
-
-class Span(NamedTuple):
-    """One photograph: `size` bytes of a file."""
-
-    wnid: str
-    name: str
-    path: str
-    offset: int
-    size: int
-
-
-@dataclass(frozen=True)
-class Spans:
-    """A piece of photographs that lie as bytes in files, in tars or alone."""
-
-    split: str
-    spans: tuple[Span, ...]
-    changed: int  # when any of the files was last changed, nanoseconds
-
-    @property
-    def wnids(self) -> list[str]:
-        return [span.wnid for span in self.spans]
-
-    @property
-    def key(self) -> str:
-        return hashlib.sha256(repr(self).encode()).hexdigest()
-
-    def read(self) -> Iterator[tuple[str, str, bytes]]:
-        for span in self.spans:
-            descriptor = os.open(span.path, os.O_RDONLY)
-            try:
-                yield span.wnid, span.name, os.pread(descriptor, span.size, span.offset)
-            finally:
-                os.close(descriptor)
 
 
 @dataclass(frozen=True)
@@ -132,22 +72,6 @@ def open_source(
         forms[split] = form
         pieces += found
     return Source(root, forms, tuple(pieces))
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """Which photographs to list: those of `wnids`, by their names or by lists of labels."""
-
-    wnids: frozenset[str]
-    val_labels: dict[str, str]
-    on_file: OnFile
-
-    def wnid_of(self, path: Path) -> str | None:
-        """The class of a photograph by its folder, its name, or the list for its name."""
-        for text in (path.parent.name, path.name[:9]):
-            if WNID.fullmatch(text):
-                return text
-        return self.val_labels.get(path.stem)
 
 
 def _open_split(root: Path, split: str, wanted: Wanted) -> tuple[str, list[Piece]]:
@@ -212,12 +136,3 @@ def _list_folder(folder: Path, wanted: Wanted) -> list[tuple[Span, int]]:
             span = Span(wnid, path.stem, str(path.resolve()), 0, state.st_size)
             found.append((span, state.st_mtime_ns))
     return found
-
-
-def cut(split: str, listed: Sequence[tuple[Span, int]]) -> list[Piece]:
-    """Pieces of photographs that follow one another."""
-    parts = [listed[k : k + _PIECE] for k in range(0, len(listed), _PIECE)]
-    return [
-        Spans(split, tuple(span for span, _ in part), max(changed for _, changed in part))
-        for part in parts
-    ]

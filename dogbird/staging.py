@@ -18,10 +18,10 @@ from typing import NamedTuple
 
 from PIL import features
 
-from cifar5m.workers import Workers
 from dogbird.convert import BrokenPhotographError, Format, convert
-from dogbird.sources import Piece
-from worlds.files import LOCK, atomic_write, remove_stale, write_json
+from dogbird.pieces import Piece
+from worlds.runtime.files import LOCK, atomic_write, remove_stale, write_json
+from worlds.runtime.processes import Workers
 
 
 class Row(NamedTuple):

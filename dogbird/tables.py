@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dogbird.classes import ilsvrc2012
-from dogbird.sources import FOLDERS, Piece, Wanted
+from dogbird.pieces import FOLDERS, Piece, Wanted
 
 _BATCH = 64  # rows
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from dogbird.classes import ilsvrc2012
-from dogbird.sources import FOLDERS, SUFFIXES, WNID, Piece, Span, Wanted, cut
+from dogbird.pieces import FOLDERS, SUFFIXES, WNID, Piece, Span, Wanted, cut
 
 Listed = Iterator[tuple[Span, int]]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.worlds.test_stores import write_cifar10
+from tests.worlds.data.test_stores import write_cifar10
 
 REPO = Path(__file__).resolve().parents[1]
 README = (REPO / "README.md").read_text()

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from train_tiny import load_cifar10
 
+from cifar5m.audit.frechet import Moments, frechet_distance, moments
 from cifar5m.commands.generate import main as generate
-from cifar5m.frechet import Moments, frechet_distance, moments
-from cifar5m.labeler import Labeler, load_classifier
-from cifar5m.recipes import RECIPES
-from cifar5m.sources import find_labeler
-from worlds.layout import layout_of, read_plan
-from worlds.shards import decode_image, read_arrays, read_samples
+from cifar5m.labels.labeler import Labeler, load_classifier
+from cifar5m.sampling.recipes import RECIPES
+from cifar5m.weights.sources import find_labeler
+from worlds.formats.layout import layout_of, read_plan
+from worlds.formats.shards import decode_image, read_arrays, read_samples
 
 TINY = Path(__file__).resolve().parent.parent / "cifar5m" / "tiny"
 SAMPLES = 10_000

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from worlds.torchvision_ops import declare_missing_operators
+from worlds.runtime.torchvision_ops import declare_missing_operators
 
 REPO = Path(__file__).resolve().parent.parent
 UNET = {

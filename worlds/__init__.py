@@ -7,44 +7,44 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from worlds.augment import Augment as Augment
-    from worlds.config import TrainConfig as TrainConfig
-    from worlds.labels import LabelNoise as LabelNoise
-    from worlds.loaders import BootstrapLoader as BootstrapLoader
-    from worlds.loaders import FixedReuseLoader as FixedReuseLoader
-    from worlds.loaders import IdealLoader as IdealLoader
-    from worlds.loaders import RealLoader as RealLoader
-    from worlds.loaders import SequentialLoader as SequentialLoader
-    from worlds.pack import verify_pack as verify_pack
-    from worlds.pack import write_pack as write_pack
-    from worlds.run_parts import Data as Data
-    from worlds.runs import find_runs as find_runs
-    from worlds.runs import read_run as read_run
-    from worlds.splits import Split as Split
-    from worlds.stores import ArrayStore as ArrayStore
-    from worlds.stores import Store as Store
-    from worlds.stores import open_store as open_store
-    from worlds.training import train as train
+    from worlds.data.labels import LabelNoise as LabelNoise
+    from worlds.data.pack import verify_pack as verify_pack
+    from worlds.data.pack import write_pack as write_pack
+    from worlds.data.splits import Split as Split
+    from worlds.data.stores import ArrayStore as ArrayStore
+    from worlds.data.stores import Store as Store
+    from worlds.data.stores import open_store as open_store
+    from worlds.loaders.augment import Augment as Augment
+    from worlds.loaders.loaders import BootstrapLoader as BootstrapLoader
+    from worlds.loaders.loaders import FixedReuseLoader as FixedReuseLoader
+    from worlds.loaders.loaders import IdealLoader as IdealLoader
+    from worlds.loaders.loaders import RealLoader as RealLoader
+    from worlds.loaders.loaders import SequentialLoader as SequentialLoader
+    from worlds.training.build import Data as Data
+    from worlds.training.config import TrainConfig as TrainConfig
+    from worlds.training.run_folder import find_runs as find_runs
+    from worlds.training.run_folder import read_run as read_run
+    from worlds.training.train import train as train
 
 _MODULES = {
-    "ArrayStore": "worlds.stores",
-    "Augment": "worlds.augment",
-    "BootstrapLoader": "worlds.loaders",
-    "Data": "worlds.run_parts",
-    "FixedReuseLoader": "worlds.loaders",
-    "IdealLoader": "worlds.loaders",
-    "LabelNoise": "worlds.labels",
-    "RealLoader": "worlds.loaders",
-    "SequentialLoader": "worlds.loaders",
-    "Split": "worlds.splits",
-    "Store": "worlds.stores",
-    "TrainConfig": "worlds.config",
-    "find_runs": "worlds.runs",
-    "open_store": "worlds.stores",
-    "read_run": "worlds.runs",
-    "train": "worlds.training",
-    "verify_pack": "worlds.pack",
-    "write_pack": "worlds.pack",
+    "ArrayStore": "worlds.data.stores",
+    "Augment": "worlds.loaders.augment",
+    "BootstrapLoader": "worlds.loaders.loaders",
+    "Data": "worlds.training.build",
+    "FixedReuseLoader": "worlds.loaders.loaders",
+    "IdealLoader": "worlds.loaders.loaders",
+    "LabelNoise": "worlds.data.labels",
+    "RealLoader": "worlds.loaders.loaders",
+    "SequentialLoader": "worlds.loaders.loaders",
+    "Split": "worlds.data.splits",
+    "Store": "worlds.data.stores",
+    "TrainConfig": "worlds.training.config",
+    "find_runs": "worlds.training.run_folder",
+    "open_store": "worlds.data.stores",
+    "read_run": "worlds.training.run_folder",
+    "train": "worlds.training.train",
+    "verify_pack": "worlds.data.pack",
+    "write_pack": "worlds.data.pack",
 }
 
 __all__ = sorted(_MODULES)

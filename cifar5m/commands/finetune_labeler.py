@@ -19,13 +19,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cifar5m.remote_files import cache_folder
-from worlds.commands.outcome import exit_code
-from worlds.stopping import StopSignal
+from cifar5m.weights.download import cache_folder
+from worlds.cli.exit import exit_code
+from worlds.runtime.signals import StopSignal
 
 if TYPE_CHECKING:
-    from cifar5m.finetune import Options, Trainer
-    from worlds.stores import Store
+    from cifar5m.labels.finetune import Options, Trainer
+    from worlds.data.stores import Store
 
 COMMAND = "cifar5m-finetune-labeler"
 LOSSES = 50  # steps over which the shown loss is the mean
@@ -78,16 +78,16 @@ def default_out() -> Path:
 def run(args: argparse.Namespace) -> int:
     import torch
 
-    from cifar5m.commands.generate import pick_device
-    from cifar5m.finetune import (
+    from cifar5m.commands.common import pick_device
+    from cifar5m.labels.finetune import (
         Trainer,
         finetune_plan,
         is_finished,
         is_trained,
         pretrained_network,
     )
-    from cifar5m.plan import claim_folder
-    from worlds.stores import open_store
+    from worlds.data.stores import open_store
+    from worlds.formats.plan import claim_folder
 
     options = chosen(args)
     if (args.model or args.scratch) and args.out is None:
@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def chosen(args: argparse.Namespace) -> "Options":
-    from cifar5m.finetune import Options
+    from cifar5m.labels.finetune import Options
 
     names = ("model", "weights", "batch", "learning_rate", "steps", "mixup", "size", "seed")
     given = {name: getattr(args, name) for name in (*names, "precision", "scratch")}
@@ -145,7 +145,7 @@ def print_plan(trainer: "Trainer", micro_batch: int | None) -> None:
 def train(args: argparse.Namespace, out: Path, trainer: "Trainer", stop: StopSignal) -> None:
     from tqdm import tqdm
 
-    from cifar5m.finetune import finetune
+    from cifar5m.labels.finetune import finetune
 
     recent: list[float] = []
     with (
@@ -164,7 +164,7 @@ def measure(
 ) -> None:
     from tqdm import tqdm
 
-    from cifar5m.finetune import evaluate_labeler
+    from cifar5m.labels.finetune import evaluate_labeler
 
     images = evaluate_labeler(out, store, trainer.device, trainer.plan["precision"])
     with tqdm(total=len(store.test), unit="img", disable=args.quiet) as bar:
@@ -174,7 +174,7 @@ def measure(
 
 
 def print_result(out: Path) -> None:
-    from cifar5m.evaluation import EVALUATION
+    from cifar5m.weights.sources import EVALUATION
 
     found = json.loads((out / EVALUATION).read_text())
     print(

@@ -16,23 +16,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cifar5m.commands.progress import DownloadBar, image_bar
-from worlds.commands.outcome import EXIT_FAILED, exit_code
-from worlds.layout import Layout, Shard
-from worlds.stopping import Stopped, StopSignal
+from cifar5m.commands.common import pick_device, print_result, unfinished
+from worlds.cli.exit import EXIT_FAILED, exit_code
+from worlds.cli.progress import DownloadBar, image_bar
+from worlds.formats.layout import Layout, Shard
+from worlds.runtime.signals import Stopped, StopSignal
 
 if TYPE_CHECKING:
-    from cifar5m.generate import Job
-    from cifar5m.prepare import Options
-    from cifar5m.processes import Rank
+    from cifar5m.engines.local import Rank
+    from cifar5m.sampling.generate import Job
+    from cifar5m.sampling.job import Options
 
 COMMAND = "cifar5m-generate"
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    from cifar5m.diffusion import SAMPLERS
-    from cifar5m.generator import PRECISIONS
-    from cifar5m.recipes import DEFAULT, RECIPES
+    from cifar5m.sampling.diffusion import SAMPLERS
+    from cifar5m.sampling.recipes import DEFAULT, RECIPES
+    from worlds.runtime.device import PRECISIONS
 
     rows = "\n".join(f"  {name:16} {recipe.summary}" for name, recipe in RECIPES.items())
     parser = argparse.ArgumentParser(
@@ -121,9 +122,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace, arguments: Sequence[str]) -> int:
-    from cifar5m.plan import claim_folder
-    from cifar5m.prepare import Options, find_sources, load_job, plan_of
-    from cifar5m.processes import Rank, rank_of
+    from cifar5m.engines.local import Rank, rank_of
+    from cifar5m.sampling.job import Options, find_sources, load_job, plan_of
+    from worlds.formats.plan import claim_folder
 
     names = Options.__dataclass_fields__
     options = Options(**{name: value for name, value in vars(args).items() if name in names})
@@ -156,23 +157,6 @@ def run(args: argparse.Namespace, arguments: Sequence[str]) -> int:
     return 0
 
 
-def pick_device(name: str, rank: "Rank | None") -> str:
-    """The torch device of this process; a rank on a machine of several GPUs takes its own."""
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.partition(":")[0] not in ("cpu", "cuda"):
-        raise ValueError(f"--device must be auto, cpu, cuda or cuda:K, got {name!r}")
-    if not name.startswith("cuda"):
-        return name
-    count = torch.cuda.device_count()
-    number = name.partition(":")[2] or str((rank.local_rank if rank else 0) % max(count, 1))
-    if not number.isdigit() or int(number) >= count:
-        raise ValueError(f"--device {name}: this machine has {count} usable GPUs; try --device cpu")
-    return f"cuda:{number}"
-
-
 def count_workers(args: argparse.Namespace, rank: "Rank | None") -> int:
     """Local processes to start: one where this is a rank already, else as asked, else one a GPU."""
     import torch
@@ -193,8 +177,8 @@ def run_one(
     """Make this process's shards, with progress in images."""
     import torch
 
-    from cifar5m.generate import generate_shards
-    from cifar5m.writers import ShardWriters
+    from cifar5m.sampling.generate import generate_shards
+    from worlds.formats.writers import ShardWriters
 
     waiting = unfinished(args.out, shards, job.fingerprint)
     bar = image_bar(shards, waiting, args.quiet)
@@ -226,7 +210,7 @@ def run_many(
     stop: StopSignal,
 ) -> int:
     """Start one process a GPU (or as asked) and watch the shards appear."""
-    from cifar5m.processes import run_workers
+    from cifar5m.engines.local import run_workers
 
     shards = layout.shards()
     waiting = unfinished(args.out, shards, plan["fingerprint"])
@@ -251,7 +235,8 @@ def run_on_ray(
     args: argparse.Namespace, options: "Options", plan: dict[str, Any], stop: StopSignal
 ) -> None:
     """Make the shards on a Ray cluster and watch them appear."""
-    from cifar5m.ray_engine import connect, generate_on_ray
+    from cifar5m.engines.ray import generate_on_ray
+    from worlds.runtime.ray import connect
 
     shards = options.layout.shards()
     waiting = unfinished(args.out, shards, plan["fingerprint"])
@@ -260,25 +245,6 @@ def run_on_ray(
             ray, args.out, options, plan, waiting, bar.update, stop.raise_if_set, args.workers
         )
     print_result(args.out, plan, options.layout)
-
-
-def unfinished(folder: Path, shards: Sequence[Shard], fingerprint: str) -> list[Shard]:
-    from worlds.shards import is_finished
-
-    return [shard for shard in shards if not is_finished(folder, shard, fingerprint)]
-
-
-def print_result(folder: Path, plan: dict[str, Any], layout: Layout) -> None:
-    from worlds.shards import read_record
-
-    records = [read_record(folder, shard) or {} for shard in layout.shards()]
-    counts = [
-        sum(column) for column in zip(*(record["classes"] for record in records), strict=True)
-    ]
-    size = sum(record["bytes"] for record in records)
-    names = zip(plan["class_names"], counts, strict=True)
-    print(f"{len(layout):,} images in {len(records)} shards, {size:,} bytes: {folder}")
-    print("classes: " + ", ".join(f"{name} {count:,}" for name, count in names))
 
 
 def check_paper(args: argparse.Namespace) -> None:
@@ -295,7 +261,7 @@ def check_paper(args: argparse.Namespace) -> None:
 
 def print_paper(args: argparse.Namespace, options: "Options") -> None:
     """What the run takes on devices of a given speed; no network is loaded."""
-    from cifar5m.scale import table
+    from cifar5m.sampling.scale import table
 
     layout = options.layout
     shards = len(layout.shards())
@@ -307,9 +273,9 @@ def print_estimate(
     job: "Job", layout: Layout, plan: dict[str, Any], workers: int, price: float | None
 ) -> None:
     """What the run would make and cost, measured for a few seconds on this device."""
-    from cifar5m.generate import device_name
-    from cifar5m.prepare import estimate
-    from cifar5m.scale import table
+    from cifar5m.sampling.job import estimate
+    from cifar5m.sampling.scale import table
+    from worlds.runtime.device import device_name
 
     cost, images = estimate(job, layout), len(layout)
     hours = (cost.device_seconds + images * cost.label_seconds) / 3600

@@ -14,17 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cifar5m.commands.generate import print_result, unfinished
-from cifar5m.commands.progress import DownloadBar, image_bar, updating
-from cifar5m.import_sources import FORMS, RELEASED, Source, open_source, read_bytes_of
-from cifar5m.importing import check_disk, estimate, import_shards, plan_of
-from cifar5m.importing import remembered_files as remembered
-from cifar5m.plan import claim_folder
-from cifar5m.writers import ShardWriters
-from worlds.commands.outcome import exit_code
-from worlds.cpus import cpu_count
-from worlds.layout import PLAN, layout_of
-from worlds.stopping import StopSignal
+from cifar5m.commands.common import checked_source, write_shards
+from cifar5m.shards.import_sources import FORMS, RELEASED, Source
+from cifar5m.shards.importing import estimate, plan_of
+from worlds.cli.exit import exit_code
+from worlds.cli.progress import DownloadBar
+from worlds.formats.layout import layout_of
+from worlds.runtime.processes import cpu_count
+from worlds.runtime.signals import StopSignal
 
 BASE_URL = "https://storage.googleapis.com/gresearch/cifar5m"  # the release's HTTP mirror
 COMMAND = "cifar5m-import"
@@ -76,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     write_shards(args.out, source, plan, workers, args.quiet, stop)
     if args.pack:
-        from cifar5m.commands.pack import default_pack, write_pack_of
+        from cifar5m.commands.common import default_pack, write_pack_of
 
         write_pack_of(args.out, default_pack(args.out), workers, args.quiet, stop)
     return 0
@@ -84,8 +81,7 @@ def run(args: argparse.Namespace) -> int:
 
 def fetch_missing(args: argparse.Namespace, stop: StopSignal) -> None:
     """Download the released parts that are not where the command says."""
-    from cifar5m.fetch import fetch
-    from cifar5m.remote_files import RemoteFile
+    from cifar5m.weights.download import RemoteFile, fetch
 
     missing = [path for path in args.paths if not path.exists()]
     for path in missing:
@@ -106,37 +102,6 @@ def fetch_missing(args: argparse.Namespace, stop: StopSignal) -> None:
 
             url = f"{args.base_url.rstrip('/')}/{path.name}"
             fetch(RemoteFile(path.name, (url,)), path.parent, progress=progress, note=bar.note)
-
-
-def checked_source(
-    paths: Sequence[Path], form: str, out: Path, quiet: bool, stop: StopSignal
-) -> Source:
-    """Read the source whole, with progress in bytes."""
-    from tqdm import tqdm
-
-    total = read_bytes_of(paths)
-    with tqdm(
-        total=total or None, unit="B", unit_scale=True, desc="check", disable=quiet, leave=False
-    ) as bar:
-        return open_source(paths, form, remembered(out), updating(bar, stop))
-
-
-def write_shards(
-    out: Path, source: Source, plan: dict[str, Any], workers: int, quiet: bool, stop: StopSignal
-) -> None:
-    """Write the shards that are not there yet, where the disk will hold them."""
-    layout = layout_of(plan)
-    shards = layout.shards()
-    waiting = unfinished(out, shards, plan["fingerprint"])
-    if (out / PLAN).exists():
-        claim_folder(out, plan)  # another plan is the first thing to tell
-    check_disk(out, estimate(source).bytes(sum(map(len, waiting))))
-    claim_folder(out, plan)
-    with image_bar(shards, waiting, quiet) as bar:
-        count = min(workers, max(1, len(waiting)))
-        with ShardWriters(count, lambda shard: bar.update(len(shard))) as writers:
-            import_shards(out, source, plan, writers, waiting, stop.raise_if_set)
-    print_result(out, plan, layout)
 
 
 def print_estimate(source: Source, plan: dict[str, Any], workers: int) -> None:

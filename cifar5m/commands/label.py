@@ -14,17 +14,17 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from cifar5m.commands.generate import pick_device
-from cifar5m.commands.progress import image_bar, updating
-from worlds.commands.outcome import EXIT_FAILED, exit_code, tell_damaged
-from worlds.layout import Shard
-from worlds.stopping import StopSignal
+from cifar5m.commands.common import pick_device, pick_settings
+from worlds.cli.exit import EXIT_FAILED, exit_code, tell_damaged
+from worlds.cli.progress import image_bar, updating
+from worlds.formats.layout import Shard
+from worlds.runtime.signals import StopSignal
 
 if TYPE_CHECKING:
-    from cifar5m.labelling import Labelling
-    from cifar5m.sources import Weights
+    from cifar5m.labels.labeling import Labelling
+    from cifar5m.weights.sources import Weights
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -52,11 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    from cifar5m.labelling import default_name, is_labelled, labelling_plan, open_labelling
-    from cifar5m.processes import Rank, rank_of
-    from cifar5m.sources import find_labeler
-    from worlds.layout import layout_of, read_dataset_plan
-    from worlds.shards import is_finished
+    from cifar5m.engines.local import Rank, rank_of
+    from cifar5m.labels.labeling import default_name, is_labelled, labelling_plan, open_labelling
+    from cifar5m.weights.sources import find_labeler
+    from worlds.formats.layout import layout_of, read_dataset_plan
+    from worlds.formats.shards import is_finished
 
     dataset = read_dataset_plan(args.folder)
     shards = layout_of(dataset).shards()
@@ -80,21 +80,6 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_FAILED if problems or (rank is None and len(done) < len(shards)) else 0
 
 
-def pick_settings(args: argparse.Namespace, dataset: dict[str, Any]) -> tuple[str, int]:
-    """Precision and batch: as chosen, else as the first labels were made, else the recipe's."""
-    from cifar5m.generator import PRECISIONS
-    from cifar5m.recipes import DEFAULT, find_recipe
-
-    recipe = find_recipe(DEFAULT)
-    precision = args.precision or dataset.get("precision", recipe.precision)
-    if precision not in PRECISIONS:
-        raise ValueError(f"--precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-    batch = dataset.get("label_batch", recipe.label_batch) if args.batch is None else args.batch
-    if batch < 1:
-        raise ValueError(f"--batch must be at least 1, got {batch}")
-    return precision, batch
-
-
 def label(
     args: argparse.Namespace,
     labelling: "Labelling",
@@ -103,8 +88,8 @@ def label(
     device: str,
 ) -> list[str]:
     """Label what is not labelled yet, with progress; returns why shards were left out."""
-    from cifar5m.labelling import is_labelled
-    from cifar5m.relabel import label_shards, load_labeler
+    from cifar5m.labels.labeling import is_labelled
+    from cifar5m.labels.relabel import label_shards, load_labeler
 
     waiting = [shard for shard in shards if not is_labelled(labelling, shard)]
     if not waiting:
@@ -121,8 +106,8 @@ def label(
 
 def print_result(labelling: "Labelling", done: Sequence[Shard], planned: int) -> None:
     """The agreement over the labelled shards; written too once that is all of them."""
-    from cifar5m.agreement import compare, table
-    from cifar5m.relabel import write_summary
+    from cifar5m.labels.agreement import compare, table
+    from cifar5m.labels.relabel import write_summary
 
     print(f"{len(done)} of {planned} shards are labelled: {labelling.place}")
     if not done:

@@ -11,11 +11,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cifar5m.commands.progress import image_bar
-from worlds.commands.outcome import exit_code
-from worlds.cpus import cpu_count
-from worlds.layout import Shard
-from worlds.stopping import StopSignal
+from cifar5m.commands.common import default_pack, write_pack_of
+from worlds.cli.exit import exit_code
+from worlds.runtime.processes import cpu_count
+from worlds.runtime.signals import StopSignal
 
 COMMAND = "cifar5m-pack"
 
@@ -42,12 +41,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_code(COMMAND, args.out or default_pack(args.folder), lambda: run(args))
 
 
-def default_pack(folder: Path) -> Path:
-    """Where the pack of a folder goes if nothing else is said: beside it."""
-    folder = folder.absolute()
-    return folder.with_name(f"{folder.name}.pack")
-
-
 def run(args: argparse.Namespace) -> int:
     stop = StopSignal()
     workers = cpu_count() if args.workers is None else args.workers
@@ -56,8 +49,8 @@ def run(args: argparse.Namespace) -> int:
     if not args.to_shards:
         write_pack_of(args.folder, args.out or default_pack(args.folder), workers, args.quiet, stop)
         return 0
-    from cifar5m.commands.import_ import checked_source, write_shards
-    from cifar5m.importing import plan_of
+    from cifar5m.commands.common import checked_source, write_shards
+    from cifar5m.shards.importing import plan_of
 
     if args.out is None:
         raise ValueError("--to-shards needs --out, the folder for the shards")
@@ -65,26 +58,6 @@ def run(args: argparse.Namespace) -> int:
     plan = plan_of(source, args.shard_size)
     write_shards(args.out, source, plan, workers, args.quiet, stop)
     return 0
-
-
-def write_pack_of(folder: Path, out: Path, workers: int, quiet: bool, stop: StopSignal) -> None:
-    """Pack the shards of `folder`, with progress in images."""
-    from cifar5m.packing import pack_shards
-
-    with image_bar([], [], quiet) as bar:
-
-        def on_start(shards: Sequence[Shard], waiting: Sequence[Shard]) -> None:
-            bar.reset(sum(map(len, shards)))
-            bar.n = bar.initial = sum(map(len, shards)) - sum(map(len, waiting))
-            bar.refresh()
-
-        def on_shard(shard: Shard) -> None:
-            bar.update(len(shard))
-            stop.raise_if_set()
-
-        written = pack_shards(folder, out, workers, on_start, on_shard)
-    size = sum(path.stat().st_size for path in out.glob("*.npy"))
-    print(f"{'written' if written else 'there already'}, {size:,} bytes: {out}")
 
 
 if __name__ == "__main__":

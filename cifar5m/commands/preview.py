@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 from cifar5m.preview import draw_histograms, draw_sheet, survey
-from cifar5m.verify import PREVIEW_FOLDER
-from worlds.commands.outcome import in_one_line
-from worlds.files import atomic_write
+from cifar5m.shards.verify import PREVIEW_FOLDER
+from worlds.cli.exit import in_one_line
+from worlds.runtime.files import atomic_write
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -18,15 +18,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cifar5m.commands.progress import DownloadBar, image_bar
-from worlds.commands.outcome import exit_code
-from worlds.layout import Shard
-from worlds.stopping import StopSignal
+from worlds.cli.exit import exit_code
+from worlds.cli.progress import DownloadBar, image_bar
+from worlds.formats.layout import Shard
+from worlds.runtime.signals import StopSignal
 
 if TYPE_CHECKING:
-    from cifar5m.card import Facts
-    from cifar5m.publish import File
-    from cifar5m.verify import Report
+    from cifar5m.hub.card import Facts
+    from cifar5m.hub.publish import File
+    from cifar5m.shards.verify import Report
 
 COMMAND = "cifar5m-publish"
 _HARMLESS = {"duplicate", "foreign", "temporary"}  # told in the card, or not published at all
@@ -62,12 +62,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    from cifar5m.card import Facts, write_card
-    from cifar5m.publish import published_files
+    from cifar5m.hub.card import Facts, write_card
+    from cifar5m.hub.publish import published_files
 
     check_repo(args.repo)
     if args.parquet:
-        from cifar5m.parquet import pyarrow_or_hint
+        from cifar5m.hub.parquet import pyarrow_or_hint
 
         pyarrow_or_hint()
     stop = StopSignal()
@@ -100,8 +100,8 @@ def check_repo(repo: str) -> None:
 
 def verified(args: argparse.Namespace, stop: StopSignal) -> "Report":
     """Verify's report; ValueError where it speaks against publishing."""
-    from cifar5m.commands.verify import verify_folder
-    from cifar5m.labelling import LABELS_FOLDER
+    from cifar5m.commands.common import verify_folder
+    from cifar5m.labels.labeling import LABELS_FOLDER
 
     report = verify_folder(args.folder, args.workers, stop, args.quiet)
     harmless = _HARMLESS | ({"missing"} if args.partial else set())
@@ -118,8 +118,8 @@ def verified(args: argparse.Namespace, stop: StopSignal) -> "Report":
 
 
 def finished_shards(folder: Path, report: "Report") -> list[Shard]:
-    from worlds.layout import layout_of, read_plan
-    from worlds.shards import is_finished
+    from worlds.formats.layout import layout_of, read_plan
+    from worlds.formats.shards import is_finished
 
     planned = layout_of(read_plan(folder)).shards()
     shards = [shard for shard in planned if is_finished(folder, shard, report.fingerprint)]
@@ -130,7 +130,7 @@ def finished_shards(folder: Path, report: "Report") -> list[Shard]:
 
 def print_plan(facts: "Facts", files: "Sequence[File]") -> None:
     """Every file with its bytes, those of the card and the listing as they would be written."""
-    from cifar5m.card import made_files
+    from cifar5m.hub.card import made_files
 
     sizes = {name: len(content) for name, content in made_files(facts).items()}
     files = [replace(file, bytes=sizes.get(file.path, file.bytes)) for file in files]
@@ -143,7 +143,7 @@ def print_plan(facts: "Facts", files: "Sequence[File]") -> None:
 
 
 def make_parquet(facts: "Facts", quiet: bool, stop: StopSignal) -> None:
-    from cifar5m.parquet import write_parquets
+    from cifar5m.hub.parquet import write_parquets
 
     with image_bar(facts.shards, facts.shards, quiet) as bar:
         for shard in write_parquets(facts.folder, facts.shards, facts.plan["extension"]):
@@ -154,7 +154,7 @@ def make_parquet(facts: "Facts", quiet: bool, stop: StopSignal) -> None:
 def send(args: argparse.Namespace, files: "Sequence[File]", stop: StopSignal) -> None:
     from huggingface_hub.utils import disable_progress_bars
 
-    from cifar5m.publish import Hub, publish
+    from cifar5m.hub.publish import Hub, publish
 
     disable_progress_bars()  # one bar over all files instead
     with DownloadBar(args.quiet) as bar:

@@ -12,16 +12,14 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from tqdm import tqdm
-
-from cifar5m.commands.progress import DownloadBar, updating
-from cifar5m.verify import Report, verify_dataset
-from worlds.commands.outcome import in_one_line
-from worlds.errors import first_line
-from worlds.layout import layout_of, read_dataset_plan, read_plan
-from worlds.stopping import StopSignal
+from cifar5m.commands.common import _bar, verify_folder
+from cifar5m.shards.verify import Report
+from worlds.cli.exit import in_one_line
+from worlds.cli.progress import DownloadBar, updating
+from worlds.formats.layout import layout_of, read_plan
+from worlds.runtime.errors import first_line
+from worlds.runtime.signals import StopSignal
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -61,23 +59,11 @@ def run(args: argparse.Namespace) -> int:
     return 0 if report.ok else 1
 
 
-def verify_folder(
-    folder: Path, workers: int | None, stop: StopSignal, quiet: bool = False
-) -> Report:
-    """The report on a dataset folder, with progress; Stopped where a signal came."""
-    images = len(layout_of(read_dataset_plan(folder)))
-    with _bar("verify", images, quiet) as bar:
-        update = updating(bar, stop)
-        return verify_dataset(
-            folder, workers=workers, on_shard=lambda found: update(len(found.shard))
-        )
-
-
 def _device(args: argparse.Namespace) -> str:
     """Of the repair; torch is not needed, and not loaded, without one."""
     if not args.repair:
         return "cpu"
-    from cifar5m.commands.generate import pick_device
+    from cifar5m.commands.common import pick_device
 
     return pick_device(args.device, None)
 
@@ -93,8 +79,7 @@ def _repair(args: argparse.Namespace, report: Report, device: str, stop: StopSig
 
 
 def _make_again(args: argparse.Namespace, report: Report, device: str, stop: StopSignal) -> None:
-    from cifar5m.remake import RepairOptions
-    from cifar5m.repair import broken_shards, repair_dataset
+    from cifar5m.shards.repair import RepairOptions, broken_shards, repair_dataset
 
     broken = broken_shards(report, layout_of(read_plan(args.folder)).shards())
     with DownloadBar() as downloads, _bar("repair", sum(map(len, broken))) as bar:
@@ -114,20 +99,14 @@ def _make_again(args: argparse.Namespace, report: Report, device: str, stop: Sto
 
 
 def _label_again(args: argparse.Namespace, report: Report, device: str, stop: StopSignal) -> None:
-    from cifar5m.relabel import mend_labelling
-    from cifar5m.repair import broken_labellings
+    from cifar5m.labels.relabel import mend_labelling
+    from cifar5m.shards.repair import broken_labellings
 
     for name in broken_labellings(report):
         with _bar(f"labels/{name}", None) as bar:
             for found in mend_labelling(args.folder, name, device, updating(bar, stop)):
                 verdict = "labelled again" if found.problem is None else found.problem
                 bar.write(f"labels/{name}: {found.shard.name}: {verdict}", file=sys.stdout)
-
-
-def _bar(what: str, images: int | None, quiet: bool = False) -> Any:
-    return tqdm(
-        total=images, unit=" images", desc=what, unit_scale=True, leave=False, disable=quiet
-    )
 
 
 def report_lines(report: Report) -> Iterator[str]:

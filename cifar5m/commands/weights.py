@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from cifar5m.checkpoint_layout import PARAMETERS, UNET_CONFIG
-from cifar5m.commands.progress import DownloadBar
-from cifar5m.ema_sources import DEFAULT, SOURCES
-from cifar5m.ema_weights import (
+from cifar5m.weights.convert import PARAMETERS, UNET_CONFIG
+from cifar5m.weights.download import CACHE_VARIABLE, cache_folder
+from cifar5m.weights.ho_ema import (
+    DEFAULT,
+    SOURCES,
     converted_folder,
     download_folder,
     identify,
@@ -24,8 +25,8 @@ from cifar5m.ema_weights import (
     read_provenance,
     source_name,
 )
-from cifar5m.remote_files import CACHE_VARIABLE, cache_folder
-from worlds.commands.outcome import in_one_line
+from worlds.cli.exit import in_one_line
+from worlds.cli.progress import DownloadBar
 
 _KINDS = {"ema": "EMA", "non-ema": "not EMA", "unknown": "unknown"}
 

@@ -14,16 +14,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cifar5m.commands.progress import image_bar
 from dogbird.build import BROKEN, Build, Cost, check_counts, measure
-from dogbird.commands.classes import add_task_options, task_of
+from dogbird.commands.common import add_task_options, task_of
 from dogbird.convert import Format
-from dogbird.sources import SPLITS, Source, open_source
-from worlds.commands.outcome import exit_code
-from worlds.cpus import cpu_count
-from worlds.layout import Shard, layout_of
-from worlds.shards import read_record
-from worlds.stopping import StopSignal
+from dogbird.pieces import SPLITS
+from dogbird.sources import Source, open_source
+from worlds.cli.exit import exit_code
+from worlds.cli.progress import image_bar
+from worlds.formats.layout import Shard, layout_of
+from worlds.formats.shards import read_record
+from worlds.runtime.processes import cpu_count
+from worlds.runtime.signals import StopSignal
 
 COMMAND = "dogbird-build"
 _SHOWN = 5  # broken photographs told of; the list has all

@@ -10,31 +10,13 @@ Exit code 0; 1 where WordNet's lists differ from the packaged ones; 2 for bad in
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
-from dogbird.classes import SYNSETS, Task, derive_task, dogbird_task, find_task
+from dogbird.classes import SYNSETS, Task, derive_task, dogbird_task
+from dogbird.commands.common import add_task_options, task_of
 from dogbird.wordnet import Nouns, find_wordnet
-from worlds.commands.outcome import in_one_line
+from worlds.cli.exit import in_one_line
 
 COMMAND = "dogbird-classes"
-
-
-def add_task_options(parser: argparse.ArgumentParser) -> None:
-    """The options that choose a task, here and in dogbird-build."""
-    task = parser.add_argument_group("task")
-    task.add_argument("--class0", default=SYNSETS[0], help=f"synset of label 0 ({SYNSETS[0]})")
-    task.add_argument("--class1", default=SYNSETS[1], help=f"synset of label 1 ({SYNSETS[1]})")
-    task.add_argument(
-        "--wordnet",
-        type=Path,
-        metavar="DIR",
-        help="folder of WordNet 3.0's index.noun and data.noun (default: where Debian's "
-        "wordnet-base or nltk puts them); DogBird's own task does not need it",
-    )
-
-
-def task_of(args: argparse.Namespace) -> Task:
-    return find_task(args.class0, args.class1, args.wordnet and Nouns(args.wordnet))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,8 +4,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from small_set import make_set
-from tiny_networks import save_labeler, save_unet
+
+from tests.cifar5m.small_set import make_set
+from tests.cifar5m.tiny_networks import save_labeler, save_unet
 
 
 @pytest.fixture(scope="session")

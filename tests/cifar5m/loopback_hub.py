@@ -19,8 +19,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
-import loopback_xet as xet
 import pytest
+
+import tests.cifar5m.loopback_xet as xet
 
 TOKEN = "hf_loopback"
 LFS = (".tar", ".npz", ".parquet", ".npy")

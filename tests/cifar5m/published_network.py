@@ -8,7 +8,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from cifar5m.checkpoint_layout import UNET_CONFIG
+from cifar5m.weights.convert import UNET_CONFIG
 
 WIDTH, MULTIPLIERS, BLOCKS, GROUPS = 8, (1, 2, 2, 2), 2, 4
 TINY = {**UNET_CONFIG, "block_out_channels": (8, 16, 16, 16), "norm_num_groups": GROUPS}

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cifar5m.plan import fingerprint_of
-from worlds.files import write_json
-from worlds.layout import CIFAR10_CLASSES, FORMAT, PLAN, Shard, layout_of, read_plan
-from worlds.shards import encode_png, write_shard
+from worlds.formats.layout import CIFAR10_CLASSES, FORMAT, PLAN, Shard, layout_of, read_plan
+from worlds.formats.plan import fingerprint_of
+from worlds.formats.shards import encode_png, write_shard
+from worlds.runtime.files import write_json
 
 SPLITS = {"train": 14, "test": 5}
 

@@ -5,12 +5,12 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
-from small_set import images_of, labels_of, make_set, rewrite, shards_of
 
 from cifar5m.commands.preview import main
 from cifar5m.preview import contact_sheet, histograms, survey
-from cifar5m.verify import verify_dataset
-from worlds.shards import tar_members
+from cifar5m.shards.verify import verify_dataset
+from tests.cifar5m.small_set import images_of, labels_of, make_set, rewrite, shards_of
+from worlds.formats.shards import tar_members
 
 
 @pytest.fixture

@@ -4,15 +4,15 @@ import json
 
 import pytest
 import torch
-from tiny_networks import save_unet
 
-from cifar5m.checkpoint_layout import PARAMETERS, UNET_CONFIG
 from cifar5m.commands.generate import main
 from cifar5m.commands.verify import main as verify
-from cifar5m.generator import load_unet
-from cifar5m.labeler import BIT, load_classifier
-from cifar5m.sources import find_generator, find_labeler
-from worlds.torchvision_ops import declare_missing_operators
+from cifar5m.labels.labeler import BIT, load_classifier
+from cifar5m.sampling.unet import load_unet
+from cifar5m.weights.convert import PARAMETERS, UNET_CONFIG
+from cifar5m.weights.sources import find_generator, find_labeler
+from tests.cifar5m.tiny_networks import save_unet
+from worlds.runtime.torchvision_ops import declare_missing_operators
 
 BIT_PARAMETERS = 232_279_178  # BiT-M-R152x2 with ten classes
 

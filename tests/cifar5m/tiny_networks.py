@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from worlds.torchvision_ops import declare_missing_operators
+from worlds.runtime.torchvision_ops import declare_missing_operators
 
 LABELER_CONFIG = {
     "architecture": "resnetv2_18",

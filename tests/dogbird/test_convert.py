@@ -5,9 +5,9 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
-from small_imagenet import jpeg
 
 from dogbird.convert import BrokenPhotographError, Format, convert, decode, resized
+from tests.dogbird.small_imagenet import jpeg
 
 
 def exif(orientation: int) -> bytes:
@@ -81,7 +81,7 @@ def test_kept_bytes_are_the_files_own():
 
 @pytest.mark.parametrize("size", [(500, 375), (375, 500), (256, 256), (100, 133), (2400, 257)])
 def test_the_shorter_side_is_resized_as_torchvision_does(size):
-    import worlds.torchvision_ops  # noqa: F401, I001
+    import worlds.runtime.torchvision_ops  # noqa: F401, I001
     from torchvision.transforms import Resize
 
     with Image.open(io.BytesIO(jpeg(5, *size))) as image:

@@ -14,7 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from small_imagenet import (
+
+from cifar5m.commands.verify import main as verify
+from dogbird.classes import dogbird_task
+from dogbird.commands.build import main
+from tests.dogbird.small_imagenet import (
     jpeg,
     photographs,
     write_folder,
@@ -22,13 +26,9 @@ from small_imagenet import (
     write_tars,
     write_webdataset,
 )
-
-from cifar5m.commands.verify import main as verify
-from dogbird.classes import dogbird_task
-from dogbird.commands.build import main
-from worlds.files import locked
-from worlds.layout import layout_of, read_plan
-from worlds.shards import read_samples
+from worlds.formats.layout import layout_of, read_plan
+from worlds.formats.shards import read_samples
+from worlds.runtime.files import locked
 
 REPO = Path(__file__).resolve().parents[2]
 OPTIONS = ["--any-counts", "--quiet", "--shard-size", "50", "--size", "40"]
@@ -259,7 +259,7 @@ def test_a_dry_run_counts_by_class_and_writes_nothing(imagenet, tmp_path, capsys
 
 
 def test_another_task_of_two_synsets_is_built_from_wordnet(tmp_path, capsys):
-    from test_classes import write_wordnet
+    from tests.dogbird.test_classes import write_wordnet
 
     wordnet, root = write_wordnet(tmp_path / "wordnet"), tmp_path / "imagenet"
     content = {

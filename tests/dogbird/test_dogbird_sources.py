@@ -4,7 +4,11 @@ import tarfile
 
 import numpy as np
 import pytest
-from small_imagenet import (
+
+from dogbird.classes import dogbird_task, ilsvrc2012
+from dogbird.sources import open_source
+from dogbird.val_labels import read_val_labels
+from tests.dogbird.small_imagenet import (
     OTHERS,
     add,
     jpeg,
@@ -14,10 +18,6 @@ from small_imagenet import (
     write_tars,
     write_webdataset,
 )
-
-from dogbird.classes import dogbird_task, ilsvrc2012
-from dogbird.sources import open_source
-from dogbird.val_labels import read_val_labels
 
 WNIDS = sorted(dogbird_task().labels)
 

@@ -13,9 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from worlds.config import TrainConfig
-from worlds.files import write_json
-from worlds.runs import CONFIG, METRICS, SUMMARY, Run, read_run
+from worlds.runtime.files import write_json
+from worlds.training.config import TrainConfig
+from worlds.training.run_folder import CONFIG, METRICS, SUMMARY, Run, read_run
 
 DATA = {"name": "made", "train": "a" * 64, "test": "b" * 64, "cifar10": None}
 

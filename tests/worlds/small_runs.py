@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 
 from worlds import ArrayStore
-from worlds.config import TrainConfig
-from worlds.run_parts import Data
+from worlds.training.build import Data
+from worlds.training.config import TrainConfig
 
 TIMINGS = ("seconds", "evaluation_seconds")
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from worlds import Split, open_store
-from worlds.files import write_json
-from worlds.layout import CIFAR10_CLASSES, Layout
-from worlds.shards import encode_png, write_shard
+from worlds.formats.layout import CIFAR10_CLASSES, Layout
+from worlds.formats.shards import encode_png, write_shard
+from worlds.runtime.files import write_json
 
 
 def write_shards(folder: Path, images: np.ndarray, labels: np.ndarray, test: int = 0) -> Split:

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from worlds.commands.outcome import in_one_line
+from worlds.cli.exit import in_one_line
 
 
 def parser() -> argparse.ArgumentParser:
@@ -54,8 +54,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def bench(args: argparse.Namespace) -> dict[str, Any]:
     """Measure, print the table, and return the medians."""
-    from worlds.peers import PEERS
-    from worlds.throughput import (
+    from worlds.bench.peers import PEERS
+    from worlds.bench.throughput import (
         median_rate,
         median_ratio,
         random_split,

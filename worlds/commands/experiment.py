@@ -20,10 +20,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from worlds.commands.outcome import EXIT_FAILED, exit_code
-from worlds.config import Precision
+from worlds.cli.exit import EXIT_FAILED, exit_code
 from worlds.experiments.scales import SCALES
-from worlds.stopping import StopSignal
+from worlds.runtime.signals import StopSignal
+from worlds.training.config import Precision
 
 if TYPE_CHECKING:
     from worlds.experiments.plan import Expanded, Job
@@ -131,7 +131,7 @@ def _run(args: argparse.Namespace) -> int:
     from worlds.experiments.plan import expand, jobs_of
     from worlds.experiments.registry import find_recipes
     from worlds.experiments.state import begin, bound, ended
-    from worlds.initial import weights_file
+    from worlds.training.pretrained import weights_file
 
     recipes, weights = find_recipes(args.names), dict(map(_named, args.weights))
     for path in weights.values():
@@ -201,7 +201,7 @@ def _devices(device: str, workers: int) -> list[str]:
     """A device for each worker: all GPUs in turn, or the one that was named."""
     import torch
 
-    from worlds.base_loader import checked_device
+    from worlds.runtime.device import checked_device
 
     gpus = torch.cuda.device_count()
     if device == "auto":
@@ -241,7 +241,7 @@ def _train(
 ) -> int:
     from tqdm import tqdm
 
-    from worlds.experiments.runner import Progress, run_jobs
+    from worlds.experiments.run.local import Progress, run_jobs
 
     stop, told = StopSignal(), set[str]()
     form = "{desc} {percentage:3.0f}% |{bar}| {n:.1f} of {total} runs [{elapsed}<{remaining}]"
@@ -265,8 +265,8 @@ def _train(
         if args.ray is None:
             progress = run_jobs(waiting, args.runs, sources, devices, *watch)
         else:
-            from cifar5m.ray_engine import connect
-            from worlds.experiments.ray_runner import run_on_ray
+            from worlds.experiments.run.ray import run_on_ray
+            from worlds.runtime.ray import connect
 
             with connect(args.ray) as ray:
                 progress = run_on_ray(ray, waiting, args.runs, sources, *watch)
@@ -299,12 +299,11 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from worlds.commands.report import main as report
+    from worlds.commands.common import print_report
     from worlds.experiments.state import read_experiments
 
     names = [one.name for one in read_experiments(args.runs, args.names)]
-    only = ["--only", *names] if args.names else []
-    return report([str(args.runs), "--out", str(args.runs / "report"), *only])
+    return print_report([args.runs], args.runs / "report", names if args.names else ())
 
 
 if __name__ == "__main__":

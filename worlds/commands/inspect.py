@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from worlds.commands.outcome import in_one_line
+from worlds.cli.exit import in_one_line
 
 if TYPE_CHECKING:
-    from worlds.base_loader import Loader
-    from worlds.splits import Split
+    from worlds.data.splits import Split
+    from worlds.loaders.base import Loader
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,8 +56,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def inspect(args: argparse.Namespace) -> dict[str, object]:
     """Print what the loader would yield; the same in short."""
-    from worlds.inspection import contact_sheet, reuse_histogram, use_counts
-    from worlds.stores import open_store
+    from worlds.data.stores import open_store
+    from worlds.loaders.inspection import contact_sheet, reuse_histogram, use_counts
 
     store = open_store(args.store)
     loader = make_loader(store[args.split], args)
@@ -94,7 +94,7 @@ def inspect(args: argparse.Namespace) -> dict[str, object]:
 
 
 def make_loader(split: "Split", args: argparse.Namespace) -> "Loader":
-    from worlds.loaders import BootstrapLoader, FixedReuseLoader, IdealLoader, RealLoader
+    from worlds.loaders.loaders import BootstrapLoader, FixedReuseLoader, IdealLoader, RealLoader
 
     n = len(split) if args.n is None else args.n
     augment = None if args.augment == "none" else args.augment

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from worlds.columns import columns
-from worlds.commands.outcome import in_one_line
+from worlds.cli.exit import in_one_line
+from worlds.cli.tables import columns
 from worlds.models import Row, architectures, describe, find
 
 

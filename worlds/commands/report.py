@@ -9,11 +9,11 @@ grouped by their config. The last line is JSON.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
-from worlds.commands.outcome import in_one_line
+from worlds.cli.exit import in_one_line
+from worlds.commands.common import TOLERANCE, print_report
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,41 +28,18 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument(
         "--tolerance",
         type=float,
-        default=0.03,
+        default=TOLERANCE,
         help="largest bootstrap error that counts as small, for runs of no experiment, in (0, 1); "
-        "default: 0.03",
+        "default: %(default)s",
     )
     return parse
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    return in_one_line("worlds-report", lambda: run(args))
-
-
-def run(args: argparse.Namespace) -> int:
-    from worlds.report.write import write_report
-
-    def tell(done: int, total: int, name: str) -> None:
-        print(f"{done + 1} of {total}: {name}", file=sys.stderr)
-
-    written = write_report(
-        args.runs, args.out, tolerance=args.tolerance, only=args.only, on_figure=tell
+    return in_one_line(
+        "worlds-report", lambda: print_report(args.runs, args.out, args.only, args.tolerance)
     )
-    states = [entry.verdict.status for entry in written.entries]
-    missing = sum(len(entry.missing) for entry in written.entries)
-    for entry in written.entries:
-        print(f"{entry.verdict.status:<6} {entry.experiment.name}: {entry.sentence}")
-    for problem in written.problems:
-        print(f"note: {problem}")
-    summary = {
-        "page": str(written.page),
-        "figures": sum(entry.svg is not None for entry in written.entries),
-        **{state: states.count(state) for state in ("holds", "fails", "open")},
-        "missing": missing,
-    }
-    print(json.dumps(summary))
-    return 0
 
 
 if __name__ == "__main__":

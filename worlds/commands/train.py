@@ -21,15 +21,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from worlds.analysis import Ending, endings
-from worlds.commands.outcome import exit_code
+from worlds.cli.exit import exit_code
 from worlds.commands.train_options import config_of, parser
-from worlds.config import TrainConfig, World
-from worlds.runs import Row, Run, read_run
-from worlds.stopping import StopSignal
+from worlds.report.analysis import Ending, endings
+from worlds.runtime.signals import StopSignal
+from worlds.training.config import TrainConfig, World
+from worlds.training.run_folder import Row, Run, read_run
 
 if TYPE_CHECKING:
-    from worlds.run_parts import Data
+    from worlds.training.build import Data
 
 _COMMAND = "worlds-train"
 
@@ -46,10 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     import torch
 
-    from worlds.base_loader import checked_device
-    from worlds.replicas import join
-    from worlds.run_parts import Data
-    from worlds.stores import open_store
+    from worlds.data.stores import open_store
+    from worlds.runtime.device import checked_device
+    from worlds.training.build import Data
+    from worlds.training.distributed import join
 
     config = config_of(args)
     if args.trials < 1:
@@ -79,8 +79,8 @@ def _print_plan(config: TrainConfig, data: "Data", args: argparse.Namespace) -> 
     """The resolved config and what it costs. Checks, without training, what can be checked."""
     import torch
 
-    from worlds.cost import cost, seconds
-    from worlds.run_parts import make_loader, place_of
+    from worlds.training.build import make_loader, place_of
+    from worlds.training.cost import cost, seconds
 
     configs = [replace(config, world=world) for world in _worlds(args)]
     for each in configs:
@@ -132,8 +132,8 @@ def _train(
 ) -> Run:
     from tqdm import tqdm
 
-    from worlds.stepper import NotFinite
-    from worlds.training import train
+    from worlds.training.stepper import NotFinite
+    from worlds.training.train import train
 
     name = f"{config.world}-{config.trial}"
     folder = args.out / name
@@ -181,7 +181,7 @@ def _train(
 
 
 def _mirrors(folder: Path, config: TrainConfig, args: argparse.Namespace) -> list[Any]:
-    from worlds import mirrors
+    from worlds.training import trackers as mirrors
 
     chosen = [mirrors.tensorboard(folder)] if args.tensorboard else []
     if args.wandb is not None:

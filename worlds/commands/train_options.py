@@ -5,9 +5,9 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, get_args
 
-from worlds.config import Grid, Loss, Optimizer, Precision, StopRule, TrainConfig
-from worlds.normalisation import NAMES
-from worlds.schedules import KINDS, steps_of_epochs
+from worlds.loaders.normalize import NAMES
+from worlds.training.config import Grid, Loss, Optimizer, Precision, StopRule, TrainConfig
+from worlds.training.schedules import KINDS, steps_of_epochs
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "optimizer": get_args(Optimizer),

@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Final
 
-from worlds.config import TrainConfig
-from worlds.cost import BACKWARD, Cost
 from worlds.experiments.plan import Job
 from worlds.experiments.registry import Data
+from worlds.training.config import TrainConfig
+from worlds.training.cost import BACKWARD, Cost
 
 STEPS_PER_SECOND: Final = 414  # of ResNet18 at batch 128, bf16
 RESNET18: Final = 555_422_720  # multiply-adds of an image, forward

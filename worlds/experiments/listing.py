@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from worlds.columns import columns
-from worlds.config import TrainConfig
+from worlds.cli.tables import columns
 from worlds.experiments.costs import ASSUMED, estimate, gpu_hours
 from worlds.experiments.plan import Expanded, Job, jobs_of
-from worlds.report.experiment import Check, Experiment, Group
-from worlds.report.measure import name_of
+from worlds.experiments.spec import Check, Experiment, Group, name_of
+from worlds.training.config import TrainConfig
 
 GROUPS: Final = 12  # of an experiment that are shown
 _UNSAID: Final = ("arch", "world", "trial", "seed", "options")

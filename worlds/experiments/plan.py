@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from worlds.config import Precision, TrainConfig
 from worlds.experiments.registry import Data, Recipe, Scope
 from worlds.experiments.scales import Scale
-from worlds.report.experiment import Experiment, Group
+from worlds.experiments.spec import Experiment, Group
+from worlds.training.config import Precision, TrainConfig
 
 RUNS: Final = "runs"  # the folder of the runs in the folder of the experiments
 NOT_JUDGED: Final = (

@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from worlds.config import TrainConfig
 from worlds.experiments.registry import Scope
 from worlds.experiments.scales import scaled
-from worlds.report.collect import REAL_ONLY
-from worlds.report.experiment import Group
+from worlds.experiments.spec import Group
+from worlds.training.config import REAL_ONLY, TrainConfig
 
 RESNET18: Final = "preresnet18"  # the paper's ResNets are pre-activation; so are those of its code
 # The ten networks of figure 2a, named as in the paper. The momentum of all but figures 1, 3, 6, 16

@@ -15,25 +15,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
-from worlds.config import Precision
 from worlds.experiments.scales import Scale
-from worlds.report.experiment import Experiment
+from worlds.experiments.spec import Experiment
+from worlds.training.config import Precision
 
 Data = Literal["cifar5m", "cifar10", "dogbird", "none"]
 MODULES: Final = (
     "intro",
     "architectures",
-    "random_networks",
     "photographs",
     "samples",
-    "augmentation",
-    "convolutions",
     "appendix_a",
-    "schedules",
     "pretraining",
-    "transfer",
     "noise",
-    "beyond",
 )
 
 
@@ -91,7 +85,7 @@ def register(data: Data, trials: int = 10, absent: str = "") -> Callable[[Build]
 def recipes() -> list[Recipe]:
     """All of them, in the order of MODULES."""
     for module in MODULES:
-        importlib.import_module(f"worlds.experiments.{module}")
+        importlib.import_module(f"worlds.experiments.figures.{module}")
     return list(_RECIPES.values())
 
 

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, get_args
 
-from worlds.config import TrainConfig
+from worlds.training.config import TrainConfig
 
 Scale = Literal["paper", "small", "smoke"]
 SCALES: Final = get_args(Scale)

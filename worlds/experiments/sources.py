@@ -2,7 +2,7 @@
 
     sources = Sources("pack", cifar10="~/data")
     sources.missing("dogbird")          # "needs ...: give --dogbird DIR; make it with ..."
-    sources.data("cifar5m")             # a worlds.run_parts.Data
+    sources.data("cifar5m")             # a worlds.training.build.Data
 
     cifar5m   the pool of 32 px images; CIFAR-10's test set beside its own where that is given
     cifar10   CIFAR-10's training set, tested on the pool's test split and on CIFAR-10's
@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from worlds.config import TrainConfig
 from worlds.experiments.plan import Expanded, jobs_of
 from worlds.experiments.registry import Data
+from worlds.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from worlds.run_parts import Data as RunData
-    from worlds.stores import Store
+    from worlds.data.stores import Store
+    from worlds.training.build import Data as RunData
 
 MADE: Final = "made data"
 _HOW: Final[dict[Data, str]] = {
@@ -70,8 +70,8 @@ class Sources:
 
     def data(self, kind: Data) -> "RunData":
         """ValueError where the store is not readable or not as it must be."""
-        from worlds.photographs import CROP
-        from worlds.run_parts import Data as RunData
+        from worlds.data.photographs import CROP
+        from worlds.training.build import Data as RunData
 
         cifar10 = None if self._cifar10 is None else self._cifar10.test
         if kind == "dogbird":
@@ -92,7 +92,7 @@ class Sources:
         return None if self.cifar10 is None else self._open(self.cifar10)
 
     def _open(self, path: str | None) -> "Store":
-        from worlds.stores import open_store
+        from worlds.data.stores import open_store
 
         assert path is not None
         return open_store(path)
@@ -141,8 +141,8 @@ def why_not(one: Expanded, sources: Sources) -> str | None:
 
 def make_pool(folder: Path, kind: Data) -> Path:
     """Write the made data of a kind as a pack; the same bytes every time."""
-    from worlds.pack import write_pack
-    from worlds.stores import ArrayStore
+    from worlds.data.pack import write_pack
+    from worlds.data.stores import ArrayStore
 
     seed, train, test = _POOLS[kind]
     names = [f"made class {label}" for label in range(10)]

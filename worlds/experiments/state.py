@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from worlds.config import TrainConfig, differing_fields
 from worlds.experiments.plan import RUNS, Expanded, Job
 from worlds.experiments.sources import Sources
-from worlds.files import is_locked, read_object
-from worlds.report.experiment import SUFFIX, Experiment, read_experiment, write_experiment
-from worlds.runs import CONFIG, SUMMARY
+from worlds.experiments.spec import SUFFIX, Experiment, read_experiment, write_experiment
+from worlds.runtime.files import is_locked, read_object
+from worlds.training.config import TrainConfig, differing_fields
+from worlds.training.run_folder import CONFIG, SUMMARY
 
 State = Literal["done", "not finite", "running", "begun", "missing"]
 STATES: Final[tuple[State, ...]] = ("done", "not finite", "running", "begun", "missing")

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from worlds import philox
 from worlds.models.layers import check_positive, conv, global_average
 from worlds.models.registry import Architecture
+from worlds.rng import philox
 
 NODES = 4
 EDGES = tuple((j, i) for i in range(1, NODES) for j in range(i))  # from node j to node i

@@ -23,7 +23,7 @@ NAMES = (
 
 
 def torchvision_model(num_classes: int, name: str) -> nn.Module:
-    import worlds.torchvision_ops  # noqa: F401, I001  (must come before torchvision)
+    import worlds.runtime.torchvision_ops  # noqa: F401, I001  (must come before torchvision)
     import torchvision
 
     builder: Any = torchvision.models.get_model_builder(name)

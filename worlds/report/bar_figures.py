@@ -2,10 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 
-from worlds.plots import COLOURS, IDEAL, INK, TRAIN, grouped_bars, legend, new_figure, stacked_bars
-from worlds.report.drawing import Drawn, Point, patch
-from worlds.report.experiment import Experiment
-from worlds.report.measure import METRIC_NAMES, TEST_SETS, Measured, patience_of
+from worlds.experiments.spec import METRIC_NAMES, Experiment
+from worlds.report.measure import TEST_SETS, Measured, patience_of
+from worlds.report.plots import (
+    COLOURS,
+    IDEAL,
+    INK,
+    TRAIN,
+    Drawn,
+    Point,
+    grouped_bars,
+    legend,
+    new_figure,
+    patch,
+    stacked_bars,
+)
 
 
 def draw_decompositions(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:

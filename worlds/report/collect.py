@@ -13,13 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from worlds.config import TrainConfig
-from worlds.report.experiment import SUFFIX, Check, Experiment, Group, read_experiment
-from worlds.runs import CONFIG, Run, is_run, read_run
+from worlds.experiments.spec import SUFFIX, Check, Experiment, Group, read_experiment
+from worlds.training.config import TrainConfig, ideal_key
+from worlds.training.run_folder import CONFIG, Run, is_run, read_run
 
-# Fields that decide nothing in an Ideal run: how many samples the Real World has, how its training
-# set is measured, and when it stops.
-REAL_ONLY: Final = ("n", "train_eval", "threshold", "stop", "patience")
 PANELS: Final = 12  # of one automatic figure
 
 
@@ -149,14 +146,6 @@ def _is_on(run: Run, wanted: str | None) -> bool:
     return wanted is None or wanted in (data.get("name"), data.get("train"))
 
 
-def ideal_key(config: TrainConfig) -> str:
-    """The same for an Ideal run and each Real World that it is an Ideal World of."""
-    if config.disjoint:  # then n and trial decide which samples the Ideal World leaves out
-        return config.group_key()
-    plain = TrainConfig(config.arch)
-    return replace(config, **{name: getattr(plain, name) for name in REAL_ONLY}).group_key()
-
-
 def automatic(runs: Sequence[Run], tolerance: float) -> list[Experiment]:
     """Experiments for runs that belong to none: curves, and where there are enough groups a scatter
     and the scaling with n. `tolerance` is that of the claim that the worlds are close.
@@ -265,7 +254,7 @@ def _sizes(groups: Sequence[Group]) -> list[tuple[Group, ...]]:
 
 def mixed_folders(runs: Sequence[Run]) -> list[str]:
     """One sentence for each folder whose runs, side by side, are of different configs."""
-    from worlds.config import differing_fields
+    from worlds.training.config import differing_fields
 
     beside: dict[Path, list[Run]] = defaultdict(list)
     for run in runs:

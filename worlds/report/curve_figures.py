@@ -4,33 +4,31 @@ from collections.abc import Mapping, Sequence
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from worlds.analysis import METRICS, bootstrap_error, has, stopping_time
-from worlds.plots import (
+from worlds.experiments.spec import METRIC_NAMES, Experiment, tolerance_of
+from worlds.report.analysis import METRICS, bootstrap_error, has, stopping_time
+from worlds.report.measure import Measured
+from worlds.report.plots import (
     COLOURS,
+    DASHED,
     FAINT,
     IDEAL,
     INK,
     REAL,
-    TRAIN,
-    WASH,
-    curve_with_band,
-    legend,
-    new_figure,
-    world_curves,
-)
-from worlds.report.drawing import (
-    DASHED,
     RING,
     SOLID,
+    TRAIN,
+    WASH,
     Drawn,
     Point,
     curve_of,
+    curve_with_band,
+    legend,
     limits,
+    new_figure,
     points_of,
     t0_point,
+    world_curves,
 )
-from worlds.report.experiment import Experiment, tolerance_of
-from worlds.report.measure import METRIC_NAMES, Measured
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

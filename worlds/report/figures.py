@@ -6,21 +6,22 @@ drawn = draw(experiment, measured)          # drawn.figure, drawn.points
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from worlds.plots import (
+from worlds.experiments.spec import METRIC_NAMES, Experiment, tolerance_of
+from worlds.report import bar_figures, curve_figures, sample_figures
+from worlds.report.measure import Measured
+from worlds.report.plots import (
     COLOURS,
     FAINT,
     MARKERS,
     WASH,
     Dot,
+    Drawn,
     final_scatter,
     legend,
     new_figure,
+    patch,
     style,
 )
-from worlds.report import bar_figures, curve_figures, sample_figures
-from worlds.report.drawing import Drawn, patch
-from worlds.report.experiment import Experiment, tolerance_of
-from worlds.report.measure import METRIC_NAMES, Measured
 
 
 def draw(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:

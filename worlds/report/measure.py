@@ -10,41 +10,25 @@ from typing import Final, Literal
 
 import numpy as np
 
-from worlds.analysis import METRICS, Ending, curves, endings, has, patience_stop, stopping_time
+from worlds.experiments.spec import Check, Experiment, name_of
+from worlds.report.analysis import (
+    METRICS,
+    Ending,
+    curves,
+    endings,
+    has,
+    patience_stop,
+    stopping_time,
+)
 from worlds.report.collect import Found
-from worlds.report.experiment import Check, Experiment
-from worlds.rrm import partner_share, rrm
-from worlds.runs import Run
+from worlds.report.rrm import partner_share, rrm
+from worlds.training.run_folder import Run
 
 Values = dict[str, list[float]]  # a quantity: its value in each trial
 Status = Literal["holds", "fails", "open"]
 
 PATIENCE: Final = 20  # log points
-METRIC_NAMES: Final = {"soft_error": "soft-error", "error": "error", "loss": "loss"}
 TEST_SETS: Final = {"cifar10_error": "on CIFAR-10", "test_error": "on its own test split"}
-QUANTITIES: Final = {
-    "real": "Real World test {metric}",
-    "ideal": "Ideal World test {metric}",
-    "gap": "bootstrap error",
-    "largest": "largest |Real - Ideal| up to T0",
-    "train": "Real World train {metric}",
-    "generalization": "generalization gap",
-    "t0": "T0 (updates)",
-    "final_real": "Real World test {metric}, last step",
-    "final_ideal": "Ideal World test {metric}, last step",
-    "test_error": "test error",
-    "cifar10_error": "CIFAR-10 test error",
-    "robustness": "robustness gap",
-    "memorization": "memorization gap",
-    "rationality": "rationality gap",
-    "bound": "sum of the three gaps",
-    "generalization_error": "generalization gap in error",
-    "partner_real": "share called the partner, Real World",
-    "partner_ideal": "share called the partner, Ideal World",
-    "stopped": "test {metric} where patience stops",
-    "stopped_at": "updates where patience stops",
-    "best": "least test {metric} until then",
-}
 
 
 @dataclass(frozen=True)
@@ -223,16 +207,6 @@ def _judge(
         text += f" ({lacking} of {len(wanted)} groups not measured)"
     state: Status = "fails" if not met else "open" if lacking else "holds"
     return text, state
-
-
-def name_of(quantity: str, metric: str) -> str:
-    """A quantity in words."""
-    prefix, _, name = quantity.rpartition(":")
-    if name not in QUANTITIES:
-        raise ValueError(f"unknown quantity {quantity!r}; known: {', '.join(QUANTITIES)}")
-    text = QUANTITIES[name].format(metric=METRIC_NAMES[prefix or metric])
-    own = prefix and "{metric}" not in QUANTITIES[name]
-    return f"{text} in {METRIC_NAMES[prefix]}" if own else text
 
 
 def _claimed(check: Check, name: str, labels: Sequence[str]) -> str:

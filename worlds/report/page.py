@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 
-from worlds.plots import THEME
-from worlds.report.experiment import Experiment
-from worlds.report.measure import Measured, Verdict, name_of, number
-from worlds.report.words import signed
+from worlds.experiments.spec import Experiment, name_of
+from worlds.report.measure import Measured, Verdict, number
+from worlds.report.plots import THEME
+from worlds.report.sentences import signed
 
 STATUS = {"holds": "holds", "fails": "does not hold", "open": "open"}
 SIGNED = ("gap", "generalization", "generalization_error")

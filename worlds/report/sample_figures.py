@@ -5,11 +5,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from worlds.analysis import Curves, by_samples, power_law, power_law_of_points, stopping_time
-from worlds.plots import FAINT, INK, ORDERED, legend, new_figure, power_law_line, world_curves
-from worlds.report.drawing import Drawn, Point, curve_of, limits, points_of, t0_point
-from worlds.report.experiment import Experiment
-from worlds.report.measure import METRIC_NAMES, Measured
+from worlds.experiments.spec import METRIC_NAMES, Experiment
+from worlds.report.analysis import Curves, by_samples, power_law, power_law_of_points, stopping_time
+from worlds.report.measure import Measured
+from worlds.report.plots import (
+    FAINT,
+    INK,
+    ORDERED,
+    Drawn,
+    Point,
+    curve_of,
+    legend,
+    limits,
+    new_figure,
+    points_of,
+    power_law_line,
+    t0_point,
+    world_curves,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

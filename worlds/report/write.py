@@ -14,8 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from worlds.files import atomic_write, write_json
-from worlds.plots import style
+from worlds.experiments.spec import Experiment
 from worlds.report.collect import (
     Library,
     automatic,
@@ -24,12 +23,12 @@ from worlds.report.collect import (
     read_library,
     usable,
 )
-from worlds.report.drawing import COLUMNS, Drawn
-from worlds.report.experiment import Experiment
 from worlds.report.figures import draw
 from worlds.report.measure import judge, measure
 from worlds.report.page import Entry, html, inline_svg
-from worlds.report.words import sentence
+from worlds.report.plots import COLUMNS, Drawn, style
+from worlds.report.sentences import sentence
+from worlds.runtime.files import atomic_write, write_json
 
 DPI: Final = 160
 TOLERANCE: Final = 0.03  # the paper's figure 2b: most random networks lie within 3 % of y = x

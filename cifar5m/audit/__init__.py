@@ -1,0 +1,1 @@
+"""Measure a dataset: copies, duplicates, image quality, labels."""

@@ -1,0 +1,119 @@
+"""What an audit says of labels: how many, how sure, how well calibrated, and which look wrong."""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cifar5m.labels.agreement import compare
+from cifar5m.labels.labeling import LABELS_FOLDER, Labelling, is_labelled, labelling_names
+from worlds.formats.layout import Shard, read_plan
+from worlds.formats.shards import read_arrays
+
+
+class NotMeasured(Exception):
+    """A figure could not be had; the message is the reason, for a reader of the report."""
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """Class probabilities of every image, float (N, 10), and whose they are."""
+
+    probabilities: np.ndarray
+    whose: str
+
+
+def class_table(
+    labels: np.ndarray, confidence: np.ndarray, names: list[str]
+) -> list[dict[str, Any]]:
+    """Count, share and mean confidence of each class; the mean is None for a class without
+    images.
+    """
+    counts = np.bincount(labels, minlength=len(names))
+    sums = np.bincount(labels, weights=confidence, minlength=len(names))
+    return [
+        {
+            "name": name,
+            "count": int(count),
+            "share": count / len(labels),
+            "mean_confidence": total / count if count else None,
+        }
+        for name, count, total in zip(names, counts.tolist(), sums.tolist(), strict=True)
+    ]
+
+
+def confidence_histogram(confidence: np.ndarray, bins: int = 20) -> list[int]:
+    """Images by confidence, in equal bins from 0 to 1."""
+    return np.histogram(np.minimum(confidence, 1), bins, (0, 1))[0].tolist()
+
+
+def agreements(folder: Path, shards: list[Shard], names: list[str]) -> dict[str, dict[str, Any]]:
+    """Of each second labelling that has all of `shards`, its agreement with the first."""
+    return {
+        name: compare(folder, folder / LABELS_FOLDER / name, shards, names).summary()
+        for name in whole_labellings(folder, shards)
+    }
+
+
+def whole_labellings(folder: Path, shards: list[Shard]) -> list[str]:
+    """Second labellings that are intact and have all of `shards`."""
+    found = []
+    for name in labelling_names(folder):
+        labelling = Labelling(folder, name, read_plan(folder / LABELS_FOLDER / name))
+        if all(is_labelled(labelling, shard) for shard in shards):
+            found.append(name)
+    return found
+
+
+def no_second_labelling(folder: Path) -> str:
+    """Why `agreements` has none, and what to do."""
+    names = labelling_names(folder)
+    if names:
+        return f"labels/{names[0]} is damaged or not complete: run its cifar5m-label again"
+    return f"there is no second labelling: cifar5m-label {folder} --labeler OTHER"
+
+
+def second_opinion(folder: Path, shards: list[Shard], judge: Opinion | None) -> Opinion:
+    """The probabilities that labels are held against: of a second labelling where there is one,
+    else of `judge`, the audit's labeller where it is another than the set's.
+
+    NotMeasured without either: the probabilities that gave the labels never disagree with them.
+    """
+    names = whole_labellings(folder, shards)
+    if names:
+        place = folder / LABELS_FOLDER / names[-1]
+        parts = [read_arrays(place, shard).probabilities for shard in shards]
+        return Opinion(np.concatenate(parts), f"the second labelling {names[-1]}")
+    if judge is None:
+        raise NotMeasured(
+            f"it takes a second opinion: cifar5m-label {folder} --labeler OTHER, then this again"
+        )
+    return judge
+
+
+def suspected_errors(labels: np.ndarray, opinion: Opinion) -> np.ndarray:
+    """Images whose labels look wrong to cleanlab's confident learning, the worst first: int64 rows.
+
+    Northcutt et al. (2021). NotMeasured where cleanlab is not installed or finds no use for the
+    probabilities.
+    """
+    try:
+        from cleanlab.filter import find_label_issues
+    except ImportError as error:
+        raise NotMeasured(
+            "cleanlab is not installed: pip install 'deep-bootstrap[audit]'"
+        ) from error
+    probabilities = opinion.probabilities.astype(np.float64)
+    probabilities /= probabilities.sum(1, keepdims=True)
+    # cleanlab wants every class to occur, numbered without gaps.
+    present, dense = np.unique(labels, return_inverse=True)
+    if len(present) < 2:
+        raise NotMeasured("all labels are of one class")
+    kept = probabilities[:, present]
+    kept /= np.maximum(kept.sum(1, keepdims=True), np.finfo(np.float64).tiny)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of classes with few images, one line each
+        rows = find_label_issues(dense, kept, return_indices_ranked_by="self_confidence", n_jobs=1)
+    return np.asarray(rows, dtype=np.int64)

@@ -1,0 +1,1 @@
+"""Distribute generation over processes, ranks or a Ray cluster."""

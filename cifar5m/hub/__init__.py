@@ -1,0 +1,1 @@
+"""Publish a dataset to the Hugging Face Hub."""

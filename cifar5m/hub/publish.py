@@ -1,0 +1,290 @@
+"""Send a dataset folder to the Hugging Face Hub: what is there is left, the card comes last.
+
+    files = published_files(folder, shards)        # after verify_dataset and write_card
+    publish(folder, files, Hub("user/name"), private=True)
+
+Files go in commits of some hundred megabytes, a shard's three files together, `plan.json` in the
+first of them: it claims the repository for its plan, as it claims a folder. A run that was killed
+goes on by being run again: what is committed is known from a listing of the repository, and what
+was sent without having been committed is known to the Hub.
+
+The transport is huggingface_hub's, hf_xet where it is installed ($HF_HUB_DISABLE_XET=1 for plain
+LFS), and so is its patience with single requests. Added here is that of whole commits.
+"""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from cifar5m.labels.labeling import SUMMARY, Labelling, labelling_names
+from cifar5m.weights.download import RETRIED, Note
+from worlds.formats.layout import AUDIT, CARD, PARQUET_FOLDER, PLAN, TIMM_INFO, Shard, read_plan
+from worlds.formats.plan import differences
+from worlds.formats.shards import read_record
+from worlds.runtime.errors import first_line
+from worlds.runtime.files import read_object, sha256_of
+
+# The Hub advises 50 to 100 files a commit; the bytes bound what a progress bar jumps by.
+_COMMIT_FILES: Final = 99
+_COMMIT_BYTES: Final = 256 << 20
+_ATTEMPTS: Final = 5
+_LONGEST_WAIT: Final = 300.0  # seconds; the Hub counts requests in windows of five minutes
+_OF_THE_HUB: Final = {".gitattributes", CARD}  # what a new repository may hold already
+
+_Result = TypeVar("_Result")
+
+
+class PublishError(RuntimeError):
+    """The Hub could not be reached or did not take it; the same command goes on later."""
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of the folder, under the same path in the repository."""
+
+    path: str
+    bytes: int
+    sha256: str | None = None  # where a record says it, so that a shard need not be read again
+
+
+def _new_api() -> Any:
+    from huggingface_hub import HfApi, get_token
+
+    if get_token() is None:
+        raise ValueError(
+            "no token for the Hub: run `hf auth login`, or set HF_TOKEN to a token that may write"
+        )
+    return HfApi()
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A dataset repository, with retries around every call.
+
+    `note` is told of each retry; `check` is called in every second of a pause, and may raise; `api`
+    is huggingface_hub's client.
+    """
+
+    repo: str
+    note: Note = lambda line: None
+    check: Callable[[], None] = lambda: None
+    api: Any = field(default_factory=_new_api)
+
+    def call(self, name: str, *args: Any, **options: Any) -> Any:
+        """The method `name` of the client, on this repository."""
+        method = getattr(self.api, name)
+        return _patiently(lambda: method(self.repo, *args, repo_type="dataset", **options), self)
+
+
+def published_files(folder: Path, shards: Sequence[Shard], parquet: bool = False) -> list[File]:
+    """What of `folder` is published, in the order of sending; `shards` are the finished ones.
+
+    With them go the files that the plan names as lying `beside`, and second labellings. The timm
+    listing and the card, at the end, count as well where they are not written yet: with 0
+    bytes.
+    """
+    beside = read_plan(folder).get("beside", ())
+    paths = [PLAN, *(path for path in beside if (folder / path).is_file())]
+    for shard in shards:
+        paths += map(str, (shard.tar, shard.arrays, shard.record))
+    for name in labelling_names(folder):
+        place = Labelling(folder, name, {}).place
+        done = [shard for shard in shards if read_record(place, shard) is not None]
+        inner = [Path(PLAN), *(path for shard in done for path in (shard.arrays, shard.record))]
+        inner += [Path(SUMMARY)] if (place / SUMMARY).is_file() else []
+        paths += [str((place / path).relative_to(folder)) for path in inner]
+    if (folder / AUDIT).is_file():
+        paths.append(AUDIT)
+    if parquet:
+        paths += [str(parquet_path(shard)) for shard in shards]
+    hashes = {str(shard.tar): (read_record(folder, shard) or {})["sha256"] for shard in shards}
+    return [
+        File(path, _size(folder / path), hashes.get(path)) for path in [*paths, TIMM_INFO, CARD]
+    ]
+
+
+def parquet_path(shard: Shard) -> Path:
+    """Relative to the dataset folder."""
+    return Path(PARQUET_FOLDER, f"{shard.tar.stem}.parquet")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def publish(
+    folder: Path,
+    files: Sequence[File],
+    hub: Hub,
+    private: bool = False,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> int:
+    """Send what the repository lacks; returns how many files that were.
+
+    `report` is called with (bytes sent, bytes to send) after each commit, and may raise. ValueError
+    where the repository holds another plan or other files, is public where `private` is asked for,
+    or is not the token's to write; PublishError where the Hub fails for longer than patience.
+    """
+    claim_repo(hub, read_plan(folder), private)
+    present = hub_files(hub)
+    missing = [file for file in files if not _is_there(folder, file, present.get(file.path))]
+    done, total = 0, sum(file.bytes for file in missing)
+    report(done, total)
+    for batch in batches(missing):
+        _commit(hub, folder, batch)
+        done += sum(file.bytes for file in batch)
+        report(done, total)
+    return len(missing)
+
+
+def claim_repo(hub: Hub, plan: dict[str, Any], private: bool) -> None:
+    """Create the repository, or check that it is this plan's or nobody's yet."""
+    if not hub.call("repo_exists"):
+        hub.call("create_repo", private=private, exist_ok=True)
+        return
+    info = hub.call("repo_info")
+    if private and not info.private:
+        raise ValueError(
+            f"{hub.repo} is public already; make it private on its page, or go without"
+        )
+    names = hub_files(hub).keys() - _OF_THE_HUB
+    if not names:
+        return
+    if PLAN not in names:
+        raise ValueError(
+            f"{hub.repo} holds other files ({', '.join(sorted(names)[:3])}) and no {PLAN}; "
+            f"choose another --repo"
+        )
+    try:
+        present = read_object(Path(hub.call("hf_hub_download", PLAN, revision=info.sha)))
+    except ValueError as error:
+        raise ValueError(
+            f"the {PLAN} of {hub.repo} cannot be read ({first_line(error)}); choose another --repo"
+        ) from error
+    if present.get("fingerprint") != plan["fingerprint"]:
+        found = "; ".join(differences(present, plan)[:3])
+        raise ValueError(
+            f"{hub.repo} holds another plan; differing: {found}. Choose another --repo"
+        )
+
+
+def hub_files(hub: Hub) -> dict[str, Any]:
+    """What the repository holds, by path: huggingface_hub's RepoFile."""
+    found = hub.call("list_repo_tree", recursive=True)
+    entries = _patiently(lambda: list(found), hub)
+    return {entry.path: entry for entry in entries if hasattr(entry, "blob_id")}
+
+
+def _is_there(folder: Path, file: File, present: Any) -> bool:
+    if present is None or present.size != file.bytes:
+        return False
+    if present.lfs is not None:
+        return present.lfs.sha256 == (file.sha256 or sha256_of(folder / file.path))
+    return present.blob_id == _git_hash((folder / file.path).read_bytes())
+
+
+def _git_hash(data: bytes) -> str:
+    """The name that git gives to a file's content."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
+def batches(files: Sequence[File]) -> Iterator[list[File]]:
+    """Cut a list of files, in its order, into what goes into one commit; the card goes alone."""
+    batch: list[File] = []
+    for file in files:
+        size = sum(each.bytes for each in batch) + file.bytes
+        if batch and (len(batch) == _COMMIT_FILES or size > _COMMIT_BYTES or file.path == CARD):
+            yield batch
+            batch = []
+        batch.append(file)
+    if batch:
+        yield batch
+
+
+def _commit(hub: Hub, folder: Path, files: Sequence[File]) -> None:
+    from huggingface_hub import CommitOperationAdd
+
+    first = files[0].path
+    what = first if len(files) == 1 else f"{first} and {len(files) - 1} more"
+
+    def attempt() -> None:  # operations serve once
+        operations = [CommitOperationAdd(file.path, folder / file.path) for file in files]
+        hub.api.create_commit(
+            hub.repo, operations, commit_message=f"Add {what}", repo_type="dataset"
+        )
+
+    _patiently(attempt, hub)
+
+
+def _patiently(call: Callable[[], _Result], hub: Hub) -> _Result:
+    """Call until it works, with pauses; what will not pass is said in words at once."""
+    from huggingface_hub.errors import HTTPError
+
+    attempt = 0
+    while True:
+        try:
+            return call()
+        except (HTTPError, OSError, RuntimeError, ValueError) as error:
+            cause = _cause(error)
+            _raise_if_final(cause, hub.repo)
+            attempt += 1
+            reason = first_line(cause)
+            if attempt == _ATTEMPTS:
+                raise PublishError(
+                    f"the Hub cannot be reached ({reason}); what is sent is kept: run the same "
+                    f"command again"
+                ) from error
+            pause = min(max(_asked_wait(cause), 2.0**attempt), _LONGEST_WAIT)
+            hub.note(f"{hub.repo}: {reason}; again in {pause:.0f} s")
+            for _ in range(math.ceil(pause)):
+                hub.check()
+                time.sleep(1)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What stopped one of the client's threads, which it wraps in a RuntimeError."""
+    while isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return error
+
+
+def _raise_if_final(error: BaseException, repo: str) -> None:
+    """Raise what trying again does not change, in one line."""
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+    )
+
+    if isinstance(error, OfflineModeIsEnabled):
+        raise ValueError("HF_HUB_OFFLINE is set: unset it to publish") from error
+    if isinstance(error, HfHubHTTPError):
+        code = error.response.status_code
+        if code in RETRIED:
+            return
+        if code == 401:
+            raise ValueError("the Hub does not accept the token; run `hf auth login`") from error
+        if code == 403:
+            raise ValueError(
+                f"the token may not write to {repo}; use one with write access, or another --repo"
+            ) from error
+        raise PublishError(f"the Hub refused {repo}: {first_line(error)}") from error
+    if isinstance(error, json.JSONDecodeError | LocalEntryNotFoundError):
+        return  # an error page in place of an answer; a download that found no connection
+    if isinstance(error, ValueError):
+        raise PublishError(" ".join(str(error).split())) from error
+    of_the_network = isinstance(error, HTTPError | OSError | RuntimeError)
+    if isinstance(error, FileNotFoundError | PermissionError) or not of_the_network:
+        raise error
+
+
+def _asked_wait(error: BaseException) -> float:
+    """The seconds that an answer's Retry-After asks for, 0 where it does not."""
+    after = getattr(getattr(error, "response", None), "headers", {}).get("Retry-After", "")
+    return float(after) if after.isdigit() else 0.0

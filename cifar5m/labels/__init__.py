@@ -1,0 +1,1 @@
+"""Label images: labelers, second labelings, calibration, fine-tuning."""

@@ -1,0 +1,72 @@
+"""How two labellings of one dataset agree: the matrix of their labels, and both confidences."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from worlds.formats.layout import Shard
+from worlds.formats.shards import read_arrays
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """`matrix` int64 (C, C) counts images: rows are the first label, columns the second.
+
+    Confidence is the largest probability of an image; the two are means over all images.
+    """
+
+    class_names: tuple[str, ...]
+    matrix: np.ndarray
+    first_confidence: float
+    second_confidence: float
+
+    @property
+    def images(self) -> int:
+        return int(self.matrix.sum())
+
+    @property
+    def rate(self) -> float:
+        """The share of images with equal labels."""
+        return int(np.trace(self.matrix)) / self.images
+
+    def summary(self) -> dict[str, Any]:
+        """What summary.json says."""
+        return {
+            "images": self.images,
+            "agreement": self.rate,
+            "mean_confidence": {"first": self.first_confidence, "second": self.second_confidence},
+            "class_names": list(self.class_names),
+            "matrix": self.matrix.tolist(),
+        }
+
+
+def compare(first: Path, second: Path, shards: Iterable[Shard], names: Iterable[str]) -> Agreement:
+    """Compare the side files that two folders hold of the same shards, at least one."""
+    names = tuple(names)
+    matrix = np.zeros((len(names), len(names)), dtype=np.int64)
+    # Half-precision numbers up to 1 add up in float64 without any rounding, in whatever order.
+    confidence = np.zeros(2)
+    for shard in shards:
+        sides = [read_arrays(folder, shard) for folder in (first, second)]
+        np.add.at(matrix, (sides[0].label, sides[1].label), 1)
+        confidence += [side.probabilities.max(axis=1).sum(dtype=np.float64) for side in sides]
+    means = (confidence / matrix.sum()).tolist()
+    return Agreement(names, matrix, *means)
+
+
+def table(agreement: Agreement) -> Iterator[str]:
+    """The matrix and the sums in lines."""
+    width = max(map(len, agreement.class_names))
+    cell = max(9, len(f"{agreement.matrix.max():,}") + 2)
+    heads = "".join(f"{name[: cell - 1]:>{cell}}" for name in agreement.class_names)
+    yield "rows: first label, columns: second"
+    yield f"{'':{width}}{heads}"
+    for name, row in zip(agreement.class_names, agreement.matrix.tolist(), strict=True):
+        yield f"{name:{width}}" + "".join(f"{count:>{cell},}" for count in row)
+    yield (
+        f"agreement {agreement.rate:.4f} of {agreement.images:,} images; mean confidence "
+        f"{agreement.first_confidence:.4f} (first), {agreement.second_confidence:.4f} (second)"
+    )

@@ -1,0 +1,139 @@
+"""The labeller: a timm classifier with ten classes; its argmax is the label.
+
+BiT-M-R152x2 (`resnetv2_152x2_bit` of timm, fine-tuned on CIFAR-10) in the paper's recipe. Images
+are resized bilinearly to the size the classifier was tuned for (128 for BiT) without a crop, and
+normalised as its config says (mean = std = 0.5 for BiT).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from cifar5m.weights.sources import Weights, WeightsError
+from worlds.formats.layout import CIFAR10_CLASSES
+from worlds.runtime.device import in_precision, on_device
+from worlds.runtime.errors import first_line
+from worlds.runtime.torchvision_ops import declare_missing_operators
+
+BIT = "resnetv2_152x2_bit"  # the architecture of a bare weights file
+BIT_SIZE = 128
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How pixels become the classifier's input."""
+
+    size: tuple[int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str
+
+
+class Labeler:
+    """Class probabilities of uint8 images, on one device, in batches of one fixed size."""
+
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        preprocessing: Preprocessing,
+        device: torch.device,
+        precision: str,
+        batch: int,
+    ) -> None:
+        self.device, self.precision, self.batch = device, precision, batch
+        self.preprocessing = preprocessing
+        self.network = on_device(network, device)
+        self.mean = torch.tensor(preprocessing.mean, device=device).view(1, 3, 1, 1)
+        self.std = torch.tensor(preprocessing.std, device=device).view(1, 3, 1, 1)
+
+    @property
+    def parameters(self) -> int:
+        return sum(p.numel() for p in self.network.parameters())
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 (N, 32, 32, 3) on the device to class probabilities, float32 (N, 10)."""
+        return self._in_batches(images, lambda x: self.network(x).float().softmax(1))
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """What the classifier's last layer sees, float32 (N, F)."""
+        return self.features_and_probabilities(images)[0]
+
+    def features_and_probabilities(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features and class probabilities, float32 (N, F) and (N, 10), of one pass."""
+        network: Any = self.network
+
+        def call(x: torch.Tensor) -> torch.Tensor:
+            maps = network.forward_features(x)
+            features = network.forward_head(maps, pre_logits=True).float().flatten(1)
+            return torch.cat([features, network.forward_head(maps).float().softmax(1)], 1)
+
+        rows = self._in_batches(images, call)
+        classes = len(CIFAR10_CLASSES)
+        return rows[:, :-classes], rows[:, -classes:]
+
+    @torch.inference_mode()
+    def _in_batches(
+        self, images: torch.Tensor, call: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
+        """The last batch is padded full, so that an image's result does not depend on how many
+        come with it.
+        """
+        found = []
+        for start in range(0, len(images), self.batch):
+            part = images[start : start + self.batch]
+            missing = self.batch - len(part)
+            if missing:
+                part = torch.cat([part, part[-1:].expand(missing, *part.shape[1:])])
+            with in_precision(self.precision, self.device):
+                found.append(call(self.prepare(part))[: self.batch - missing])
+        return torch.cat(found)
+
+    def prepare(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 (N, 32, 32, 3) to the network's float32 (N, 3, H, W)."""
+        x = images.permute(0, 3, 1, 2).float() / 255
+        x = F.interpolate(
+            x, self.preprocessing.size, mode=self.preprocessing.interpolation, antialias=True
+        )
+        return ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+
+def load_classifier(weights: Weights) -> tuple[torch.nn.Module, Preprocessing]:
+    """A timm model and its preprocessing; WeightsError unless it has CIFAR-10's ten classes."""
+    declare_missing_operators()
+    import timm
+
+    try:
+        if weights.folder is None:
+            network = timm.create_model(BIT, num_classes=10, checkpoint_path=str(weights.file))
+        else:
+            network = timm.create_model(f"local-dir:{weights.folder}", pretrained=True)
+    except Exception as error:  # of timm, of safetensors, of pickle: a damaged file brings up many
+        reason = first_line(error)
+        raise WeightsError(f"{weights.file} does not load as a timm model: {reason}") from error
+    if network.num_classes != len(CIFAR10_CLASSES):
+        raise WeightsError(
+            f"the labeller must have the ten classes of CIFAR-10, {weights.source} has "
+            f"{network.num_classes}: fine-tune it first"
+        )
+    names = network.pretrained_cfg.get("label_names")
+    if names is not None and tuple(names) != CIFAR10_CLASSES:
+        raise WeightsError(
+            f"the labeller's classes must be {', '.join(CIFAR10_CLASSES)}, {weights.source} has "
+            f"{', '.join(map(str, names))}"
+        )
+    config = network.pretrained_cfg
+    if weights.folder is None:
+        config = config | {"input_size": (3, BIT_SIZE, BIT_SIZE), "interpolation": "bilinear"}
+    return network.float(), _preprocessing(config)
+
+
+def _preprocessing(config: dict[str, Any]) -> Preprocessing:
+    return Preprocessing(
+        tuple(config["input_size"][1:]),
+        tuple(config["mean"]),
+        tuple(config["std"]),
+        config["interpolation"],
+    )

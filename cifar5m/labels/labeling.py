@@ -1,0 +1,133 @@
+"""A second labelling of a dataset: what another labeller says of the same shards, kept beside.
+
+    FOLDER/labels/{name}/plan.json                       which labeller, how, of which dataset
+    FOLDER/labels/{name}/meta/{split}-{k:05d}.npz        index, label, float16 probabilities
+    FOLDER/labels/{name}/meta/{split}-{k:05d}.json       record, written last
+    FOLDER/labels/{name}/summary.json                    agreement with the first labels, at the end
+
+The side files are those of the dataset itself (worlds/formats/shards.py) and are read by the same
+functions. A record's `sha256` is that of the tar the labels were made from, so that labels of a
+shard that has changed since are found.
+"""
+
+import re
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from worlds.formats.layout import CIFAR10_CLASSES, FORMAT, PLAN, Shard
+from worlds.formats.plan import claim_folder, fingerprint_of, package_versions
+from worlds.formats.shards import arrays_sha256, read_arrays, read_record
+from worlds.runtime.files import atomic_write, remove_stale, write_json
+
+LABELS_FOLDER = "labels"
+SUMMARY = "summary.json"
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """The labelling `name` of the dataset in `folder`, and its plan."""
+
+    folder: Path
+    name: str
+    plan: dict[str, Any]
+
+    @property
+    def place(self) -> Path:
+        return self.folder / LABELS_FOLDER / self.name
+
+
+def default_name(source: str) -> str:
+    """A folder's or file's own name; a Hub id `user/name@revision` as `user-name-revision`."""
+    path = Path(source).expanduser()
+    if path.exists():
+        path = path.resolve()
+        return path.stem if path.is_file() else path.name
+    return re.sub(r"[/@]", "-", source)
+
+
+def labelling_plan(
+    dataset: dict[str, Any], source: str, sha256: str, precision: str, batch: int
+) -> dict[str, Any]:
+    """The plan of a labelling: all that decides it. `dataset` is the plan of the dataset."""
+    if dataset["class_names"] != list(CIFAR10_CLASSES):
+        raise ValueError(
+            f"a labeller has CIFAR-10's classes, this dataset has "
+            f"{', '.join(dataset['class_names'][:10])}: the two cannot be compared"
+        )
+    plan = {
+        "format": FORMAT,
+        "dataset_fingerprint": dataset["fingerprint"],
+        "class_names": dataset["class_names"],
+        "labels": "argmax",
+        "labeler_sha256": sha256,
+        "label_batch": batch,
+        "precision": precision,
+        "versions": package_versions(),
+    }
+    return plan | {"fingerprint": fingerprint_of(plan), "about": {"labeler": source}}
+
+
+def open_labelling(folder: Path, name: str, plan: dict[str, Any]) -> Labelling:
+    """Begin a labelling, or go on with it; ValueError where the name is another labelling's."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"--name must be letters, digits, '.', '_' and '-', got {name!r}")
+    labelling = Labelling(folder, name, plan)
+    claim_folder(labelling.place, plan, option="--name")
+    for place in (labelling.place, labelling.place / "meta"):
+        place.mkdir(exist_ok=True)
+        remove_stale(place)
+    return labelling
+
+
+def write_labels(
+    labelling: Labelling, shard: Shard, probabilities: np.ndarray, facts: dict[str, Any]
+) -> None:
+    """Write the side file and, last, the record of one shard. `probabilities` float (N, C)."""
+    place = labelling.place
+    index = np.arange(shard.start, shard.stop, dtype=np.int64)
+    label = probabilities.argmax(1).astype(np.int64)
+    probabilities = probabilities.astype(np.float16)
+    (place / shard.record).unlink(missing_ok=True)
+    with atomic_write(place / shard.arrays) as stream:
+        np.savez(stream, index=index, label=label, probabilities=probabilities)
+    record = {
+        "tar": shard.tar.name,
+        "arrays_sha256": arrays_sha256(index, label, probabilities),
+        "count": len(shard),
+        "classes": np.bincount(label, minlength=probabilities.shape[1]).tolist(),
+        "fingerprint": labelling.plan["fingerprint"],
+    }
+    write_json(place / shard.record, record | facts)
+
+
+def is_labelled(labelling: Labelling, shard: Shard) -> bool:
+    """Whether a shard's labels are there, intact, of this plan and of the tar as recorded now."""
+    own, first = read_record(labelling.place, shard), read_record(labelling.folder, shard)
+    if own is None or first is None or own.get("sha256") != first.get("sha256"):
+        return False
+    try:
+        found = read_arrays(labelling.place, shard)
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile):
+        return False
+    sha256 = arrays_sha256(found.index, found.label, found.probabilities)
+    expected = (labelling.plan.get("fingerprint"), sha256)
+    return (own.get("fingerprint"), own.get("arrays_sha256")) == expected
+
+
+def labelling_names(folder: Path) -> list[str]:
+    """The labellings that a dataset folder holds."""
+    return sorted(path.parent.name for path in (folder / LABELS_FOLDER).glob(f"*/{PLAN}"))
+
+
+def labelling_files(name: str, shards: Sequence[Shard]) -> set[str]:
+    """Relative to the dataset folder: the folders and files that a labelling may hold."""
+    place = Path(LABELS_FOLDER, name)
+    inner = {Path(), Path(PLAN), Path(SUMMARY), Path("meta")}
+    inner |= {path for shard in shards for path in (shard.arrays, shard.record)}
+    return {str(place / path) for path in inner}

@@ -1,0 +1,1 @@
+"""Generate images: diffusion, noise, networks, recipes."""

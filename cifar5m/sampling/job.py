@@ -1,0 +1,252 @@
+"""From options to a plan and a job: what `cifar5m-generate` does before the first image."""
+
+import time
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from cifar5m.labels.labeler import Labeler, load_classifier
+from cifar5m.sampling.diffusion import SAMPLERS, SamplerConfig, linear_schedule
+from cifar5m.sampling.generate import Job, make_images
+from cifar5m.sampling.recipes import DEFAULT, Recipe, find_recipe
+from cifar5m.sampling.unet import Generator, load_unet
+from cifar5m.weights.download import Note, Progress
+from cifar5m.weights.sources import Weights, evaluation_beside, find_generator, find_labeler
+from worlds.formats.layout import Layout
+from worlds.formats.plan import make_plan, package_versions
+from worlds.formats.shards import encode_png
+from worlds.rng.philox import key_of
+from worlds.runtime.device import PRECISIONS
+
+TEST_SHARE = 6  # as released: one of six parts is the test split
+DATASET = "cifar5m"  # what plans of this module say that they make
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may choose; None takes the recipe's value."""
+
+    n: int
+    recipe: str = DEFAULT
+    seed: int = 0
+    split: dict[str, int] | None = None
+    shard_size: int = 10_000
+    micro_batch: int | None = None
+    precision: str | None = None
+    sampler: str | None = None
+    steps: int | None = None
+    variance: str | None = None
+    eta: float | None = None
+    spacing: str | None = None
+    generator: str | None = None
+    labeler: str | None = None
+    allow_non_ema: bool = False
+
+    def __post_init__(self) -> None:
+        find_recipe(self.recipe)
+        key_of(self.seed)
+        if self.n < 1:
+            raise ValueError(f"--n must be at least 1, got {self.n}")
+        if self.shard_size < 1:
+            raise ValueError(f"--shard-size must be at least 1, got {self.shard_size}")
+        if self.micro_batch is not None and self.micro_batch < 1:
+            raise ValueError(f"--micro-batch must be at least 1, got {self.micro_batch}")
+        if self.precision is not None and self.precision not in PRECISIONS:
+            raise ValueError(f"--precision must be one of {', '.join(PRECISIONS)}")
+        if self.split is not None and sum(self.split.values()) != self.n:
+            total = sum(self.split.values())
+            raise ValueError(f"--split must add up to --n: {total} is not {self.n}")
+        _ = self.layout, self.resolved  # refuse bad splits, and a bad sampler
+
+    @property
+    def layout(self) -> Layout:
+        splits = self.split
+        if splits is None:
+            test = self.n // TEST_SHARE
+            splits = {"train": self.n - test} | ({"test": test} if test else {})
+        return Layout(tuple(splits.items()), self.shard_size)
+
+    @property
+    def resolved(self) -> Recipe:
+        """The recipe with the user's changes."""
+        recipe = find_recipe(self.recipe)
+        names = ("generator", "labeler", "precision", "micro_batch")
+        chosen: dict[str, Any] = {name: getattr(self, name) for name in names}
+        recipe = replace(recipe, **{k: v for k, v in chosen.items() if v is not None})
+        return replace(recipe, sampler=self._sampler(recipe.sampler))
+
+    def _sampler(self, default: SamplerConfig) -> SamplerConfig:
+        if self.sampler is not None and self.sampler not in SAMPLERS:
+            raise ValueError(f"--sampler must be one of {', '.join(SAMPLERS)}")
+        if self.sampler is not None and self.sampler != default.name:
+            default = SamplerConfig(self.sampler, default.steps)
+        names = ("steps", "variance", "eta", "spacing")
+        chosen: dict[str, Any] = {name: getattr(self, name) for name in names}
+        return replace(default, **{k: v for k, v in chosen.items() if v is not None})
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The two networks' weights, found but not loaded."""
+
+    generator: Weights
+    labeler: Weights
+
+
+def find_sources(
+    options: Options, progress: Progress | None = None, note: Note | None = None
+) -> Sources:
+    """Raises WeightsError, with what to do, where a source cannot be reached."""
+    recipe = options.resolved
+    labeler = find_labeler(recipe.labeler)  # first: if it is missing, nothing is downloaded
+    generator = find_generator(recipe.generator, options.allow_non_ema, progress, note)
+    return Sources(generator, labeler)
+
+
+def plan_of(options: Options, sources: Sources) -> dict[str, Any]:
+    """The plan the options amount to."""
+    recipe = options.resolved
+    schedule = {"betas": "linear", "first": 1e-4, "last": 0.02, "steps": 1000}
+    content = {
+        "dataset": DATASET,
+        "labels": "argmax",
+        "seed": options.seed,
+        "micro_batch": recipe.micro_batch,
+        "label_batch": recipe.label_batch,
+        "sampler": asdict(recipe.sampler),
+        "schedule": schedule,
+        "precision": recipe.precision,
+        "quantiser": "round((x + 1) * 127.5)",
+        "generator_sha256": sources.generator.sha256,
+        "generator_config": sources.generator.config,
+        "labeler_sha256": sources.labeler.sha256,
+        "labeler_config": sources.labeler.config,
+        "versions": package_versions(),
+    }
+    about: dict[str, Any] = {
+        "recipe": options.recipe,
+        "distribution": recipe.distribution,
+        "generator": sources.generator.source,
+        "labeler": sources.labeler.source,
+        "licence": recipe.licence,
+    }
+    measured = evaluation_beside(sources.labeler)
+    if measured is not None:
+        about["labeler_evaluation"] = measured
+    return make_plan(options.layout, content, about)
+
+
+def options_of(
+    plan: dict[str, Any],
+    generator: str | None = None,
+    labeler: str | None = None,
+    allow_non_ema: bool = False,
+) -> Options:
+    """The options that amount to a plan, the inverse of `plan_of`.
+
+    `generator` and `labeler` say where the networks lie now, by default where the plan says that
+    they lay. What a plan holds beyond the options (label batch, clipping, versions ...) comes from
+    the recipe and this installation: the plan of these options has to be compared with `plan`.
+    """
+    about, sampler = plan["about"], plan["sampler"]
+    return Options(
+        n=sum(plan["splits"].values()),
+        recipe=about["recipe"],
+        seed=plan["seed"],
+        split=plan["splits"],
+        shard_size=plan["shard_size"],
+        micro_batch=plan["micro_batch"],
+        precision=plan["precision"],
+        sampler=sampler["name"],
+        steps=sampler["steps"],
+        variance=sampler["variance"],
+        eta=sampler["eta"],
+        spacing=sampler["spacing"],
+        generator=generator or about["generator"],
+        labeler=labeler or about["labeler"],
+        allow_non_ema=allow_non_ema,
+    )
+
+
+def load_job(options: Options, sources: Sources, plan: dict[str, Any], device: str) -> Job:
+    """Load both networks onto the device."""
+    recipe, place = options.resolved, torch.device(device)
+    classifier, preprocessing = load_classifier(sources.labeler)
+    return Job(
+        generator=Generator(load_unet(sources.generator), place, recipe.precision),
+        labeler=Labeler(classifier, preprocessing, place, recipe.precision, recipe.label_batch),
+        sampler=recipe.sampler,
+        schedule=linear_schedule(),
+        seed=options.seed,
+        micro_batch=recipe.micro_batch,
+        fingerprint=plan["fingerprint"],
+    )
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will cost, from one measured micro-batch on this device."""
+
+    network_calls: int  # of one image each, padding included
+    flop_per_call: float
+    seconds_per_call: float
+    label_seconds: float  # an image
+    write_seconds: float  # an image, on one core
+    png_bytes: float  # an image
+
+    @property
+    def device_seconds(self) -> float:
+        return self.network_calls * self.seconds_per_call
+
+    def bytes(self, images: int) -> int:
+        """Of the shards: two tar headers, the PNG and the label, each filled up to 512 bytes."""
+        blocks = 3 + -(-self.png_bytes // 512)
+        return int(images * blocks * 512)
+
+
+def estimate(job: Job, layout: Layout) -> Estimate:
+    """Measure two network calls, one labelled micro-batch and 256 PNGs."""
+    batches = sum(-(-len(shard) // job.micro_batch) for shard in layout.shards())
+    device = job.generator.device
+    x = torch.randn(job.micro_batch, 3, 32, 32, device=device)
+    call = _seconds(lambda: job.generator(x, 500), device)
+    pixels = make_images(replace(job, sampler=SamplerConfig("dpm_solver_pp_2m", 2)), _first(job))
+    label = _seconds(lambda: job.labeler(pixels), device)
+    pictures = pixels[:256].cpu().numpy()
+    start = time.perf_counter()
+    sizes = [len(encode_png(picture)) for picture in pictures]
+    write = (time.perf_counter() - start) / len(pictures)
+    return Estimate(
+        network_calls=batches * job.micro_batch * job.sampler.network_calls,
+        flop_per_call=flop_per_call(job.generator.network),
+        seconds_per_call=call / job.micro_batch,
+        label_seconds=label / job.micro_batch,
+        write_seconds=write,
+        png_bytes=float(np.mean(sizes)),
+    )
+
+
+def flop_per_call(network: torch.nn.Module) -> float:
+    """Floating-point operations of one image's forward pass (two a multiply-add)."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    device = next(network.parameters()).device
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(1, 3, 32, 32, device=device), torch.zeros(1, device=device))
+    return float(counter.get_total_flops())
+
+
+def _first(job: Job) -> torch.Tensor:
+    return torch.arange(job.micro_batch, device=job.generator.device)
+
+
+def _seconds(call: Any, device: torch.device) -> float:
+    """Wall time of a call, the second of two."""
+    for _ in range(2):
+        start = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    return time.perf_counter() - start

@@ -1,0 +1,68 @@
+"""The noise of a generated image: a pure function of (seed, image index, step), equal to the bit on
+every machine.
+
+Words come from Philox (worlds/rng/philox.py). A word becomes a normal number by the inverse of the
+normal distribution, evaluated in integers: a sign bit, and 31 bits that select and evaluate a cubic
+from a table (tools/make_normal_table.py). No logarithm, cosine or floating-point sum takes part, so
+neither the math library, nor fused multiply-adds, nor the batch, nor the device can change a bit.
+The cubics, evaluated in integers, err by less than 4e-9 (at 288,928 points, up to 501 in each
+segment); rounding to float32 errs by up to 2.4e-7. The largest magnitude is 6.338, which a normal
+number exceeds once in 2^32 draws.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from importlib.resources import files
+
+import numpy as np
+import torch
+
+from worlds.rng.philox import NOISE, Key, key_of, words_of_key
+
+IMAGE_SHAPE = (3, 32, 32)
+_BLOCKS = 3 * 32 * 32 // 4
+
+
+@lru_cache(maxsize=8)
+def _normal_table(device: torch.device) -> torch.Tensor:
+    """int64 (4, 1024) on `device`: the coefficients of each segment, scaled by 2^30."""
+    with files("cifar5m.sampling").joinpath("normal_table.npy").open("rb") as stream:
+        return torch.from_numpy(np.load(stream)).to(device)
+
+
+def to_normal(word: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """Map words (int64 in [0, 2^32)) to standard normal float32 of the same shape."""
+    v = ((word & 0x7FFFFFFF) << 1) | 1
+    bits = v.double().view(torch.int64)  # exact: the exponent is the octave, the fraction the place
+    segment = (bits >> 47) - (1023 << 5)
+    t = (bits & ((1 << 47) - 1)) >> 20  # 27 bits
+    z = table[3][segment]
+    for coefficient in (table[2], table[1], table[0]):
+        z = coefficient[segment] + ((z * t) >> 27)
+    return torch.where(word >> 31 == 1, -z, z).float() * 2.0**-30
+
+
+def _image_noise(
+    key: Key, step: torch.Tensor, index: torch.Tensor, table: torch.Tensor
+) -> torch.Tensor:
+    return to_normal(words_of_key(key, NOISE, step, index, _BLOCKS), table).view(-1, *IMAGE_SHAPE)
+
+
+@lru_cache(maxsize=2)
+def _compiled() -> Callable[..., torch.Tensor]:
+    # About 120 integer operations become one kernel; the result is the same to the bit.
+    return torch.compile(_image_noise)
+
+
+def image_noise(seed: int, index: torch.Tensor, step: int) -> torch.Tensor:
+    """Standard normal float32 (N, 3, 32, 32) for image indices int64 (N,), on their device.
+
+    `step` is the diffusion step the noise belongs to: 0 to T - 1 for noise added after the network
+    call at that time step, T for the starting noise.
+    """
+    key = key_of(seed)
+    if not 0 <= step < 1 << 32:
+        raise ValueError(f"step must be in [0, 2^32), got {step}")
+    step_word, *key_words = torch.tensor((step, *key), device=index.device)  # one copy to a GPU
+    noise = _compiled() if index.device.type == "cuda" else _image_noise
+    return noise((key_words[0], key_words[1]), step_word, index, _normal_table(index.device))

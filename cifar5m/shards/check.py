@@ -1,0 +1,363 @@
+"""Check one shard: its tar, its side file and its record, against each other and the plan.
+
+What is off becomes a `Problem`; nothing is repaired. cifar5m/shards/verify.py does all shards.
+Second labelings are checked too: their arrays, the tars they were made from, their sums.
+"""
+
+import hashlib
+import json
+import zipfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cifar5m.labels.agreement import compare
+from cifar5m.labels.labeling import LABELS_FOLDER, SUMMARY, labelling_names
+from worlds.formats.layout import PLAN, Shard, read_plan
+from worlds.formats.plan import fingerprint_of
+from worlds.formats.shards import (
+    SideArrays,
+    arrays_sha256,
+    decode_image,
+    read_arrays,
+    read_record,
+    tar_members,
+)
+from worlds.runtime.files import sha256_of
+
+SHOWN = 5  # problems of one kind that are told of one shard; the rest are counted
+# Half precision rounds a probability by at most 2^-12 of itself, so ten of them add up to 1 within
+# 0.00025; a labeller that sums in float32 stays far below the rest.
+SUM_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is off: a kind to sort by, the file (relative to the folder), and a line."""
+
+    kind: str
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.path}: {self.message}"
+
+
+def pixel_digest(pixels: np.ndarray) -> bytes:
+    """16 bytes that equal images have in common."""
+    return hashlib.blake2b(pixels.tobytes(), digest_size=16).digest()
+
+
+@dataclass(frozen=True)
+class ShardReport:
+    """What one shard's files hold, as found by reading all of them."""
+
+    shard: Shard
+    sha256: str | None  # of the tar's bytes, None where there is no tar
+    bytes: int
+    classes: tuple[int, ...]
+    index: np.ndarray  # int64 (n,), the images that could be decoded
+    digests: np.ndarray  # uint64 (n, 2), hash of each one's pixels
+    problems: tuple[Problem, ...]
+
+
+def check_shard(folder: Path, shard: Shard, plan: dict[str, Any]) -> ShardReport:
+    """Read one shard's tar, side file and record, and hold them against each other and the plan."""
+    classes = len(plan["class_names"])
+    path = folder / shard.tar
+    files = (path, folder / shard.arrays, folder / shard.record)
+    if not any(file.exists() for file in files):
+        problem = Problem("missing", str(shard.tar), "the shard is not there: not generated yet?")
+        return _without_tar(shard, classes, [problem])
+    arrays, problems = check_arrays(folder, shard, plan)
+    try:
+        size, sha256 = path.stat().st_size, sha256_of(path)
+    except OSError as error:
+        reason = "is missing" if isinstance(error, FileNotFoundError) else str(error)
+        problems.insert(0, Problem("missing", str(shard.tar), f"the tar {reason}"))
+        return _without_tar(shard, classes, problems)
+    reader = _TarReader(shard, plan, arrays)
+    reader.read(path)
+    counts = tuple(np.bincount(reader.labels, minlength=classes)[:classes].tolist())
+    problems = [
+        *_check_record(folder, shard, plan, sha256, size, counts),
+        *problems,
+        *_shortened(reader.problems),
+    ]
+    digests = np.frombuffer(b"".join(reader.digests), np.uint64).reshape(-1, 2)
+    index = np.asarray(reader.index, np.int64)
+    return ShardReport(shard, sha256, size, counts, index, digests, tuple(problems))
+
+
+def _without_tar(shard: Shard, classes: int, problems: list[Problem]) -> ShardReport:
+    index, digests = np.empty(0, np.int64), np.empty((0, 2), np.uint64)
+    return ShardReport(shard, None, 0, (0,) * classes, index, digests, tuple(problems))
+
+
+class _TarReader:
+    """Walks a shard's tar: names in order, images that decode, labels that the side file knows."""
+
+    def __init__(self, shard: Shard, plan: dict[str, Any], arrays: SideArrays | None) -> None:
+        self.shard, self.arrays = shard, arrays
+        self.extension = plan.get("extension", "png")
+        self.shape = tuple(plan.get("image_shape", (32, 32, 3)))
+        self.classes = len(plan["class_names"])
+        self.index: list[int] = []
+        self.digests: list[bytes] = []
+        self.labels: list[int] = []
+        self.problems: list[Problem] = []
+
+    def problem(self, kind: str, message: str) -> None:
+        self.problems.append(Problem(kind, str(self.shard.tar), message))
+
+    def read(self, path: Path) -> None:
+        wanted = (
+            (index, f"{index:09d}.{suffix}")
+            for index in range(self.shard.start, self.shard.stop)
+            for suffix in (self.extension, "cls")
+        )
+        found = 0
+        try:
+            with path.open("rb") as stream:
+                for member, expected in zip_longest(tar_members(path), wanted):
+                    if member is None or expected is None or member[0] != expected[1]:
+                        has = "the end" if member is None else member[0]
+                        wants = "the end" if expected is None else expected[1]
+                        self.problem("member", f"member {found} should be {wants}, found {has}")
+                        return  # everything after would be off by as much
+                    found += 1
+                    stream.seek(member[1])
+                    data = stream.read(member[2])
+                    (self.label if expected[1].endswith(".cls") else self.image)(expected[0], data)
+        except (OSError, ValueError) as error:
+            at = f"after {found} of {2 * len(self.shard)} members"
+            self.problem("tar", f"{str(error).removeprefix(f'{path}: ')}, {at}")
+
+    def image(self, index: int, data: bytes) -> None:
+        try:
+            pixels = decode_image(data)
+        # Pillow's decoders raise SyntaxError on a bad checksum, and OSError on most of the rest.
+        except (OSError, SyntaxError, ValueError) as error:
+            self.problem("image", f"image {index} cannot be decoded: {error}")
+            return
+        if any(
+            planned not in (None, has)
+            for planned, has in zip(self.shape, pixels.shape, strict=True)
+        ):
+            self.problem("image", f"image {index} is {pixels.shape}, expected {self.shape}")
+        self.index.append(index)
+        self.digests.append(pixel_digest(pixels))
+
+    def label(self, index: int, data: bytes) -> None:
+        if not data.isdigit() or int(data) >= self.classes:
+            self.problem(
+                "label", f"{index:09d}.cls holds {data[:20]!r}, expected 0 to {self.classes - 1}"
+            )
+            return
+        self.labels.append(int(data))
+        if self.arrays is not None:
+            expected = int(self.arrays.label[index - self.shard.start])
+            if int(data) != expected:
+                self.problem(
+                    "label", f"{index:09d}.cls holds {int(data)}, {self.shard.arrays} {expected}"
+                )
+
+
+def _shortened(problems: list[Problem]) -> list[Problem]:
+    """At most SHOWN of each kind, then their number."""
+    kept: list[Problem] = []
+    for kind, count in Counter(problem.kind for problem in problems).items():
+        same = [problem for problem in problems if problem.kind == kind]
+        kept += same[:SHOWN]
+        kept += and_more(kind, same[0].path, count)
+    return kept
+
+
+def and_more(kind: str, path: str, count: int) -> list[Problem]:
+    if count <= SHOWN:
+        return []
+    return [Problem(kind, path, f"and {count - SHOWN:,} more of this kind in this shard")]
+
+
+def record_of(folder: Path, shard: Shard) -> dict[str, Any] | None:
+    record = read_record(folder, shard)
+    return record if record is not None and isinstance(record.get("sha256"), str) else None
+
+
+def _check_record(
+    folder: Path, shard: Shard, plan: dict[str, Any], sha256: str, size: int, counts: Iterable[int]
+) -> Iterator[Problem]:
+    """The tar as measured against what the record says of it."""
+    record = record_of(folder, shard)
+    if record is None:
+        return  # told by check_arrays
+    path = str(shard.tar)
+    if record.get("bytes") != size:
+        yield Problem("tar", path, f"{size} bytes, the record says {record.get('bytes')}")
+    elif record["sha256"] != sha256:
+        yield Problem("tar", path, f"sha256 {sha256}, the record says {record['sha256']}")
+    expected = {
+        "fingerprint": plan["fingerprint"],
+        "tar": shard.tar.name,
+        "count": len(shard),
+        "classes": list(counts),
+    }
+    for name, value in expected.items():
+        if record.get(name) != value:
+            message = f"{name} is {record.get(name)}, expected {value}"
+            yield Problem("record", str(shard.record), message)
+
+
+def check_arrays(
+    folder: Path, shard: Shard, plan: dict[str, Any]
+) -> tuple[SideArrays | None, list[Problem]]:
+    """The side file, where it can be trusted to be this shard's, and what is off with it."""
+    problems = []
+    record = record_of(folder, shard)
+    if record is None:
+        there = (folder / shard.record).exists()
+        reason = "is no record" if there else f"is missing: shard {shard.name} is not finished"
+        problems.append(Problem("missing", str(shard.record), reason))
+    path = str(shard.arrays)
+    try:
+        arrays = read_arrays(folder, shard)
+    except FileNotFoundError:
+        return None, [*problems, Problem("missing", path, "the side file is missing")]
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
+        return None, [*problems, Problem("side file", path, f"cannot be read: {error}")]
+    length, classes = len(shard), len(plan["class_names"])
+    found = [
+        f"{array.dtype}{list(array.shape)}"
+        for array in (arrays.index, arrays.label, arrays.probabilities)
+    ]
+    expected = [f"int64[{length}]", f"int64[{length}]", f"float16[{length}, {classes}]"]
+    if found != expected:
+        message = f"arrays {', '.join(found)}, expected {', '.join(expected)}"
+        return None, [*problems, Problem("side file", path, message)]
+    problems += [
+        Problem("side file", path, message) for message in _wrong_rows(shard, plan, arrays)
+    ]
+    if record is not None:
+        sha256 = arrays_sha256(arrays.index, arrays.label, arrays.probabilities)
+        if record.get("arrays_sha256") != sha256:
+            message = f"sha256 {sha256}, the record says {record.get('arrays_sha256')}"
+            problems.append(Problem("side file", path, message))
+    return arrays, problems
+
+
+def _wrong_rows(shard: Shard, plan: dict[str, Any], arrays: SideArrays) -> Iterator[str]:
+    """One line for each rule that some rows of a side file break, naming the first such row."""
+    probabilities = arrays.probabilities.astype(np.float32)
+    label = np.clip(arrays.label, 0, probabilities.shape[1] - 1)
+    chosen = np.take_along_axis(probabilities, label[:, None], axis=1)[:, 0]
+    sums = probabilities.sum(axis=1)
+    rules = {
+        f"index does not run from {shard.start} to {shard.stop - 1}": (
+            arrays.index != np.arange(shard.start, shard.stop)
+        ),
+        f"label is not in 0 to {probabilities.shape[1] - 1}": arrays.label != label,
+        "probabilities are not finite": ~np.isfinite(sums),
+        "probabilities do not add up to 1": np.abs(sums - 1) > SUM_TOLERANCE,
+    }
+    if plan.get("labels") == "argmax":
+        # Half precision can make two probabilities equal; the label is then one of the largest.
+        rules["label is not the most probable class"] = chosen < probabilities.max(axis=1)
+    for rule, broken in rules.items():
+        if broken.any():
+            row = int(np.argmax(broken))
+            yield f"{rule}: {int(broken.sum()):,} rows, the first is row {row}"
+
+
+def check_plan(plan: dict[str, Any], path: str) -> Iterator[Problem]:
+    """Whether a plan's content is what its fingerprint was taken from."""
+    computed = fingerprint_of(plan)
+    if plan.get("fingerprint") != computed:
+        message = f"was edited: its content has the fingerprint {computed}, it says "
+        yield Problem("plan", path, message + str(plan.get("fingerprint")))
+
+
+def check_labellings(
+    folder: Path, dataset: dict[str, Any], tars: Mapping[Shard, str | None]
+) -> Iterator[Problem]:
+    """`tars` has the sha256 of each shard's tar as measured, None where there is no tar."""
+    for name in labelling_names(folder):
+        place = Path(LABELS_FOLDER, name)
+        try:
+            plan = read_plan(folder / place)
+        except ValueError as error:
+            yield Problem("plan", str(place / PLAN), str(error))
+            continue
+        problems = [*check_plan(plan, str(place / PLAN)), *_other_dataset(plan, dataset, place)]
+        # Where the plan is not this dataset's, all that follows would only repeat it.
+        yield from problems or _check_shards(folder, place, plan, tars)
+
+
+def _other_dataset(plan: dict[str, Any], dataset: dict[str, Any], place: Path) -> Iterator[Problem]:
+    for ours, theirs in (("dataset_fingerprint", "fingerprint"), ("class_names", "class_names")):
+        if plan.get(ours) != dataset[theirs]:
+            message = f"{ours} is {plan.get(ours)}, expected {dataset[theirs]}"
+            yield Problem("plan", str(place / PLAN), message)
+
+
+def _check_shards(
+    folder: Path, place: Path, plan: dict[str, Any], tars: Mapping[Shard, str | None]
+) -> Iterator[Problem]:
+    waiting, whole = 0, True
+    for shard, measured in tars.items():
+        if not any((folder / place / path).exists() for path in (shard.arrays, shard.record)):
+            waiting += 1
+            continue
+        problems = [
+            *check_arrays(folder / place, shard, plan)[1],
+            *_check_labeling_record(folder, place, shard, plan, measured),
+        ]
+        whole = whole and not problems
+        for problem in problems:
+            yield replace(problem, path=str(place / problem.path))
+    if waiting:
+        message = f"{waiting} of {len(tars)} shards are not labelled yet"
+        yield Problem("missing", str(place / "meta"), message)
+    elif whole:
+        yield from _check_summary(folder, place, plan, tars)
+
+
+def _check_labeling_record(
+    folder: Path, place: Path, shard: Shard, plan: dict[str, Any], measured: str | None
+) -> Iterator[Problem]:
+    """What the labels were made from. A damaged tar is told of once, as the dataset's problem."""
+    record, first = record_of(folder / place, shard), record_of(folder, shard)
+    if record is None:
+        return  # told by check_arrays
+    expected = {
+        "fingerprint": plan["fingerprint"],
+        "tar": shard.tar.name,
+        "count": len(shard),
+        "sha256": first["sha256"] if first else measured,
+    }
+    for name, value in expected.items():
+        if value is not None and record.get(name) != value:
+            message = f"{name} is {record.get(name)}, expected {value}"
+            yield Problem("record", str(shard.record), message)
+
+
+def _check_summary(
+    folder: Path, place: Path, plan: dict[str, Any], shards: Mapping[Shard, Any]
+) -> Iterator[Problem]:
+    path = place / SUMMARY
+    try:
+        found = json.loads((folder / path).read_text())
+        expected = compare(folder, folder / place, shards, plan["class_names"]).summary()
+    except FileNotFoundError as error:
+        if error.filename == str(folder / path):
+            yield Problem("missing", str(path), "all shards are labelled, the summary is missing")
+        return  # else a side file of the dataset is missing, which is told elsewhere
+    except (OSError, ValueError, IndexError, KeyError, EOFError, RuntimeError) as error:
+        yield Problem("record", str(path), f"cannot be compared: {error}")
+        return
+    if found != expected:
+        yield Problem("record", str(path), "is not what the two labellings amount to")

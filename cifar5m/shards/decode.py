@@ -1,0 +1,95 @@
+"""Decode one shard into its place in a file of raw images, as a worker process does it.
+
+Nothing is decoded that was not hashed: the tar against its record, the side file against the same
+record, every member against the name it should have.
+"""
+
+import hashlib
+import mmap
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from worlds.formats.layout import Shard
+from worlds.formats.shards import arrays_sha256, decode_image, read_arrays, read_record, tar_members
+
+
+@dataclass(frozen=True)
+class DecodeJob:
+    """Decode `shard` of `folder` into the rows of `target` that begin at byte `offset`."""
+
+    folder: Path
+    shard: Shard
+    extension: str
+    image_shape: tuple[int, int, int]
+    target: Path
+    offset: int
+    compiled: bool = False  # twice as fast after a second's import, for many images
+
+
+def decode_shard(job: DecodeJob) -> tuple[Shard, str]:
+    """The shard and its tar's sha256, once its images are on the disk.
+
+    ValueError where a file of the shard is not what its record says.
+    """
+    shard, path = job.shard, job.folder / job.shard.tar
+    record = read_record(job.folder, shard) or {}
+    _check_side_file(job, record.get("arrays_sha256"))
+    with (
+        path.open("rb") as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
+    ):
+        sha256 = hashlib.sha256(data).hexdigest()
+        if sha256 != record.get("sha256"):
+            raise ValueError(
+                f"{path}: sha256 {sha256}, its record says {record.get('sha256')}: "
+                "the shard is damaged, make it again"
+            )
+        shape = (len(shard), *job.image_shape)
+        rows = np.memmap(job.target, np.uint8, "r+", job.offset, shape)
+        _decode_members(job, data, rows)
+        rows.flush()
+    return shard, sha256
+
+
+def _check_side_file(job: DecodeJob, sha256: str | None) -> None:
+    shard, path = job.shard, job.folder / job.shard.arrays
+    arrays = read_arrays(job.folder, shard)
+    if not np.array_equal(arrays.index, np.arange(shard.start, shard.stop)):
+        raise ValueError(f"{path}: index must run from {shard.start} to {shard.stop - 1}")
+    if arrays_sha256(arrays.index, arrays.label, arrays.probabilities) != sha256:
+        raise ValueError(f"{path} does not match the sha256 of its record: make the shard again")
+
+
+def _decode_members(job: DecodeJob, data: mmap.mmap, rows: np.ndarray) -> None:
+    path = job.folder / job.shard.tar
+    decode = _decoder(job.compiled)
+    members = (member for member in tar_members(path) if not member[0].endswith(".cls"))
+    row = -1
+    for row, (name, offset, size) in enumerate(members):
+        expected = f"{job.shard.start + row:09d}.{job.extension}"
+        if row >= len(rows) or name != expected:
+            raise ValueError(f"{path}: image {row} should be {expected}, found {name}")
+        found = decode(data[offset : offset + size], rows[row])
+        if found != job.image_shape:
+            raise ValueError(f"{path}: {name} is {found}, expected {job.image_shape}")
+    if row + 1 != len(rows):
+        raise ValueError(f"{path} holds {row + 1} images, expected {len(rows)}")
+
+
+def _decoder(compiled: bool) -> Callable[[bytes, np.ndarray], tuple[int, ...]]:
+    """A function that decodes into an array where the shape is right; it returns the shape."""
+    if not compiled:
+        return _decode
+    from cifar5m.shards.png import decode_rgb  # brings numba
+
+    return lambda data, out: out.shape if decode_rgb(data, out) else _decode(data, out)
+
+
+def _decode(data: bytes, out: np.ndarray) -> tuple[int, ...]:
+    image = decode_image(data)
+    if image.shape == out.shape:
+        out[:] = image
+    return image.shape

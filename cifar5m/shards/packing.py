@@ -1,0 +1,177 @@
+"""Pack a folder of shards with several processes: the same bytes as `worlds.data.pack.write_pack`.
+
+    pack_shards(Path("out/cifar5m"), Path("out/cifar5m.pack"), workers=8)
+
+The processes decode into one preallocated `.images.npy.part`; beside it `.images.npy.journal` says
+which shards are in, by the sha256 of their tars. After a kill the same call goes on with the
+others. The images take their final name when all are in, and the manifest is written last.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Final
+
+import numpy as np
+
+from cifar5m.shards.decode import DecodeJob, decode_shard
+from cifar5m.weights.download import lock_file
+from worlds.data.pack import MANIFEST, holds_pack, manifest_of, npy_header, write_labels
+from worlds.data.splits import Split
+from worlds.data.stores import open_store
+from worlds.formats.layout import PLAN, Shard, layout_of, read_plan
+from worlds.formats.shards import read_record
+from worlds.runtime.files import check_disk, remove_stale, write_json
+from worlds.runtime.processes import Workers
+
+IMAGES: Final = "images.npy"
+_PART: Final = f".{IMAGES}.part"
+_JOURNAL: Final = f".{IMAGES}.journal"
+_BLOCK: Final = 1 << 20
+_MANY: Final = 50_000  # images from which on the compiled decoder is worth its import
+_LABEL_BYTES: Final = 28  # an image: the label and ten probabilities
+
+
+def pack_shards(
+    folder: Path,
+    out: Path,
+    workers: int = 1,
+    on_start: Callable[[Sequence[Shard], Sequence[Shard]], None] = lambda shards, waiting: None,
+    on_shard: Callable[[Shard], None] = lambda shard: None,
+) -> bool:
+    """Write the pack of the shards in `folder` to `out`; False where it is there already.
+
+    `on_start` is told of all shards and of those still to decode, `on_shard` of each decoded one;
+    both may raise, and what is decoded stays. ValueError where a shard is missing or damaged, or
+    `out` holds something else. The processes are spawned, so a script needs the `__main__` guard.
+    """
+    if (out / PLAN).exists():
+        raise ValueError(f"{out} is a folder of shards: choose another --out for the pack")
+    plan = read_plan(folder)
+    splits = list(open_store(folder).splits.values())
+    manifest = manifest_of(splits)
+    if holds_pack(out, manifest):
+        return False
+    out.mkdir(parents=True, exist_ok=True)
+    remove_stale(out)
+    with _journal(out) as journal:
+        if holds_pack(out, manifest):  # made by another process, while this one waited
+            return False
+        images = _Images(out, splits, plan)
+        done = images.resume(journal, folder, manifest["fingerprint"])
+        waiting = [shard for shard in images.shards if shard not in done]
+        on_start(images.shards, waiting)
+
+        def on_result(result: tuple[Shard, str]) -> None:
+            shard, sha256 = result
+            _append(journal, {"shard": shard.name, "sha256": sha256})
+            done.add(shard)
+            images.hash_those_before_the_first_not_in(done)
+            on_shard(shard)
+
+        compiled = sum(map(len, waiting)) >= _MANY
+        with Workers(decode_shard, min(workers, max(1, len(waiting))), on_result) as pool:
+            for shard in waiting:
+                pool.put(images.job(folder, shard, compiled))
+        images.hash_those_before_the_first_not_in(done)
+        files = {IMAGES: images.finish(), **write_labels(splits, out)}
+        write_json(out / MANIFEST, manifest | {"files": files})
+        (out / _JOURNAL).unlink()
+    return True
+
+
+class _Images:
+    """The file of all images on its way: where each shard goes, and the hash of what is in."""
+
+    def __init__(self, out: Path, splits: Sequence[Split], plan: dict[str, Any]) -> None:
+        self.shards = layout_of(plan).shards()
+        self.shape = splits[0].image_shape
+        self.extension = str(plan.get("extension", "png"))
+        total = self.shards[-1].stop
+        self.header = npy_header((total, *self.shape), np.dtype(np.uint8))
+        self.bytes = len(self.header) + total * int(np.prod(self.shape))
+        self.out, self.part = out, out / _PART
+        self._digest, self._hashed, self._next = hashlib.sha256(), 0, 0
+
+    def offset(self, index: int) -> int:
+        """Where image `index` begins in the file."""
+        return len(self.header) + index * int(np.prod(self.shape))
+
+    def job(self, folder: Path, shard: Shard, compiled: bool) -> DecodeJob:
+        offset = self.offset(shard.start)
+        return DecodeJob(folder, shard, self.extension, self.shape, self.part, offset, compiled)
+
+    def resume(self, journal: IO[bytes], folder: Path, fingerprint: str) -> set[Shard]:
+        """The shards that an earlier run has decoded from the tars that are there now."""
+        head = {"fingerprint": fingerprint, "bytes": self.bytes}
+        lines = _read_lines(journal)
+        if not self.part.exists() and lines and (self.out / IMAGES).exists():
+            os.replace(self.out / IMAGES, self.part)  # killed between the last two renames
+        size = self.part.stat().st_size if self.part.exists() else 0
+        if lines[:1] != [head] or size != self.bytes:
+            journal.truncate(0)
+            self._allocate(size)
+            _append(journal, head)
+            return set()
+        found = {line["shard"]: line["sha256"] for line in lines[1:]}
+        records = ((shard, read_record(folder, shard)) for shard in self.shards)
+        return {s for s, record in records if record and record["sha256"] == found.get(s.name)}
+
+    def _allocate(self, size: int) -> None:
+        """Take the whole of the file from the disk now: a full disk must not be met in a map."""
+        labels = self.shards[-1].stop * _LABEL_BYTES
+        check_disk(self.out, self.bytes + labels - size)
+        with self.part.open("r+b" if size else "wb") as stream:
+            stream.truncate(self.bytes)
+            os.posix_fallocate(stream.fileno(), 0, self.bytes)
+            stream.write(self.header)
+
+    def hash_those_before_the_first_not_in(self, done: set[Shard]) -> None:
+        """Hash the images as far as they are complete from the start on."""
+        while self._next < len(self.shards) and self.shards[self._next] in done:
+            self._next += 1
+        stop = self.offset(self.shards[self._next - 1].stop) if self._next else 0
+        with self.part.open("rb") as stream:
+            stream.seek(self._hashed)
+            while self._hashed < stop:
+                block = stream.read(min(_BLOCK, stop - self._hashed))
+                self._digest.update(block)
+                self._hashed += len(block)
+
+    def finish(self) -> dict[str, Any]:
+        """Give the complete file its final name; what the manifest says of it."""
+        assert self._hashed == self.bytes
+        with self.part.open("rb") as stream:
+            os.fsync(stream.fileno())
+        os.replace(self.part, self.out / IMAGES)
+        return {"bytes": self.bytes, "sha256": self._digest.hexdigest()}
+
+
+@contextmanager
+def _journal(out: Path) -> Iterator[IO[bytes]]:
+    """The journal, opened for this process alone; another one waits."""
+    with (out / _JOURNAL).open("a+b") as journal:
+        lock_file(journal)
+        yield journal
+
+
+def _read_lines(journal: IO[bytes]) -> list[dict[str, Any]]:
+    """The journal's whole lines; one that a kill has cut is taken off."""
+    journal.seek(0)
+    lines, end = [], 0
+    for line in journal:
+        if not line.endswith(b"\n"):
+            journal.truncate(end)
+            break
+        end += len(line)
+        lines.append(json.loads(line))
+    return lines
+
+
+def _append(journal: IO[bytes], line: dict[str, Any]) -> None:
+    journal.write((json.dumps(line) + "\n").encode())
+    journal.flush()
+    os.fsync(journal.fileno())

@@ -1,0 +1,247 @@
+"""Repair a dataset folder: make again exactly the shards that `cifar5m-verify` found broken.
+
+    report = verify_dataset(folder)
+    for outcome in repair_dataset(folder, report, RepairOptions(device="cpu")):
+        ...  # outcome.repaired, and in outcome.message what came of it
+
+A shard is made again by whatever made the set, which its plan names, and takes its place only if it
+has the recorded sha256. Files that do not belong are never deleted, except what a killed process of
+this machine left half-written.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from cifar5m.labels.labeling import LABELS_FOLDER, labelling_names
+from cifar5m.sampling.generate import Job, make_shard
+from cifar5m.sampling.job import DATASET, find_sources, load_job, options_of, plan_of
+from cifar5m.shards import importing
+from cifar5m.shards.check import check_arrays, record_of
+from cifar5m.shards.verify import Report
+from cifar5m.weights.download import Note, Progress
+from worlds.formats.layout import PLAN, Shard, layout_of, read_plan
+from worlds.formats.plan import differences
+from worlds.formats.shards import (
+    arrays_sha256,
+    encode_png,
+    write_shard,
+    write_tar,
+)
+from worlds.runtime.device import device_name
+from worlds.runtime.files import HashingStream, remove_stale, sha256_of
+
+
+@dataclass(frozen=True)
+class RepairOptions:
+    """Where networks and imported files lie now (None: where the plan says that they lay), and on
+    what to run.
+    """
+
+    generator: str | None = None
+    labeler: str | None = None
+    parts: tuple[Path, ...] | None = None
+    allow_non_ema: bool = False
+    device: str = "cpu"
+    on_images: Callable[[float], None] = lambda images: None  # made since the last call
+    progress: Progress | None = None  # of a download
+    note: Note | None = None
+
+
+@dataclass(frozen=True)
+class Remade:
+    """The content of a shard, made again and not written yet."""
+
+    shard: Shard
+    samples: Sequence[bytes]  # encoded images
+    labels: np.ndarray  # int (N,)
+    probabilities: np.ndarray  # float (N, C)
+    facts: dict[str, Any]  # seconds and device, for the record
+
+
+# Makes shards of a plan again: (folder, plan, shards, options), in the order of the shards.
+Maker = Callable[[Path, dict[str, Any], Sequence[Shard], RepairOptions], Iterator[Remade]]
+
+
+def regenerate(
+    folder: Path, plan: dict[str, Any], shards: Sequence[Shard], options: RepairOptions
+) -> Iterator[Remade]:
+    """The maker of generated sets: the generating job itself, as the plan describes it."""
+    job = job_of(folder, plan, options)
+    for shard in shards:
+        start = time.monotonic()
+        images, probabilities = make_shard(job, shard, options.on_images)
+        facts = {
+            "seconds": round(time.monotonic() - start, 3),
+            "device": device_name(job.generator.device),
+        }
+        samples = [encode_png(image) for image in images]
+        yield Remade(shard, samples, probabilities.argmax(1), probabilities, facts)
+
+
+def job_of(folder: Path, plan: dict[str, Any], options: RepairOptions) -> Job:
+    """The job that a plan describes; ValueError where it cannot be had again to the byte."""
+    try:
+        chosen = options_of(plan, options.generator, options.labeler, options.allow_non_ema)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{folder / PLAN} does not say how it was made: {error!r}") from error
+    sources = find_sources(chosen, options.progress, options.note)
+    for name, weights in (("generator", sources.generator), ("labeler", sources.labeler)):
+        found, expected = weights.sha256, plan[f"{name}_sha256"]
+        if found != expected:
+            raise ValueError(
+                f"--{name}: {weights.source} has sha256 {found}, the set was made with {expected}"
+            )
+    again = plan_of(chosen, sources)
+    if again["fingerprint"] != plan["fingerprint"]:
+        raise ValueError(
+            f"this installation would not make the same bytes; differing: "
+            f"{'; '.join(differences(plan, again))}. Install the versions that the plan names"
+        )
+    return load_job(chosen, sources, plan, options.device)
+
+
+def reimport(
+    folder: Path, plan: dict[str, Any], shards: Sequence[Shard], options: RepairOptions
+) -> Iterator[Remade]:
+    """The maker of imported sets: the imported files, read again."""
+    source = importing.reopen(plan, options.parts)
+    try:
+        for shard in shards:
+            start = time.monotonic()
+            images, labels, probabilities = importing.content_of(source, shard)
+            samples = [encode_png(image) for image in images]
+            facts = {"seconds": round(time.monotonic() - start, 3), "device": importing.DEVICE}
+            options.on_images(len(samples))
+            yield Remade(shard, samples, labels, probabilities, facts)
+    finally:
+        source.close()
+
+
+# By what the plan calls "dataset".
+MAKERS: Final[dict[str, Maker]] = {DATASET: regenerate, importing.DATASET: reimport}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one broken shard."""
+
+    shard: Shard
+    repaired: bool
+    message: str
+
+
+def repair_dataset(folder: Path, report: Report, options: RepairOptions) -> Iterator[Outcome]:
+    """Make the broken shards of a verified folder again, one after the other.
+
+    Raises ValueError, before anything is made, where the plan cannot be trusted or followed:
+    another network, other package versions, an unknown kind of set.
+    """
+    plan = read_plan(folder)
+    if any(problem.kind == "plan" and problem.path == PLAN for problem in report.problems):
+        raise ValueError(
+            f"{folder / PLAN} was edited, so it does not say how the shards were made: put the "
+            f"original back first"
+        )
+    remove_leftovers(folder)
+    broken = broken_shards(report, layout_of(plan).shards())
+    if not broken:
+        return
+    kind = plan.get("dataset")
+    if kind not in MAKERS:
+        raise ValueError(
+            f"{len(broken)} shards of a set of the kind {kind!r} cannot be made again here (only "
+            f"{', '.join(MAKERS)}): run the command that made the set once more, into {folder}"
+        )
+    for remade in MAKERS[kind](folder, plan, broken, options):
+        yield put_back(folder, plan, remade)
+
+
+def broken_shards(report: Report, shards: Sequence[Shard]) -> list[Shard]:
+    """Those whose own files have a problem. Images that repeat others are as they were made."""
+    paths = {problem.path for problem in report.problems if problem.kind != "duplicate"}
+    return [
+        shard for shard in shards if paths & {str(shard.tar), str(shard.arrays), str(shard.record)}
+    ]
+
+
+def broken_labellings(report: Report) -> list[str]:
+    """The second labellings with a problem, unless it is the plan's or that of files too many."""
+    kinds: dict[str, set[str]] = {}
+    for problem in report.problems:
+        top, *rest = Path(problem.path).parts
+        if top == LABELS_FOLDER and problem.kind not in ("foreign", "temporary"):
+            kinds.setdefault(rest[0], set()).add(problem.kind)
+    return [name for name, found in kinds.items() if "plan" not in found]
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what processes of this machine, which are gone, left half-written."""
+    labellings = [folder / LABELS_FOLDER / name for name in labelling_names(folder)]
+    places = [folder, folder / "data", *labellings, *(p / "meta" for p in (folder, *labellings))]
+    for place in places:
+        if place.is_dir():
+            remove_stale(place)
+
+
+def put_back(folder: Path, plan: dict[str, Any], remade: Remade) -> Outcome:
+    """Write a shard in place of the broken one, unless a record speaks against it."""
+    shard, extension = remade.shard, plan.get("extension", "png")
+    made, record = tar_sha256(remade, extension), trusted_record(folder, plan, shard)
+    present = sha256_of(folder / shard.tar) if (folder / shard.tar).is_file() else None
+    if record is not None and made not in (record["sha256"], present):
+        device = f"made on {record.get('device')}, now on {remade.facts.get('device')}"
+        message = f"came out with sha256 {made}, the record says {record['sha256']} ({device})"
+        return Outcome(shard, False, f"{message}; nothing was replaced")
+    probabilities, remark = _settle_probabilities(folder, plan, remade, record)
+    facts = remade.facts | {"fingerprint": plan["fingerprint"]}
+    write_shard(folder, shard, remade.samples, remade.labels, probabilities, facts, extension)
+    if made == present:
+        proof = "the tar was whole, its sha256 came out again"
+    elif record is not None:
+        proof = "made again, sha256 as recorded"
+    else:
+        proof = "made again, with no record left to compare with"
+    return Outcome(shard, True, proof + remark)
+
+
+def tar_sha256(remade: Remade, extension: str) -> str:
+    """Of the tar that the shard would be."""
+    index = range(remade.shard.start, remade.shard.stop)
+    with open(os.devnull, "wb") as nowhere:
+        stream = HashingStream(nowhere)
+        rows = zip(index, remade.samples, remade.labels.tolist(), strict=True)
+        write_tar(stream, rows, extension)  # type: ignore[arg-type]
+    return stream.sha256.hexdigest()
+
+
+def trusted_record(folder: Path, plan: dict[str, Any], shard: Shard) -> dict[str, Any] | None:
+    """The record, where it is this shard's and this plan's."""
+    record = record_of(folder, shard)
+    own = {"fingerprint": plan["fingerprint"], "tar": shard.tar.name, "count": len(shard)}
+    if record is None or any(record.get(name) != value for name, value in own.items()):
+        return None
+    return record
+
+
+def _settle_probabilities(
+    folder: Path, plan: dict[str, Any], remade: Remade, record: dict[str, Any] | None
+) -> tuple[np.ndarray, str]:
+    """The probabilities to write, and a remark where they are not those recorded.
+
+    With another count of CPU threads a network may round a probability otherwise where all labels
+    are the same; a side file that is whole is therefore kept.
+    """
+    index = np.arange(remade.shard.start, remade.shard.stop, dtype=np.int64)
+    labels, made = remade.labels.astype(np.int64), remade.probabilities.astype(np.float16)
+    if record is None or arrays_sha256(index, labels, made) == record.get("arrays_sha256"):
+        return made, ""
+    present, problems = check_arrays(folder, remade.shard, plan)
+    if present is not None and not problems and np.array_equal(present.label, labels):
+        return present.probabilities, ""
+    return made, "; its probabilities are not those recorded, to the last bit"

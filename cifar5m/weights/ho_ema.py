@@ -1,0 +1,410 @@
+"""Ho et al.'s EMA weights: where they are, which file is which, and the network they make.
+
+    unet, weights = load_ema_unet()              # from the cache, or downloaded and converted
+    unet, weights = load_ema_unet("model.ckpt")  # a file or a diffusers folder, if it is EMA
+
+The same training run is published twice: with averaged weights (EMA), which give the paper's FID
+(3.17; 3.21 measured on this conversion), and with the raw ones, which give 12.14. The checkpoint
+that most tutorials name, google/ddpm-cifar10-32 on the Hub, is the raw one. Nothing but the bytes
+tells them apart, so files are known by hash here: the raw ones are refused, and so is a file that
+nobody knows, until the caller says that it is meant.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from cifar5m.weights.convert import (
+    UNET_CONFIG,
+    build_unet,
+    read_state,
+    tensors_sha256,
+    unet_state,
+    weights_file,
+)
+from cifar5m.weights.download import (
+    FetchError,
+    Note,
+    Progress,
+    RemoteFile,
+    cache_folder,
+    check_file,
+    fetch,
+    file_hashes,
+    lock_file,
+)
+from worlds.runtime.files import read_object
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DModel
+
+
+Kind = Literal["ema", "non-ema", "unknown"]
+
+
+DEFAULT: Final = "ho-ema"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A published file of these weights. `repository` is its name on the Hub, if it has one."""
+
+    file: RemoteFile
+    kind: Kind
+    about: str
+    repository: str | None = None
+
+
+# The md5 sums are those of the conversion's own downloader (pesser/pytorch_diffusion, and the same
+# in ermongroup/ddim); the sha256 sums are those that the Hub shows for the files.
+SOURCES: Final[Mapping[str, Source]] = {
+    "ho-ema": Source(
+        RemoteFile(
+            "ema-cifar10-model-790000.ckpt",
+            ("https://heibox.uni-heidelberg.de/f/2e4f01e2d9ee49bab1d5/?dl=1",),
+            md5="1fa350b952534ae442b1d5235cce5cd3",
+        ),
+        "ema",
+        "Ho et al.'s EMA checkpoint, converted to PyTorch (pesser/pytorch_diffusion)",
+    ),
+    "diff-pruning-ema": Source(
+        RemoteFile(
+            "ddpm_ema_cifar10.zip",
+            (
+                "https://github.com/VainF/Diff-Pruning/releases/download/v0.0.1/"
+                "ddpm_ema_cifar10.zip",
+            ),
+        ),
+        "ema",
+        "the same as a diffusers folder (VainF/Diff-Pruning); no hash is published",
+    ),
+    "fusing-ema": Source(
+        RemoteFile(
+            "fusing-ddpm-cifar10-ema.pt",
+            ("https://huggingface.co/fusing/ddpm-cifar10-ema/resolve/main/diffusion_model.pt",),
+        ),
+        "ema",
+        "the same in an early diffusers layout (Hub); no hash is published",
+        "fusing/ddpm-cifar10-ema",
+    ),
+    "ho-non-ema": Source(
+        RemoteFile(
+            "cifar10-model-790000.ckpt",
+            ("https://heibox.uni-heidelberg.de/f/869980b53bf5416c8a28/?dl=1",),
+            md5="82ed3067fd1002f5cf4c339fb80c4669",
+        ),
+        "non-ema",
+        "the same training run without averaging (pesser/pytorch_diffusion)",
+    ),
+    "hub-non-ema": Source(
+        RemoteFile(
+            "google-ddpm-cifar10-32.safetensors",
+            (
+                "https://huggingface.co/google/ddpm-cifar10-32/resolve/main/"
+                "diffusion_pytorch_model.safetensors",
+            ),
+            sha256="1558dbe3fb093b0857d473e376b711eeda1b186c557be5e85b3a56300cd49f0f",
+        ),
+        "non-ema",
+        "google/ddpm-cifar10-32, the Hub's checkpoint without averaging",
+        "google/ddpm-cifar10-32",
+    ),
+}
+
+
+# diffusion_pytorch_model.bin of google/ddpm-cifar10-32, the present and the first version.
+HUB_NON_EMA_BIN: Final = frozenset(
+    {
+        "ac3416a548879738893e935b42cab9119f51745b62bec4b6d8375e4d86e98ea4",
+        "47776d2547f63c91883ce5658f0b04833302fcb47b99bfec450d7ee046395c0b",
+    }
+)
+
+
+WHY_EMA: Final = "its images measure FID 12.1 to 12.4 where the EMA weights give 3.2"
+
+
+CONVERTER: Final = 1  # raised when a conversion gives other files; older ones are then made anew
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a file of weights is; `tensors_sha256` is the network's, whatever the file's form."""
+
+    kind: Kind
+    why: str  # how the kind is known, one phrase
+    file: Path
+    md5: str
+    sha256: str
+    tensors_sha256: str
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """provenance.json of a converted folder."""
+
+    name: str
+    kind: Kind
+    evidence: Literal["hash", "publisher"]  # what says that the source file is of this kind
+    url: str
+    source_md5: str
+    source_sha256: str
+    weights_sha256: str  # of diffusion_pytorch_model.safetensors
+    tensors_sha256: str
+    converter: int
+
+
+def load_ema_unet(
+    source: str | Path | None = None,
+    *,
+    cache: Path | None = None,
+    config: Mapping[str, Any] = UNET_CONFIG,
+    allow_non_ema: bool = False,
+    allow_unknown: bool = False,
+    progress: Progress | None = None,
+    note: Note | None = None,
+) -> tuple["UNet2DModel", Weights]:
+    """Ho et al.'s network, on the CPU in evaluation mode, and what its weights are.
+
+    `source` is a name of SOURCES, its repository on the Hub, a file in any published form or a
+    diffusers folder. None takes what the cache holds, or downloads DEFAULT. ValueError for weights
+    that are not EMA or not known, unless allowed; FetchError, one line that says what to put where,
+    if a download fails.
+    """
+    cache = cache or cache_folder()
+    if source is None:
+        path = _default_folder(cache, config, progress, note)
+    elif (name := source_name(str(source))) and not Path(source).exists():
+        path = install(
+            name, cache, config=config, allow_non_ema=allow_non_ema, progress=progress, note=note
+        )
+    elif Path(source).exists():
+        path = Path(source)
+    else:
+        raise ValueError(
+            f"{source} is no file, no folder and none of the known weights: {', '.join(SOURCES)}"
+        )
+    state, weights = _read(path, cache, config)
+    _refuse(weights, allow_non_ema, allow_unknown)
+    return build_unet(state, config), weights
+
+
+def install_known(
+    name: str,
+    *,
+    allow_non_ema: bool = False,
+    progress: Progress | None = None,
+    note: Note | None = None,
+) -> Path:
+    """The converted folder of a source in the user's cache; for DEFAULT, any EMA one that is there
+    already will do.
+    """
+    cache = cache_folder()
+    if name == DEFAULT:
+        return _default_folder(cache, UNET_CONFIG, progress, note)
+    return install(name, cache, allow_non_ema=allow_non_ema, progress=progress, note=note)
+
+
+def refuse_known_non_ema(file: Path, allow_non_ema: bool) -> None:
+    """ValueError for a weights file that is known, by hash or by its config, not to be EMA."""
+    kind, why = _kind(file, file_hashes(file), "", _settings(file), cache_folder())
+    if kind == "non-ema" and not allow_non_ema:
+        raise ValueError(_non_ema_line(f"{file} is not the EMA network ({why})"))
+
+
+def identify(
+    path: Path, cache: Path | None = None, config: Mapping[str, Any] = UNET_CONFIG
+) -> Weights:
+    """What a file or a diffusers folder of weights is; ValueError if it is not this network."""
+    return _read(path, cache or cache_folder(), config)[1]
+
+
+def source_name(text: str) -> str | None:
+    """The name in SOURCES of a name or of a repository on the Hub."""
+    for name, source in SOURCES.items():
+        if text in (name, source.repository):
+            return name
+    return None
+
+
+def converted_folder(name: str, cache: Path) -> Path:
+    """Where the converted network of a source lies."""
+    return cache / "weights" / name
+
+
+def download_folder(cache: Path) -> Path:
+    """Where a file that was downloaded by hand is to be put, under its source's file name."""
+    return cache / "downloads"
+
+
+def read_provenance(folder: Path) -> Provenance | None:
+    """The provenance of a folder that this module converted, if it is readable and current."""
+    try:
+        provenance = Provenance(**json.loads((folder / "provenance.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+    return provenance if provenance.converter == CONVERTER else None
+
+
+def install(
+    name: str,
+    cache: Path,
+    *,
+    config: Mapping[str, Any] = UNET_CONFIG,
+    from_file: Path | None = None,
+    allow_non_ema: bool = False,
+    progress: Progress | None = None,
+    note: Note | None = None,
+) -> Path:
+    """The diffusers folder of a source in the cache: downloaded (or read from a file that was) and
+    converted unless it is there and whole. Several processes may ask at once.
+    """
+    if name not in SOURCES:
+        raise ValueError(f"{name!r} is none of the known weights: {', '.join(SOURCES)}")
+    source, folder = SOURCES[name], converted_folder(name, cache)
+    if source.kind == "non-ema" and not allow_non_ema:
+        raise ValueError(_non_ema_line(f"{name} is {source.about}"))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f".{name}.lock").open("ab") as lock:
+        lock_file(lock)
+        if _is_whole(folder):
+            return folder
+        if from_file is None:
+            from_file = _download(name, cache, progress, note)
+        else:
+            check_file(from_file, source.file)
+        _convert(name, from_file, folder, config)
+    return folder
+
+
+def _download(name: str, cache: Path, progress: Progress | None, note: Note | None) -> Path:
+    try:
+        return fetch(SOURCES[name].file, download_folder(cache), progress=progress, note=note)
+    except FetchError as error:
+        raise FetchError(
+            f"the weights {name} cannot be had: {error} (or run `cifar5m-weights fetch {name} "
+            "--from-file FILE`); `--recipe tiny` works offline"
+        ) from error
+
+
+def _convert(name: str, file: Path, folder: Path, config: Mapping[str, Any]) -> None:
+    """Write the converted folder under a temporary name and rename it when it is whole."""
+    source, hashes = SOURCES[name], file_hashes(file)
+    state = unet_state(read_state(file), config)
+    part = folder.with_name(f".{name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    build_unet(state, config).save_pretrained(part)
+    provenance = Provenance(
+        name=name,
+        kind=source.kind,
+        evidence="hash" if source.file.hashes else "publisher",
+        url=source.file.urls[0],
+        source_md5=hashes["md5"],
+        source_sha256=hashes["sha256"],
+        weights_sha256=file_hashes(weights_file(part))["sha256"],
+        tensors_sha256=tensors_sha256(state),
+        converter=CONVERTER,
+    )
+    (part / "provenance.json").write_text(json.dumps(asdict(provenance), indent=1) + "\n")
+    for written in part.iterdir():
+        with written.open("rb") as handle:
+            os.fsync(handle.fileno())
+    shutil.rmtree(folder, ignore_errors=True)  # one that was not whole
+    part.rename(folder)
+
+
+def _is_whole(folder: Path) -> bool:
+    provenance = read_provenance(folder)
+    if provenance is None or not (folder / "config.json").is_file():
+        return False
+    try:
+        return file_hashes(weights_file(folder))["sha256"] == provenance.weights_sha256
+    except (ValueError, OSError):
+        return False
+
+
+def _default_folder(
+    cache: Path, config: Mapping[str, Any], progress: Progress | None, note: Note | None
+) -> Path:
+    """The first EMA source that was installed before, or DEFAULT, installed now."""
+    for name, source in SOURCES.items():
+        folder = converted_folder(name, cache)
+        if source.kind == "ema" and _is_whole(folder):
+            return folder
+    return install(DEFAULT, cache, config=config, progress=progress, note=note)
+
+
+def _read(path: Path, cache: Path, config: Mapping[str, Any]) -> tuple[dict[str, Any], Weights]:
+    file = weights_file(path)
+    settings = _settings(file) if path.is_dir() else {}
+    _refuse_other_settings(file, settings, config)
+    state = unet_state(read_state(file), config)
+    hashes, tensors = file_hashes(file), tensors_sha256(state)
+    kind, why = _kind(file, hashes, tensors, settings, cache)
+    parameters = sum(tensor.numel() for tensor in state.values())
+    return state, Weights(kind, why, file, hashes["md5"], hashes["sha256"], tensors, parameters)
+
+
+def _kind(
+    file: Path,
+    hashes: Mapping[str, str],
+    tensors: str,
+    settings: Mapping[str, Any],
+    cache: Path,
+) -> tuple[Kind, str]:
+    for name, source in SOURCES.items():
+        if any(hashes[kind] == value for kind, value in source.file.hashes.items()):
+            return source.kind, f"the published file {name}"
+    if hashes["sha256"] in HUB_NON_EMA_BIN:
+        return "non-ema", "the published file google/ddpm-cifar10-32"
+    made = read_provenance(file.parent)
+    if made is not None and made.weights_sha256 == hashes["sha256"]:
+        word = "whose hash is known" if made.evidence == "hash" else "by its publisher's word"
+        return made.kind, f"converted from {made.name}, {word}"
+    for name in SOURCES:
+        made = read_provenance(converted_folder(name, cache))
+        if made is not None and made.evidence == "hash" and made.tensors_sha256 == tensors:
+            return made.kind, f"the same tensors as {name}"
+    origin = str(settings.get("_name_or_path", "")).replace("--", "/")
+    if "google/ddpm-cifar10-32" in origin:
+        return "non-ema", "its config.json says that it comes from google/ddpm-cifar10-32"
+    return "unknown", "not in the list of known files"
+
+
+def _refuse(weights: Weights, allow_non_ema: bool, allow_unknown: bool) -> None:
+    if weights.kind == "non-ema" and not allow_non_ema:
+        raise ValueError(_non_ema_line(f"{weights.file} is not the EMA network ({weights.why})"))
+    if weights.kind == "unknown" and not allow_unknown:
+        raise ValueError(
+            f"{weights.file} (sha256 {weights.sha256}) is not in the list of known weights, so "
+            "nothing says that it is the EMA network: `cifar5m-weights list` shows those that are; "
+            "a network of your own is named as such (--generator FOLDER)"
+        )
+
+
+def _non_ema_line(what: str) -> str:
+    return f"{what}: {WHY_EMA}; allow it with --allow-non-ema or use {DEFAULT}"
+
+
+def _settings(file: Path) -> dict[str, Any]:
+    """config.json beside the weights; without one the published architecture is assumed."""
+    path = file.with_name("config.json")
+    return read_object(path) if path.is_file() else {}
+
+
+def _refuse_other_settings(
+    file: Path, settings: Mapping[str, Any], config: Mapping[str, Any]
+) -> None:
+    """Settings that shapes do not show, as padding or the time embedding, must be the published."""
+    for key, expected in config.items():
+        value = settings.get(key, expected)
+        if (tuple(value) if isinstance(value, list) else value) != expected:
+            raise ValueError(
+                f"{file.with_name('config.json')} sets {key} to {value}, "
+                f"Ho et al.'s network has {expected}"
+            )

@@ -1,0 +1,157 @@
+"""Where a network's weights come from: a bundled name, a folder, a file, or a Hugging Face Hub id.
+
+Every source becomes a local folder or file whose weights can be hashed and loaded, so that nothing
+after this module knows about networks on the wire.
+"""
+
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+from cifar5m.weights import ho_ema as ema_weights
+from cifar5m.weights.download import FetchError, Note, Progress, cache_folder
+from worlds.runtime.errors import first_line
+from worlds.runtime.files import read_object, sha256_of
+
+OFFLINE_HINT = "`--recipe tiny` works offline"
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
+_SUFFIXES = (".safetensors", ".bin", ".ckpt", ".pt", ".pth")
+_GENERATOR_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+_LABELER_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+class WeightsError(ValueError):
+    """Weights that cannot be found, reached or used; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One network's weights on this machine: `file`, and the `folder` with its config.json."""
+
+    source: str  # as the user or the recipe named it
+    file: Path
+    folder: Path | None
+
+    @property
+    def sha256(self) -> str:
+        return sha256_of(self.file)
+
+    @property
+    def config(self) -> dict[str, Any] | None:
+        """What the folder's config.json says of the network, None for a bare file."""
+        if self.folder is None:
+            return None
+        path = self.folder / "config.json"
+        try:
+            config = read_object(path)
+        except ValueError as error:
+            raise WeightsError(str(error)) from error
+        # diffusers notes its own version and where a network came from under such names.
+        return {name: value for name, value in config.items() if not name.startswith("_")}
+
+
+def evaluation_beside(weights: Weights) -> dict[str, Any] | None:
+    """What cifar5m-finetune-labeler measured of these weights, None where it did not make them."""
+    path = weights.file.with_name(EVALUATION)
+    try:
+        found = read_object(path)
+    except (OSError, ValueError):
+        return None
+    return found if found.get("weights_sha256") == weights.sha256 else None
+
+
+def find_generator(
+    source: str,
+    allow_non_ema: bool = False,
+    progress: Progress | None = None,
+    note: Note | None = None,
+) -> Weights:
+    """Weights of a U-Net that predicts noise: `tiny`, `ema`, a diffusers folder, file or Hub id.
+
+    `ema` is what `cifar5m-weights` has installed, or installs now. Files that are known not to be
+    EMA weights are refused unless allowed.
+    """
+    known = ema_weights.DEFAULT if source == "ema" else ema_weights.source_name(source)
+    if known and not Path(source).exists():
+        try:
+            folder = ema_weights.install_known(
+                known, allow_non_ema=allow_non_ema, progress=progress, note=note
+            )
+        except FetchError as error:
+            raise WeightsError(str(error)) from error
+        return _in_folder(source, folder, _GENERATOR_FILES)
+    weights = _find(source, "generator", _GENERATOR_FILES)
+    ema_weights.refuse_known_non_ema(weights.file, allow_non_ema)
+    return weights
+
+
+def find_labeler(source: str) -> Weights:
+    """Weights of a ten-class timm classifier: `tiny`, `bit`, a timm folder, BiT file or Hub id.
+
+    `bit` is BiT-M-R152x2 fine-tuned on CIFAR-10. Nobody publishes it, so it is looked for in the
+    cache, where its fine-tuning leaves it.
+    """
+    if source != "bit":
+        return _find(source, "labeler", _LABELER_FILES)
+    folder = cache_folder() / "labelers" / "bit-m-r152x2-cifar10"
+    if not folder.is_dir():
+        raise WeightsError(
+            f"the labeller BiT-M-R152x2 fine-tuned on CIFAR-10 is not published by anyone: put a "
+            f"fine-tuned timm folder (config.json, model.safetensors) at {folder}, or pass "
+            f"--labeler with a ten-class timm folder or Hub id; {OFFLINE_HINT}"
+        )
+    return _in_folder(source, folder, _LABELER_FILES)
+
+
+def _find(source: str, kind: str, names: tuple[str, ...]) -> Weights:
+    if source == "tiny":
+        return _in_folder(source, Path(str(files("cifar5m") / "tiny" / kind)), names)
+    path = Path(source).expanduser()
+    if path.is_file():
+        if path.suffix not in _SUFFIXES:
+            raise WeightsError(f"--{kind}: {path} is no weights file ({', '.join(_SUFFIXES)})")
+        return Weights(source, path, None)
+    if path.is_dir():
+        return _in_folder(source, path, names)
+    if _HUB_ID.fullmatch(source):
+        return _in_folder(source, _download(source, kind, names), names)
+    raise WeightsError(
+        f"--{kind}: {source!r} is no folder, no file and no Hub id (user/name); {OFFLINE_HINT}"
+    )
+
+
+def _in_folder(source: str, folder: Path, names: tuple[str, ...]) -> Weights:
+    if not (folder / "config.json").is_file() and (folder / "unet" / "config.json").is_file():
+        folder = folder / "unet"  # a whole pipeline was saved
+    for name in names:
+        if (folder / name).is_file() and (folder / "config.json").is_file():
+            return Weights(source, folder / name, folder)
+    raise WeightsError(f"{folder} must hold config.json and one of {', '.join(names)}")
+
+
+def _download(source: str, kind: str, names: tuple[str, ...]) -> Path:
+    """Config and weights of a Hub repository, through the Hub's own cache."""
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+
+    name, _, revision = source.partition("@")
+    try:
+        config = huggingface_hub.hf_hub_download(name, "config.json", revision=revision or None)
+        for file in names:
+            try:
+                huggingface_hub.hf_hub_download(name, file, revision=revision or None)
+            except EntryNotFoundError:
+                continue
+            return Path(config).parent
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        reason = first_line(error)
+        raise WeightsError(
+            f"--{kind}: {source} cannot be reached ({reason}); download config.json and "
+            f"{names[0]} of that Hub repository elsewhere and pass --{kind} FOLDER; {OFFLINE_HINT}"
+        ) from error
+    raise WeightsError(f"--{kind}: {source} holds none of {', '.join(names)}")
+
+
+EVALUATION: Final = "evaluation.json"

@@ -1,0 +1,103 @@
+"""Pieces: the photographs of one split that one process reads, wherever they lie."""
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol
+
+SPLITS: Final = ("train", "val")
+
+
+FOLDERS: Final = {"train": ("train",), "val": ("val", "validation")}  # by what names they go
+
+
+SUFFIXES: Final = frozenset({".jpeg", ".jpg", ".png"})
+
+
+WNID: Final = re.compile(r"n\d{8}")
+
+
+_PIECE: Final = 256  # photographs
+
+
+OnFile = Callable[[], None]  # called as files are listed, so that a caller may stop it
+
+
+class Piece(Protocol):
+    """Some photographs of one split that one process reads, one after the other."""
+
+    @property
+    def split(self) -> str: ...
+
+    @property
+    def wnids(self) -> Sequence[str]: ...
+
+    @property
+    def key(self) -> str:
+        """Hex digest that names the files, as they are now, and the places in them."""
+
+    def read(self) -> Iterator[tuple[str, str, bytes]]:
+        """(wnid, name without extension, encoded image) of each."""
+
+
+class Span(NamedTuple):
+    """One photograph: `size` bytes of a file."""
+
+    wnid: str
+    name: str
+    path: str
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Spans:
+    """A piece of photographs that lie as bytes in files, in tars or alone."""
+
+    split: str
+    spans: tuple[Span, ...]
+    changed: int  # when any of the files was last changed, nanoseconds
+
+    @property
+    def wnids(self) -> list[str]:
+        return [span.wnid for span in self.spans]
+
+    @property
+    def key(self) -> str:
+        return hashlib.sha256(repr(self).encode()).hexdigest()
+
+    def read(self) -> Iterator[tuple[str, str, bytes]]:
+        for span in self.spans:
+            descriptor = os.open(span.path, os.O_RDONLY)
+            try:
+                yield span.wnid, span.name, os.pread(descriptor, span.size, span.offset)
+            finally:
+                os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which photographs to list: those of `wnids`, by their names or by lists of labels."""
+
+    wnids: frozenset[str]
+    val_labels: dict[str, str]
+    on_file: OnFile
+
+    def wnid_of(self, path: Path) -> str | None:
+        """The class of a photograph by its folder, its name, or the list for its name."""
+        for text in (path.parent.name, path.name[:9]):
+            if WNID.fullmatch(text):
+                return text
+        return self.val_labels.get(path.stem)
+
+
+def cut(split: str, listed: Sequence[tuple[Span, int]]) -> list[Piece]:
+    """Pieces of photographs that follow one another."""
+    parts = [listed[k : k + _PIECE] for k in range(0, len(listed), _PIECE)]
+    return [
+        Spans(split, tuple(span for span, _ in part), max(changed for _, changed in part))
+        for part in parts
+    ]

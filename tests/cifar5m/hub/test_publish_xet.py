@@ -1,0 +1,114 @@
+"""cifar5m-publish by the Hub's own transport, hf_xet, which is used wherever it is installed.
+
+Each run is a process of its own: hf_xet keeps its session and caches for as long as one lives.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cifar5m.loopback_hub import TOKEN, Fault, hub_server, published
+from tests.cifar5m.small_set import contents
+
+pytest.importorskip("hf_xet")
+
+REPO = Path(__file__).resolve().parents[3]
+# The command as installed, which waits a hundredth of the time between its attempts.
+COMMAND = """
+import sys, time
+sleep = time.sleep
+time.sleep = lambda seconds: sleep(seconds / 100)
+from cifar5m.commands.publish import main
+sys.exit(main())
+"""
+
+
+@pytest.fixture
+def hub():
+    with hub_server() as server:
+        yield server
+
+
+def start(folder, hub, home, *options) -> subprocess.Popen:
+    changes = {
+        "HF_ENDPOINT": hub.url,
+        "HF_TOKEN": TOKEN,
+        "HF_HOME": str(home),
+        "HF_XET_CLIENT_RETRY_BASE_DELAY": "10ms",
+        "PYTHONPATH": str(REPO),
+    }
+    environment = {k: v for k, v in os.environ.items() if k != "HF_HUB_DISABLE_XET"} | changes
+    arguments = [str(folder), "--repo", "me/set", "--workers", "1", "--quiet", *options]
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+@pytest.mark.parametrize("options", [[], ["--parquet"]], ids=["tars", "parquet"])
+def test_the_repository_is_the_folder(options, folder, hub, tmp_path):
+    code, _, err = finish(start(folder, hub, tmp_path / "home", *options))
+    assert code == 0, err
+    assert published(hub) == contents(folder)
+    assert any("/cas/v1/xorbs/" in path for _, path in hub.seen)
+    assert not any(path.startswith("/lfs/") for _, path in hub.seen)
+    assert finish(start(folder, hub, tmp_path / "home", *options))[1].startswith("0 files sent")
+
+
+FAULTS = {
+    "503 on the token": Fault("GET", "/xet-write-token/", 503),
+    "429 on a xorb": Fault("POST", "/xorbs/default/", 429, headers={"Retry-After": "0"}),
+    "503 on xorbs": Fault("POST", "/xorbs/default/", 503, times=3),
+    "a xorb that is cut": Fault("POST", "/xorbs/default/", kind="cut", times=2),
+    "a xorb whose answer is lost": Fault("POST", "/xorbs/default/", kind="lost"),
+    "503 on a shard": Fault("POST", "/v1/shards", 503, times=2),
+    "a shard that is cut": Fault("POST", "/v1/shards", kind="cut"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_what_passes_is_waited_for(name, folder, hub, tmp_path):
+    hub.faults.append(FAULTS[name])
+    code, _, err = finish(start(folder, hub, tmp_path / "home"))
+    assert code == 0, err
+    assert FAULTS[name].times == 0, "the fault was not met"
+    assert published(hub) == contents(folder)
+
+
+def test_a_storage_that_stays_away_is_one_line_and_a_later_run_goes_on(folder, hub, tmp_path):
+    fault = Fault("POST", "/xorbs/default/", 503, times=1000)
+    hub.faults.append(fault)
+    code, _, err = finish(start(folder, hub, tmp_path / "home"))
+    assert code == 1
+    last = err.splitlines()[-1]
+    assert last.startswith("cifar5m-publish: the Hub cannot be reached (")
+    assert "run the same command again" in last
+    fault.times = 0
+    assert finish(start(folder, hub, tmp_path / "home"))[0] == 0
+    assert published(hub) == contents(folder)
+
+
+def test_two_kills_later_all_is_there(folder, hub, tmp_path):
+    in_a_xorb = Fault("POST", "/xorbs/default/", kind="hold")
+    in_a_shard = Fault("POST", "/v1/shards", kind="hold")
+    hub.faults += [in_a_xorb, in_a_shard]
+    for fault in (in_a_xorb, in_a_shard):
+        process = start(folder, hub, tmp_path / "home")
+        assert fault.reached.wait(60)
+        process.kill()
+        process.communicate()
+        fault.release.set()
+    assert hub.repos["me/set"].messages == ["initial commit"]
+    assert finish(start(folder, hub, tmp_path / "home"))[0] == 0
+    assert published(hub) == contents(folder)

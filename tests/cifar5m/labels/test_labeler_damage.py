@@ -1,0 +1,70 @@
+"""Damaged labellers, plans and side files end every command that meets them in one line."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cifar5m.commands.generate import main as generate
+from cifar5m.commands.label import main as label
+from tests.cifar5m.small_set import make_set
+from worlds.formats.layout import PLAN
+from worlds.runtime.files import read_object, write_json
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return make_set(tmp_path / "set")
+
+
+def one_line(capsys) -> str:
+    [line] = capsys.readouterr().err.splitlines()
+    return line
+
+
+@pytest.mark.parametrize("damage", [b"", b"no weights", "cut"])
+@pytest.mark.parametrize("file", ["model.safetensors", "weights.bin", "weights.pt"])
+def test_a_damaged_labeller_is_named(file, damage, folder, labeler_folder, tmp_path, capsys):
+    copy = Path(shutil.copytree(labeler_folder, tmp_path / "labeler"))
+    path = copy / file
+    content = (copy / "model.safetensors").read_bytes()[:1000] if damage == "cut" else damage
+    path.write_bytes(content)
+    source = str(copy if file == "model.safetensors" else path)
+    assert label([str(folder), "--labeler", source, "--device", "cpu", "--quiet"]) == 2
+    assert f"{path} does not load as a timm model" in one_line(capsys)
+
+
+def test_an_evaluation_that_is_none_says_nothing_of_a_labeller(labeler_folder, small_run, tmp_path):
+    copy = Path(shutil.copytree(labeler_folder, tmp_path / "labeler"))
+    (copy / "evaluation.json").write_text("[]")
+    options = ["--n", "6", "--out", str(tmp_path / "made"), *small_run, "--labeler", str(copy)]
+    assert generate(options) == 0
+    assert "labeler_evaluation" not in read_object(tmp_path / "made" / PLAN)["about"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"class_names": None},
+        {"splits": None},
+        {"splits": ["train"]},
+        {"shard_size": None},
+        {"shard_size": "five"},
+        {"fingerprint": None},
+        {"about": []},
+    ],
+)
+def test_a_plan_that_lacks_what_a_dataset_needs_is_damaged(changes, folder, labeler_folder, capsys):
+    plan = read_object(folder / PLAN) | changes
+    write_json(folder / PLAN, {key: value for key, value in plan.items() if value is not None})
+    assert label([str(folder), "--labeler", str(labeler_folder), "--device", "cpu"]) == 2
+    assert f"{folder / PLAN} is damaged" in one_line(capsys)
+
+
+@pytest.mark.parametrize("damage", [b"", b"no archive", "cut"])
+def test_a_damaged_side_file_is_named(damage, folder, labeler_folder, capsys):
+    path = folder / "meta/train-00001.npz"
+    path.write_bytes(path.read_bytes()[:200] if damage == "cut" else damage)
+    options = ["--labeler", str(labeler_folder), "--device", "cpu", "--quiet"]
+    assert label([str(folder), *options]) == 2
+    assert f"{path} is no side file, or is damaged" in one_line(capsys)

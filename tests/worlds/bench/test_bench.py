@@ -1,0 +1,88 @@
+import gc
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from worlds.bench.peers import PEERS, augment
+from worlds.bench.throughput import (
+    Rate,
+    median_rate,
+    median_ratio,
+    random_split,
+    samples_per_second,
+    worlds_batches,
+)
+from worlds.commands import bench
+
+FAST = ["--images", "512", "--turns", "1", "--seconds", "0.01"]
+
+
+def test_bench_prints_a_table_and_json(capsys):
+    assert bench.main([*FAST, "--peers", "torch DataLoader, batched numpy"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rates = json.loads(lines[-1])["samples_per_second"]
+    assert list(rates) == ["worlds, cpu", "torch DataLoader, batched numpy"]
+    assert min(rates.values()) > 0
+
+
+@pytest.mark.parametrize(
+    "options, says",
+    [
+        (["--peers", "tf.data"], "no peer 'tf.data'"),
+        (["--images", "5"], "at least the batch size"),
+        (["--turns", "0"], "--turns must be 1 or more"),
+    ],
+)
+def test_bench_refuses_bad_input(capsys, options, says):
+    assert bench.main([*FAST, *options]) == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # webdataset leaves its tars open
+@pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
+def test_a_peer_does_the_same_work(peer, tmp_path):
+    if not peer.installed:
+        pytest.skip(f"{peer.package} is not installed")
+    split = random_split(512)
+    batches = peer.epochs(peer.prepare(split.gather(range(512)), split.labels, tmp_path), 128)
+    seen = []
+    for _ in range(4):
+        images, labels = next(batches)
+        assert images.shape == (128, 3, 32, 32)
+        assert images.dtype == torch.float32
+        assert -1 <= images.min() < -0.9
+        assert 0.9 < images.max() <= 1
+        seen.extend(labels.tolist())
+    del batches
+    gc.collect()
+    assert np.bincount(seen).tolist() == np.bincount(split.labels).tolist()
+
+
+def test_the_peers_augmentation_crops_and_flips():
+    image = np.arange(32 * 32 * 3).reshape(1, 32, 32, 3) % 251 + 1
+    images = np.repeat(image, 400, axis=0).astype(np.uint8)
+    made = augment(images, np.random.default_rng(0))
+    assert len(torch.unique(made, dim=0)) > 100  # of 81 crops, each flipped or not
+
+
+def test_rates_are_measured_in_turns():
+    split = random_split(256)
+    rates = samples_per_second({"worlds": lambda: worlds_batches(split, 32)}, 3, 0.005)
+    assert len(rates["worlds"]) == 3
+    assert min(min(rate) for rate in rates["worlds"]) > 0
+
+
+def test_ratios_are_of_neighbours():
+    ours = [Rate(8, 4), Rate(6, 9), Rate(1, 1)]
+    assert median_rate(ours) == (6, 4)
+    assert median_ratio(ours, [Rate(2, 4), Rate(2, 3), Rate(1, 1)]) == (3, 1)
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan"])
+def test_a_turn_of_no_time_is_refused(seconds, capsys):
+    assert bench.main([*FAST, "--seconds", seconds]) == 2
+    assert capsys.readouterr().err == (
+        "worlds-bench: --turns must be 1 or more, --seconds above 0\n"
+    )

@@ -1,0 +1,326 @@
+"""The list of experiments: what each expands to, what is shared, and what a scale makes of it."""
+
+import re
+from dataclasses import replace
+from functools import cache
+
+import pytest
+
+from worlds.experiments import registry
+from worlds.experiments.costs import PER_SECOND, estimate, gpu_hours
+from worlds.experiments.plan import NOT_JUDGED, Job, expand, jobs_of
+from worlds.experiments.protocol import ideal_of
+from worlds.experiments.registry import Scope, find_recipes, recipes, register
+from worlds.experiments.scales import scaled
+from worlds.experiments.sources import Sources, infeasible, make_pool
+from worlds.experiments.spec import Experiment
+from worlds.training.config import TrainConfig, ideal_key
+
+# Runs and steps at the paper's scale with the paper's trials: what a change of a recipe changes.
+PAPER = {
+    "fig1": (60, 2_340_000),
+    "fig8": (60, 2_340_000),
+    "fig6": (20, 780_000),
+    "fig16": (20, 780_000),
+    "fig2a": (600, 23_400_000),  # 10 networks x 3 rates x 2 worlds x 10 trials
+    "fig17": (600, 23_400_000),
+    "fig11a": (600, 23_400_000),
+    "fig12": (180, 7_020_000),
+    "fig18": (180, 7_020_000),
+    "fig18_loss": (180, 7_020_000),
+    "fig4b": (500, 19_500_000),  # 4 n and one Ideal World of each network
+    "fig2b": (1_000, 39_000_000),
+    "fig9": (1_000, 39_000_000),
+    "fig3a": (300, 2_808_000),  # 9,360 steps each
+    "fig3b": (160, 1_497_600),
+    "fig4a": (70, 2_730_000),
+    "samples_50k": (6, 7_800),
+    "fig5a": (40, 1_560_000),
+    "fig11b": (40, 312_000),  # 7,800 steps each
+    "fig10": (80, 3_120_000),
+    "fig5c": (40, 1_560_000),
+    "fig7": (84, 8_400),  # the Ideal World has no trials
+    "fig15": (20, 390_000),  # 19,500 steps each
+    "fig13": (20, 780_000),
+    "fig14": (20, 780_000),
+    "fig5b": (0, 0),
+    "table1": (10, 390_000),  # 5 trials
+    "table2": (10, 390_000),
+    "random_labels": (20, 780_000),
+    "rrm": (20, 780_000),
+    "rrm_50k": (2, 2_600),
+    "class_pair": (20, 780_000),
+    "erm": (80, 3_120_000),
+    "stopping": (60, 2_340_000),
+}
+
+
+@cache
+def expanded(*names, scale="paper", trials=None):
+    return [expand(recipe, scale, trials) for recipe in find_recipes(list(names) or ["all"])]
+
+
+def steps_of(jobs):
+    return sum(job.config.steps for job in jobs)
+
+
+@cache
+def runs_of(*names, scale="paper"):
+    return jobs_of(expanded(*names, scale=scale))
+
+
+def test_each_experiment_expands_to_its_runs_and_steps():
+    counts = {one.name: runs_of(one.name) for one in expanded()}
+    assert {name: (len(runs), steps_of(runs)) for name, runs in counts.items()} == PAPER
+
+
+@pytest.mark.parametrize(
+    "scale, runs, steps", [("paper", 3_636, 123_592_900), ("small", 395, 417_040)]
+)
+def test_runs_of_several_experiments_are_there_once(scale, runs, steps):
+    jobs = runs_of(scale=scale)
+    assert (len(jobs), steps_of(jobs)) == (runs, steps)
+    assert len({job.name for job in jobs}) == runs
+    main = next(j for j in jobs if j.experiments[:1] == ("fig2a",) and j.config.trial == 0)
+    assert {"fig2a", "fig17"} <= set(main.experiments)
+
+
+@pytest.mark.parametrize(
+    "names, apart, together",
+    [
+        ("fig1 fig8 fig6 fig16 stopping fig13", 240, 60),
+        ("fig2b fig9", 2_000, 1_000),
+        ("fig2a fig17", 1_200, 600),
+        ("fig4a fig4b", 570, 520),  # ResNet18 at 5, 10, 25 and 50 thousand, and its Ideal World
+        ("fig5a fig11a fig2a", 1_240, 1_200),
+        ("fig2a fig11a fig10 fig14 erm", 1_380, 1_200),
+        ("fig3a fig3b", 460, 440),  # width 64 is ResNet18
+        ("samples_50k rrm_50k", 8, 7),
+        ("table1 fig2a", 610, 605),
+        ("fig15 fig11b fig2a", 660, 660),  # schedules of their own have Ideal Worlds of their own
+    ],
+)
+def test_what_is_shared(names, apart, together):
+    assert sum(len(runs_of(name)) for name in names.split()) == apart
+    assert len(runs_of(*names.split())) == together
+
+
+def test_the_worlds_of_a_group_differ_in_nothing_an_ideal_world_depends_on():
+    for one in expanded(scale="small"):
+        for group in one.groups:
+            if group.real and group.ideal and one.recipe.data != "none":
+                if not group.ideal[0].disjoint:
+                    keys = {ideal_key(config) for config in (*group.real, *group.ideal)}
+                    assert len(keys) == 1, (one.name, group.label)
+                assert [c.trial for c in group.real] == [c.trial for c in group.ideal]
+
+
+def test_one_disjoint_ideal_world_leaves_out_the_samples_of_every_n():
+    (one,) = expanded("samples_50k")
+    (ideal,) = {config.fingerprint(): config for g in one.groups for config in g.ideal}.values()
+    assert ideal.disjoint
+    assert ideal.n == max(config.n for g in one.groups for config in g.real)  # n are nested
+    assert ideal.steps * ideal.batch_size <= 50_000 - ideal.n
+
+
+def test_both_worlds_get_the_same_random_network():
+    (one,) = expanded("fig2b", scale="smoke")
+    for group in one.groups:
+        assert group.real[0].options == group.ideal[0].options
+    seeds = [group.real[0].options["seed"] for group in one.groups]
+    assert seeds == [0, 1, 2]
+
+
+def test_ideal_of_forgets_what_decides_nothing():
+    real = TrainConfig("net", n=5_000, train_eval=100, stop="patience", patience=3, trial=2)
+    assert ideal_of(real) == TrainConfig("net", world="ideal", trial=2)
+    apart = replace(real, disjoint=True)
+    assert ideal_of(apart) == TrainConfig("net", world="ideal", trial=2, n=5_000, disjoint=True)
+
+
+@pytest.mark.parametrize(
+    "config, scale, expected",
+    [
+        ({}, "small", {"n": 5_000, "steps": 1_500, "unit": 15}),
+        ({"n": 1_000}, "small", {"n": 100, "steps": 1_500, "unit": 15}),
+        ({"steps": 19_500, "schedule": "3step"}, "small", {"n": 5_000, "steps": 750, "unit": 15}),
+        ({"n": 10_000, "steps": 7_800, "unit": 78}, "small", {"n": 1_000, "steps": 300, "unit": 3}),
+        ({}, "smoke", {"n": 1_000, "steps": 100, "unit": 1}),
+        ({"n": 100}, "smoke", {"n": 10, "steps": 100, "unit": 1}),
+        ({"steps": 19_500, "schedule": "3step"}, "smoke", {"n": 1_000, "steps": 50, "unit": 1}),
+        ({"n": 10_000, "steps": 7_800, "unit": 78}, "smoke", {"n": 200, "steps": 20, "unit": 1}),
+    ],
+)
+def test_a_scale_keeps_the_shape_of_the_schedule(config, scale, expected):
+    paper = TrainConfig("preresnet18", **config)
+    small = scaled(paper, scale)
+    assert {name: getattr(small, name) for name in expected} == expected
+    assert small.batch_size == 32
+    if small.steps >= 100 or paper.schedule == "3step":
+        assert small.rate.units == paper.rate.units
+    kept = ("learning_rate", "momentum", "optimizer", "schedule", "augment", "loss", "trial")
+    assert all(getattr(small, name) == getattr(paper, name) for name in kept)
+
+
+def test_what_is_short_already_stays_and_paper_changes_nothing():
+    short = TrainConfig("myrtle5", steps=1_300, batch_size=32, unit=13)
+    assert scaled(short, "small") is short
+    assert scaled(TrainConfig("preresnet18"), "paper") == TrainConfig("preresnet18")
+    with pytest.raises(ValueError, match="scale must be one of paper, small, smoke, got 'tiny'"):
+        scaled(short, "tiny")
+
+
+@pytest.mark.parametrize("scale", ["small", "smoke"])
+def test_networks_that_differ_still_differ_when_they_are_small(scale):
+    (one,) = expanded("fig2a", scale=scale)
+    nets = {(g.real[0].arch, tuple(g.real[0].options.items())) for g in one.groups}
+    assert len(nets) == 10
+
+
+def test_only_the_paper_and_small_scales_judge():
+    small, smoke = (expanded("fig1", scale=scale)[0].experiment for scale in ("small", "smoke"))
+    assert small.checks
+    assert not smoke.checks
+    assert smoke.note.endswith(NOT_JUDGED)
+    (toy,) = expanded("fig7", scale="smoke")
+    assert len(toy.experiment.checks) == 4  # the toy is never smaller
+    assert len(toy.keys) == 84
+
+
+def test_weights_add_the_pretrained_half_of_figures_13_and_14():
+    (recipe,) = find_recipes(["fig14"])
+    one = expand(recipe, weights="mlp.pt")
+    assert [group.label for group in one.groups] == ["from scratch", "pretrained"]
+    assert {c.initial for c in (*one.groups[1].real, *one.groups[1].ideal)} == {"mlp.pt"}
+    assert "--weights fig14=mlp.pt" in one.experiment.command
+    assert "Not here" not in one.experiment.note
+    for name, scale in (("fig14", "smoke"), ("fig1", "paper")):
+        with pytest.raises(ValueError, match=f"{name} takes no --weights at {scale} scale"):
+            expand(*find_recipes([name]), scale, weights="mlp.pt")
+
+
+def test_trials_are_the_papers_or_as_asked():
+    for scale, asked, trials in (("paper", None, 10), ("small", None, 1), ("small", 3, 3)):
+        (one,) = expanded("fig1", scale=scale, trials=asked)
+        assert [config.trial for config in one.groups[0].ideal] == list(range(trials))
+    with pytest.raises(ValueError, match="trials must be 1 or more, got 0"):
+        expanded("fig1", trials=0)
+
+
+@pytest.mark.parametrize(
+    "name, scale, command",
+    [
+        ("fig1", "paper", "run fig1 --scale paper --trials 10 --data DIR"),
+        ("fig1", "smoke", "run fig1 --scale smoke --trials 1"),
+        ("fig7", "smoke", "run fig7 --scale smoke --trials 20"),
+        ("fig3a", "smoke", "run fig3a --scale smoke --trials 1 --dogbird DIR"),
+        ("table1", "small", "run table1 --scale small --trials 1 --data DIR --cifar10 DIR"),
+    ],
+)
+def test_the_report_tells_the_very_command(name, scale, command):
+    (one,) = expanded(name, scale=scale)
+    assert one.experiment.command == f"worlds-experiment {command}"
+
+
+def test_every_experiment_says_its_command_cost_and_claim():
+    for one in expanded():
+        text = one.recipe.text
+        commands = re.findall(r"^    worlds-experiment run (.*)$", text, re.MULTILINE)
+        named = one.name in " ".join(commands).split()
+        assert named == (one.experiment is not None), one.name
+        assert "Expected" in text or "the same runs" in text.lower(), one.name
+        if one.experiment is None:
+            assert one.recipe.absent
+            continue
+        assert one.experiment.name == one.name
+        assert one.experiment.claim
+        assert Experiment.from_json(one.experiment.to_json()) == one.experiment
+
+
+def test_the_cost_in_a_files_docstring_is_that_of_its_experiments():
+    files = {}
+    for one in expanded():
+        files.setdefault(one.recipe.build.__module__, []).append(one)
+    told = re.compile(r"At the paper's scale: ([\d,]+) runs, ([\d,]+) steps")
+    checked = 0
+    for chosen in files.values():
+        *parts, _ = re.split(r"(?<=steps), about", chosen[0].recipe.text)
+        for part in parts:  # the names of its commands, then their cost
+            commands = re.findall(r"worlds-experiment run ([\w ]+?)(?: --|$)", part, re.MULTILINE)
+            jobs = runs_of(*" ".join(commands).split())
+            assert told.findall(part) == [(f"{len(jobs):,}", f"{steps_of(jobs):,}")], commands
+            checked += 1
+    assert checked == 12  # all but the toy example's
+
+
+def test_the_cost_of_a_run_is_counted():
+    job = Job(TrainConfig("preresnet18"), "cifar5m", ("fig2a",))
+    cost = estimate(job)
+    assert cost.steps == 39_000
+    assert cost.training_images == 4_992_000
+    assert cost.evaluation_images == 963 * (10_000 + 2 * 10_000)  # the paper's 962, and the last
+    assert cost.multiply_adds == 555_422_720
+    hours = (cost.evaluation_images + 3 * cost.training_images) * 555_422_720 / PER_SECOND / 3600
+    assert gpu_hours([cost, cost]) == pytest.approx(2 * hours)
+    assert estimate(Job(TrainConfig("linear_regression"), "none", ())).total_multiply_adds == 0
+
+
+@pytest.mark.slow
+def test_the_mean_cost_of_random_networks_is_that_of_the_five_hundred():
+    from worlds.experiments.costs import _RANDOM
+    from worlds.models import find
+    from worlds.models.measure import describe
+
+    (one,) = expanded("fig2b")
+    found = {}
+    for group in one.groups:
+        options = group.real[0].options
+        row = describe(find("darts"), 10, **options)
+        found.setdefault((options["width"], options["cells"]), []).append(row.multiply_adds)
+    assert {setting: round(sum(v) / len(v)) for setting, v in found.items()} == _RANDOM
+
+
+def test_names_are_unique_and_unknown_ones_are_told_what_there_is(monkeypatch):
+    assert sorted(recipe.name for recipe in recipes()) == sorted(PAPER)
+    with pytest.raises(ValueError, match=r"no experiment fig44a; did you mean fig4a .*known: all,"):
+        find_recipes(["fig44a"])
+    assert [r.name for r in find_recipes(["fig7", "fig7", "fig1"])] == ["fig7", "fig1"]
+    monkeypatch.setattr(registry, "_RECIPES", dict(registry._RECIPES))
+
+    def fig1(scope: Scope):
+        return None
+
+    with pytest.raises(ValueError, match="an experiment fig1 is registered already"):
+        register("cifar5m")(fig1)
+    with pytest.raises(ValueError, match="data must be one of cifar5m, cifar10, dogbird, none"):
+        register("mnist")
+
+
+def test_made_data_are_the_same_every_time_and_feed_the_smoke_scale(tmp_path):
+    files = []
+    for name in ("a", "b"):
+        folder = make_pool(tmp_path / name, "cifar10")
+        files.append([(folder / file).read_bytes() for file in ("images.npy", "labels.npy")])
+    assert files[0] == files[1]
+    sources = Sources.make(tmp_path)
+    for one in expanded(scale="smoke"):
+        kinds = one.kinds - {"none", "dogbird"}
+        if one.experiment is None or not kinds:
+            continue
+        for job in jobs_of([one]):
+            assert infeasible(job.config, sources.data(job.data)) is None, (one.name, job.name)
+
+
+def test_data_that_are_absent_or_too_small_are_named(tmp_path):
+    assert "cifar5m-generate" in Sources().missing("cifar5m")
+    assert "--dogbird DIR" in Sources("pool").missing("dogbird")
+    assert Sources().missing("none") is None
+    assert "--data DIR" in Sources(cifar10="somewhere").missing("cifar10")
+    data = Sources.make(tmp_path).data("cifar5m")
+    assert data.name == "made data"
+    real = TrainConfig("mlp_3x16", n=5_000)
+    assert infeasible(real, data) == "n = 5,000 needs a pool of that many, made data has 4,096"
+    ideal = TrainConfig("mlp_3x16", world="ideal", steps=130, batch_size=32)
+    assert "takes 4,160 images, made data gives 4,096 in the 1 passes" in infeasible(ideal, data)
+    apart = replace(ideal, steps=100, n=1_000, disjoint=True)
+    assert "takes 3,200 images, made data gives 3,096" in infeasible(apart, data)

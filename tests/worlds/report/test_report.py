@@ -1,0 +1,389 @@
+"""Reports of made runs: what is drawn, what is said, and what is said to be missing."""
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from tests.worlds.made_runs import DATA, config, rows_of, write_pair, write_run
+from worlds.commands.report import main
+from worlds.experiments.linear_regression import config_of, toys, write_runs
+from worlds.experiments.spec import Check, Experiment, Group, read_experiment, write_experiment
+from worlds.report.plots import THEME
+from worlds.report.write import write_report
+
+
+def group(root, label="net", trials=(0, 1), **fields):
+    """Runs of both worlds, below `root`, and the group that they are."""
+    own = config(**fields)
+    real, ideal = write_pair(root / label, own, trials=trials, spread=0.05)
+    return Group(label, *(tuple(run.config for run in runs) for runs in (real, ideal)))
+
+
+def experiment(root, groups, kind="curves", **fields):
+    made = Experiment("fig", "A figure", kind, tuple(groups), claim="They are close.", **fields)
+    write_experiment(made, root)
+    return made
+
+
+def report(root, **options):
+    written = write_report([root], root / "report", **options)
+    return {entry.experiment.name: entry for entry in written.entries}, written
+
+
+class Page(HTMLParser):
+    """Ids, links and tags of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.ids, self.links, self.tags = [], [], set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value)
+            if name in ("href", "src", "xlink:href"):
+                self.links.append(value)
+
+
+def test_the_verdict_compares_the_median_with_the_claim(tmp_path):
+    groups = [group(tmp_path, "small"), group(tmp_path, "large", n=2_000)]
+    checks = (
+        Check("gap", "within", tolerance=0.021),
+        Check("gap", "within", tolerance=0.019, groups=("large",)),
+        Check("loss:gap", "at least", 0.15),
+        Check("t0", "rises", tolerance=1),
+    )
+    experiment(tmp_path, groups, checks=checks, command="worlds-experiment run fig")
+    entries, written = report(tmp_path)
+    assert list(entries) == ["fig"]  # runs of an experiment are drawn by it alone
+    assert [state for _, state in entries["fig"].verdict.lines] == [
+        "holds",
+        "fails",
+        "holds",
+        "holds",
+    ]
+    assert entries["fig"].verdict.status == "fails"
+    assert entries["fig"].verdict.lines[1][0] == (
+        "bootstrap error of large within 0.019 of 0: 0.020"
+    )
+    assert "All 4 trials reached T0" in entries["fig"].sentence
+    page = written.page.read_text()
+    for text in ("They are close.", "worlds-experiment run fig", "does not hold"):
+        assert text in page
+
+
+@pytest.mark.parametrize(
+    "check, values, met",
+    [
+        (Check("gap", "within", tolerance=0.05, share=0.8), [0.0, 0.0, 0.0, 0.0, 0.9], True),
+        (Check("gap", "within", tolerance=0.05, share=0.8), [0.0, 0.0, 0.0, 0.9], False),
+        (Check("gap", "within", 0.1, 0.05), [0.06, 0.14], True),
+        (Check("gap", "within", 0.1, 0.05), [0.1, 0.16], False),
+        (Check("gap", "at least", 0.1, 0.05), [0.06], True),
+        (Check("gap", "at least", 0.1), [0.2, 0.09], False),
+        (Check("gap", "at most", 0.1, 0.05), [0.14, 0.0], True),
+        (Check("gap", "at most", 0.1), [0.11], False),
+        (Check("t0", "rises"), [1.0, 1.0, 3.0], False),
+        (Check("t0", "rises"), [1.0, 3.0, 2.0], False),
+        (Check("t0", "rises", tolerance=1.5), [1.0, 3.0, 2.0], True),
+        (Check("t0", "falls"), [3.0, 2.0], True),
+        (Check("t0", "falls"), [2.0, 3.0], False),
+    ],
+)
+def test_checks_are_what_they_say(check, values, met):
+    assert check.met(values) is met
+
+
+def test_what_is_missing_is_named_and_the_rest_is_drawn(tmp_path):
+    own = [config(trial=trial) for trial in range(5)]
+    twins = [replace(c, world="ideal") for c in own]
+    for real, ideal in zip(own[:2], twins[:2], strict=True):
+        write_run(tmp_path / f"real-{real.trial}", real, rows_of(real))
+        write_run(tmp_path / f"ideal-{ideal.trial}", ideal, rows_of(ideal))
+    half = write_run(tmp_path / "real-2", own[2], rows_of(own[2]), finished=False).folder
+    rows = (half / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    (half / "metrics.jsonl").write_bytes(b"".join(rows[:3]) + rows[3][:20])
+    write_run(tmp_path / "real-3", own[3], rows_of(own[3]), ended="not_finite")
+    (tmp_path / "real-4").mkdir()
+    (tmp_path / "real-4" / "config.json").write_text('{"config":')
+    experiment(tmp_path, [Group("net", tuple(own), tuple(twins[:2]))])
+    entries, written = report(tmp_path)
+    assert len(entries["fig"].missing) == 3
+    unfinished, diverged, unread = entries["fig"].missing
+    assert "trial 2: unfinished, last measured at 41 of 401 updates" in unfinished
+    assert "trial 3: diverged at 401 updates" in diverged
+    assert unread == "net: Real World, trial 4: not found"
+    assert "real-4/config.json is not valid JSON" in written.problems[0]
+    assert entries["fig"].svg is not None
+    assert len(entries["fig"].measured[0].found.real) == 2
+    assert "3 runs are missing" in written.page.read_text()
+
+
+@pytest.mark.parametrize("world", ["real", "ideal"])
+def test_one_world_without_the_other_is_drawn_and_said(tmp_path, world):
+    own = config(world=world)
+    write_run(tmp_path / "run", own, rows_of(own))
+    entries, _ = report(tmp_path)
+    assert f"{world.capitalize()} World only, no bootstrap error" in entries["curves"].sentence
+    assert entries["curves"].svg is not None
+    assert entries["curves"].verdict.status == "open"
+
+
+def test_a_t0_that_no_trial_reached_is_said(tmp_path):
+    write_pair(tmp_path, config(), t0=5_000)
+    entries, _ = report(tmp_path)
+    assert (
+        "No trial reached T0: the worlds are compared at the last step"
+        in entries["curves"].sentence
+    )
+
+
+def test_different_configs_side_by_side_are_kept_apart_and_named(tmp_path):
+    for trial, rate in enumerate((0.1, 0.2)):
+        own = config(learning_rate=rate, trial=trial)
+        write_run(tmp_path / "out" / f"real-{trial}", own, rows_of(own))
+    entries, written = report(tmp_path)
+    assert [one.label for one in entries["curves"].measured] == ["lr 0.1", "lr 0.2"]
+    assert written.problems == (
+        f"{tmp_path / 'out'} holds runs of different configs, kept apart here: they differ in "
+        "learning_rate",
+    )
+
+
+def test_worlds_on_different_data_are_not_compared(tmp_path):
+    own = config()
+    write_run(tmp_path / "real-0", own, rows_of(own))
+    twin = replace(own, world="ideal")
+    other = {**DATA, "train": "c" * 64}
+    write_run(tmp_path / "ideal-0", twin, rows_of(twin), data=other)
+    entries, _ = report(tmp_path)
+    assert len(entries["curves"].measured) == 2
+    experiment(tmp_path, [Group("net", (own,), (twin,))])
+    entries, _ = report(tmp_path)
+    assert "on other data than the rest" in entries["fig"].missing[0]
+
+
+def test_one_ideal_world_serves_several_n(tmp_path):
+    for n, t0 in ((500, 100), (1_000, 200), (2_000, 300)):
+        own = config(n=n)
+        write_run(tmp_path / str(n) / "real-0", own, rows_of(own, t0=t0))
+    twin = config(n=50_000, world="ideal")
+    write_run(tmp_path / "ideal-0", twin, rows_of(twin))
+    entries, _ = report(tmp_path)
+    assert list(entries) == ["curves", "scatter", "samples-2"]
+    sizes = entries["samples-2"]
+    assert sizes.verdict.status == "holds"
+    assert "T0 goes as n^0.79" in sizes.sentence  # log(301 / 101) / log(4)
+    assert "goes as t^-0.25" in sizes.sentence
+
+
+def noisy_group(root):
+    """A clean and a noisy Real World."""
+    clean, noisy = config(), config(label_noise="symmetric:0.2")
+    write_run(root / "clean", clean, lambda step: {"train_clean_error": 0.0, "test_error": 0.1})
+    row = {"train_true_error": 0.1, "train_corrupted_true_error": 0.3, "test_error": 0.2}
+    write_run(root / "noisy", noisy, lambda step: row)
+    return Group("net", (clean, noisy))
+
+
+def pair_group(root):
+    worlds = [config(world=w, label_noise="pairs:0.3:3>5") for w in ("real", "ideal")]
+    for own, share in zip(worlds, (0.3, 0.2), strict=True):
+        write_run(root / own.world, own, lambda step, share=share: {"test_partner_share": share})
+    return Group("net", worlds[:1], worlds[1:])
+
+
+@pytest.mark.parametrize(
+    "kind, make, told, quantity",
+    [
+        ("curves", group, "test soft-error 0.292", "test_soft_error"),
+        ("metrics", group, "test soft-error 0.292", "test_loss"),
+        ("scatter", group, "bootstrap error of +0.020", "soft_error"),
+        ("samples", group, "goes as t^-0.25", "t0"),
+        ("decompositions", group, "= Ideal 0.272 + bootstrap error +0.020", "gap"),
+        ("stopping", group, "at T0 (201 updates)", "stopped"),
+        ("table", group, "0.224 on its own test split", "test_error"),
+        ("rrm", noisy_group, "robustness 0.100 + memorization 0.200 + rationality 0.000", "robust"),
+        ("pairs", pair_group, "30.0% in the Real World and 20.0% in the Ideal", "partner_share"),
+    ],
+)
+def test_every_kind_is_drawn_told_and_written_as_points(tmp_path, kind, make, told, quantity):
+    experiment(tmp_path, [make(tmp_path)], kind)
+    entries, written = report(tmp_path)
+    assert told in entries["fig"].sentence
+    out = written.page.parent
+    assert (out / "figures" / "fig.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "figures" / "fig.svg").read_text().startswith("<?xml")
+    document = json.loads((out / "points" / "fig.json").read_text())
+    with (out / "points" / "fig.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == len(document["points"]) > 0
+    assert any(quantity in row["quantity"] for row in rows)
+    assert [float(row["y"]) for row in rows] == [point["y"] for point in document["points"]]
+
+
+@pytest.mark.parametrize("kind", ["scatter", "decompositions", "rrm", "pairs", "table", "samples"])
+def test_an_experiment_without_a_run_has_no_figure_but_its_missing_runs(tmp_path, kind):
+    own = config(label_noise="symmetric:0.2") if kind == "rrm" else config()
+    experiment(tmp_path, [Group("net", (own,))], kind, checks=(Check("gap", "within"),))
+    entries, written = report(tmp_path)
+    assert entries["fig"].svg is None
+    assert entries["fig"].sentence == "Not drawn: fig has no finished run to draw."
+    assert entries["fig"].missing
+    assert entries["fig"].verdict.status == "open"
+    assert "Nothing to draw yet" in written.page.read_text()
+
+
+def test_the_page_needs_nothing_else(tmp_path):
+    experiment(tmp_path, [group(tmp_path, "<net> & co"), group(tmp_path, "other", n=7)])
+    _, written = report(tmp_path)
+    text = written.page.read_text()
+    page = Page(text)
+    assert len(page.ids) == len(set(page.ids))
+    assert "script" not in page.tags
+    assert "&lt;net&gt; &amp; co" in text
+    outside = [link for link in page.links if not link.startswith(("#", "figures/", "points/"))]
+    assert outside == ["data:,"]
+    targets = [link[1:] for link in page.links if link.startswith("#")]
+    assert set(targets) <= set(page.ids)
+    references = re.findall(r"url\(#([^)]+)\)", text)
+    assert references
+    assert set(references) <= set(page.ids)
+    svg = text[text.index("<figure>") : text.index("</figure>")]
+    assert not [colour for colour in THEME if colour in svg]  # every colour follows the theme
+    assert not re.findall(r"#[0-9a-f]{6}\b", svg)  # and none was left out of it
+
+
+def test_equal_runs_give_equal_files(tmp_path):
+    experiment(tmp_path / "runs", [group(tmp_path / "runs")], command="worlds-experiment run fig")
+    files = []
+    for name in ("first", "second"):
+        write_report([tmp_path / "runs"], tmp_path / name)
+        paths = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
+        files.append([(path.relative_to(tmp_path / name), path.read_bytes()) for path in paths])
+    assert files[0] == files[1]
+
+
+def test_the_toy_is_reported_from_its_run_folders(tmp_path):
+    write_runs(tmp_path, trials=3)
+    groups = [
+        Group(
+            f"{toy.case}, tail {toy.tail_variance:g}",
+            tuple(config_of(toy, "real", trial=trial) for trial in range(3)),
+            (config_of(toy, "ideal"),),
+        )
+        for toy in toys()
+    ]
+    checks = (
+        Check("gap", "at least", 0.4, groups=("A, tail 0.1",)),
+        Check("gap", "at most", 0.15, groups=("B, tail 0.01",)),
+    )
+    experiment(tmp_path, groups, metric="loss", checks=checks)
+    entries, _ = report(tmp_path)
+    assert entries["fig"].verdict.status == "holds"
+    assert not entries["fig"].missing
+    assert "hence no T0" in entries["fig"].sentence
+
+
+def test_an_experiment_is_read_as_it_was_written(tmp_path):
+    made = experiment(
+        tmp_path,
+        [replace(group(tmp_path), panel="p", series="s", data="made")],
+        checks=(Check("gap", "within", 0.0, 0.03, ("net",)),),
+        scale="small",
+        note="n",
+    )
+    assert read_experiment(tmp_path / "fig.experiment.json") == made
+
+
+def test_the_command_prints_a_line_a_figure_and_json_last(tmp_path, capsys):
+    write_pair(tmp_path / "runs", config())
+    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("holds  curves: net: test soft-error")
+    assert json.loads(lines[-1]) == {
+        "page": str(tmp_path / "out" / "index.html"),
+        "figures": 1,
+        "holds": 1,
+        "fails": 0,
+        "open": 0,
+        "missing": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["nowhere"], "nowhere is no folder"),
+        (["empty"], "no run folder at or below empty; worlds-train makes them"),
+        (["runs", "--only", "fig9"], "no experiment fig9 here; there are: curves"),
+        (["runs", "--tolerance", "2"], "tolerance must be between 0 and 1, got 2.0"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    write_pair(tmp_path / "runs", config())
+    assert main([*arguments, "--out", "out"]) == 2
+    assert capsys.readouterr().err == f"worlds-report: {message}\n"
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda c: Group("net"), "has no run"),
+        (lambda c: Group("net", ideal=(c,)), "lists a run of real among ideal"),
+        (lambda c: Check("gap", "near"), "relation must be one of within"),
+        (lambda c: Check("gap", "within", tolerance=-1), "tolerance must be 0 or more"),
+        (lambda c: Experiment("a/b", "", "curves", (Group("net", (c,)),)), "part of file names"),
+        (lambda c: Experiment("a", "", "pie", (Group("net", (c,)),)), "kind must be one of curves"),
+        (lambda c: Experiment("a", "", "curves", (Group("x", (c,)),) * 2), "different labels"),
+        (
+            lambda c: Experiment(
+                "a",
+                "",
+                "curves",
+                (Group("x", (c,)),),
+                checks=(Check("gap", "within", groups=("y",)),),
+            ),
+            "names no group of it",
+        ),
+    ],
+)
+def test_an_experiment_that_cannot_be_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make(config())
+
+
+def test_a_damaged_experiment_is_a_problem_and_not_the_end(tmp_path):
+    write_pair(tmp_path, config())
+    (tmp_path / "a.experiment.json").write_text('{"format": 1}')
+    (tmp_path / "b.experiment.json").write_text("[")
+    _, written = report(tmp_path)
+    assert len(written.problems) == 2
+    assert all("experiment.json" in problem for problem in written.problems)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_a_browser_opens_the_page_without_a_word(tmp_path):
+    experiment(tmp_path, [group(tmp_path)])
+    _, written = report(tmp_path)
+    shot = tmp_path / "shot.png"
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
+    done = subprocess.run(
+        [*command, f"--screenshot={shot}", f"file://{written.page}"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert shot.stat().st_size > 10_000
+    assert "CONSOLE" not in done.stderr

@@ -1,0 +1,93 @@
+"""Robustness, rationality, memorization: shares set by hand, and a nearest-neighbour classifier,
+whose gaps are known.
+"""
+
+import numpy as np
+import pytest
+
+from tests.worlds.made_runs import config, write_pair, write_run
+from worlds.data.labels import LabelNoise, noisy_labels
+from worlds.report.rrm import RRM, partner_share, rrm, rrm_of_predictions
+
+CLEAN = {"train_clean_error": 0.02, "test_error": 0.15}
+NOISY = {"train_true_error": 0.10, "train_corrupted_true_error": 0.50}
+
+
+def write(root, clean=CLEAN, noisy=NOISY, **changes):
+    own = config(label_noise="symmetric:0.2", **changes)
+    return (
+        write_run(root / "clean", config(), lambda step: clean),
+        write_run(root / "noisy", own, lambda step: noisy),
+    )
+
+
+def test_gaps_come_from_the_last_rows_of_a_clean_and_a_noisy_run(tmp_path):
+    found = rrm(*write(tmp_path))
+    assert found.robustness == pytest.approx(0.08)
+    assert found.memorization == pytest.approx(0.40)
+    assert found.rationality == 0  # the wrongly labelled do worse than the test samples
+    assert found.generalization_gap == pytest.approx(0.13)
+    assert found.bound == pytest.approx(0.48)
+
+
+def test_the_sum_bounds_the_generalization_gap_whatever_the_shares():
+    shares = np.random.default_rng(0).random((1_000, 4))
+    for found in (RRM(*row) for row in shares):
+        assert found.generalization_gap <= found.bound + 1e-12
+        assert min(found.robustness, found.memorization, found.rationality) >= 0
+
+
+def test_a_nearest_neighbour_memorizes_and_is_rational():
+    """On the training set it repeats the label it was given: Train is 1, Train' the share of clean
+    labels, NTrain' is 0.
+    """
+    labels = np.arange(3_000) % 10
+    noisy = noisy_labels(labels, LabelNoise("symmetric", 0.2), 10)
+    test_labels = np.arange(500) % 10
+    found = rrm_of_predictions(labels, noisy, np.zeros(500), labels, noisy, test_labels)
+    clean_share = np.mean(noisy == labels)
+    assert found.robustness == pytest.approx(1 - clean_share)
+    assert found.memorization == pytest.approx(clean_share)
+    assert found.rationality == 0
+    assert found.generalization_gap == pytest.approx(0.9)
+
+
+def test_the_partner_share_is_the_median_at_the_last_common_step(tmp_path):
+    runs = {}
+    for world, shares in (("real", (0.2, 0.4, 0.3)), ("ideal", (0.25,))):
+        runs[world] = [
+            write_run(
+                tmp_path / f"{world}-{trial}",
+                config(world=world, trial=trial, label_noise="pairs:0.3:3>5"),
+                lambda step, share=share: {"test_partner_share": share * step / 400},
+            )
+            for trial, share in enumerate(shares)
+        ]
+    found = partner_share(runs["real"], runs["ideal"])
+    assert found.step == 400
+    assert (found.real, found.ideal) == pytest.approx((0.3, 0.25))
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda root: write(root)[::-1], "takes a clean run and one with label noise"),
+        (lambda root: write(root, learning_rate=0.2), "differ in more than the label noise: learn"),
+        (lambda root: write(root, noisy={"train_error": 0.1}), "has no train_true_error"),
+        (lambda root: write_pair(root, config())[1] * 2, "of the Ideal World"),
+    ],
+)
+def test_runs_that_are_no_pair_are_refused(tmp_path, make, message):
+    with pytest.raises(ValueError, match=message):
+        rrm(*make(tmp_path))
+
+
+def test_nothing_is_made_of_unchanged_labels_or_impossible_shares(tmp_path):
+    labels = np.arange(10)
+    with pytest.raises(ValueError, match="no label was changed"):
+        rrm_of_predictions(labels, labels, labels, labels, labels, labels)
+    with pytest.raises(ValueError, match=r"test must be a share in \[0, 1\], got 1.5"):
+        RRM(1.0, 1.0, 1.0, 1.5)
+    real, ideal = write_pair(tmp_path, config())
+    with pytest.raises(ValueError, match="needs label_noise pairs"):
+        partner_share(real, ideal)

@@ -1,0 +1,99 @@
+"""Metrics against their definitions written out."""
+
+import math
+
+import pytest
+import torch
+
+from worlds.training.metrics import (
+    LOSSES,
+    Metrics,
+    cross_entropy,
+    error,
+    means,
+    metric_sums,
+    soft_error,
+    squared_error,
+    stopping_point,
+)
+
+LOGITS = torch.tensor([[0.0, math.log(3.0)], [2.0, 2.0], [0.0, 200.0]])
+LABELS = torch.tensor([1, 1, 0])
+
+
+@pytest.mark.parametrize(
+    "metric, expected",
+    [
+        (soft_error, [0.25, 0.5, 1.0]),
+        (error, [0.0, 1.0, 1.0]),  # of equal outputs the first is the prediction
+        (cross_entropy, [math.log(4 / 3), math.log(2), 200.0]),
+        (squared_error, [(math.log(3) - 1) ** 2, 4.0 + 1.0, 1.0 + 200.0**2]),
+    ],
+)
+def test_metrics_are_their_definitions(metric, expected):
+    torch.testing.assert_close(metric(LOGITS, LABELS), torch.tensor(expected))
+
+
+def test_soft_error_of_a_certain_network_is_its_error():
+    logits = 1000 * torch.eye(10)[torch.randint(10, (64,))]
+    labels = torch.randint(10, (64,))
+    torch.testing.assert_close(soft_error(logits, labels), error(logits, labels))
+
+
+def test_soft_error_keeps_its_digits_near_zero():
+    logits = torch.tensor([[0.0, 20.0]])
+    expected = 1 / (1 + math.exp(20))  # 2.06e-9: 1 - p in float32 would be 0
+    assert soft_error(logits, torch.tensor([1])).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_sums_of_batches_are_the_sums_of_all(loss):
+    logits, labels = torch.randn(100, 10), torch.randint(10, (100,))
+    batches = zip(logits.split(7), labels.split(7), strict=True)
+    total = sum(metric_sums(x, y, loss) for x, y in batches)
+    assert total.dtype == torch.float64
+    torch.testing.assert_close(total, metric_sums(logits, labels, loss), rtol=1e-12, atol=0)
+    values = means(total, 100)
+    assert values.error == error(logits, labels).mean(dtype=torch.float64).item()
+    assert values.loss == pytest.approx(LOSSES[loss](logits, labels).mean().item(), rel=1e-6)
+
+
+def test_half_precision_logits_are_measured_in_single():
+    logits, labels = torch.randn(50, 10), torch.randint(10, (50,))
+    half = logits.bfloat16()
+    assert torch.equal(metric_sums(half, labels), metric_sums(half.float(), labels))
+
+
+def test_losses_have_the_gradient_of_the_mean():
+    logits = torch.randn(4, 3, requires_grad=True)
+    labels = torch.tensor([0, 1, 2, 0])
+    (gradient,) = torch.autograd.grad(squared_error(logits, labels).mean(), logits)
+    expected = 2 * (logits - torch.eye(3)[labels]) / 4  # no 1/2 and no division by the classes
+    torch.testing.assert_close(gradient, expected)
+
+
+@pytest.mark.parametrize(
+    "errors, point",
+    [([0.9, 0.02, 0.01, 0.5], 2), ([0.5, math.nan, 0.0], 2), ([0.5, 0.011], None), ([], None)],
+)
+def test_stopping_point_is_the_first_at_most_one_percent(errors, point):
+    assert stopping_point(errors) == point
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: metric_sums(LOGITS, LABELS, "hinge"), "unknown loss 'hinge'; known: cross"),
+        (lambda: error(LOGITS, LABELS[:2]), r"got \(3, 2\) and \(2,\)"),
+        (lambda: soft_error(LOGITS[0], LABELS), "expected logits"),
+        (lambda: means(torch.zeros(3), 0), "at least one example"),
+        (lambda: stopping_point([0.1], 1.0), "threshold must be"),
+    ],
+)
+def test_bad_input_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_means_divide_by_the_count():
+    assert means(torch.tensor([6.0, 3.0, 1.5]), 3) == Metrics(loss=2.0, error=1.0, soft_error=0.5)

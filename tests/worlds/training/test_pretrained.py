@@ -1,0 +1,126 @@
+"""Runs that begin from weights that are there."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.worlds.small_runs import numbers, small, small_data
+from worlds.models import create
+from worlds.report.rrm import rrm
+from worlds.training.build import make_model
+from worlds.training.pretrained import Frozen, begin, head_of
+from worlds.training.train import train
+
+DATA = small_data()
+NET = {"arch": "myrtle5", "options": {"width": 2}, "steps": 6}
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "ideal-0"
+    train(small(world="ideal", **NET), DATA, folder)
+    return folder
+
+
+def saved(folder):
+    return torch.load(folder / "checkpoint.pt", weights_only=True)["stepper"]["model"]
+
+
+def test_all_weights_but_the_classifiers_are_those_of_the_other_run(first):
+    torch.manual_seed(0)
+    model = make_model(small(initial=str(first), **NET), DATA)
+    name, _ = head_of(model)
+    state = saved(first)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, state[key]) != key.startswith(f"{name}.")
+
+
+def test_on_a_frozen_representation_only_the_head_learns(first, tmp_path):
+    config = small(initial=str(first), frozen=True, **NET)
+    run = train(config, DATA, tmp_path / "run")
+    after, before = saved(tmp_path / "run"), saved(first)
+    body = [key for key in after if key.startswith("body.")]
+    assert body
+    assert all(torch.equal(after[key], before[key.removeprefix("body.")]) for key in body)
+    model = make_model(config, DATA)
+    assert isinstance(model, Frozen)
+    learns = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert learns == ["head.weight", "head.bias"] or learns == ["head.weight"]
+    assert run.description["parameters"] == sum(
+        p.numel() for p in model.parameters() if p.requires_grad
+    )
+
+
+def test_a_frozen_run_resumes_to_the_bit(first, tmp_path):
+    config = small(initial=str(first), frozen=True, **NET)
+    whole = train(config, DATA, tmp_path / "whole")
+
+    def leave(updates):
+        if updates == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, DATA, tmp_path / "broken", on_step=leave)
+    assert numbers(train(config, DATA, tmp_path / "broken")) == numbers(whole)
+
+
+def test_an_mlp_may_come_from_another_image_size_and_a_vit_gets_a_zero_head(tmp_path):
+    torch.save(create("mlp_3x16", 1000, 64).state_dict(), tmp_path / "mlp.pt")
+    config = small(initial=str(tmp_path / "mlp.pt"))
+    other = torch.load(tmp_path / "mlp.pt", weights_only=True)
+    model = begin(create("mlp_3x16", 10, 32), config)
+    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+    assert torch.equal(model.state_dict()["4.weight"], other["4.weight"])
+
+
+def test_other_weights_at_the_same_path_are_another_run(first, tmp_path):
+    path = tmp_path / "weights.pt"
+    torch.save(saved(first), path)
+    config = small(initial=str(path), **NET)
+    train(config, DATA, tmp_path / "run")
+    torch.save({key: value + 1 for key, value in saved(first).items()}, path)
+    with pytest.raises(ValueError, match="weights = "):
+        train(config, DATA, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "expected a run folder"),
+        ("text", "cannot be read as weights"),
+        ({"a": 1}, "holds no state dict"),
+        ({"state_dict": {"a": torch.zeros(1)}}, "of names to tensors, but state_dict"),
+        (torch.nn.Linear(2, 2), "cannot be read as weights: Weights only load failed"),
+        (b"9 bytes!!", "cannot be read as weights: .*header"),
+        ({"a": torch.zeros(1)}, "does not fit the network"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_no_weights_for_the_network_is_refused(tmp_path, content, message):
+    safe = isinstance(content, bytes)
+    path = tmp_path / ("weights.safetensors" if safe else "weights.pt")
+    if safe:
+        path.write_bytes(content)
+    elif isinstance(content, str):
+        path.write_text(content)
+    elif content is not None:
+        torch.save(content, path)
+    with pytest.raises(ValueError, match=message) as caught:
+        train(replace(small(**NET), initial=str(path)), DATA, tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_head_on_a_frozen_representation_memorises_less_than_the_whole_network(tmp_path):
+    """The self-supervised setting of Bansal, Kaplun and Barak, in the reader of their gaps."""
+    shared = {"augment": None, "n": 60, "steps": 300, "train_eval": None, "log": 300}
+    train(small(world="ideal", arch="mlp_2x64", steps=36), DATA, tmp_path / "ideal")
+    gaps = {}
+    for name, start in {"whole": {}, "head": {"initial": str(tmp_path / "ideal")}}.items():
+        config = small(arch="mlp_2x64", frozen=bool(start), **start, **shared)
+        noisy = replace(config, label_noise="symmetric:0.4")
+        runs = [train(c, DATA, tmp_path / f"{name}-{c.label_noise}") for c in (config, noisy)]
+        gaps[name] = rrm(*runs)
+        assert gaps[name].generalization_gap <= gaps[name].bound + 1e-9
+    assert gaps["head"].memorization < gaps["whole"].memorization

@@ -1,0 +1,1 @@
+"""Measure loaders beside their peers."""

@@ -1,0 +1,95 @@
+"""Measure loaders side by side: turns of a fixed time, one candidate after the other, so that what
+else the machine does falls on all of them alike; medians, and ratios of neighbours.
+
+Each turn begins with a fresh iterator and ends with its removal: some loaders work on in threads
+of their own, which would slow the next candidate down and be ahead of the clock in their next turn.
+One whose threads outlive it has its turns at the end.
+"""
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Mapping
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from worlds.data.splits import Split
+from worlds.data.stores import ArrayStore
+from worlds.loaders.loaders import RealLoader
+
+Batches = Iterator[tuple[torch.Tensor, torch.Tensor]]
+
+
+def random_split(count: int) -> Split:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+    return ArrayStore(images, rng.integers(0, 10, count)).train
+
+
+def worlds_batches(split: Split, batch_size: int, **output: Any) -> Batches:
+    """Full shuffled epochs of the whole split, practically without end."""
+    loader = RealLoader(split, len(split), batch_size, steps=1 << 40, augment="crop+flip", **output)
+    return iter(loader)
+
+
+class Rate(NamedTuple):
+    """Samples a second: by the clock, and by the processor time of all threads of this process,
+    which other programs on the machine hardly change.
+    """
+
+    wall: float
+    processor: float
+
+
+def samples_per_second(
+    candidates: Mapping[str, Callable[[], Batches]],
+    turns: int,
+    seconds: float,
+    last: frozenset[str] = frozenset(),
+) -> dict[str, list[Rate]]:
+    """What each candidate does in each turn. Its start-up and what it made ahead meanwhile are not
+    timed: batches are taken untimed for a third of a turn. Those named in `last` have all their
+    turns after everyone else.
+    """
+    rates: dict[str, list[Rate]] = {name: [] for name in candidates}
+    order = [name for name in candidates if name not in last] * turns
+    for name in order + [name for name in candidates if name in last] * turns:
+        batches = candidates[name]()
+        next(batches)
+        _rate(batches, seconds / 3)
+        rates[name].append(_rate(batches, seconds))
+        del batches
+        gc.collect()
+    return rates
+
+
+def _rate(batches: Batches, seconds: float) -> Rate:
+    samples, start, spent = 0, time.perf_counter(), time.process_time()
+    while (passed := time.perf_counter() - start) < seconds:
+        samples += len(next(batches)[1])
+    return Rate(samples / passed, samples / (time.process_time() - spent))
+
+
+def median_rate(rates: list[Rate]) -> Rate:
+    return Rate(*(median(column) for column in zip(*rates, strict=True)))
+
+
+def median_ratio(rates: list[Rate], to: list[Rate]) -> Rate:
+    """The median over the turns of how many times as fast one candidate was as another."""
+    pairs = zip(rates, to, strict=True)
+    return median_rate([Rate(a.wall / b.wall, a.processor / b.processor) for a, b in pairs])
+
+
+def trainer_microseconds(batches: Batches, step: Callable[[], None], count: int = 200) -> float:
+    """The median processor time that the trainer's thread spends to get a batch made ahead, while
+    `step` stands for its own work between two batches.
+    """
+    spent = []
+    for _ in range(count):
+        step()
+        start = time.thread_time_ns()
+        next(batches)
+        spent.append((time.thread_time_ns() - start) / 1000)
+    return median(spent)

@@ -1,0 +1,35 @@
+"""What worlds-report and worlds-experiment report share."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+TOLERANCE: Final = 0.03  # largest bootstrap error that counts as small, for runs of no experiment
+
+
+def print_report(
+    runs: Sequence[Path], out: Path, only: Sequence[str] = (), tolerance: float = TOLERANCE
+) -> int:
+    """Write the report of run directories, print each verdict and a JSON line."""
+    from worlds.report.write import write_report
+
+    def tell(done: int, total: int, name: str) -> None:
+        print(f"{done + 1} of {total}: {name}", file=sys.stderr)
+
+    written = write_report(list(runs), out, tolerance=tolerance, only=list(only), on_figure=tell)
+    states = [entry.verdict.status for entry in written.entries]
+    missing = sum(len(entry.missing) for entry in written.entries)
+    for entry in written.entries:
+        print(f"{entry.verdict.status:<6} {entry.experiment.name}: {entry.sentence}")
+    for problem in written.problems:
+        print(f"note: {problem}")
+    summary = {
+        "page": str(written.page),
+        "figures": sum(entry.svg is not None for entry in written.entries),
+        **{state: states.count(state) for state in ("holds", "fails", "open")},
+        "missing": missing,
+    }
+    print(json.dumps(summary))
+    return 0

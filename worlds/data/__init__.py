@@ -1,0 +1,1 @@
+"""Datasets in memory: images, labels, splits, stores and packs."""

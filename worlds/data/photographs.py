@@ -1,0 +1,123 @@
+"""Photographs: JPEGs of any size in tars, decoded when they are asked for, as 224 x 224 pixels.
+
+    store = open_store("dogbird")                       # what dogbird-build wrote
+    RealLoader(store.train, n=10_000, batch_size=128, steps=9_375, augment="crop+flip")
+
+Without augmentation a photograph is the usual evaluation: its shorter side resized to 256, and the
+centre. The crop of "crop+flip" is torchvision's RandomResizedCrop: a box of 8 to 100 % of the area
+and of a ratio from 3/4 to 4/3, in up to ten attempts, resized to fill the image. Attempt k reads
+block k of the Philox words of (seed, trial, global position in the training stream):
+
+    word 0, word 1   area, uniform; ratio, log-uniform
+    word 2, word 3   row and column of the box, among the places it fits
+
+so no worker, batch size, rank or device changes a crop. The flip is that of
+worlds/loaders/augment.py.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+
+from worlds.formats.shards import decode_image
+from worlds.formats.tar_members import TarMembers
+from worlds.rng.philox import DECODE, words
+
+CROP: Final = 224
+SHORTER: Final = 256  # what the shorter side is resized to before the centre is cropped
+AREA: Final = (0.08, 1.0)
+RATIO: Final = (3 / 4, 4 / 3)
+ATTEMPTS: Final = 10
+_COLOURS: Final = ("YCbCr", "Gray", "RGB")  # of a JPEG, which simplejpeg decodes as Pillow does
+
+Box = tuple[int, int, int, int]  # top, left, height, width
+
+
+class PhotographImages:
+    """The photographs of one split: `Images` whose pixels are those of a centre crop."""
+
+    def __init__(self, tars: Sequence[Path], counts: Sequence[int]) -> None:
+        self.members = TarMembers(tars, counts)
+        self.shape = (len(self.members), CROP, CROP, 3)
+
+    def addresses(self, indices: np.ndarray) -> np.ndarray | None:
+        return None
+
+    def gather(self, indices: np.ndarray, out: np.ndarray) -> None:
+        """The centres, uint8 (B, 224, 224, 3), of the photographs with the shorter side at 256."""
+        from worlds.data.resampling import resample
+
+        for row, image in zip(out, self.whole(indices), strict=True):
+            height, width = resized(image.shape[0], image.shape[1])
+            if (height, width) != image.shape[:2]:
+                smaller = np.empty((height, width, 3), np.uint8)
+                resample(image, (0, 0, *image.shape[:2]), smaller)
+                image = smaller
+            top, left = centre(height, width)
+            row[:] = image[top : top + CROP, left : left + CROP]
+
+    def gather_crops(
+        self, indices: np.ndarray, positions: np.ndarray, seed: int, trial: int, out: np.ndarray
+    ) -> None:
+        """The random boxes of global `positions`, int64 (B,), resized to uint8 (B, 224, 224, 3)."""
+        from worlds.data.resampling import resample
+
+        drawn = words(seed, DECODE, trial, torch.from_numpy(positions), ATTEMPTS).numpy()
+        for row, image, word in zip(out, self.whole(indices), drawn.tolist(), strict=True):
+            height, width, _ = image.shape
+            resample(image, crop_box(height, width, word), row)
+
+    def whole(self, indices: np.ndarray) -> Iterator[np.ndarray]:
+        """Each photograph as it is stored, uint8 (H, W, 3); ValueError where one is damaged."""
+        for index in indices.tolist():
+            yield self.members.decoded(index, decode_photograph)
+
+
+def decode_photograph(data: bytes) -> np.ndarray:
+    """An encoded image as uint8 (H, W, 3), by simplejpeg where it is installed and can.
+
+    The pixels are Pillow's: both carry libjpeg-turbo. simplejpeg takes two thirds of the time, and
+    leaves other threads of Python alone while it works. CMYK and what is no JPEG are Pillow's.
+    """
+    try:
+        import simplejpeg
+
+        if simplejpeg.decode_jpeg_header(data)[2] in _COLOURS:
+            return simplejpeg.decode_jpeg(data)
+    except (ImportError, ValueError):
+        pass
+    return decode_image(data)
+
+
+def resized(height: int, width: int) -> tuple[int, int]:
+    """With the shorter side 256, the longer one rounded down."""
+    if height <= width:
+        return SHORTER, SHORTER * width // height
+    return SHORTER * height // width, SHORTER
+
+
+def centre(height: int, width: int) -> tuple[int, int]:
+    """The top left corner of the centre crop, as torchvision rounds it."""
+    return round((height - CROP) / 2), round((width - CROP) / 2)
+
+
+def crop_box(height: int, width: int, drawn: Sequence[int]) -> Box:
+    """The random box in an image, from 40 words; without one that fits in ten attempts, the largest
+    in the centre with a ratio in range.
+    """
+    for attempt in range(ATTEMPTS):
+        area, ratio, row, column = (
+            word / (1 << 32) for word in drawn[4 * attempt : 4 * attempt + 4]
+        )
+        target = height * width * (AREA[0] + (AREA[1] - AREA[0]) * area)
+        aspect = math.exp(math.log(RATIO[0]) + math.log(RATIO[1] / RATIO[0]) * ratio)
+        h, w = round(math.sqrt(target / aspect)), round(math.sqrt(target * aspect))
+        if 0 < h <= height and 0 < w <= width:
+            return int(row * (height - h + 1)), int(column * (width - w + 1)), h, w
+    h = min(height, round(width / RATIO[0]))
+    w = min(width, round(height * RATIO[1]))
+    return (height - h) // 2, (width - w) // 2, h, w

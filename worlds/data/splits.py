@@ -1,0 +1,117 @@
+"""A split: images, labels and what is known of them; the pool that a loader draws from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+
+from worlds.data.images import Images
+from worlds.data.labels import LabelNoise, noisy_labels
+
+
+def integers(indices: Sequence[int] | np.ndarray) -> np.ndarray:
+    """`indices`, (B,), as an array; ValueError for a mask, or numbers that are no integers."""
+    array = np.asarray(indices)
+    if array.ndim != 1:
+        raise ValueError(f"indices must be (B,), got {array.shape}")
+    if len(array) and array.dtype.kind not in "iu":
+        raise ValueError(f"indices must be integers, got {array.dtype}")
+    return array
+
+
+def integer_labels(labels: Sequence[int] | np.ndarray) -> np.ndarray:
+    """`labels` as an array; ValueError unless they are integers (N,)."""
+    array = np.asarray(labels)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise ValueError(f"labels must be integers (N,), got {array.dtype} {array.shape}")
+    return array
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One split of a store. It is a torch map-style dataset as well: `split[i]` is (image, label).
+
+    `labels` are those to train on, `clean_labels` those before noise: the same without noise.
+    `fingerprint` names the content; two splits with equal fingerprints hold the same samples.
+    """
+
+    name: str
+    images: Images = field(repr=False)
+    clean_labels: np.ndarray = field(repr=False)  # int64 (N,)
+    class_names: tuple[str, ...]
+    fingerprint: str
+    probabilities: np.ndarray | None = field(default=None, repr=False)  # float16 (N, K)
+    label_noise: LabelNoise | None = None
+    labels: np.ndarray = field(init=False, repr=False)  # int64 (N,)
+
+    def __post_init__(self) -> None:
+        clean, classes = integer_labels(self.clean_labels), len(self.class_names)
+        if len(clean) != len(self):
+            raise ValueError(f"{self.name}: {len(self):,} images but {len(clean):,} labels")
+        if not len(clean):
+            raise ValueError(f"{self.name}: a split must hold at least one sample")
+        low, high = int(clean.min()), int(clean.max())
+        if low < 0 or high >= classes:
+            raise ValueError(
+                f"{self.name}: labels must be between 0 and {classes - 1} for {classes} classes, "
+                f"got {low} to {high}"
+            )
+        if self.probabilities is not None and self.probabilities.shape != (len(clean), classes):
+            raise ValueError(
+                f"{self.name}: probabilities must be {(len(clean), classes)}, "
+                f"got {self.probabilities.shape}"
+            )
+        clean = clean.astype(np.int64, copy=False)
+        noise = self.label_noise
+        object.__setattr__(self, "clean_labels", clean)
+        labels = clean if noise is None else noisy_labels(clean, noise, classes)
+        object.__setattr__(self, "labels", labels)
+
+    def __len__(self) -> int:
+        return self.images.shape[0]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, 3)"""
+        return self.images.shape[1:]
+
+    def gather(
+        self, indices: Sequence[int] | np.ndarray, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        """The images at `indices` as uint8 (B, height, width, 3), into `out` where it is given."""
+        wanted = integers(indices).astype(np.int64)
+        if len(wanted) and not 0 <= wanted.min() <= wanted.max() < len(self):
+            raise ValueError(
+                f"{self.name}: indices must be in [0, {len(self):,}), "
+                f"got {wanted.min()} to {wanted.max()}"
+            )
+        shape = (len(wanted), *self.image_shape)
+        if out is None:
+            out = np.empty(shape, dtype=np.uint8)
+        elif out.shape != shape or out.dtype != np.uint8 or not out.flags.c_contiguous:
+            raise ValueError(f"out must be contiguous uint8 {shape}, got {out.dtype} {out.shape}")
+        self.images.gather(wanted, out)
+        return out
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        """One image, uint8 (3, height, width), and its label."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.name}: index must be in [0, {len(self):,}), got {index}")
+        image = torch.from_numpy(self.gather([index])[0]).permute(2, 0, 1)
+        return image, int(self.labels[index])
+
+    def with_label_noise(self, noise: LabelNoise) -> "Split":
+        """The same samples with noisy `labels`; `clean_labels` stay."""
+        if not isinstance(noise, LabelNoise):
+            raise ValueError(f'noise must be such as LabelNoise("symmetric", 0.2), got {noise!r}')
+        return replace(self, label_noise=noise)
+
+
+def check_split(split: Split) -> None:
+    """ValueError where a loader is given something else, most often a store or its path."""
+    if not isinstance(split, Split):
+        raise ValueError(
+            "a loader draws from a split, such as open_store(path).train, got "
+            f"{type(split).__name__}"
+        )

@@ -1,0 +1,253 @@
+"""Stores: one door to every form in which a dataset of small images may lie.
+
+    open_store("out/cifar5m")               a folder of shards (plan.json, data/, meta/)
+    open_store("dogbird")                   photographs in such shards
+    open_store("pack")                      a pack (pack.json): memory-mapped, the fast path
+    open_store("cifar5m-released")          the released cifar5m_part{0..5}.npz, mapped in place
+    open_store("~/data")                    CIFAR-10 as torchvision downloads it
+    open_store("hf://datasets/owner/name")  a dataset of the Hub in one of these forms
+    ArrayStore(images, labels)              arrays
+
+A store has splits, most often `train` and `test`; a loader draws from a split.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from worlds.data.images import ArrayImages, TarImages
+from worlds.data.pack import MANIFEST, open_pack
+from worlds.data.photographs import PhotographImages
+from worlds.data.splits import Split, integer_labels
+from worlds.formats.cifar10 import TEST_FILES, TRAIN_FILES, find_cifar10, read_batches
+from worlds.formats.layout import CIFAR10_CLASSES, PLAN, layout_of, read_dataset_plan
+from worlds.formats.npz import map_member
+from worlds.formats.shards import read_arrays, read_record
+
+_HUB: Final = "hf://datasets/"
+_PART: Final = re.compile(r"cifar5m_part(\d+)\.npz")
+_TEST_PART: Final = 5  # the released code trains on parts 0 to 4 and tests on part 5
+_SAMPLED: Final = 1024  # images that go into the fingerprint of arrays
+
+
+class Store:
+    """Splits by name; `train` and `test` are those of that name."""
+
+    def __init__(self, splits: Sequence[Split], source: str) -> None:
+        self.splits = {split.name: split for split in splits}
+        self.source = source
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name}: {len(split):,}" for name, split in self.splits.items())
+        return f"Store({self.source!r}, {sizes})"
+
+    def __len__(self) -> int:
+        return sum(len(split) for split in self.splits.values())
+
+    def __getitem__(self, name: str) -> Split:
+        if name not in self.splits:
+            raise ValueError(f"{self.source} has no {name} split; it has {', '.join(self.splits)}")
+        return self.splits[name]
+
+    @property
+    def train(self) -> Split:
+        return self["train"]
+
+    @property
+    def test(self) -> Split:
+        """The split of that name; of ImageNet, the validation split."""
+        return self["val" if "val" in self.splits and "test" not in self.splits else "test"]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return next(iter(self.splits.values())).class_names
+
+
+class ArrayStore(Store):
+    """A store of arrays: images uint8 (N, height, width, 3), labels integers (N,)."""
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray | Sequence[int],
+        test_images: np.ndarray | None = None,
+        test_labels: np.ndarray | Sequence[int] | None = None,
+        *,
+        class_names: Sequence[str] | None = None,
+        probabilities: np.ndarray | None = None,
+        test_probabilities: np.ndarray | None = None,
+    ) -> None:
+        if (test_images is None) != (test_labels is None):
+            raise ValueError("test_images and test_labels go together: give both or neither")
+        if class_names is None:
+            known = [integer_labels(a) for a in (labels, test_labels) if a is not None]
+            highest = max((int(a.max()) for a in known if a.size), default=0)
+            class_names = [str(label) for label in range(highest + 1)]
+        names = tuple(class_names)
+        splits = [_array_split("train", [images], labels, names, probabilities)]
+        if test_images is not None and test_labels is not None:
+            splits.append(
+                _array_split("test", [test_images], test_labels, names, test_probabilities)
+            )
+        super().__init__(splits, "arrays")
+
+
+def _array_split(
+    name: str,
+    parts: Sequence[np.ndarray],
+    labels: np.ndarray | Sequence[int],
+    class_names: tuple[str, ...],
+    probabilities: np.ndarray | None = None,
+) -> Split:
+    images = ArrayImages([np.asarray(part) for part in parts])
+    labels = integer_labels(labels)
+    return Split(
+        name=name,
+        images=images,
+        clean_labels=labels,
+        class_names=class_names,
+        fingerprint=_fingerprint(images, labels),
+        probabilities=None if probabilities is None else np.asarray(probabilities),
+    )
+
+
+def _fingerprint(images: ArrayImages, labels: np.ndarray) -> str:
+    """Hash of the shape, all labels, and up to 1,024 images spread evenly: a name of the content
+    that costs milliseconds, not proof against a change of single pixels.
+    """
+    count = images.shape[0]
+    digest = hashlib.sha256(str(images.shape).encode())
+    digest.update(np.ascontiguousarray(labels, dtype=np.int64).data)
+    sampled = np.unique(np.linspace(0, count - 1, min(count, _SAMPLED)).astype(np.int64))
+    out = np.empty((len(sampled), *images.shape[1:]), dtype=np.uint8)
+    images.gather(sampled, out)
+    digest.update(out.data)
+    return digest.hexdigest()
+
+
+def open_store(path: str | PathLike[str]) -> Store:
+    """Open the store at `path`, whichever of the module's forms it has; ValueError if none."""
+    if not isinstance(path, str | PathLike):
+        given = type(path).__name__
+        raise ValueError(f"expected a path, got {given}; of arrays, ArrayStore makes a store")
+    if str(path).startswith(_HUB):
+        return open_store(_fetch(str(path)))
+    if "://" in str(path):
+        raise ValueError(f"expected a folder or hf://datasets/OWNER/NAME, got {path}")
+    folder = Path(path).expanduser()
+    if not folder.exists():
+        raise ValueError(f"{folder} does not exist: give the folder of a store")
+    for found, opened in _FORMS:
+        if found(folder):
+            return Store(opened(folder), str(folder))
+    raise ValueError(
+        f"{folder} is no store: expected plan.json (shards), pack.json (a pack), "
+        "cifar5m_part*.npz (the released parts) or cifar-10-batches-py"
+    )
+
+
+def _fetch(address: str) -> Path:
+    """A dataset of the Hub in the Hub's own cache, without the forms that no store is."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    name, _, revision = address.removeprefix(_HUB).partition("@")
+    if name.count("/") != 1:
+        raise ValueError(f"expected hf://datasets/OWNER/NAME[@REVISION], got {address}")
+    try:
+        return Path(
+            snapshot_download(
+                name,
+                repo_type="dataset",
+                revision=revision or None,
+                ignore_patterns=["parquet/*", "audit/*"],
+            )
+        )
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise ValueError(
+            f"{address} is not on the Hub, or is private: check the name, or run `hf auth login`"
+        ) from error
+    except LocalEntryNotFoundError as error:
+        raise ValueError(f"{address} is not in the cache, and the Hub is out of reach") from error
+
+
+def _open_shards(folder: Path) -> list[Split]:
+    plan = read_dataset_plan(folder)
+    layout, splits = layout_of(plan), []
+    # Photographs have no common size: the plan leaves height and width open.
+    images = PhotographImages if plan.get("image_shape") == [None, None, 3] else TarImages
+    for name, _ in layout.splits:
+        shards = layout.shards(name)
+        missing = [shard for shard in shards if "bytes" not in (read_record(folder, shard) or {})]
+        if missing:
+            raise ValueError(
+                f"{folder}: {len(missing)} of the {len(shards)} shards of {name} are not made yet, "
+                f"the first is {missing[0].name}; finish generating"
+            )
+        for shard in shards:
+            record, path = read_record(folder, shard) or {}, folder / shard.tar
+            size = path.stat().st_size if path.is_file() else 0
+            if size != record["bytes"]:
+                raise ValueError(
+                    f"{path} has {size:,} bytes, its record says {record['bytes']:,}: "
+                    "the shard is cut short or damaged, make it again"
+                )
+            if not (folder / shard.arrays).is_file():
+                raise ValueError(f"{folder / shard.arrays} is missing: make the shard again")
+        arrays = [read_arrays(folder, shard) for shard in shards]
+        split = Split(
+            name=name,
+            images=images([folder / s.tar for s in shards], [len(s) for s in shards]),
+            clean_labels=np.concatenate([a.label for a in arrays]),
+            class_names=tuple(plan["class_names"]),
+            fingerprint=hashlib.sha256(f"{plan['fingerprint']} {name}".encode()).hexdigest(),
+            probabilities=np.concatenate([a.probabilities for a in arrays]),
+        )
+        splits.append(split)
+    return splits
+
+
+def _released_parts(folder: Path) -> dict[int, Path]:
+    found = ((_PART.fullmatch(path.name), path) for path in folder.glob("cifar5m_part*.npz"))
+    return dict(sorted((int(match[1]), path) for match, path in found if match))
+
+
+def _open_parts(folder: Path) -> list[Split]:
+    parts = _released_parts(folder)
+    splits = []
+    for name, numbers in (
+        ("train", [k for k in parts if k != _TEST_PART]),
+        ("test", [k for k in parts if k == _TEST_PART]),
+    ):
+        if numbers:
+            images = [map_member(parts[k], "X") for k in numbers]
+            labels = np.concatenate([np.array(map_member(parts[k], "Y")) for k in numbers])
+            splits.append(_array_split(name, images, labels, CIFAR10_CLASSES))
+    return splits
+
+
+def _open_cifar10(path: Path) -> list[Split]:
+    folder = find_cifar10(path) or path
+    splits = []
+    for name, files in (("train", TRAIN_FILES), ("test", TEST_FILES)):
+        if any((folder / file).is_file() for file in files):
+            images, labels = read_batches(folder, files)
+            splits.append(_array_split(name, [images], labels, CIFAR10_CLASSES))
+    return splits
+
+
+_FORMS: Final[tuple[tuple[Callable[[Path], object], Callable[[Path], list[Split]]], ...]] = (
+    (lambda folder: (folder / PLAN).is_file(), _open_shards),
+    (lambda folder: (folder / MANIFEST).is_file(), open_pack),
+    (_released_parts, _open_parts),
+    (find_cifar10, _open_cifar10),
+)

@@ -1,0 +1,1 @@
+"""One module per group of the paper's figures; each registers its experiments."""

@@ -1,0 +1,1 @@
+"""Run experiments: local worker processes, or a Ray cluster."""

@@ -1,0 +1,215 @@
+"""An experiment as the report sees it: groups of runs, a claim about them, the kind of figure.
+
+    Experiment("fig4a", "More samples train longer", claim="...", kind="samples", groups=(...),
+               checks=(Check("t0", "rises"), Check("gap", "within", tolerance=0.02)),
+               command="worlds-experiment run fig4a --data DIR")
+
+It is written as RUNS/NAME.experiment.json when its runs are started, with every config in full, so
+that the report can say what is missing.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+
+from worlds.runtime.files import write_json
+from worlds.training.config import TrainConfig
+
+Kind = Literal[
+    "curves",  # a panel a group: Real, Ideal and train against updates
+    "metrics",  # a panel a metric
+    "scatter",  # final Real against final Ideal, a dot a group
+    "samples",  # the curves of several n over one Ideal World, T(n), L(n) against Ideal(T(n))
+    "decompositions",  # test = train + gap beside test = Ideal + bootstrap error
+    "rrm",  # robustness, memorization and rationality; a group holds clean and noisy Real runs
+    "pairs",  # class-pair noise: the share of a class that is called its partner
+    "stopping",  # early stopping by patience against T0
+    "table",  # final test errors on each test set
+]
+Relation = Literal["within", "at least", "at most", "rises", "falls"]
+SUFFIX: Final = ".experiment.json"
+FORMAT: Final = 1
+
+
+@dataclass(frozen=True)
+class Group:
+    """The trials that make one panel, dot or bar. `ideal` may be shared with other groups."""
+
+    label: str
+    real: tuple[TrainConfig, ...] = ()
+    ideal: tuple[TrainConfig, ...] = ()
+    panel: str | None = None  # groups of one name share a panel; None: one of its own
+    series: str | None = None  # groups of one name share a colour in a scatter
+    data: str | None = None  # only runs on this data: its name, or its training fingerprint
+
+    def __post_init__(self) -> None:
+        for world, configs in (("real", self.real), ("ideal", self.ideal)):
+            wrong = [config.world for config in configs if config.world != world]
+            if wrong:
+                raise ValueError(f"group {self.label!r} lists a run of {wrong[0]} among {world}")
+        if not self.real and not self.ideal:
+            raise ValueError(f"group {self.label!r} has no run")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One number of each group against what the paper says of it.
+
+    within      |quantity - value| <= tolerance        at least, at most     value, with tolerance
+    rises       in the order of the groups, each above its predecessor less tolerance; falls
+
+    `quantity` is a name of `worlds.experiments.spec.QUANTITIES`, or METRIC:NAME for another metric
+    than the experiment's, such as loss:gap. `groups` are labels; none means all.
+    """
+
+    quantity: str
+    relation: Relation
+    value: float = 0.0
+    tolerance: float = 0.0
+    groups: tuple[str, ...] = ()
+    share: float = 1.0  # of the groups that must be so, where the paper says "mostly"
+
+    def __post_init__(self) -> None:
+        if self.relation not in get_args(Relation):
+            known = ", ".join(get_args(Relation))
+            raise ValueError(f"relation must be one of {known}, got {self.relation!r}")
+        if self.tolerance < 0:
+            raise ValueError(f"tolerance must be 0 or more, got {self.tolerance}")
+
+    def _enough(self, met: Iterable[bool]) -> bool:
+        each = list(met)
+        return sum(each) >= self.share * len(each)
+
+    def met(self, values: list[float]) -> bool:
+        """Whether the groups' values, in order, are as claimed."""
+        if self.relation == "within":
+            return self._enough(abs(value - self.value) <= self.tolerance for value in values)
+        if self.relation == "at least":
+            return self._enough(value >= self.value - self.tolerance for value in values)
+        if self.relation == "at most":
+            return self._enough(value <= self.value + self.tolerance for value in values)
+        sign = 1 if self.relation == "rises" else -1
+        return all(sign * (after - before) > -self.tolerance for before, after in pairwise(values))
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A figure or table. `checks` without an entry means that the report gives no verdict."""
+
+    name: str
+    title: str
+    kind: Kind
+    groups: tuple[Group, ...]
+    claim: str = ""
+    checks: tuple[Check, ...] = ()
+    metric: str = "soft_error"
+    command: str = ""
+    scale: str | None = None  # of the runs; anything but "paper" is said beside the verdict
+    note: str = ""  # one sentence below the figure: what differs from the paper
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            known = ", ".join(get_args(Kind))
+            raise ValueError(f"kind must be one of {known}, got {self.kind!r}")
+        if not self.name or Path(self.name).name != self.name:
+            raise ValueError(f"an experiment's name is part of file names, got {self.name!r}")
+        labels = [group.label for group in self.groups]
+        if not labels or len(set(labels)) < len(labels):
+            raise ValueError(f"experiment {self.name} needs groups of different labels: {labels}")
+        for check in self.checks:
+            strangers = set(check.groups) - set(labels)
+            if strangers:
+                raise ValueError(f"a check of {self.name} names no group of it: {strangers}")
+
+    def to_json(self) -> dict[str, Any]:
+        groups = [
+            asdict(group)
+            | {"real": [config.to_json() for config in group.real]}
+            | {"ideal": [config.to_json() for config in group.ideal]}
+            for group in self.groups
+        ]
+        return {"format": FORMAT, **asdict(self), "groups": groups}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Experiment":
+        """ValueError for another format or what no experiment can be."""
+        if values.get("format") != FORMAT:
+            raise ValueError(f"not an experiment of format {FORMAT}")
+        fields = {key: value for key, value in values.items() if key != "format"}
+        try:
+            groups = tuple(_group(group) for group in fields["groups"])
+            checks = tuple(
+                Check(**{**check, "groups": tuple(check["groups"])}) for check in fields["checks"]
+            )
+            return cls(**{**fields, "groups": groups, "checks": checks})
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"a field of the experiment cannot be: {error}") from error
+
+
+def tolerance_of(experiment: Experiment) -> float | None:
+    """How large a bootstrap error the claim allows, where it says so."""
+    gaps = (c.tolerance for c in experiment.checks if (c.quantity, c.relation) == ("gap", "within"))
+    return next(gaps, None)
+
+
+def _group(values: Mapping[str, Any]) -> Group:
+    worlds = {
+        world: tuple(TrainConfig.from_json(config) for config in values[world])
+        for world in ("real", "ideal")
+    }
+    return Group(**{**values, **worlds})
+
+
+def write_experiment(experiment: Experiment, folder: Path) -> Path:
+    """Put the experiment beside its runs; the file's path."""
+    path = folder / f"{experiment.name}{SUFFIX}"
+    write_json(path, experiment.to_json())
+    return path
+
+
+def read_experiment(path: Path) -> Experiment:
+    try:
+        return Experiment.from_json(json.loads(path.read_text()))
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+METRIC_NAMES: Final = {"soft_error": "soft-error", "error": "error", "loss": "loss"}
+
+
+QUANTITIES: Final = {
+    "real": "Real World test {metric}",
+    "ideal": "Ideal World test {metric}",
+    "gap": "bootstrap error",
+    "largest": "largest |Real - Ideal| up to T0",
+    "train": "Real World train {metric}",
+    "generalization": "generalization gap",
+    "t0": "T0 (updates)",
+    "final_real": "Real World test {metric}, last step",
+    "final_ideal": "Ideal World test {metric}, last step",
+    "test_error": "test error",
+    "cifar10_error": "CIFAR-10 test error",
+    "robustness": "robustness gap",
+    "memorization": "memorization gap",
+    "rationality": "rationality gap",
+    "bound": "sum of the three gaps",
+    "generalization_error": "generalization gap in error",
+    "partner_real": "share called the partner, Real World",
+    "partner_ideal": "share called the partner, Ideal World",
+    "stopped": "test {metric} where patience stops",
+    "stopped_at": "updates where patience stops",
+    "best": "least test {metric} until then",
+}
+
+
+def name_of(quantity: str, metric: str) -> str:
+    """A quantity in words."""
+    prefix, _, name = quantity.rpartition(":")
+    if name not in QUANTITIES:
+        raise ValueError(f"unknown quantity {quantity!r}; known: {', '.join(QUANTITIES)}")
+    text = QUANTITIES[name].format(metric=METRIC_NAMES[prefix or metric])
+    own = prefix and "{metric}" not in QUANTITIES[name]
+    return f"{text} in {METRIC_NAMES[prefix]}" if own else text

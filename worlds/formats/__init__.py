@@ -1,0 +1,1 @@
+"""Datasets as bytes on disk: plans, shards, records, npz and tar files."""

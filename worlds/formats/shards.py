@@ -1,0 +1,201 @@
+"""Shards: WebDataset tars of `{index:09d}.png` + `{index:09d}.cls`, each with two side files.
+
+The side file `meta/{split}-{k:05d}.npz` holds `index` int64 (N,), `label` int64 (N,) and
+`probabilities` float16 (N, C); the record `meta/{split}-{k:05d}.json` holds the tar's sha256 and
+bytes, count, class histogram, plan fingerprint, seconds and device. The record is written last: a
+shard exists when its record exists and matches.
+
+Equal content gives equal bytes: mtime, uid and gid are 0 and there is no PAX header. An integer
+time stamp also saves a third of the size, 4,098 bytes a sample instead of 6,146.
+"""
+
+import hashlib
+import io
+import json
+import os
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from PIL import Image
+
+from worlds.formats.layout import Shard
+from worlds.runtime.files import HashingStream, atomic_write, write_json
+
+BLOCK = 512
+
+
+@dataclass(frozen=True)
+class SideArrays:
+    """What the side file says of each sample of a shard."""
+
+    index: np.ndarray  # int64 (N,)
+    label: np.ndarray  # int64 (N,)
+    probabilities: np.ndarray  # float16 (N, C)
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """One uint8 (H, W, 3) RGB image as PNG."""
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "png")
+    return stream.getvalue()
+
+
+def decode_image(data: bytes) -> np.ndarray:
+    """An encoded image as uint8 (H, W, 3) RGB."""
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def write_tar(stream: IO[bytes], samples: Iterable[tuple[int, bytes, int]], extension: str) -> None:
+    """Write each (index, image bytes, label) as `{index:09d}.{extension}` and `.cls`."""
+    with tarfile.open(mode="w|", fileobj=stream, format=tarfile.USTAR_FORMAT) as tar:
+        for index, data, label in samples:
+            for suffix, content in ((extension, data), ("cls", str(label).encode())):
+                member = tarfile.TarInfo(f"{index:09d}.{suffix}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+
+
+def write_shard(
+    folder: Path,
+    shard: Shard,
+    samples: Iterable[bytes],
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    facts: dict[str, Any],
+    extension: str = "png",
+) -> None:
+    """Write the tar, the side file and, last, the record of one shard.
+
+    `samples` are encoded images in index order; `labels` int (N,), `probabilities` float (N, C).
+    `facts` (fingerprint, seconds, device ...) go into the record. Whatever fails, nothing
+    half-written keeps a final name, and without its record the shard does not exist.
+    """
+    labels = np.asarray(labels, dtype=np.int64)
+    index = np.arange(shard.start, shard.stop, dtype=np.int64)
+    probabilities = np.asarray(probabilities, dtype=np.float16)
+    _check_side_arrays(shard, labels, probabilities)
+    (folder / shard.record).unlink(missing_ok=True)
+    with atomic_write(folder / shard.tar) as stream:
+        hashing = HashingStream(stream)
+        rows = zip(index.tolist(), samples, labels.tolist(), strict=True)
+        write_tar(hashing, rows, extension)  # type: ignore[arg-type]
+    with atomic_write(folder / shard.arrays) as stream:
+        np.savez(stream, index=index, label=labels, probabilities=probabilities)
+    record = {
+        "tar": shard.tar.name,
+        "sha256": hashing.sha256.hexdigest(),
+        "bytes": hashing.bytes,
+        "arrays_sha256": arrays_sha256(index, labels, probabilities),
+        "count": len(shard),
+        "classes": np.bincount(labels, minlength=probabilities.shape[1]).tolist(),
+    }
+    write_json(folder / shard.record, record | facts)
+
+
+def _check_side_arrays(shard: Shard, labels: np.ndarray, probabilities: np.ndarray) -> None:
+    """Refuse what would otherwise be found only after the tar was written, or never."""
+    if labels.shape != (len(shard),) or probabilities.shape[:-1] != (len(shard),):
+        raise ValueError(
+            f"shard {shard.name} holds {len(shard)} images, got labels {labels.shape} and "
+            f"probabilities {probabilities.shape}"
+        )
+    classes = probabilities.shape[1]
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(
+            f"shard {shard.name}: labels must be 0 to {classes - 1}, got {labels.min()} to "
+            f"{labels.max()}"
+        )
+
+
+def arrays_sha256(index: np.ndarray, label: np.ndarray, probabilities: np.ndarray) -> str:
+    """Hash of a side file's content (the npz container itself carries time stamps)."""
+    digest = hashlib.sha256()
+    for array in (index, label, probabilities):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def read_record(folder: Path, shard: Shard) -> dict[str, Any] | None:
+    """The record of a shard, or None where it does not exist (or is no record)."""
+    try:
+        record = json.loads((folder / shard.record).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def read_arrays(folder: Path, shard: Shard) -> SideArrays:
+    """The side file of a shard; ValueError where it is damaged."""
+    path = folder / shard.arrays
+    try:
+        # Opened here, because np.load leaves a file it cannot read open.
+        with path.open("rb") as stream, np.load(stream) as arrays:
+            return SideArrays(arrays["index"], arrays["label"], arrays["probabilities"])
+    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, ValueError, TypeError) as error:
+        raise ValueError(f"{path} is no side file, or is damaged: {error}") from error
+
+
+def is_finished(folder: Path, shard: Shard, fingerprint: str) -> bool:
+    """Whether the shard exists: its record is of this plan, and the tar has the recorded size."""
+    record = read_record(folder, shard)
+    if record is None or record.get("fingerprint") != fingerprint:
+        return False
+    try:
+        size = os.stat(folder / shard.tar).st_size
+    except FileNotFoundError:
+        return False
+    return size == record.get("bytes") and (folder / shard.arrays).is_file()
+
+
+def tar_members(path: Path) -> Iterator[tuple[str, int, int]]:
+    """(name, offset of its data, size) of every member of an uncompressed tar without PAX headers.
+
+    Reads headers only, so that a loader can fetch any sample later by its offset. Raises ValueError
+    where the archive is cut short or is not such a tar.
+    """
+    total = os.stat(path).st_size
+    with path.open("rb") as stream:
+        offset = 0
+        while offset + BLOCK <= total:
+            stream.seek(offset)
+            header = stream.read(BLOCK)
+            if not header.strip(b"\0"):
+                return
+            try:
+                size = int(header[124:136].strip(b" \0") or b"0", 8)
+                name = header[:100].rstrip(b"\0").decode()
+            except ValueError as error:
+                raise ValueError(f"{path}: no tar header at byte {offset}") from error
+            if header[156:157] not in (b"0", b"\0"):
+                raise ValueError(f"{path}: member {name!r} is not a plain file without extensions")
+            offset += BLOCK
+            if offset + size > total:
+                break
+            yield name, offset, size
+            offset += -(-size // BLOCK) * BLOCK
+    raise ValueError(f"{path}: the archive is cut short at {total} bytes")
+
+
+def read_samples(path: Path) -> Iterator[tuple[int, bytes, int]]:
+    """(index, encoded image, label) of every sample of a shard's tar, in order."""
+    with path.open("rb") as stream:
+        members = tar_members(path)
+        for (name, offset, size), (cls_name, cls_offset, cls_size) in zip(
+            members, members, strict=True
+        ):
+            key, cls_key = name.partition(".")[0], cls_name.partition(".")
+            if cls_key[0] != key or cls_key[2] != "cls" or not key.isdigit():
+                raise ValueError(
+                    f"{path}: expected an image and its .cls, got {name!r} and {cls_name!r}"
+                )
+            stream.seek(offset)
+            data = stream.read(size)
+            stream.seek(cls_offset)
+            yield int(key), data, int(stream.read(cls_size))

@@ -1,0 +1,79 @@
+"""Random access to a split's tars: offsets are indexed once a shard, a sample is one read."""
+
+import os
+import weakref
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+
+from worlds.formats.shards import tar_members
+
+
+class TarMembers:
+    """The encoded images in tars of `{index:09d}.{extension}` and `.cls`, shard after shard."""
+
+    def __init__(self, tars: Sequence[Path], counts: Sequence[int]) -> None:
+        self.tars, self.counts = list(tars), list(counts)
+        self._starts = [0, *accumulate(counts)]
+        self._spans: dict[int, np.ndarray] = {}
+        self._descriptors: dict[int, int] = {}
+        self._lock = Lock()
+        weakref.finalize(self, _close, self._descriptors)
+
+    def __reduce__(self) -> tuple[type["TarMembers"], tuple[list[Path], list[int]]]:
+        """In another process the tars are opened, and indexed, again."""
+        return TarMembers, ([tar.absolute() for tar in self.tars], self.counts)
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def tar_of(self, index: int) -> Path:
+        return self.tars[self._shard(index)]
+
+    def read(self, index: int) -> bytes:
+        """The encoded image `index` of the split."""
+        shard = self._shard(index)
+        descriptor, spans = self._opened(shard)
+        offset, size = spans[index - self._starts[shard]].tolist()
+        return os.pread(descriptor, size, offset)
+
+    def decoded(self, index: int, decode: Callable[[bytes], np.ndarray]) -> np.ndarray:
+        """The image `index` as `decode` gives it; ValueError names the tar if it is damaged."""
+        data = self.read(index)
+        try:
+            return decode(data)
+        except (OSError, SyntaxError) as error:
+            raise ValueError(
+                f"{self.tar_of(index)}: sample {index} cannot be decoded: make the shard again"
+            ) from error
+
+    def _shard(self, index: int) -> int:
+        return bisect_right(self._starts, index) - 1
+
+    def _opened(self, shard: int) -> tuple[int, np.ndarray]:
+        """A shard's file descriptor and the (offset, size) of its images, int64 (N, 2)."""
+        with self._lock:
+            if shard not in self._spans:
+                path = self.tars[shard]
+                found = [
+                    (offset, size)
+                    for name, offset, size in tar_members(path)
+                    if not name.endswith(".cls")
+                ]
+                if len(found) != self.counts[shard]:
+                    raise ValueError(
+                        f"{path} holds {len(found)} images, its record says {self.counts[shard]}: "
+                        "make the shard again"
+                    )
+                self._spans[shard] = np.array(found, dtype=np.int64)
+                self._descriptors[shard] = os.open(path, os.O_RDONLY)
+            return self._descriptors[shard], self._spans[shard]
+
+
+def _close(descriptors: dict[int, int]) -> None:
+    for descriptor in descriptors.values():
+        os.close(descriptor)

@@ -1,0 +1,43 @@
+"""Writer processes: PNG encoding and tar writing beside the device's work.
+
+One core encodes and writes about 2,000 images a second (benchmarks/generation.py), a thousand times
+what a GPU makes with the default recipe, so one writer is the default; few-step samplers want more.
+"""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from worlds.formats.layout import Shard
+from worlds.formats.shards import encode_png, write_shard
+from worlds.runtime.processes import Workers
+
+# Folder, shard, images uint8 (H, W, 3) each, labels (N,), probabilities (N, C), facts.
+Job = tuple[Path, Shard, Iterable[np.ndarray], np.ndarray, np.ndarray, dict[str, Any]]
+
+
+def write_job(job: Job) -> Shard:
+    """Encode and write one shard."""
+    folder, shard, images, labels, probabilities, facts = job
+    samples = (encode_png(image) for image in images)
+    write_shard(folder, shard, samples, labels, probabilities, facts)
+    return shard
+
+
+class ShardWriters(Workers):
+    """A few processes that write shards; `on_written` is told of each."""
+
+    def __init__(self, count: int = 1, on_written: Callable[[Shard], None] | None = None) -> None:
+        super().__init__(write_job, count, on_written)
+
+    def __enter__(self) -> "ShardWriters":
+        return self
+
+
+class WriteHere:
+    """In place of `ShardWriters`: each shard is written by this process before `put` returns."""
+
+    def put(self, job: Job) -> None:
+        write_job(job)

@@ -1,0 +1,1 @@
+"""Samplers, augmentation and the Real and Ideal World loaders."""

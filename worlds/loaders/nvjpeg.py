@@ -1,0 +1,81 @@
+"""Photographs decoded on the GPU: nvJPEG through torchvision, then crops and resizing there.
+
+    RealLoader(store.train, ..., augment="crop+flip", device="cuda", gpu_decode=True)
+
+The boxes are those of worlds/data/photographs.py; the pixels are not those of the CPU to the bit,
+since nvJPEG and the GPU's resampling round otherwise. For shards as dogbird-build writes them: of
+kept bytes, nvJPEG may refuse a few.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from worlds.data.photographs import ATTEMPTS, CROP, PhotographImages, centre, crop_box, resized
+from worlds.rng.philox import DECODE, words
+
+
+def check_nvjpeg() -> None:
+    """ValueError where this torchvision cannot decode on a GPU."""
+    import worlds.runtime.torchvision_ops  # noqa: F401, I001
+    from torchvision import io
+
+    try:
+        io.decode_jpeg(torch.zeros(4, dtype=torch.uint8), device="cuda")
+    except (RuntimeError, AttributeError, ImportError) as error:
+        # Four zeros are no JPEG; any other complaint says that the decoder is not there.
+        text = str(error).lower()
+        if any(word in text for word in ("not compiled", "couldn't load", "no such operator")):
+            raise ValueError(
+                "gpu_decode=True needs torchvision with nvJPEG, and this one is built without: "
+                "leave it out, or install torchvision's CUDA build"
+            ) from error
+
+
+def gather_on_gpu(
+    images: PhotographImages,
+    indices: np.ndarray,
+    device: torch.device,
+    address: tuple[int, int, np.ndarray] | None,
+) -> torch.Tensor:
+    """Photographs as uint8 (B, 224, 224, 3) on `device`: the random boxes of `address` (seed,
+    trial, global positions), without one the centres.
+    """
+    drawn = None
+    if address is not None:
+        seed, trial, positions = address
+        drawn = words(seed, DECODE, trial, torch.from_numpy(positions), ATTEMPTS).tolist()
+    data = [images.members.read(index) for index in indices.tolist()]
+    return crop_decoded(decode_on_gpu(data, device), drawn)
+
+
+def decode_on_gpu(data: Sequence[bytes], device: torch.device) -> list[torch.Tensor]:
+    """Each JPEG as uint8 (3, H, W) on `device`."""
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    encoded = [torch.frombuffer(bytearray(one), dtype=torch.uint8) for one in data]
+    return list(decode_jpeg(encoded, mode=ImageReadMode.RGB, device=device))
+
+
+def crop_decoded(
+    decoded: Sequence[torch.Tensor], drawn: Sequence[Sequence[int]] | None
+) -> torch.Tensor:
+    """uint8 (3, H, W) of many sizes to uint8 (B, 224, 224, 3): the boxes of `drawn` (40 words for
+    each), or the centres, on the device where they are.
+    """
+    import worlds.runtime.torchvision_ops  # noqa: F401, I001
+    from torchvision.transforms.v2.functional import resize, resized_crop
+
+    made = []
+    for number, image in enumerate(decoded):
+        _, height, width = image.shape
+        if drawn is not None:
+            box = crop_box(height, width, drawn[number])
+            made.append(resized_crop(image, *box, [CROP, CROP], antialias=True))
+            continue
+        size = resized(height, width)
+        top, left = centre(*size)
+        smaller = resize(image, list(size), antialias=True) if size != (height, width) else image
+        made.append(smaller[:, top : top + CROP, left : left + CROP])
+    return torch.stack(made).permute(0, 2, 3, 1).contiguous()

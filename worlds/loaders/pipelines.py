@@ -1,0 +1,225 @@
+"""From positions in the training stream to tensors: the compiled pass on the CPU, and the slow path
+for arbitrary transforms. `worlds.loaders.cuda` has the pipelines of a GPU.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, Protocol
+
+import numpy as np
+import torch
+
+from worlds.data.photographs import PhotographImages
+from worlds.data.splits import Split
+from worlds.loaders.augment import Augment, normalise
+from worlds.loaders.samplers import Sampler
+from worlds.rng.philox import AUGMENT, key_of, words
+from worlds.runtime.prefetch import BufferPool
+from worlds.runtime.processes import cpu_count
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+Transform = Callable[[torch.Tensor], torch.Tensor]
+
+DTYPES: Final[dict[torch.dtype, np.dtype]] = {
+    torch.float32: np.dtype(np.float32),
+    torch.float16: np.dtype(np.uint16),  # as bits: numba has no 16-bit floats
+    torch.bfloat16: np.dtype(np.uint16),
+}
+_POOLED: Final = 8  # buffers kept: those made ahead, the one in use and the one being made
+
+
+class Pipeline(Protocol):
+    block_samples: int  # how many samples are worth making at once
+    background: bool  # whether `make` belongs in a thread
+
+    def make(self, positions: np.ndarray, sizes: list[int]) -> Any:
+        """What can be done ahead for batches of some sizes at `positions`, int64 (N,), in a row."""
+
+    def finish(self, made: Any) -> Iterable[Batch]:
+        """The batches: images (B, 3, height, width), labels int64 (B,). In the trainer's thread."""
+
+
+def batches(images: torch.Tensor, labels: torch.Tensor, sizes: list[int]) -> list[Batch]:
+    return list(zip(images.split(sizes), labels.split(sizes), strict=True))
+
+
+def check_augment(augment: Augment, split: Split) -> None:
+    """ValueError where the images of a split cannot be augmented so."""
+    height, width, _ = split.image_shape
+    photographs = isinstance(split.images, PhotographImages)
+    if photographs and augment.pad:
+        raise ValueError(
+            f"{split.name} holds photographs, whose crop is resized_crop=True: pad must be 0, "
+            f"got {augment.pad}"
+        )
+    if augment.resized_crop and not photographs:
+        raise ValueError(
+            f"resized_crop=True is for photographs, {split.name} holds images of {height} x "
+            f"{width}: take pad"
+        )
+    augment.check_size(height, width)
+
+
+def default_threads(split: Split) -> int:
+    """Two keep up with a trainer where pixels lie in memory; to decode photographs takes all."""
+    return cpu_count() if isinstance(split.images, PhotographImages) else 2
+
+
+def block_of(split: Split, samples: int) -> int:
+    """How many of its samples to make at once: of photographs no more than the batch needs."""
+    return 1 if isinstance(split.images, PhotographImages) else samples
+
+
+def staged(
+    split: Split,
+    sampler: Sampler,
+    augment: Augment,
+    positions: np.ndarray,
+    indices: np.ndarray,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """The pixels that flip, padded crop and normalisation begin with, uint8 (N, H, W, 3)."""
+    if not augment.resized_crop:
+        return split.gather(indices, out)
+    assert isinstance(split.images, PhotographImages)
+    if out is None:
+        out = np.empty((len(indices), *split.image_shape), np.uint8)
+    split.images.gather_crops(indices, positions, sampler.seed, sampler.trial, out)
+    return out
+
+
+class CpuPipeline:
+    """Gather, augment and normalise in one pass over memory."""
+
+    background = True
+
+    def __init__(
+        self,
+        split: Split,
+        sampler: Sampler,
+        augment: Augment,
+        dtype: torch.dtype,
+        channels_last: bool,
+        pin_memory: bool,
+    ) -> None:
+        check_augment(augment, split)
+        height, width, _ = split.image_shape
+        self.block_samples = block_of(split, 256)
+        self.split, self.sampler, self.augment = split, sampler, augment
+        self.dtype, self.channels_last, self.pin_memory = dtype, channels_last, pin_memory
+        self._name = np.array([*key_of(sampler.seed), AUGMENT, sampler.trial], dtype=np.uint64)
+        self._options = np.array(
+            [
+                augment.pad,
+                augment.reflect,
+                augment.flip,
+                augment.cutout,
+                channels_last,
+                height,
+                width,
+            ],
+            dtype=np.uint64,
+        )
+        self._buffers = BufferPool(_POOLED)
+
+    def make(self, positions: np.ndarray, sizes: list[int]) -> list[Batch]:
+        indices = self.sampler.at(positions)
+        height, width, channels = self.split.image_shape
+        pixels = None  # keeps what `addresses` point to alive
+        addresses = self.split.images.addresses(indices)
+        if addresses is None:
+            pixels = staged(self.split, self.sampler, self.augment, positions, indices)
+            steps = np.arange(len(indices), dtype=np.uint64)
+            addresses = np.uint64(pixels.ctypes.data) + steps * np.uint64(height * width * channels)
+        flat, out = self._allocate(len(indices) * height * width * channels)
+        self._fill(addresses, positions.astype(np.uint64), out)
+        if self.channels_last:
+            images = flat.view(len(indices), height, width, channels).permute(0, 3, 1, 2)
+        else:
+            images = flat.view(len(indices), channels, height, width)
+        return batches(images, torch.from_numpy(self.split.labels[indices]), sizes)
+
+    def finish(self, made: list[Batch]) -> Iterable[Batch]:
+        return made
+
+    def _allocate(self, size: int) -> tuple[torch.Tensor, np.ndarray]:
+        """One piece of memory as a tensor of `dtype` and as the array that the kernel writes."""
+        if self.pin_memory:
+            pinned = torch.empty(size, dtype=self.dtype, pin_memory=True)
+            bits = pinned if self.dtype == torch.float32 else pinned.view(torch.uint16)
+            return pinned, bits.numpy()
+        out = self._buffers.lease(size, DTYPES[self.dtype])
+        return torch.from_numpy(out).view(self.dtype), out
+
+    def _fill(self, addresses: np.ndarray, positions: np.ndarray, out: np.ndarray) -> None:
+        from worlds.loaders.kernels import fill_float32, fill_half
+
+        if self.dtype == torch.float32:
+            fill_float32(addresses, positions, self._name, self._options, out)
+        else:
+            bfloat16 = self.dtype == torch.bfloat16
+            fill_half(addresses, positions, self._name, self._options, bfloat16, out)
+
+
+def _each(split: Split, indices: np.ndarray) -> Iterator[torch.Tensor]:
+    """uint8 (3, height, width) each."""
+    pixels: Iterable[np.ndarray] = (
+        split.images.whole(indices)
+        if isinstance(split.images, PhotographImages)
+        else split.gather(indices)
+    )
+    return (torch.tensor(image).permute(2, 0, 1).contiguous() for image in pixels)
+
+
+def _stacked(images: list[torch.Tensor]) -> torch.Tensor:
+    found = {tuple(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__ for x in images}
+    if len(found) != 1 or not isinstance(images[0], torch.Tensor):
+        told = " and ".join(map(str, sorted(found, key=str)[:2]))
+        raise ValueError(f"transform must give tensors, all of one size, got {told}")
+    return torch.stack(images)
+
+
+class TransformPipeline:
+    """`transform` on each uint8 image (3, height, width), for what the compiled pass cannot do: of
+    photographs, on the whole of each.
+
+    It runs in the trainer's thread, since transforms draw from torch's global generator: that is
+    seeded for each sample from its address, and put back as it was.
+    """
+
+    block_samples = 1
+    background = False
+
+    def __init__(
+        self,
+        split: Split,
+        sampler: Sampler,
+        transform: Transform,
+        dtype: torch.dtype,
+        channels_last: bool,
+        device: torch.device,
+    ) -> None:
+        self.split, self.sampler, self.transform = split, sampler, transform
+        self.dtype, self.device = dtype, device
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+
+    def make(self, positions: np.ndarray, sizes: list[int]) -> list[Batch]:
+        indices = self.sampler.at(positions)
+        images = _each(self.split, indices)
+        drawn = words(
+            self.sampler.seed, AUGMENT, self.sampler.trial, torch.from_numpy(positions), blocks=1
+        )
+        seeds = (drawn[:, 0] << 31 | drawn[:, 1] >> 1).tolist()
+        transformed = []
+        with torch.random.fork_rng(devices=[]):
+            for image, seed in zip(images, seeds, strict=True):
+                torch.default_generator.manual_seed(seed)
+                transformed.append(self.transform(image))
+        batch = _stacked(transformed)
+        if batch.dtype == torch.uint8:
+            batch = normalise(batch)
+        batch = batch.to(self.device, self.dtype, memory_format=self.layout)
+        labels = torch.from_numpy(self.split.labels[indices]).to(self.device)
+        return batches(batch, labels, sizes)
+
+    def finish(self, made: list[Batch]) -> Iterable[Batch]:
+        return made

@@ -1,0 +1,205 @@
+"""Which samples, in which order: pure functions of (seed, trial, epoch, position), with no state
+but a position.
+
+A training stream is one long row of positions 0, 1, 2, ... A sampler says which pool index stands
+at a position and where each step's batch begins and ends; a loader only walks along it. The subset
+of a Real World is the first n entries of a permutation of the pool named by (seed, trial), so the
+subset for a smaller n is a prefix of that for a larger one; each pass has its own permutation,
+named by (seed, trial, epoch).
+
+    Real         n samples, reshuffled every epoch, for as long as asked
+    Ideal        every sample of the pool at most once
+    FixedReuse   n samples, each exactly `reuse` times: Ideal is reuse 1, Real is reuse E
+    Bootstrap    n samples drawn with replacement, independently at every position
+
+`remainder` says what happens where n is not a multiple of the batch size: "carry" lets batches run
+on across the border of an epoch; "drop" leaves n mod batch_size samples of each pass out (others
+each time); "short" ends a pass with a smaller batch.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final, Literal, get_args
+
+import numpy as np
+
+from worlds.rng.orders import key_words, pass_order
+from worlds.rng.philox import BOOTSTRAP, SUBSET, key_of
+from worlds.runtime.checks import count, integer
+
+Remainder = Literal["carry", "drop", "short"]
+
+_LARGEST_POOL: Final = (1 << 32) - 1
+
+
+def subset(
+    pool: int,
+    n: int,
+    seed: int,
+    trial: int = 0,
+    *,
+    exclude: np.ndarray | None = None,
+    balance: np.ndarray | None = None,
+) -> np.ndarray:
+    """n distinct indices below `pool`, uint32, in the order in which larger subsets keep them.
+
+    `exclude` holds distinct indices that may not be drawn. `balance` holds the label of every
+    sample of the pool: then the subset takes the classes in turn, so that the counts of any prefix
+    differ by one at most.
+    """
+    from worlds.rng.kernels import shuffled_prefix
+
+    n = integer("n", n)
+    allowed = pool - (0 if exclude is None else len(exclude))
+    if not 1 <= n <= allowed:
+        beside = "" if exclude is None else f" ({pool:,} less {len(exclude):,} excluded)"
+        raise ValueError(
+            f"n must be between 1 and the {allowed:,} samples at hand{beside}, got {n:,}"
+        )
+    whole = exclude is not None or balance is not None
+    order = shuffled_prefix(pool, pool if whole else n, key_words(seed), SUBSET, trial, 0)
+    if exclude is not None:
+        keep = np.ones(pool, dtype=bool)
+        keep[exclude] = False
+        order = order[keep[order]]
+    if balance is not None:
+        order = _in_turn(order, balance, n)
+    return order[:n].copy()  # not a view that keeps the whole pool's order in memory
+
+
+def _in_turn(order: np.ndarray, labels: np.ndarray, n: int) -> np.ndarray:
+    """`order` rearranged: the first sample of each class, then the second of each, and so on."""
+    by_class = np.argsort(labels[order], kind="stable")
+    classes, counts = np.unique(labels[order], return_counts=True)
+    needed = -(-n // len(classes))
+    if counts.min() < needed:
+        scarce = classes[counts.argmin()]
+        raise ValueError(
+            f"a balanced subset of {n:,} needs {needed:,} samples of each class, "
+            f"but class {scarce} has {counts.min():,}"
+        )
+    starts = np.concatenate(([0], counts.cumsum()[:-1]))
+    return order[by_class[starts[None, :] + np.arange(needed)[:, None]].ravel()]
+
+
+@dataclass(frozen=True, eq=False)
+class Sampler:
+    """A training stream over `samples`: pool indices, or None for the whole pool as it is numbered.
+
+    `reuse` is how many passes there may be, None for no limit. `replace` draws with replacement
+    instead of in passes; without `shuffle` every pass is in natural order.
+    """
+
+    world: str
+    pool: int
+    batch_size: int
+    seed: int = 0
+    trial: int = 0
+    samples: np.ndarray | None = field(default=None, repr=False)
+    remainder: Remainder = "carry"
+    reuse: int | None = None
+    replace: bool = False
+    shuffle: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("pool", "seed", "trial"):
+            object.__setattr__(self, name, integer(name, getattr(self, name)))
+        object.__setattr__(self, "batch_size", count("batch_size", self.batch_size))
+        if self.reuse is not None:
+            object.__setattr__(self, "reuse", count("reuse", self.reuse))
+        key_of(self.seed)
+        if not 0 <= self.trial < 1 << 32:
+            raise ValueError(f"trial must be in [0, 2^32), got {self.trial}")
+        if not 1 <= self.pool <= _LARGEST_POOL:
+            raise ValueError(
+                f"the pool must hold between 1 and {_LARGEST_POOL:,} samples, got {self.pool:,}"
+            )
+        if not self.n:
+            raise ValueError("there must be at least one sample to draw, got none")
+        if self.remainder not in get_args(Remainder):
+            raise ValueError(
+                f'remainder must be "carry", "drop" or "short", got {self.remainder!r}'
+            )
+        if self.remainder == "drop" and self.batch_size > self.n:
+            raise ValueError(
+                f'remainder="drop" leaves nothing of n = {self.n:,} at batch_size '
+                f'{self.batch_size:,}; use "carry" or "short"'
+            )
+
+    @property
+    def n(self) -> int:
+        return self.pool if self.samples is None else len(self.samples)
+
+    @property
+    def pass_size(self) -> int:
+        """Samples that one pass hands out: n, or less where the remainder is dropped."""
+        return self.n - self.n % self.batch_size if self.remainder == "drop" else self.n
+
+    @property
+    def max_steps(self) -> int | None:
+        """The steps that can be fed, None for no limit; with "carry" the last samples, too few for
+        a batch, are left.
+        """
+        if self.reuse is None:
+            return None
+        if self.remainder == "short":
+            return -(-self.n // self.batch_size) * self.reuse
+        return self.pass_size * self.reuse // self.batch_size
+
+    @property
+    def steps_per_pass(self) -> int | None:
+        """Batches of one pass; None for "carry", where a pass does not begin with a batch."""
+        return None if self.remainder == "carry" else -(-self.pass_size // self.batch_size)
+
+    def span(self, step: int) -> tuple[int, int]:
+        """The positions [start, stop) of a step's global batch."""
+        if step < 0 or (self.max_steps is not None and step >= self.max_steps):
+            most = "0 or more" if self.max_steps is None else f"in [0, {self.max_steps})"
+            raise ValueError(f"step must be {most}, got {step}")
+        if self.remainder != "short":
+            return step * self.batch_size, (step + 1) * self.batch_size
+        per_pass = -(-self.n // self.batch_size)
+        start = step // per_pass * self.n + step % per_pass * self.batch_size
+        return start, min(start + self.batch_size, (step // per_pass + 1) * self.n)
+
+    def epoch(self, step: int) -> int:
+        """The pass in which a step begins."""
+        return self.span(step)[0] // self.pass_size
+
+    def at(self, positions: np.ndarray) -> np.ndarray:
+        """Pool indices, uint32, at increasing global positions (int64)."""
+        places = self.places(positions)
+        return places if self.samples is None else self.samples[places]
+
+    def places(self, positions: np.ndarray) -> np.ndarray:
+        """Which of the n samples, uint32, stand at increasing global positions (int64)."""
+        if self.replace:
+            from worlds.rng.kernels import draws_with_replacement
+
+            return draws_with_replacement(
+                self.n, positions, key_words(self.seed), BOOTSTRAP, self.trial
+            )
+        if not self.shuffle:
+            return (positions % self.pass_size).astype(np.uint32)
+        return self._in_passes(positions)
+
+    def indices(self, step: int) -> np.ndarray:
+        """Pool indices of a step's global batch."""
+        return self.at(np.arange(*self.span(step)))
+
+    def _in_passes(self, positions: np.ndarray) -> np.ndarray:
+        if not len(positions):
+            return np.empty(0, dtype=np.uint32)
+        first, last = int(positions[0]) // self.pass_size, int(positions[-1]) // self.pass_size
+        if first == last:
+            return pass_order(self.n, self.seed, self.trial, first)[
+                positions - first * self.pass_size
+            ]
+        epochs = np.arange(first, last + 2)
+        borders = np.searchsorted(positions, epochs * self.pass_size)
+        parts = [
+            pass_order(self.n, self.seed, self.trial, int(epoch))[
+                positions[start:stop] - epoch * self.pass_size
+            ]
+            for epoch, start, stop in zip(epochs, borders, borders[1:], strict=False)
+        ]
+        return np.concatenate(parts)

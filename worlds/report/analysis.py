@@ -1,0 +1,345 @@
+"""What the two worlds say of each other: bootstrap error, T0, medians over trials, scaling with n.
+
+    real, ideal = [runs of one config in each world], [...]
+    endings(real, ideal)                    # each trial at min(T0, its last common step)
+    curves(real, "test_soft_error").median  # over trials, at the steps that all of them have
+    power_law(curves(ideal, "test_soft_error"), first=100)
+
+Pure functions of run folders as worlds/training/run_folder.py reads them. Steps count from 0, as in
+the rows; laws in time are fitted on updates (step + 1). Metrics are named as in the rows,
+without the leading `test_`: soft_error, error, loss.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from worlds.training.metrics import patience_point, stopping_point
+from worlds.training.run_folder import Run
+
+METRICS: Final = ("soft_error", "error", "loss")
+BAND: Final = (0.25, 0.75)  # quantiles over trials that figures shade
+
+
+@dataclass(frozen=True)
+class Curves:
+    """One measurement of several trials at the steps that all of them have."""
+
+    trials: tuple[int, ...]
+    steps: np.ndarray  # int64 (T,), increasing
+    values: np.ndarray  # float64 (trials, T)
+
+    @property
+    def updates(self) -> np.ndarray:
+        return self.steps + 1
+
+    @property
+    def median(self) -> np.ndarray:
+        """Over trials, float64 (T,)."""
+        return np.median(self.values, axis=0)
+
+    def quantiles(self, shares: Sequence[float] = BAND) -> np.ndarray:
+        """Over trials, float64 (shares, T)."""
+        return np.quantile(self.values, shares, axis=0)
+
+    def until(self, step: int | None) -> "Curves":
+        """The part at or before `step`; all of it for None."""
+        keep = self.steps <= (self.steps[-1] if step is None else step)
+        return Curves(self.trials, self.steps[keep], self.values[:, keep])
+
+    def of_trial(self, trial: int) -> np.ndarray:
+        """The trial's values, or the median where it is not among them: float64 (T,)."""
+        return self.values[self.trials.index(trial)] if trial in self.trials else self.median
+
+
+def has(run: Run, column: str) -> bool:
+    """Whether the run measured this."""
+    return any(row.get(column) is not None for row in run.rows)
+
+
+def curves(runs: Sequence[Run], column: str) -> Curves:
+    """`column` of each run. ValueError where the runs have no step with it in common."""
+    if not runs:
+        raise ValueError(f"there is no run to take {column} from")
+    series = [
+        {row["step"]: row[column] for row in run.rows if row.get(column) is not None}
+        for run in runs
+    ]
+    steps = sorted(set.intersection(*map(set, series)))
+    if not steps:
+        names = ", ".join(str(run.folder) for run in runs)
+        raise ValueError(f"no step at which {column} was measured in every one of {names}")
+    values = np.array([[values[step] for step in steps] for values in series], dtype=np.float64)
+    return Curves(tuple(run.config.trial for run in runs), np.array(steps), values)
+
+
+@dataclass(frozen=True)
+class StoppingTime:
+    """T0, the first logged step with a train error of at most the threshold, in three readings."""
+
+    trials: Mapping[int, int | None]  # of each trial; None: not reached
+    of_median_curve: int | None  # of the median of the trials' train errors
+    last_step: int  # that the trials have in common
+
+    @property
+    def reached(self) -> int:
+        return sum(step is not None for step in self.trials.values())
+
+    @property
+    def median(self) -> float | None:
+        """The median over trials, one that did not reach it counting as later than all that did;
+        None where that leaves no number.
+        """
+        steps = sorted(np.inf if step is None else step for step in self.trials.values())
+        middle = float(np.median(steps)) if steps else np.inf
+        return middle if np.isfinite(middle) else None
+
+
+def stopping_time(real: Sequence[Run]) -> StoppingTime:
+    """T0 of the trials of one Real World, by the threshold of their config."""
+    measured = [run for run in real if has(run, "train_error")]
+    if not measured:
+        return StoppingTime({}, None, int(curves(real, "test_loss").steps[-1]))
+    train = curves(measured, "train_error")
+    index = stopping_point(train.median.tolist(), measured[0].config.threshold)
+    return StoppingTime(
+        {run.config.trial: run.stopping_step for run in measured},
+        None if index is None else int(train.steps[index]),
+        int(train.steps[-1]),
+    )
+
+
+@dataclass(frozen=True)
+class Ending:
+    """One trial where the worlds are compared: at min(T0, the last step both have)."""
+
+    trial: int
+    step: int
+    reached: bool  # T0; otherwise `step` is the last
+    real: float
+    ideal: float
+    largest: float  # |Real - Ideal| at its greatest, at or before `step`
+    train: float | None  # of the Real World, as the paper measured it
+
+    @property
+    def gap(self) -> float:
+        """The bootstrap error."""
+        return self.real - self.ideal
+
+    @property
+    def distance(self) -> float:
+        """From y = x in the plane of (Ideal, Real)."""
+        return abs(self.gap) / float(np.sqrt(2))
+
+
+def endings(
+    real: Sequence[Run], ideal: Sequence[Run], metric: str = "soft_error"
+) -> tuple[Ending, ...]:
+    """Each Real trial against the Ideal run of the same trial, or against the median of the Ideal
+    runs where that trial has none (one Ideal run may serve several Real Worlds). ValueError where
+    a pair has no step in common.
+    """
+    return tuple(_ending(run, ideal, metric) for run in real)
+
+
+def _ending(run: Run, ideal: Sequence[Run], metric: str) -> Ending:
+    twin = [other for other in ideal if other.config.trial == run.config.trial]
+    mine, theirs = curves([run], f"test_{metric}"), curves(twin or ideal, f"test_{metric}")
+    steps = np.intersect1d(mine.steps, theirs.steps)
+    t0 = run.stopping_step
+    steps = steps[steps <= (steps.max(initial=-1) if t0 is None else t0)]
+    if not len(steps):
+        raise ValueError(f"{run.folder} and its Ideal World have no step in common up to T0")
+    real_values = mine.median[np.isin(mine.steps, steps)]
+    ideal_values = theirs.median[np.isin(theirs.steps, steps)]
+    end = int(steps[-1])
+    train = next((row.get(f"train_{metric}") for row in run.rows if row["step"] == end), None)
+    return Ending(
+        trial=run.config.trial,
+        step=end,
+        reached=t0 is not None and end == t0,
+        real=float(real_values[-1]),
+        ideal=float(ideal_values[-1]),
+        largest=float(np.max(np.abs(real_values - ideal_values))),
+        train=train,
+    )
+
+
+def bootstrap_error(
+    real: Sequence[Run], ideal: Sequence[Run], metric: str = "soft_error"
+) -> Curves:
+    """Real - Ideal at equal steps, for each Real trial (see `endings`), at the steps all have."""
+    ours, theirs = curves(real, f"test_{metric}"), curves(ideal, f"test_{metric}")
+    steps = np.intersect1d(ours.steps, theirs.steps)
+    if not len(steps):
+        raise ValueError("the Real and the Ideal World were measured at no common step")
+    at_ours, at_theirs = np.isin(ours.steps, steps), np.isin(theirs.steps, steps)
+    gaps = [
+        values[at_ours] - theirs.of_trial(trial)[at_theirs]
+        for trial, values in zip(ours.trials, ours.values, strict=True)
+    ]
+    return Curves(ours.trials, steps, np.array(gaps))
+
+
+def gap_by_metric(real: Sequence[Run], ideal: Sequence[Run]) -> dict[str, tuple[Ending, ...]]:
+    """`endings` in each of the metrics that both worlds have."""
+    return {
+        metric: endings(real, ideal, metric)
+        for metric in METRICS
+        if all(has(run, f"test_{metric}") for run in (*real, *ideal))
+    }
+
+
+@dataclass(frozen=True)
+class SampleSize:
+    """One n against one Ideal World: the paper's L(n) ~ Ideal(T(n))."""
+
+    n: int
+    t0: StoppingTime
+    real: float  # median over trials, at the end of the comparison
+    ideal: float
+
+
+def by_samples(
+    real: Mapping[int, Sequence[Run]], ideal: Sequence[Run], metric: str = "soft_error"
+) -> list[SampleSize]:
+    """T(n), L(n) and Ideal(T(n)) for each n, by n."""
+    sizes = []
+    for n, runs in sorted(real.items()):
+        ends = endings(runs, ideal, metric)
+        final = float(np.median([end.real for end in ends]))
+        reference = float(np.median([end.ideal for end in ends]))
+        sizes.append(SampleSize(n, stopping_time(runs), final, reference))
+    return sizes
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """value ~ scale * x^-exponent, with a 95 % interval of the exponent."""
+
+    scale: float
+    exponent: float
+    low: float
+    high: float
+    first: float  # the range of x it was fitted on
+    last: float
+    method: str  # where the interval comes from
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return self.scale * np.asarray(x, dtype=np.float64) ** -self.exponent
+
+
+def power_law(
+    learned: Curves,
+    first: int = 1,
+    last: int | None = None,
+    points: int = 40,
+    draws: int = 1_000,
+    seed: int = 0,
+) -> PowerLaw:
+    """Least squares in logarithms, through the mean over trials of log(value) at up to `points`
+    measured updates in [first, last] that are about even on a log axis.
+
+    The interval comes from resampling trials (`draws` times, seeded) where there are three or more;
+    otherwise from the covariance of the fit, which takes the points as independent and is then too
+    narrow. ValueError for fewer than three points or a value that is not positive.
+    """
+    x = learned.updates
+    inside = np.flatnonzero((x >= first) & (x <= (x[-1] if last is None else last)))
+    if len(inside) >= 3:
+        grid = np.geomspace(x[inside[0]], x[inside[-1]], points)
+        inside = np.unique(inside[np.minimum(np.searchsorted(x[inside], grid), len(inside) - 1)])
+    if len(inside) < 3:
+        raise ValueError(
+            f"a power law needs 3 points, there are {len(inside)} with {first} or more updates"
+        )
+    if np.any(learned.values[:, inside] <= 0):
+        raise ValueError("a power law needs positive values, there is one of 0 or less")
+    at, logs = np.log(x[inside]), np.log(learned.values[:, inside])
+    if len(logs) >= 3:
+        generator = np.random.default_rng(seed)
+        chosen = generator.integers(len(logs), size=(draws, len(logs)))
+        slopes = np.polyfit(at, logs[chosen].mean(axis=1).T, 1)[0]
+        low, high = np.quantile(-slopes, (0.025, 0.975))
+        slope, intercept = np.polyfit(at, logs.mean(axis=0), 1)
+        method = f"{draws:,} resamplings of {len(logs)} trials"
+    else:
+        slope, intercept, half = _line(at, logs.mean(axis=0))
+        low, high = -slope - half, -slope + half
+        method = "covariance of the fit, points taken as independent"
+    window = float(x[inside[0]]), float(x[inside[-1]])
+    return PowerLaw(
+        float(np.exp(intercept)), -float(slope), float(low), float(high), *window, method
+    )
+
+
+def power_law_of_points(x: Sequence[float], y: Sequence[float]) -> PowerLaw:
+    """The same through single points, such as T0 against n; three or more, all positive."""
+    if len(x) < 3 or min(*x, *y) <= 0:
+        raise ValueError(f"a power law needs 3 or more positive points, got {list(x)}, {list(y)}")
+    slope, intercept, half = _line(np.log(x), np.log(y))
+    method = "covariance of the fit"
+    bounds = -slope - half, -slope + half
+    return PowerLaw(float(np.exp(intercept)), -slope, *bounds, float(min(x)), float(max(x)), method)
+
+
+def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
+    """Slope, intercept and 1.96 standard errors of the slope."""
+    slope, intercept = np.polyfit(x, y, 1)
+    residual = y - slope * x - intercept
+    error = np.sqrt(residual @ residual / (len(x) - 2) / np.sum((x - x.mean()) ** 2))
+    return float(slope), float(intercept), 1.96 * float(error)
+
+
+@dataclass(frozen=True)
+class Decompositions:
+    """Two ways to split the Real World's test error at the end: test = train + (test - train) of
+    empirical risk minimisation, and test = Ideal + (Real - Ideal) of the paper.
+    """
+
+    train: float
+    real: float
+    ideal: float
+
+    @property
+    def generalization_gap(self) -> float:
+        return self.real - self.train
+
+    @property
+    def bootstrap_error(self) -> float:
+        return self.real - self.ideal
+
+
+def decompositions(
+    real: Sequence[Run], ideal: Sequence[Run], metric: str = "soft_error"
+) -> Decompositions:
+    """Medians over trials at the end of the comparison."""
+    ends = [end for end in endings(real, ideal, metric) if end.train is not None]
+    if not ends:
+        raise ValueError(f"no Real World run has train_{metric} where the worlds are compared")
+    train, reached, fresh = np.median([[e.train, e.real, e.ideal] for e in ends], axis=0).tolist()
+    return Decompositions(train, reached, fresh)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Early stopping by patience, read off a whole run, against T0."""
+
+    stopped: int | None  # the step it would have ended at; None: it never would
+    best: int  # the step with the least value until then
+    best_value: float
+    t0: int | None
+    t0_value: float | None
+
+
+def patience_stop(run: Run, patience: int, column: str = "test_soft_error") -> Patience:
+    """Stop at the log point that is `patience` log points past the least value so far."""
+    curve = curves([run], column)
+    values = curve.median
+    index, best = patience_point(values.tolist(), patience)
+    stopped = None if index is None else int(curve.steps[index])
+    t0 = run.stopping_step
+    at_t0 = None if t0 is None else float(values[curve.steps == t0][0])
+    return Patience(stopped, int(curve.steps[best]), float(values[best]), t0, at_t0)

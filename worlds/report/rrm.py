@@ -1,0 +1,150 @@
+"""Robustness, rationality and memorization: the generalization gap split by a label-noise run
+(Bansal, Kaplun, Barak, ICLR 2021, "For self-supervised learning, rationality implies
+generalization, provably"), and the class-pair noise of the same line of work.
+
+    rrm(clean_run, noisy_run)       # two Real World runs that differ in label_noise alone
+
+All shares are of right answers by the labels before noise. With Train and Test of the clean run,
+Train' of all training samples and NTrain' of those with a changed label in the noisy run:
+
+    robustness    [Train  - Train']+    noise in some labels costs little on the whole
+    memorization  [Train' - NTrain']+   a wrong label moves its own sample
+    rationality   [NTrain' - Test]+     a wrong label is not better than none
+
+Train - Test is at most their sum. Train accuracy is that on images as stored, not augmented.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from worlds.report.analysis import curves, has
+from worlds.training.config import differing_fields
+from worlds.training.run_folder import Row, Run
+
+
+@dataclass(frozen=True)
+class RRM:
+    """Shares of right answers, and the gaps made of them."""
+
+    train: float
+    noisy_train: float  # Train' above
+    noisy_part: float  # NTrain' above
+    test: float
+
+    def __post_init__(self) -> None:
+        for name in ("train", "noisy_train", "noisy_part", "test"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be a share in [0, 1], got {getattr(self, name)}")
+
+    @property
+    def robustness(self) -> float:
+        return max(0.0, self.train - self.noisy_train)
+
+    @property
+    def memorization(self) -> float:
+        return max(0.0, self.noisy_train - self.noisy_part)
+
+    @property
+    def rationality(self) -> float:
+        return max(0.0, self.noisy_part - self.test)
+
+    @property
+    def bound(self) -> float:
+        return self.robustness + self.memorization + self.rationality
+
+    @property
+    def generalization_gap(self) -> float:
+        return self.train - self.test
+
+
+def rrm(clean: Run, noisy: Run) -> RRM:
+    """From the last rows of a clean and a noisy Real World run of one trial. ValueError where they
+    differ in more than the label noise, or a row lacks what is needed.
+    """
+    _check_twins(clean, noisy)
+    end, noisy_end = _last(clean), _last(noisy)
+    return RRM(
+        train=1 - _need(clean, end, "train_clean_error"),
+        noisy_train=1 - _need(noisy, noisy_end, "train_true_error"),
+        noisy_part=1 - _need(noisy, noisy_end, "train_corrupted_true_error"),
+        test=1 - _need(clean, end, "test_error"),
+    )
+
+
+def rrm_of_predictions(
+    clean_called: np.ndarray,
+    noisy_called: np.ndarray,
+    test_called: np.ndarray,
+    labels: np.ndarray,
+    noisy_labels: np.ndarray,
+    test_labels: np.ndarray,
+) -> RRM:
+    """The same from class predictions, int (n,) and (m,): of the network or probe trained on
+    `labels` (on the training samples and, `test_called`, on the test samples) and of the one
+    trained on `noisy_labels`. ValueError where no label was changed.
+    """
+    changed = noisy_labels != labels
+    if not changed.any():
+        raise ValueError("no label was changed by the noise: there is nothing to compare with")
+    return RRM(
+        train=float(np.mean(clean_called == labels)),
+        noisy_train=float(np.mean(noisy_called == labels)),
+        noisy_part=float(np.mean((noisy_called == labels)[changed])),
+        test=float(np.mean(test_called == test_labels)),
+    )
+
+
+@dataclass(frozen=True)
+class PartnerShare:
+    """Class-pair noise, such as cat to dog 30 %: the share of test images of the noisy class that
+    are called its partner, as medians over trials at the last step that both worlds have.
+    """
+
+    step: int
+    real: float
+    ideal: float
+
+
+def partner_share(real: Sequence[Run], ideal: Sequence[Run]) -> PartnerShare:
+    """ValueError where a run was not trained with class-pair noise."""
+    column = "test_partner_share"
+    for run in (*real, *ideal):
+        if not has(run, column):
+            raise ValueError(f"{run.folder} has no {column}: it needs label_noise pairs:RATE:A>B")
+    ours, theirs = curves(real, column), curves(ideal, column)
+    step = int(np.intersect1d(ours.steps, theirs.steps)[-1])
+    values = [float(c.median[c.steps == step][0]) for c in (ours, theirs)]
+    return PartnerShare(step, *values)
+
+
+def _check_twins(clean: Run, noisy: Run) -> None:
+    for run in (clean, noisy):
+        if run.config.world != "real":
+            raise ValueError(f"{run.folder} is of the Ideal World: RRM is of Real World runs")
+    if clean.config.label_noise is not None or noisy.config.label_noise is None:
+        raise ValueError(
+            f"RRM takes a clean run and one with label noise, got label_noise "
+            f"{clean.config.label_noise!r} and {noisy.config.label_noise!r}"
+        )
+    ours: Mapping[str, object] = clean.config.to_json() | {"label_noise": None}
+    differences = differing_fields(ours, noisy.config.to_json() | {"label_noise": None})
+    if differences:
+        raise ValueError(
+            f"{clean.folder} and {noisy.folder} differ in more than the label noise: "
+            f"{'; '.join(differences)}"
+        )
+
+
+def _last(run: Run) -> Row:
+    if run.final is None:
+        raise ValueError(f"{run.folder} has no row yet")
+    return run.final
+
+
+def _need(run: Run, row: Row, column: str) -> float:
+    value = row.get(column)
+    if value is None:
+        raise ValueError(f"{run.folder} has no {column} in its last row")
+    return float(value)

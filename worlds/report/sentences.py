@@ -1,0 +1,143 @@
+"""What was measured, in one sentence for each experiment."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from worlds.experiments.spec import METRIC_NAMES, Experiment
+from worlds.report.measure import TEST_SETS, Measured, number
+
+
+def sentence(experiment: Experiment, measured: Sequence[Measured]) -> str:
+    """Of the experiment's figure; it says where T0 was not reached."""
+    if experiment.kind == "rrm":
+        return _each(measured, _rrm)
+    if experiment.kind == "pairs":
+        return _each(measured, _pairs)
+    if experiment.kind == "table":
+        return _each(measured, _table)
+    if experiment.kind == "stopping":
+        return _each(measured, _patience)
+    both = [one for one in measured if one.get("gap") is not None]
+    if experiment.kind == "decompositions":
+        return _each(both, _decomposed)
+    metric = METRIC_NAMES[experiment.metric]
+    if not both:
+        return _alone(measured, metric)
+    if len(both) == 1:
+        text = _one(both[0], metric)
+    else:
+        gaps = {one.label: one.get("gap") or 0.0 for one in both}
+        worst = max(gaps, key=lambda label: abs(gaps[label]))
+        middle = float(np.median(list(gaps.values())))
+        text = (
+            f"Over {len(both)} groups the bootstrap error in test {metric} is {signed(middle)} in "
+            f"the median and {signed(gaps[worst])} at its largest ({worst})."
+        )
+    return f"{text} {_t0(both)}".strip()
+
+
+def signed(value: float) -> str:
+    return f"{value:+.3f}"
+
+
+def _each(measured: Sequence[Measured], tell: object) -> str:
+    assert callable(tell)
+    parts = [text for one in measured if (text := tell(one))]
+    return "; ".join(parts) + "." if parts else "Nothing could be measured."
+
+
+def _one(one: Measured, metric: str) -> str:
+    real, ideal, gap = (one.get(name) or 0.0 for name in ("real", "ideal", "gap"))
+    trials = len(one.values["gap"])
+    low, high = one.range("gap")
+    spread = ""
+    if trials > 1 and signed(low) == signed(high):
+        spread = f" in each of {trials} trials"
+    elif trials > 1:
+        spread = f"; {signed(low)} to {signed(high)} over {trials} trials"
+    return (
+        f"{one.label}: test {metric} {number(real)} in the Real World and {number(ideal)} in the "
+        f"Ideal World, a bootstrap error of {signed(gap)}{spread}."
+    )
+
+
+def _t0(both: Sequence[Measured]) -> str:
+    """Where the worlds are compared."""
+    trials = sum(len(one.values["gap"]) for one in both)
+    reached = sum(one.reached for one in both)
+    with_train = any(one.get("t0") is not None for one in both)
+    if not with_train:
+        return "There is no train error, hence no T0: the worlds are compared at the last step."
+    if not reached:
+        return "No trial reached T0: the worlds are compared at the last step."
+    if reached < trials:
+        return f"T0 was reached in {reached} of {trials} trials, the others end at their last step."
+    if len(both) == 1:
+        return f"Compared at T0, {number(both[0].get('t0') or 0)} updates in the median."
+    return f"All {trials} trials reached T0, and are compared there."
+
+
+def _alone(measured: Sequence[Measured], metric: str) -> str:
+    """One world without the other."""
+    values = [
+        f"{one.label} {number(value)}"
+        for one in measured
+        if (value := one.get("real") if one.found.real else one.get("ideal")) is not None
+    ]
+    worlds = {"real" if one.found.real else "ideal" for one in measured}
+    name = " and ".join(sorted(world.capitalize() for world in worlds))
+    return f"{name} World only, no bootstrap error: test {metric} {', '.join(values)}."
+
+
+def _rrm(one: Measured) -> str:
+    if one.get("bound") is None:
+        return ""
+    parts = [one.get(name) or 0.0 for name in ("robustness", "memorization", "rationality")]
+    total, gap = one.get("bound") or 0.0, one.get("generalization_error") or 0.0
+    robustness, memorization, rationality = map(number, parts)
+    return (
+        f"{one.label}: robustness {robustness} + memorization {memorization} + rationality "
+        f"{rationality} = {number(total)}, against a generalization gap of {number(gap)}"
+    )
+
+
+def _decomposed(one: Measured) -> str:
+    train, gap, ideal, real = (
+        one.get(name) or 0.0 for name in ("train", "generalization", "ideal", "real")
+    )
+    return (
+        f"{one.label}: {number(real)} = train {number(train)} + generalization gap {number(gap)} = "
+        f"Ideal {number(ideal)} + bootstrap error {signed(one.get('gap') or 0.0)}"
+    )
+
+
+def _patience(one: Measured) -> str:
+    """Where patience ends a run, beside T0 and the schedule."""
+    at, stopped, last = (one.get(n) for n in ("stopped_at", "stopped", "final_real"))
+    if stopped is None or last is None:
+        return ""
+    patience = (
+        f"{number(stopped)} where patience stops ({number(at)} updates)"
+        if at
+        else ("patience stops no trial")
+    )
+    t0 = "T0 not reached"
+    if one.reached:
+        t0 = f"{number(one.get('real') or 0)} at T0 ({number(one.get('t0') or 0)} updates)"
+    return f"{one.label}: {t0}, {patience}, {number(last)} at the last step"
+
+
+def _pairs(one: Measured) -> str:
+    shares = {world: one.get(f"partner_{world}") for world in ("real", "ideal")}
+    told = [f"{v:.1%} in the {w.capitalize()} World" for w, v in shares.items() if v is not None]
+    return f"{one.label}: the noisy class is called its partner in {' and '.join(told)}"
+
+
+def _table(one: Measured) -> str:
+    told = [
+        f"{number(v)} {text}"
+        for name, text in TEST_SETS.items()
+        if (v := one.get(name)) is not None
+    ]
+    return f"{one.label}: {' and '.join(told)}" if told else ""

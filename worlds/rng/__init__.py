@@ -1,0 +1,1 @@
+"""Addressed random numbers: every draw is a pure function of named coordinates."""

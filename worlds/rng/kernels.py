@@ -1,0 +1,90 @@
+"""Philox 4x32-10 and what is drawn from it, compiled by numba without the GIL."""
+
+from typing import Any, Final
+
+import numpy as np
+from numba import njit
+
+Scalar = Any  # uint64 unless said otherwise; numba sees the types of the arguments
+
+
+_U = np.uint64
+
+
+_MASK: Final = np.uint64(0xFFFFFFFF)
+
+
+@njit(nogil=True, cache=True)
+def philox4(
+    c0: Scalar, c1: Scalar, c2: Scalar, c3: Scalar, k0: Scalar, k1: Scalar
+) -> tuple[Scalar, Scalar, Scalar, Scalar]:
+    """Philox 4x32-10 of uint64 scalars that hold 32-bit words, see worlds/rng/philox.py."""
+    for _ in range(10):
+        p0 = c0 * _U(0xD2511F53)
+        p1 = c2 * _U(0xCD9E8D57)
+        c0 = (p1 >> _U(32)) ^ c1 ^ k0
+        c1 = p1 & _MASK
+        c2 = (p0 >> _U(32)) ^ c3 ^ k1
+        c3 = p0 & _MASK
+        k0 = (k0 + _U(0x9E3779B9)) & _MASK
+        k1 = (k1 + _U(0xBB67AE85)) & _MASK
+    return c0, c1, c2, c3
+
+
+@njit(nogil=True, cache=True)
+def _scaled(high: Scalar, low: Scalar, n: Scalar) -> Scalar:
+    """A 64-bit word times n / 2^64, rounded down; n < 2^32. No value is favoured by more than
+    n / 2^64.
+    """
+    return (high * n + ((low * n) >> _U(32))) >> _U(32)
+
+
+@njit(nogil=True, cache=True)
+def shuffled_prefix(
+    n: Scalar, count: Scalar, key: np.ndarray, stream: Scalar, major: Scalar, minor: Scalar
+) -> np.ndarray:
+    """The first `count` entries of the permutation of range(n), uint32, that (key, stream, major,
+    minor) names.
+
+    Fisher-Yates from the front, entry i drawing words 2 (i mod 2) and 2 (i mod 2) + 1 of block
+    i // 2: a longer prefix starts with every shorter one. n < 2^32; key is uint64 (2,).
+    """
+    order = np.empty(n, np.uint32)
+    for i in range(_U(n)):
+        order[i] = i
+    m, top = _U(minor) & _MASK, (_U(stream) << _U(24)) | (_U(minor) >> _U(32))
+    w2 = w3 = _U(0)
+    for i in range(_U(count)):
+        if i & _U(1):
+            high, low = w2, w3
+        else:
+            high, low, w2, w3 = philox4(i >> _U(1), _U(major), m, top, key[0], key[1])
+        j = i + _scaled(high, low, _U(n) - i)
+        order[i], order[j] = order[j], order[i]
+    return order[:count]
+
+
+@njit(nogil=True, cache=True)
+def draws_with_replacement(
+    n: Scalar, positions: np.ndarray, key: np.ndarray, stream: Scalar, major: Scalar
+) -> np.ndarray:
+    """One uniform index below n for each global position (int64), as uint32; n < 2^32."""
+    drawn = np.empty(len(positions), np.uint32)
+    for i in range(len(positions)):
+        p = _U(positions[i])
+        w0, w1, _, _ = philox4(
+            _U(0), _U(major), p & _MASK, (_U(stream) << _U(24)) | (p >> _U(32)), key[0], key[1]
+        )
+        drawn[i] = _scaled(w0, w1, _U(n))
+    return drawn
+
+
+@njit(nogil=True, cache=True)
+def first_words(count: Scalar, key: np.ndarray, stream: Scalar, major: Scalar) -> np.ndarray:
+    """The first two words for each minor from 0 to count - 1, uint64 (count, 2)."""
+    words = np.empty((count, 2), np.uint64)
+    for i in range(_U(count)):
+        top = (_U(stream) << _U(24)) | (i >> _U(32))
+        w0, w1, _, _ = philox4(_U(0), _U(major), i & _MASK, top, key[0], key[1])
+        words[i, 0], words[i, 1] = w0, w1
+    return words

@@ -1,0 +1,1 @@
+"""Files, processes, signals, devices: nothing here knows of datasets."""

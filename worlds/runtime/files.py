@@ -1,0 +1,155 @@
+"""Files that are never half written: temporary name in the target folder, fsync, rename.
+
+A temporary name is `.{name}.{host}.{pid}.{random}.tmp`. What a killed process leaves behind is
+therefore recognisable, and `remove_stale` clears it once that process is gone.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+TEMPORARY_SUFFIX = ".tmp"
+LOCK = ".lock"
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file that takes its final name only if the block ends well; on any failure nothing
+    is left.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    host = socket.gethostname().replace(".", "-")
+    unique = f".{path.name}.{host}.{os.getpid()}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
+    temporary = path.with_name(unique)
+    try:
+        with temporary.open("xb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename inside `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class HashingStream:
+    """A write-only stream that keeps the sha256 and the length of what passes through."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.stream, self.sha256, self.bytes = stream, hashlib.sha256(), 0
+
+    def write(self, data: bytes | memoryview) -> int:
+        self.sha256.update(data)
+        self.bytes += memoryview(data).nbytes
+        return self.stream.write(data)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically."""
+    with atomic_write(path) as stream:
+        stream.write((json.dumps(value, indent=2) + "\n").encode())
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; ValueError that names the file where it holds none."""
+    try:
+        value = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {type(value).__name__}")
+    return value
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+class Busy(ValueError):
+    """Another process is at work in a folder."""
+
+
+@contextmanager
+def locked(folder: Path, work: str) -> Iterator[None]:
+    """One process a folder, which is made if need be; the lock goes with the process. Busy while
+    another one does its `work` there.
+    """
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Busy(f"another process is {work} in {folder}") from None
+        yield
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process holds the lock of a folder."""
+    import fcntl
+
+    try:
+        with (folder / LOCK).open("r") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def remove_stale(folder: Path) -> None:
+    """Delete temporary files in `folder` whose process, on this host, no longer lives."""
+    host = socket.gethostname().replace(".", "-")
+    for path in folder.glob(f".*{TEMPORARY_SUFFIX}"):
+        _, _, tail = path.name.rpartition(f".{host}.")
+        pid = tail.partition(".")[0]
+        if tail != path.name and pid.isdigit() and not _lives(int(pid)):
+            path.unlink(missing_ok=True)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    try:  # a process that was killed answers until its parent has taken note
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    except OSError:
+        return True
+    return state not in (b"Z", b"X")
+
+
+def check_disk(folder: Path, needed: int) -> None:
+    """ValueError where the disk of `folder`, which need not exist, has less than `needed` bytes."""
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise ValueError(
+            f"{folder} needs {needed:,} more bytes and its disk has {free:,} free: "
+            f"make room or choose another --out"
+        )

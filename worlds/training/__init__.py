@@ -1,0 +1,1 @@
+"""The reference trainer: config, steps, evaluation, run directories."""

@@ -1,0 +1,116 @@
+"""What a run is put together from: its data, its world's loader, its network."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from worlds.data.splits import Split
+from worlds.data.stores import Store
+from worlds.loaders.base import Loader
+from worlds.loaders.loaders import IdealLoader, RealLoader
+from worlds.rng.philox import TRAINING, words
+from worlds.training.config import TrainConfig
+from worlds.training.distributed import ALONE, Replicas
+from worlds.training.evaluation import Place
+from worlds.training.pretrained import begin
+from worlds.training.stepper import HALVES
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is trained and measured on; `cifar10` is CIFAR-10's own test set, if it is at hand."""
+
+    train: Split
+    test: Split
+    cifar10: Split | None = None
+    name: str = ""
+
+    @classmethod
+    def of(cls, store: Store, cifar10: Split | None = None) -> "Data":
+        """ValueError where the store has no test split, or the test sets have other classes."""
+        data = cls(store.train, store.test, cifar10, store.source)
+        for split in (data.test, data.cifar10):
+            if split is not None and len(split.class_names) != len(data.train.class_names):
+                raise ValueError(
+                    f"the {split.name} split has {len(split.class_names)} classes, the training "
+                    f"split {len(data.train.class_names)}: they must be the same"
+                )
+        return data
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "train": self.train.fingerprint,
+            "test": self.test.fingerprint,
+            "cifar10": None if self.cifar10 is None else self.cifar10.fingerprint,
+            "classes": list(self.train.class_names),
+            "pool": len(self.train),
+        }
+
+
+def place_of(config: TrainConfig, device: torch.device) -> Place:
+    """Where and how a run's batches are made: in half precision where the network takes it."""
+    half = HALVES.get(config.precision, torch.float32)
+    return Place(device, half, channels_last=device.type == "cuda", normalise=config.normalise)
+
+
+def real_loader(
+    config: TrainConfig, split: Split, place: Place, replicas: Replicas = ALONE
+) -> RealLoader:
+    """The Real World of the config's n, seed and trial."""
+    return RealLoader(
+        split,
+        config.n,
+        config.batch_size,
+        config.steps,
+        seed=config.seed,
+        trial=config.trial,
+        augment=config.augment,
+        rank=replicas.rank,
+        world_size=replicas.world_size,
+        **place.output,
+    )
+
+
+def make_loader(
+    config: TrainConfig, split: Split, place: Place, replicas: Replicas = ALONE
+) -> Loader:
+    """The config's world over `split`, whose labels already have the config's noise."""
+    if config.world == "real":
+        return real_loader(config, split, place, replicas)
+    cpu = Place(torch.device("cpu"), normalise=config.normalise)
+    return IdealLoader(
+        split,
+        config.batch_size,
+        config.steps,
+        seed=config.seed,
+        trial=config.trial,
+        augment=config.augment,
+        passes=config.passes,
+        disjoint_from=real_loader(config, split, cpu) if config.disjoint else None,
+        rank=replicas.rank,
+        world_size=replicas.world_size,
+        **place.output,
+    )
+
+
+def make_model(config: TrainConfig, data: Data) -> torch.nn.Module:
+    """A fresh network for the data's classes and image size; ValueError if it cannot take them."""
+    from worlds.models import create
+
+    height, width, _ = data.train.image_shape
+    if height != width:
+        raise ValueError(f"the architectures take square images, the data has {height} x {width}")
+    model = create(config.arch, len(data.train.class_names), height, **config.options)
+    return model if config.initial is None else begin(model, config)
+
+
+def training_seed(config: TrainConfig) -> int:
+    """What torch's generator starts from: the same for both worlds, another for every trial."""
+    drawn = words(config.seed, TRAINING, config.trial, torch.zeros(1, dtype=torch.int64), 1)
+    return int(drawn[0, 0]) << 31 | int(drawn[0, 1]) >> 1
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

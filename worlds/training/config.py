@@ -1,0 +1,262 @@
+"""What a run is: one frozen description of network, world, schedule and measurement.
+
+    config = TrainConfig("preresnet18", world="real", n=50_000, momentum=0.9)
+    twin = replace(config, world="ideal")        # differs in the loader and in nothing else
+    config.pair_key() == twin.pair_key()
+
+Everything that decides a run's numbers is a field; where it runs and what is printed is not.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import PurePath
+from typing import Any, Final, Literal, get_args
+
+import numpy as np
+
+from worlds.data.labels import Kind, LabelNoise
+from worlds.loaders.normalize import NAMES
+from worlds.rng.philox import key_of
+from worlds.training.schedules import UNIT, Schedule, log_points, spaced_log_points
+
+World = Literal["real", "ideal"]
+Optimizer = Literal["sgd", "nesterov", "adam", "adamw", "rmsprop"]
+Loss = Literal["cross_entropy", "mse"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+Grid = Literal["paper", "fast", "spaced"]
+StopRule = Literal["train_error", "patience"]
+Option = int | float | str | bool
+
+_INTEGERS: Final = (
+    *("n", "passes", "steps", "batch_size", "unit", "warmup", "seed", "trial"),
+    *("test_eval", "train_eval", "patience"),
+)
+_NUMBERS: Final = ("learning_rate", "momentum", "weight_decay", "factor", "threshold")
+_TYPES: Final[dict[str, tuple[Any, tuple[str, ...]]]] = {
+    "an integer": (int, _INTEGERS),
+    "a number": (int | float, _NUMBERS),
+    "text": (str, ("arch", "initial", "augment", "label_noise")),
+}
+_OPTIONAL: Final = ("test_eval", "train_eval", "initial", "augment", "label_noise")
+PAPER_EVERY: Final = 64  # log points of the released code; DogBird's are each 32nd step
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One run. The defaults are the paper's main protocol (its section 4 and the released sweep).
+
+    ValueError names the field that cannot be.
+    """
+
+    arch: str
+    options: Mapping[str, Option] = field(default_factory=dict)  # of the architecture
+    initial: str | None = None  # weights to begin from: a run folder, *.pt or *.safetensors
+    frozen: bool = False  # of them only a new linear head learns
+    world: World = "real"
+    n: int = 50_000  # samples of the Real World; decides nothing in an Ideal run, unless disjoint
+    disjoint: bool = False  # the Ideal World leaves the Real World's n samples out
+    passes: int = 1  # over the pool that an Ideal run may make: above 1 it is approximate
+    steps: int = 39_000
+    batch_size: int = 128
+    optimizer: Optimizer = "sgd"
+    learning_rate: float = 0.1
+    momentum: float = 0.0  # of sgd, nesterov and rmsprop; the paper's figure 1 has 0.9
+    weight_decay: float = 0.0
+    schedule: str = "cosine"
+    unit: int = UNIT  # steps between changes of the rate
+    drops: tuple[int, ...] = ()  # units at which schedule "steps" multiplies by `factor`
+    factor: float = 0.1
+    warmup: int = 0  # steps
+    loss: Loss = "cross_entropy"
+    augment: str | None = "crop+flip"
+    normalise: str = "symmetric"  # [-1, 1]; the paper's 224 px runs have "unit", [0, 1]
+    label_noise: str | None = None  # symmetric:RATE, uniform:RATE, pairs:RATE:3>5[,5>3]
+    precision: Precision = "fp32"
+    seed: int = 0
+    trial: int = 0  # with the seed it names the subset, the orders, the crops and the weights
+    log: Grid | int = "paper"  # fast: without the dense beginning; spaced: 60, even in log steps
+    test_eval: int | None = 10_000  # the first so many test images; None: all
+    train_eval: int | None = 10_000  # at most so many of the n, always the same; None: all n
+    stop: StopRule | None = None
+    threshold: float = 0.01  # train error that is T0, and at which stop="train_error" ends a run
+    patience: int = 0  # log points without a lower test soft-error, for stop="patience"
+
+    def __post_init__(self) -> None:
+        for f in fields(self):  # numpy's numbers and paths have no JSON
+            object.__setattr__(self, f.name, _plain(getattr(self, f.name)))
+        self._check_types()
+        self._check_names()
+        self._check_numbers()
+        self.rate  # noqa: B018  the schedule checks its own fields
+        self.noise  # noqa: B018  and so does the label noise
+
+    def _check_types(self) -> None:
+        for kind, (allowed, names) in _TYPES.items():
+            for name in names:
+                value, free = getattr(self, name), name in _OPTIONAL
+                if not (isinstance(value, allowed) or (free and value is None)):
+                    raise ValueError(f"{name} must be {kind}, got {value!r}")
+
+    def _check_names(self) -> None:
+        choices: dict[str, tuple[Any, ...]] = {
+            "world": get_args(World),
+            "optimizer": get_args(Optimizer),
+            "loss": get_args(Loss),
+            "precision": get_args(Precision),
+            "stop": (None, *get_args(StopRule)),
+            "normalise": NAMES,
+        }
+        for name, known in choices.items():
+            value = getattr(self, name)
+            if value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, got {value}")
+        if not isinstance(self.log, int) and self.log not in get_args(Grid):
+            grids = ", ".join(get_args(Grid))
+            raise ValueError(f"log must be one of {grids} or a number of steps, got {self.log!r}")
+
+    def _check_numbers(self) -> None:
+        key_of(self.seed)
+        for name in ("n", "steps", "batch_size", "passes", "test_eval", "train_eval"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be 1 or more, got {value}")
+        if isinstance(self.log, int) and self.log < 1:
+            raise ValueError(f"log must be 1 or more steps, got {self.log}")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1), got {self.momentum}")
+        if self.optimizer == "nesterov" and not self.momentum:
+            raise ValueError("optimizer nesterov needs a momentum above 0, for example 0.9")
+        if self.momentum and self.optimizer in ("adam", "adamw"):
+            raise ValueError(f"{self.optimizer} takes no momentum, got {self.momentum}")
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise ValueError(f"weight_decay must be 0 or more, got {self.weight_decay}")
+        if not 0 <= self.threshold < 1:
+            raise ValueError(f"threshold must be in [0, 1), got {self.threshold}")
+        if self.frozen and self.initial is None:
+            raise ValueError("frozen=True trains a head on weights that are there: give initial")
+        if (self.stop == "patience") != (self.patience > 0):
+            raise ValueError(
+                f'stop="patience" and patience of 1 or more go together, got {self.stop!r} and '
+                f"{self.patience}"
+            )
+
+    @cached_property
+    def rate(self) -> Schedule:
+        """The learning rate of each step."""
+        return Schedule(
+            self.schedule,
+            self.learning_rate,
+            self.steps,
+            self.unit,
+            tuple(self.drops),
+            self.factor,
+            self.warmup,
+        )
+
+    @cached_property
+    def noise(self) -> LabelNoise | None:
+        """The noise on the training labels; test labels stay clean."""
+        if self.label_noise is None:
+            return None
+        return parse_label_noise(self.label_noise, self.seed, self.trial)
+
+    @cached_property
+    def points(self) -> list[int]:
+        """The steps after which everything is measured: the grid of `log`, and the last step."""
+        if self.log == "spaced":
+            grid = spaced_log_points(self.steps)
+        elif isinstance(self.log, int):
+            grid = log_points(self.steps, self.log, dense=False)
+        else:
+            grid = log_points(self.steps, PAPER_EVERY, dense=self.log == "paper")
+        return sorted({*grid, self.steps - 1})
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields as plain values; `from_json` gives an equal config."""
+        return asdict(self) | {"options": dict(self.options), "drops": list(self.drops)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "TrainConfig":
+        """ValueError names fields that this version does not know."""
+        unknown = sorted(set(values) - {f.name for f in fields(cls)})
+        if unknown:
+            raise ValueError(f"a training config has no field {', '.join(unknown)}")
+        if "arch" not in values:
+            raise ValueError("a training config needs the field arch")
+        return cls(**{**values, "drops": tuple(values.get("drops", ()))})
+
+    def fingerprint(self) -> str:
+        """Hex sha256 of all fields: the name of this run."""
+        return _digest(self.to_json())
+
+    def pair_key(self) -> str:
+        """The same for the Real and the Ideal run of one trial, and for no others."""
+        return _digest(self.to_json() | {"world": None})
+
+    def group_key(self) -> str:
+        """The same for all trials of both worlds."""
+        return _digest(self.to_json() | {"world": None, "trial": None})
+
+
+def differing_fields(saved: Mapping[str, Any], present: Mapping[str, Any]) -> list[str]:
+    """One phrase a field in which two configs (as JSON) differ."""
+    return [
+        f"{name} = {saved.get(name)!r} there, {present.get(name)!r} here"
+        for name in sorted({*saved, *present})
+        if saved.get(name) != present.get(name)
+    ]
+
+
+def parse_label_noise(text: str, seed: int = 0, trial: int = 0) -> LabelNoise:
+    """From `symmetric:0.2`, `uniform:0.5` or `pairs:0.3:3>5` (class 3 becomes class 5)."""
+    kind, _, rest = text.partition(":")
+    rate, _, pairs = rest.partition(":")
+    if kind not in get_args(Kind):
+        raise ValueError(_NOISE_FORM.format(text))
+    try:
+        table = dict(_pair(item) for item in pairs.split(",")) if pairs else {}
+        return LabelNoise(kind, float(rate), seed, trial, table)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise ValueError(f"{_NOISE_FORM.format(text)} ({error})") from error
+
+
+_NOISE_FORM: Final = (
+    "label noise is symmetric:RATE, uniform:RATE or pairs:RATE:FROM>TO[,FROM>TO], got {!r}"
+)
+
+
+def _plain(value: Any) -> Any:
+    """Numpy's numbers as Python's, a path as text; so inside of `options` and `drops` too."""
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return tuple(_plain(one) for one in value)
+    if isinstance(value, np.generic):
+        return value.item()
+    return str(value) if isinstance(value, PurePath) else value
+
+
+def _pair(item: str) -> tuple[int, int]:
+    source, _, target = item.partition(">")
+    return int(source), int(target)
+
+
+def _digest(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+# Fields that decide nothing in an Ideal run: how many samples the Real World has, how its training
+# set is measured, and when it stops.
+REAL_ONLY: Final = ("n", "train_eval", "threshold", "stop", "patience")
+
+
+def ideal_key(config: TrainConfig) -> str:
+    """The same for an Ideal run and each Real World that it is an Ideal World of."""
+    if config.disjoint:  # then n and trial decide which samples the Ideal World leaves out
+        return config.group_key()
+    plain = TrainConfig(config.arch)
+    return replace(config, **{name: getattr(plain, name) for name in REAL_ONLY}).group_key()

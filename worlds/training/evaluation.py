@@ -1,0 +1,180 @@
+"""What is measured at a log point: the test sets, and in the Real World the training set twice.
+
+The paper's train error is that of augmented images: its code runs the network, in eval mode, over
+the training loader itself. Here every sample keeps one crop and flip for the whole run, other than
+any that training uses, so that the curve moves only with the network. Beside it stands the error on
+the images as they are stored.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import nn
+
+from worlds.data.images import ArrayImages
+from worlds.data.splits import Split
+from worlds.loaders.loaders import SequentialLoader
+from worlds.rng.philox import EVALUATION, words
+from worlds.training.config import TrainConfig
+from worlds.training.metrics import means, metric_sums
+
+BATCH: Final = {
+    "cpu": 250,
+    "cuda": 2_000,
+}  # images at once; no result depends on it but in rounding
+
+Predict = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and in which layout batches are made."""
+
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+    channels_last: bool = False
+    normalise: str = "symmetric"
+
+    @property
+    def output(self) -> dict[str, Any]:
+        return vars(self)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """In eval mode without gradients, and back as it was."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
+
+
+class Evaluation:
+    """The measurements of one run: `measure(model, predict)` gives a row's metrics.
+
+    All images stay where the loaders keep them: on a CUDA device as uint8.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        test: Split,
+        cifar10: Split | None,
+        train: Split | None,
+        samples: np.ndarray | None,
+        place: Place,
+    ) -> None:
+        """`train` holds the labels trained on and `samples` the pool indices of the Real World
+        (None: all of it); an Ideal run has no `train`.
+        """
+        self.config, self.test = config, test
+        batch = BATCH[place.device.type]
+        self.sets = {
+            "test": _in_order(test, np.arange(len(test))[: config.test_eval], batch, place)
+        }
+        if cifar10 is not None:
+            self.sets["cifar10"] = _in_order(
+                cifar10, np.arange(len(cifar10))[: config.test_eval], batch, place
+            )
+        self.train = None if train is None else TrainSet(config, train, samples, batch, place)
+
+    def measure(self, model: nn.Module, predict: Predict) -> dict[str, float | None]:
+        """The metrics of one row; `predict` maps a batch to float32 logits."""
+        row: dict[str, float | None] = {}
+        with evaluating(model):
+            for name, loader in self.sets.items():
+                row |= _named(name, *self._pass(loader, predict))
+            if self.config.noise is not None and self.config.noise.pairs:
+                row["test_partner_share"] = self._partner_share(predict)
+            if self.train is not None:
+                row |= self._train_rows(predict, self.train)
+        return row
+
+    def _pass(self, loader: SequentialLoader, predict: Predict) -> tuple[torch.Tensor, int]:
+        sums: torch.Tensor | None = None
+        for x, y in loader:
+            part = metric_sums(predict(x), y, self.config.loss)
+            sums = part if sums is None else sums + part
+        assert sums is not None
+        return sums, loader.sampler.n
+
+    def _train_rows(self, predict: Predict, train: "TrainSet") -> dict[str, float | None]:
+        stored = self._pass(train.stored, predict)
+        shown = stored if train.augmented is None else self._pass(train.augmented, predict)
+        row = _named("train", *shown) | _named("train_clean", *stored)
+        if self.config.noise is None:
+            return row
+        called = torch.cat([predict(x).argmax(1) for x, _ in train.stored]).cpu().numpy()
+        true, given = train.clean_labels, train.labels
+        changed = true != given
+        row["train_true_error"] = float((called != true).mean())
+        row["train_corrupted_true_error"] = _mean((called != true)[changed])
+        row["train_corrupted_error"] = _mean((called != given)[changed])
+        return row
+
+    def _partner_share(self, predict: Predict) -> float | None:
+        """Among test images of a class that the noise changes: the share called its partner."""
+        loader, pairs = self.sets["test"], self.config.noise.pairs  # type: ignore[union-attr]
+        called = torch.cat([predict(x).argmax(1) for x, _ in loader]).cpu().numpy()
+        labels = self.test.labels[: loader.sampler.n]
+        partner = np.full(len(self.test.class_names), -1)
+        partner[list(pairs)] = list(pairs.values())
+        return _mean((called == partner[labels])[partner[labels] >= 0])
+
+
+class TrainSet:
+    """The fixed part of a Real World's samples on which train metrics are taken: its first ones in
+    the order of the subset, so those of a smaller n are among those of a larger.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        split: Split,
+        samples: np.ndarray | None,
+        batch: int,
+        place: Place,
+    ) -> None:
+        chosen = np.arange(len(split)) if samples is None else samples
+        chosen = chosen[: config.train_eval]
+        # A seed of its own: the crops are none of those that training draws.
+        own = words(config.seed, EVALUATION, config.trial, torch.zeros(1, dtype=torch.int64), 1)
+        seed = int(own[0, 0]) | int(own[0, 1]) << 32
+        self.labels, self.clean_labels = split.labels[chosen], split.clean_labels[chosen]
+        self.stored = _in_order(split, chosen, batch, place)
+        self.augmented: SequentialLoader | None = None  # where that differs
+        if config.augment is not None:
+            self.augmented = SequentialLoader(
+                split, batch, indices=chosen, seed=seed, augment=config.augment, **place.output
+            )
+
+
+def _in_order(split: Split, chosen: np.ndarray, batch: int, place: Place) -> SequentialLoader:
+    """A pass over the chosen samples. What is stored encoded is decoded once for the whole run, at
+    3 kB of memory an image of 32 px and 150 kB of 224.
+    """
+    if split.images.addresses(chosen[:1]) is not None:
+        return SequentialLoader(split, batch, indices=chosen, **place.output)
+    decoded = Split(
+        name=split.name,
+        images=ArrayImages([split.gather(chosen)]),
+        clean_labels=split.labels[chosen],
+        class_names=split.class_names,
+        fingerprint=split.fingerprint,
+    )
+    return SequentialLoader(decoded, batch, **place.output)
+
+
+def _named(prefix: str, sums: torch.Tensor, count: int) -> dict[str, float | None]:
+    return {f"{prefix}_{name}": value for name, value in asdict(means(sums, count)).items()}
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return float(values.mean()) if len(values) else None

@@ -1,0 +1,109 @@
+"""Weights that a run begins from instead of fresh ones: fine-tuning (figures 5b, 13 and 14 of the
+paper), and a linear head on a frozen representation, the setting of self-supervised learning.
+
+    TrainConfig("preresnet18", initial="runs/ideal-0")                 # all weights move on
+    TrainConfig("preresnet18", initial="ssl.safetensors", frozen=True)  # only the new head learns
+
+The classifier is always new. An MLP may come from another image size, its first filters are
+resized; a ViT's new last layer is zero and without bias, as in the paper.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from worlds.runtime.errors import first_line
+from worlds.runtime.files import sha256_of
+from worlds.training.config import TrainConfig
+from worlds.training.run_folder import CHECKPOINT
+
+State = dict[str, torch.Tensor]
+
+
+class Frozen(nn.Module):
+    """A linear head on a network that does not learn: without gradients, its batch norm at rest."""
+
+    def __init__(self, body: nn.Module, head: nn.Linear) -> None:
+        super().__init__()
+        self.body, self.head = body.requires_grad_(False).eval(), head
+
+    def train(self, mode: bool = True) -> "Frozen":
+        super().train(mode)
+        self.body.eval()
+        return self
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            features = self.body(x)
+        logits: torch.Tensor = self.head(features)
+        return logits
+
+
+def begin(model: nn.Module, config: TrainConfig) -> nn.Module:
+    """`model` with the config's initial weights under a new classifier; ValueError names what does
+    not fit.
+    """
+    assert config.initial is not None
+    from worlds.models.pretrained import load_weights, transfer_mlp, transfer_vit
+    from worlds.models.vit import VisionTransformer
+
+    state = read_weights(weights_file(config.initial))
+    name, head = head_of(model)
+    if isinstance(model, nn.Sequential) and config.arch.startswith("mlp"):
+        transfer_mlp(model, state)
+    elif isinstance(model, VisionTransformer):
+        transfer_vit(model, state)
+        name, head = head_of(model)
+    else:
+        load_weights(model, state, fresh=(f"{name}.",))
+    if not config.frozen:
+        return model
+    parent, _, last = name.rpartition(".")
+    setattr(model.get_submodule(parent), last, nn.Identity())
+    return Frozen(model, head)
+
+
+def head_of(model: nn.Module) -> tuple[str, nn.Linear]:
+    """The last linear layer and its name: the classifier, in every architecture of the suite."""
+    layers = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear)]
+    if not layers:
+        raise ValueError("the network has no linear classifier to put on other weights")
+    return layers[-1]
+
+
+def weights_file(initial: str) -> Path:
+    """The file that `initial` names: a run folder's checkpoint, or a state dict."""
+    path = Path(initial).expanduser()
+    file = path / CHECKPOINT if path.is_dir() else path
+    if not file.is_file():
+        raise ValueError(f"initial={initial}: expected a run folder, *.pt or *.safetensors")
+    return file
+
+
+def describe_initial(config: TrainConfig) -> str | None:
+    """sha256 of the file of initial weights."""
+    return None if config.initial is None else sha256_of(weights_file(config.initial))
+
+
+def read_weights(file: Path) -> State:
+    """The state dict in a run's checkpoint, a .safetensors file or a file of torch.save."""
+    if file.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(file)
+        except SafetensorError as error:
+            raise ValueError(f"{file} cannot be read as weights: {error}") from error
+    try:
+        state: Any = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{file} cannot be read as weights: {first_line(error)}") from error
+    if isinstance(state, dict) and "stepper" in state:
+        state = state["stepper"]["model"]
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        inside = f", but {', '.join(map(str, list(state)[:3]))}" if isinstance(state, dict) else ""
+        raise ValueError(f"{file} holds no state dict, a mapping of names to tensors{inside}")
+    return state

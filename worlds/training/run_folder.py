@@ -1,0 +1,110 @@
+"""Run folders: the interface between training and everything that looks at it.
+
+    OUT/real-0/config.json      what was to be done, on which data, with which versions
+    OUT/real-0/metrics.jsonl    one row a log point
+    OUT/real-0/checkpoint.pt    the latest state
+    OUT/real-0/summary.json     written last: a folder without it is not finished
+
+    for run in find_runs("OUT"):
+        print(run.config.world, run.final["test_soft_error"], run.stopping_step)
+
+A row holds, flat: `step` (from 0; measured after that step's update), `updates` = step + 1,
+`samples`, `learning_rate`, `seconds` and `evaluation_seconds` so far; and loss, error and
+soft_error as `test_*`, as `cifar10_*` where CIFAR-10's test set was given, and in the Real World as
+`train_*` (augmented images, as the paper measured it) and `train_clean_*` (as they are stored).
+With label noise: `train_true_error` (clean images against the labels before noise),
+`train_corrupted_true_error` and `train_corrupted_error` (only samples whose label was changed,
+against the label before and after), and for pairs `test_partner_share` (test images of a noisy
+class that are called its partner).
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from worlds.runtime.files import read_object
+from worlds.training.config import TrainConfig
+from worlds.training.metrics import stopping_point
+
+CONFIG: Final = "config.json"
+METRICS: Final = "metrics.jsonl"
+CHECKPOINT: Final = "checkpoint.pt"
+SUMMARY: Final = "summary.json"
+FORMAT: Final = 1
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder says. `summary` is None while the run is not finished."""
+
+    folder: Path
+    config: TrainConfig
+    description: Mapping[str, Any]  # all of config.json: data, parameters, versions, device
+    rows: tuple[Row, ...]
+    summary: Mapping[str, Any] | None
+
+    @property
+    def finished(self) -> bool:
+        return self.summary is not None
+
+    @property
+    def final(self) -> Row | None:
+        """The last row, if there is one."""
+        return self.rows[-1] if self.rows else None
+
+    @property
+    def stopping_step(self) -> int | None:
+        """T0: the first logged step with a train error of at most the config's threshold."""
+        return t0_of(self.rows, self.config.threshold)
+
+
+def t0_of(rows: tuple[Row, ...] | list[dict[str, Any]], threshold: float) -> int | None:
+    """The step of the first row whose train error is at most `threshold`; None without one."""
+    index = stopping_point([row.get("train_error", float("nan")) for row in rows], threshold)
+    return None if index is None else int(rows[index]["step"])
+
+
+def is_run(folder: Path) -> bool:
+    return (folder / CONFIG).is_file() and "config" in read_object(folder / CONFIG)
+
+
+def read_run(folder: str | Path) -> Run:
+    """The run in a folder; a last row that was cut off in the writing is left out."""
+    folder = Path(folder)
+    if not (folder / CONFIG).is_file():
+        raise ValueError(f"{folder} is no run folder: it has no {CONFIG}")
+    description = read_object(folder / CONFIG)
+    if description.get("format") != FORMAT or not isinstance(description.get("config"), dict):
+        raise ValueError(f"{folder / CONFIG} is not a run's description of format {FORMAT}")
+    try:
+        config = TrainConfig.from_json(description["config"])
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{folder / CONFIG}: {error}") from error
+    summary = read_object(folder / SUMMARY) if (folder / SUMMARY).is_file() else None
+    return Run(folder, config, description, tuple(read_rows(folder / METRICS)), summary)
+
+
+def find_runs(root: str | Path) -> list[Run]:
+    """All runs at or below `root`, by path."""
+    root = Path(root)
+    if not root.is_dir():
+        raise ValueError(f"{root} is no folder")
+    return [read_run(path.parent) for path in sorted(root.rglob(CONFIG)) if is_run(path.parent)]
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics file, without a last one that was cut off; none if there is no file."""
+    if not path.is_file():
+        return []
+    *lines, _ = path.read_bytes().split(b"\n")
+    try:
+        rows = [json.loads(line) for line in lines]
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if not all(isinstance(row, dict) and isinstance(row.get("step"), int) for row in rows):
+        raise ValueError(f"{path} is damaged: a row has no step")
+    return rows

@@ -1,0 +1,170 @@
+"""The reference trainer: one loop for every architecture, world and data set.
+
+    store = open_store("pack")
+    run = train(TrainConfig("preresnet18", world="real"), Data.of(store), "runs/real-0")
+
+Real and Ideal World differ in the loader and in nothing else: initial weights, dropout, schedule
+and measurements come from the same (seed, trial). The same call resumes a run that was killed,
+from its last checkpoint, and on the CPU with the same number of threads the result is equal to the
+unbroken run's to the bit.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from worlds.runtime.checks import integer
+from worlds.runtime.device import checked_device
+from worlds.runtime.files import locked, remove_stale, write_json
+from worlds.training.build import Data, device_name
+from worlds.training.config import TrainConfig, differing_fields
+from worlds.training.distributed import ALONE, Replicas
+from worlds.training.pretrained import describe_initial
+from worlds.training.run_folder import (
+    CHECKPOINT,
+    CONFIG,
+    FORMAT,
+    METRICS,
+    SUMMARY,
+    Row,
+    Run,
+    read_run,
+)
+from worlds.training.stepper import NotFinite
+from worlds.training.trainer import Trainer
+
+CHECKPOINT_SECONDS: Final = 60.0
+
+
+def train(
+    config: TrainConfig,
+    data: Data,
+    folder: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    last_step: int | None = None,
+    graph: bool = True,
+    replicas: Replicas = ALONE,
+    on_step: Callable[[int], None] = lambda updates: None,
+    on_row: Callable[[Row], None] = lambda row: None,
+) -> Run:
+    """Train one run into its folder, or go on with it; a finished one is read and returned.
+
+    `last_step` ends the run after that step (the Ideal World needs no more than the Real World's
+    T0) without changing the schedule. `on_step` is called after every update with their number, and
+    may raise to leave: the state is saved before. `replicas` are the processes that share
+    the run (worlds/training/distributed.py). ValueError where the folder holds another run, the
+    pool cannot feed the steps, or the network does not fit the data; NotFinite where the loss
+    is not finite.
+    """
+    if not isinstance(data, Data):
+        raise ValueError(f"data must be such as Data.of(store), got {type(data).__name__}")
+    if last_step is not None and not 0 <= integer("last_step", last_step) < config.steps:
+        raise ValueError(f"last_step must be in [0, {config.steps}), the steps, got {last_step}")
+    folder, device = Path(folder), checked_device(device)
+    initial = describe_initial(config)
+    _check_folder(folder, config, data, initial)
+    if (folder / SUMMARY).is_file() and _covers(_whole(read_run(folder)), last_step):
+        return read_run(folder)
+    with _torch_settings(config, device):
+        trainer = Trainer(
+            config, data, folder, device, checkpoint_seconds, last_step, graph, replicas
+        )
+        with locked(folder, "training") if replicas.writes else nullcontext():
+            if replicas.writes:
+                remove_stale(folder)
+                (folder / SUMMARY).unlink(missing_ok=True)
+                model = trainer.stepper.model
+                write_json(folder / CONFIG, _description(config, data, initial, model, device))
+            replicas.wait()
+            trainer.resume()
+            try:
+                trainer.run(on_step, on_row)
+            except NotFinite as error:
+                trainer.summarise("not_finite", error.step)
+                raise
+            trainer.save()
+            trainer.summarise(trainer.ended() or "schedule")
+            replicas.wait()
+    return read_run(folder)
+
+
+def _covers(run: Run, last_step: int | None) -> bool:
+    """Whether a finished run goes as far as it is wanted."""
+    assert run.summary is not None
+    if run.summary["ended"] != "asked":
+        return True
+    return last_step is not None and run.summary["updates"] > last_step
+
+
+def _whole(run: Run) -> Run:
+    """A finished run; ValueError where rows have been lost since."""
+    assert run.summary is not None
+    ends = [None if row is None else row["step"] for row in (run.final, run.summary["final"])]
+    if ends[0] != ends[1]:
+        raise ValueError(
+            f"{run.folder / METRICS} ends at step {ends[0]}, the run ended at {ends[1]}: rows are "
+            f"lost; delete {run.folder} to begin again"
+        )
+    return run
+
+
+def _check_folder(folder: Path, config: TrainConfig, data: Data, initial: str | None) -> None:
+    if not (folder / CONFIG).is_file():
+        if (folder / CHECKPOINT).exists():
+            raise ValueError(f"{folder} holds a {CHECKPOINT} but no {CONFIG}: take another folder")
+        return
+    saved = read_run(folder)
+    differences = differing_fields(saved.config.to_json(), config.to_json())
+    known = {key: value for key, value in saved.description["data"].items() if key != "name"}
+    here = {key: value for key, value in data.describe().items() if key != "name"}
+    differences += differing_fields(known, here)
+    weights = {"weights": saved.description.get("initial")}
+    differences += differing_fields(weights, {"weights": initial})
+    if differences:
+        raise ValueError(f"{folder} holds another run ({'; '.join(differences)}): take another one")
+
+
+def _description(
+    config: TrainConfig,
+    data: Data,
+    initial: str | None,
+    model: torch.nn.Module,
+    device: torch.device,
+) -> Mapping[str, Any]:
+    from importlib.metadata import version
+
+    from worlds.models.measure import parameter_count
+
+    return {
+        "format": FORMAT,
+        "fingerprint": config.fingerprint(),
+        "config": config.to_json(),
+        "data": data.describe(),
+        "initial": initial,
+        "parameters": parameter_count(model),
+        "device": device_name(device),
+        "versions": {name: version(name) for name in ("torch", "torchvision", "numpy")},
+    }
+
+
+@contextmanager
+def _torch_settings(config: TrainConfig, device: torch.device) -> Iterator[None]:
+    """The precision of float32 products and torch's generators, put back afterwards."""
+    tf32 = config.precision == "tf32"
+    backends: list[Any] = [torch.backends.cuda.matmul, torch.backends.cudnn]
+    before = [backend.allow_tf32 for backend in backends], torch.backends.cudnn.benchmark
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        try:
+            for backend in backends:
+                backend.allow_tf32 = tf32
+            torch.backends.cudnn.benchmark = True
+            yield
+        finally:
+            for backend, value in zip(backends, before[0], strict=True):
+                backend.allow_tf32 = value
+            torch.backends.cudnn.benchmark = before[1]

@@ -1,0 +1,241 @@
+"""The training loop of one run, and its checkpoint.
+
+At each step: evaluate, save, stop?, step, log.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from worlds.runtime.errors import first_line
+from worlds.runtime.files import atomic_write, write_json
+from worlds.training.build import (
+    Data,
+    device_name,
+    make_loader,
+    make_model,
+    place_of,
+    training_seed,
+)
+from worlds.training.config import TrainConfig
+from worlds.training.distributed import Replicas
+from worlds.training.evaluation import Evaluation
+from worlds.training.metrics import patience_point
+from worlds.training.run_folder import CHECKPOINT, FORMAT, METRICS, SUMMARY, Row, read_rows, t0_of
+from worlds.training.stepper import Stepper
+
+
+class Stopwatch:
+    """Seconds of training, without those of evaluation and saving."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._since: float | None = None
+
+    def start(self) -> None:
+        self._since = time.perf_counter()
+
+    def stop(self) -> None:
+        if self._since is not None:
+            self.seconds += time.perf_counter() - self._since
+        self._since = None
+
+
+class Trainer:
+    """Everything of one run in one process; `run()` trains until the end."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        data: Data,
+        folder: Path,
+        device: torch.device,
+        checkpoint_seconds: float,
+        last_step: int | None,
+        graph: bool,
+        replicas: Replicas,
+    ) -> None:
+        self.config, self.data, self.folder, self.device = config, data, folder, device
+        self.replicas = replicas
+        self.last_step = config.steps - 1 if last_step is None else last_step
+        self.checkpoint_seconds = checkpoint_seconds
+        place = place_of(config, device)
+        noisy = data.train if config.noise is None else data.train.with_label_noise(config.noise)
+        self.loader = make_loader(config, noisy, place, replicas)
+        real = config.world == "real"
+        self.evaluation = Evaluation(
+            config,
+            data.test,
+            data.cifar10,
+            noisy if real else None,
+            self.loader.sampler.samples if real else None,
+            place,
+        )
+        torch.manual_seed(training_seed(config))
+        model = make_model(config, data).to(device)
+        if place.channels_last:
+            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.stepper = Stepper(config, model, device, graph, replicas)
+        self.rows: list[dict[str, Any]] = []
+        self.updates, self.evaluation_seconds = 0, 0.0
+        self.stopwatch = Stopwatch()
+        self._metrics_bytes = 0
+        self._saved_at = time.monotonic()
+
+    def run(self, on_step: Callable[[int], None], on_row: Callable[[Row], None]) -> None:
+        """Until the end, or until `on_step` raises: then the state is saved first. NotFinite leaves
+        the last good checkpoint.
+        """
+        points, batches, rate = set(self.config.points), iter(self.loader), self.config.rate
+        self.stopwatch.start()
+        while True:
+            step = self.updates - 1  # the last that was made
+            if (step in points or step == self.last_step) and not self._is_logged(step):
+                on_row(self._measure(step))
+            if time.monotonic() - self._saved_at >= self.checkpoint_seconds:
+                self.save()
+            if self.ended() is not None:
+                return
+            x, y = next(batches)
+            self.stepper.step(x, y, rate(self.updates))
+            self.updates += 1
+            try:
+                on_step(self.updates)
+            except BaseException:
+                self.save()
+                raise
+
+    def ended(self) -> str | None:
+        """Why nothing more is to be done, or None."""
+        if self.updates > self.last_step:
+            return "schedule" if self.updates == self.config.steps else "asked"
+        if not self._is_logged(self.updates - 1):
+            return None
+        if self.config.stop == "train_error" and self.t0 is not None:
+            return "train_error"
+        if self.config.stop == "patience" and self.config.world == "real":
+            curve = [row["test_soft_error"] for row in self.rows]
+            if patience_point(curve, self.config.patience)[0] is not None:
+                return "patience"
+        return None
+
+    @property
+    def t0(self) -> int | None:
+        return t0_of(self.rows, self.config.threshold)
+
+    def _is_logged(self, step: int) -> bool:
+        return bool(self.rows) and self.rows[-1]["step"] == step
+
+    def _measure(self, step: int) -> Row:
+        self.stepper.agree()
+        self.stepper.check()
+        self.stopwatch.stop()
+        started = time.perf_counter()
+        metrics = self.evaluation.measure(self.stepper.model, self.stepper.predict)
+        self.evaluation_seconds += time.perf_counter() - started
+        row = {
+            "step": step,
+            "updates": step + 1,
+            "samples": (step + 1) * self.config.batch_size,
+            "learning_rate": self.config.rate(step),
+            "seconds": round(self.stopwatch.seconds, 3),
+            "evaluation_seconds": round(self.evaluation_seconds, 3),
+            **metrics,
+        }
+        if self.replicas.writes:
+            with (self.folder / METRICS).open("ab") as stream:
+                stream.write((json.dumps(row) + "\n").encode())
+                stream.flush()
+                self._metrics_bytes = stream.tell()
+        self.rows.append(row)
+        self.stopwatch.start()
+        return row
+
+    def save(self) -> None:
+        """The whole state, atomically. A state with a loss that is not finite is never saved."""
+        self._saved_at = time.monotonic()
+        if not self.replicas.writes:
+            return
+        self.stepper.check()
+        self.stopwatch.stop()
+        if self._metrics_bytes:
+            with (self.folder / METRICS).open("ab") as stream:
+                os.fsync(stream.fileno())
+        state = {
+            "format": FORMAT,
+            "fingerprint": self.config.fingerprint(),
+            "updates": self.updates,
+            "seconds": self.stopwatch.seconds,
+            "evaluation_seconds": self.evaluation_seconds,
+            "metrics_bytes": self._metrics_bytes,
+            "stepper": self.stepper.state_dict(),
+            "loader": self.loader.state_dict(),
+            "generator": torch.get_rng_state(),
+            "cuda_generator": (
+                torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
+            ),
+        }
+        with atomic_write(self.folder / CHECKPOINT) as stream:
+            torch.save(state, stream)
+        self.stopwatch.start()
+
+    def resume(self) -> None:
+        """Go on from the folder's checkpoint; without one, from the beginning."""
+        metrics, path = self.folder / METRICS, self.folder / CHECKPOINT
+        if not path.is_file():
+            if self.replicas.writes:
+                metrics.unlink(missing_ok=True)
+            return
+        state = _checkpoint(path, self.config)
+        held = metrics.stat().st_size if metrics.is_file() else 0
+        if held < state["metrics_bytes"]:
+            raise ValueError(
+                f"{metrics} has {held:,} bytes, at the checkpoint it had "
+                f"{state['metrics_bytes']:,}: rows are lost; delete {path} to begin again"
+            )
+        self.stepper.load_state_dict(state["stepper"])
+        self.loader.load_state_dict(state["loader"])
+        torch.set_rng_state(state["generator"])
+        if self.device.type == "cuda" and state["cuda_generator"] is not None:
+            torch.cuda.set_rng_state(state["cuda_generator"], self.device)
+        self.updates, self.stopwatch.seconds = state["updates"], state["seconds"]
+        self.evaluation_seconds = state["evaluation_seconds"]
+        self._metrics_bytes = state["metrics_bytes"]
+        if held and self.replicas.writes:  # rows behind it are measured again
+            os.truncate(metrics, self._metrics_bytes)
+        self.replicas.wait()
+        self.rows = read_rows(metrics)
+
+    def summarise(self, ended: str, bad_step: int | None = None) -> None:
+        if not self.replicas.writes:
+            return
+        summary = {
+            "format": FORMAT,
+            "ended": ended,
+            "bad_step": bad_step,
+            "steps": self.config.steps,
+            "updates": self.updates,
+            "t0": self.t0,
+            "final": self.rows[-1] if self.rows else None,
+            "seconds": round(self.stopwatch.seconds, 3),
+            "evaluation_seconds": round(self.evaluation_seconds, 3),
+            "device": device_name(self.device),
+        }
+        write_json(self.folder / SUMMARY, summary)
+
+
+def _checkpoint(path: Path, config: TrainConfig) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(
+            f"{path} cannot be read ({first_line(error)}): delete it to begin again"
+        ) from error
+    if state.get("format") != FORMAT or state.get("fingerprint") != config.fingerprint():
+        raise ValueError(f"{path} belongs to another run: delete it to begin again")
+    return state
