@@ -1,9 +1,9 @@
 """From run folders to one page: `worlds-report RUNS --out DIR`.
 
-    experiment   what an experiment claims, on which runs: a JSON file that lies beside the runs
+    analysis     what the two worlds say of each other: T0, bootstrap error, power laws
     collect      the runs of a folder found for each experiment, and what is missing
     measure      an experiment's numbers, and whether they meet its claim
-    words        what was measured, in a sentence
+    sentences    what was measured, in a sentence
     figures      a figure and its points for each kind of experiment
     page         the HTML
     write        all of it into a folder
