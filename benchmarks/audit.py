@@ -25,8 +25,8 @@ import numpy as np
 import torch
 from packing import pictures
 
-from cifar5m.audit import neighbours
-from cifar5m.audit.neighbours import K, pixel_reference
+from cifar5m.auditing import neighbours
+from cifar5m.auditing.neighbours import K, pixel_reference
 
 REFERENCE, WIDTH, GOAL = 60_000, 3072, 1_000_000
 PLAIN_BATCH = 256  # queries a call of the plain loop: 61 MB of distances

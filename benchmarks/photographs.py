@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 import worlds.runtime.torchvision_ops  # noqa: F401  (before torchvision)
-from dogbird.build import EXTENSION
+from dogbird.building import EXTENSION
 from dogbird.convert import Format, convert
 from worlds import RealLoader, open_store
 from worlds.formats.layout import Layout

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dogbird.classes import ilsvrc2012
 from dogbird.pieces import FOLDERS, Piece, Wanted
+from dogbird.tasks import ilsvrc2012
 
 _BATCH = 64  # rows
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from dogbird.classes import ilsvrc2012
 from dogbird.pieces import FOLDERS, SUFFIXES, WNID, Piece, Span, Wanted, cut
+from dogbird.tasks import ilsvrc2012
 
 Listed = Iterator[tuple[Span, int]]
 

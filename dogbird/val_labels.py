@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from dogbird.classes import ilsvrc2012
+from dogbird.tasks import ilsvrc2012
 
 PLACES: Final = (
     "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt",

@@ -29,17 +29,17 @@ LAYERS = {
     "cifar5m": [
         ["weights", "preview"],
         ["labels"],
-        ["sampling", "hub"],
+        ["sampling"],
         ["shards", "engines"],
-        ["audit"],
+        ["auditing", "hub"],
         ["commands"],
     ],
     "dogbird": [
         ["wordnet", "pieces", "convert"],
-        ["classes", "staging"],
+        ["tasks", "staging"],
         ["val_labels", "tables", "tars"],
         ["sources"],
-        ["build"],
+        ["building"],
         ["commands"],
     ],
 }

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from train_tiny import load_cifar10
 
-from cifar5m.audit.frechet import Moments, frechet_distance, moments
+from cifar5m.auditing.frechet import Moments, frechet_distance, moments
 from cifar5m.commands.generate import main as generate
 from cifar5m.labels.labeler import Labeler, load_classifier
 from cifar5m.sampling.recipes import RECIPES

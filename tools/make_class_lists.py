@@ -10,7 +10,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from dogbird.classes import SYNSETS
+from dogbird.tasks import SYNSETS
 from dogbird.wordnet import Nouns, find_wordnet
 
 PACKAGE = Path(__file__).resolve().parents[1] / "dogbird"

@@ -24,9 +24,9 @@ from worlds.formats.layout import AUDIT, CIFAR10_CLASSES, Shard, layout_of, read
 from worlds.runtime.signals import StopSignal
 
 if TYPE_CHECKING:
-    from cifar5m.audit.reference import Judge, Seen
-    from cifar5m.audit.report import Measured, Subject
-    from cifar5m.audit.shards import Comparison
+    from cifar5m.auditing.reference import Judge, Seen
+    from cifar5m.auditing.report import Measured, Subject
+    from cifar5m.auditing.shards import Comparison
     from worlds.data.splits import Split
 
 COMMAND = "cifar5m-audit"
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    from cifar5m.audit.reference import open_photographs
+    from cifar5m.auditing.reference import open_photographs
 
     plan = read_dataset_plan(args.folder)
     if plan["class_names"] != list(CIFAR10_CLASSES):
@@ -121,7 +121,7 @@ def find_judge(
     """
     import torch
 
-    from cifar5m.audit.reference import Judge
+    from cifar5m.auditing.reference import Judge
     from cifar5m.labels.labeler import Labeler, load_classifier
     from cifar5m.weights.sources import WeightsError, find_labeler
 
@@ -148,7 +148,7 @@ def look_at_photographs(
     stop: StopSignal,
 ) -> dict[str, "Seen"]:
     """The labeller on CIFAR-10, nothing without a labeller."""
-    from cifar5m.audit.reference import label_photographs, unlabelled
+    from cifar5m.auditing.reference import label_photographs, unlabelled
 
     if judge is None:
         return {}
@@ -169,9 +169,9 @@ def make_comparison(
 ) -> "Comparison":
     import torch
 
-    from cifar5m.audit.neighbours import Reference, feature_reference, pixel_reference
-    from cifar5m.audit.reference import pixels_of
-    from cifar5m.audit.shards import Comparison
+    from cifar5m.auditing.neighbours import Reference, feature_reference, pixel_reference
+    from cifar5m.auditing.reference import pixels_of
+    from cifar5m.auditing.shards import Comparison
 
     place = torch.device(device)
     references: dict[tuple[str, str], Reference] = {}
@@ -192,7 +192,7 @@ def examine(
     stop: StopSignal,
 ) -> dict[Shard, str]:
     """Examine what was not examined before, with progress; which shards were left out, and why."""
-    from cifar5m.audit.shards import damage, examine_shards, is_examined
+    from cifar5m.auditing.shards import damage, examine_shards, is_examined
 
     damaged = {shard: damage(args.folder, shard, plan) for shard in shards}
     problems = {shard: problem for shard, problem in damaged.items() if problem is not None}
@@ -214,7 +214,7 @@ def subject_of(
     shards: Sequence[Shard],
     problems: dict[Shard, str],
 ) -> "Subject":
-    from cifar5m.audit.report import Subject
+    from cifar5m.auditing.report import Subject
 
     whole = [shard for shard in shards if shard not in problems]
     if not whole:
@@ -237,9 +237,9 @@ def measure_set(
     stop: StopSignal,
 ) -> "Measured":
     """What takes the photographs or the whole set, rather than an image: baseline and quality."""
-    from cifar5m.audit.reference import pixels_of
-    from cifar5m.audit.report import Measured
-    from cifar5m.audit.shards import baseline, baseline_path
+    from cifar5m.auditing.reference import pixels_of
+    from cifar5m.auditing.report import Measured
+    from cifar5m.auditing.shards import baseline, baseline_path
 
     queries = {"pixel": pixels_of(photographs["test"])}
     if seen:
@@ -258,9 +258,9 @@ def measure_quality(
     """FID, KID and FD-DINOv2, or for each why it was not measured."""
     import torch
 
-    from cifar5m.audit.labels import NotMeasured
-    from cifar5m.audit.quality import dinov2_distance, fid_and_kid, first_images, is_wanted
-    from cifar5m.audit.reference import pixels_of
+    from cifar5m.auditing.labels import NotMeasured
+    from cifar5m.auditing.quality import dinov2_distance, fid_and_kid, first_images, is_wanted
+    from cifar5m.auditing.reference import pixels_of
 
     device = torch.device(pick_device(args.device, None))
     found: dict[str, Any] = {}
@@ -282,8 +282,8 @@ def measure_quality(
 
 def write(subject: "Subject", photographs: dict[str, "Split"], measured: "Measured") -> None:
     """The report, then the page, then the summary on stdout."""
-    from cifar5m.audit.page import Pictures, make_page
-    from cifar5m.audit.report import make_report
+    from cifar5m.auditing.page import Pictures, make_page
+    from cifar5m.auditing.report import make_report
     from worlds.runtime.errors import first_line
     from worlds.runtime.files import atomic_write, write_json
 
@@ -316,9 +316,9 @@ def print_cost(
     device: str,
 ) -> None:
     """What is still to do and about how long it takes, measured on a few hundred images."""
-    from cifar5m.audit.cost import measure_cost
-    from cifar5m.audit.reference import unlabelled
-    from cifar5m.audit.shards import Comparison, baseline_path, is_examined
+    from cifar5m.auditing.cost import measure_cost
+    from cifar5m.auditing.reference import unlabelled
+    from cifar5m.auditing.shards import Comparison, baseline_path, is_examined
 
     fingerprints = {name: split.fingerprint for name, split in photographs.items()}
     comparison = Comparison({}, judge, fingerprints)

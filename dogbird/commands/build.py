@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dogbird.build import BROKEN, Build, Cost, check_counts, measure
+from dogbird.building import BROKEN, Build, Cost, check_counts, measure
 from dogbird.commands.common import add_task_options, task_of
 from dogbird.convert import Format
 from dogbird.pieces import SPLITS

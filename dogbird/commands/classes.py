@@ -11,8 +11,8 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 
-from dogbird.classes import SYNSETS, Task, derive_task, dogbird_task
 from dogbird.commands.common import add_task_options, task_of
+from dogbird.tasks import SYNSETS, Task, derive_task, dogbird_task
 from dogbird.wordnet import Nouns, find_wordnet
 from worlds.cli.exit import in_one_line
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from dogbird.classes import SYNSETS, Task, find_task
+from dogbird.tasks import SYNSETS, Task, find_task
 from dogbird.wordnet import Nouns
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dogbird.classes import dogbird_task, ilsvrc2012
+from dogbird.tasks import dogbird_task, ilsvrc2012
 
 OTHERS = ("n02457408", "n07615774")  # a sloth, an ice lolly
 Photographs = dict[str, list[tuple[str, str, bytes]]]  # by split: wnid, name, encoded

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from dogbird.classes import SYNSETS, derive_task, dogbird_task, ilsvrc2012
 from dogbird.commands.classes import main
+from dogbird.tasks import SYNSETS, derive_task, dogbird_task, ilsvrc2012
 from dogbird.wordnet import Nouns, find_wordnet
 
 SAMPLES = Path(__file__).resolve().parents[3] / "shared" / "data" / "imagenet-samples"

@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from cifar5m.commands.verify import main as verify
-from dogbird.classes import dogbird_task
 from dogbird.commands.build import main
+from dogbird.tasks import dogbird_task
 from tests.dogbird.small_imagenet import (
     jpeg,
     photographs,

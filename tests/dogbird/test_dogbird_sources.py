@@ -5,8 +5,8 @@ import tarfile
 import numpy as np
 import pytest
 
-from dogbird.classes import dogbird_task, ilsvrc2012
 from dogbird.sources import open_source
+from dogbird.tasks import dogbird_task, ilsvrc2012
 from dogbird.val_labels import read_val_labels
 from tests.dogbird.small_imagenet import (
     OTHERS,

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from cifar5m.audit.frechet import frechet_distance, moments
-from cifar5m.audit.labels import NotMeasured
-from cifar5m.audit.reference import OnImages
-from cifar5m.audit.shards import FEATURE_IMAGES
+from cifar5m.auditing.frechet import frechet_distance, moments
+from cifar5m.auditing.labels import NotMeasured
+from cifar5m.auditing.reference import OnImages
+from cifar5m.auditing.shards import FEATURE_IMAGES
 from cifar5m.labels.labeler import Labeler, Preprocessing
 from worlds.data.images import TarImages
 from worlds.formats.layout import Shard

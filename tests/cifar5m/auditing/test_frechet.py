@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cifar5m.audit.frechet import Moments, frechet_distance, moments
+from cifar5m.auditing.frechet import Moments, frechet_distance, moments
 
 
 def test_distance_of_diagonal_gaussians_is_the_closed_form():

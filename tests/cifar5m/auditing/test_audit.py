@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cifar5m.audit.labels import (
+from cifar5m.auditing.labels import (
     NotMeasured,
     Opinion,
     class_table,

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from cifar5m.audit import neighbours
-from cifar5m.audit.neighbours import feature_reference, pixel_reference
+from cifar5m.auditing import neighbours
+from cifar5m.auditing.neighbours import feature_reference, pixel_reference
 
 CPU = torch.device("cpu")
 

@@ -20,10 +20,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from dogbird.classes import Task
 from dogbird.convert import SUBSAMPLING, Format, convert
 from dogbird.sources import Source
 from dogbird.staging import Row, clear, encoder_versions, stage
+from dogbird.tasks import Task
 from worlds.formats.layout import PLAN, Layout, Shard, layout_of, read_plan
 from worlds.formats.plan import claim_folder, differences, make_plan
 from worlds.formats.shards import is_finished, write_shard

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from cifar5m.audit.frechet import frechet_distance, moments
-from cifar5m.audit.labels import (
+from cifar5m.auditing.frechet import frechet_distance, moments
+from cifar5m.auditing.labels import (
     NotMeasured,
     Opinion,
     agreements,
@@ -25,8 +25,8 @@ from cifar5m.audit.labels import (
     second_opinion,
     suspected_errors,
 )
-from cifar5m.audit.reference import SPLITS, Judge, Seen
-from cifar5m.audit.shards import kept_features, read_facts
+from cifar5m.auditing.reference import SPLITS, Judge, Seen
+from cifar5m.auditing.shards import kept_features, read_facts
 from cifar5m.labels.calibration import calibration
 from cifar5m.shards.verify import equal_pairs
 from worlds.data.splits import Split
@@ -61,7 +61,7 @@ class Measured:
     """What was measured beside the images' own facts.
 
     `seen` has the labeller's view of CIFAR-10 by split; `baseline` how near its test photographs
-    are to its train split (cifar5m/audit/shards.py). `quality` has figures or the reason why not.
+    are to its train split (auditing/shards.py). `quality` has figures or the reason why not.
     """
 
     judge: Judge | None

@@ -6,7 +6,7 @@
 The arrays of an image file are `index` int64, `digest` uint64 (N, 2) (equal for equal pixels),
 and for each space (pixel, feature) and CIFAR-10 split (train, test) `{space}_{split}_index` int32,
 `_distance` and `_ratio` float32: the nearest photograph, its distance, and that as a share of the
-mean of the 50 nearest (cifar5m/audit/neighbours.py). `probabilities` float16 (N, 10) are those of
+mean of the 50 nearest (auditing/neighbours.py). `probabilities` float16 (N, 10) are those of
 the audit's labeller.
 """
 
@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from cifar5m.audit.neighbours import K, Reference
-from cifar5m.audit.reference import WORK, Judge, OnImages, see
+from cifar5m.auditing.neighbours import K, Reference
+from cifar5m.auditing.reference import WORK, Judge, OnImages, see
 from cifar5m.labels.relabel import read_pixels
 from cifar5m.shards.check import check_arrays, pixel_digest
 from worlds.formats.layout import Shard

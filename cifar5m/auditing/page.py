@@ -2,7 +2,7 @@
 
     html = make_page(report, Pictures(folder, shards, photographs))
 
-Everything on it comes from the report (cifar5m/audit/report.py); pictures come from the shards.
+Everything on it comes from the report (cifar5m/auditing/report.py); pictures come from the shards.
 """
 
 import base64
@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from cifar5m.audit import charts
-from cifar5m.audit.report import NEAR
+from cifar5m.auditing import charts
+from cifar5m.auditing.report import NEAR
 from worlds.data.images import TarImages
 from worlds.data.splits import Split
 from worlds.formats.layout import Shard

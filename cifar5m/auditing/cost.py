@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from cifar5m.audit.neighbours import feature_reference, pixel_reference
-from cifar5m.audit.reference import Judge, see
-from cifar5m.audit.shards import FEATURE_IMAGES
+from cifar5m.auditing.neighbours import feature_reference, pixel_reference
+from cifar5m.auditing.reference import Judge, see
+from cifar5m.auditing.shards import FEATURE_IMAGES
 from worlds.data.splits import Split
 
 _QUERIES = 256
