@@ -1,7 +1,7 @@
-"""Which of ImageNet's 1,000 classes make a task of two: hunting dogs against birds, or any other.
+"""ImageNet classes that make a binary task: hunting dogs against birds, or any two synsets.
 
     task = dogbird_task()                 # the packaged lists: 63 hunting dogs, 59 birds
-    task = derive_task("dog.n.01", "cat.n.01", Nouns(find_wordnet()))
+    task = derive_task("dog.n.01", "cat.n.01", open_wordnet())
 
 `ilsvrc2012.txt` holds the 1,000 wnids of ILSVRC-2012 in the order of their class numbers, 0 to 999,
 with the first word of each synset; `classes.txt` holds the 122 of DogBird by label. Both are facts
@@ -11,9 +11,10 @@ of WordNet 3.0; tools/make_class_lists.py writes them.
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
-from dogbird.wordnet import Nouns
+from dogbird.wordnet import classes_below, open_wordnet
 
 SYNSETS: Final = ("hunting_dog.n.01", "bird.n.01")  # labels 0 and 1 of ImageNet-DogBird
 
@@ -64,23 +65,24 @@ def dogbird_task() -> Task:
     return Task(SYNSETS, classes)
 
 
-def derive_task(synset0: str, synset1: str, nouns: Nouns) -> Task:
-    """The task of any two synsets, from WordNet; ValueError where one has no ImageNet class, or
-    the two share some.
+def derive_task(synset0: str, synset1: str, wordnet: Any) -> Task:
+    """Return the task of two synsets from nltk's reader of WordNet.
+
+    Raises ValueError if a synset has no ImageNet class, or the two share some.
     """
     wnids = ilsvrc2012()
-    return Task((synset0, synset1), (nouns.below(synset0, wnids), nouns.below(synset1, wnids)))
+    first, second = (classes_below(synset, wnids, wordnet) for synset in (synset0, synset1))
+    return Task((synset0, synset1), (first, second))
 
 
-def find_task(synset0: str, synset1: str, nouns: Nouns | None = None) -> Task:
-    """The packaged task where it is the one asked for, else that of WordNet's `nouns`."""
-    if (synset0, synset1) == SYNSETS and nouns is None:
+def find_task(synset0: str, synset1: str, wordnet: Path | None = None) -> Task:
+    """Return the packaged task if it is the one asked for, else one from WordNet.
+
+    `wordnet` is an nltk data directory; None searches nltk's own.
+    """
+    if (synset0, synset1) == SYNSETS and wordnet is None:
         return dogbird_task()
-    if nouns is None:
-        from dogbird.wordnet import find_wordnet
-
-        nouns = Nouns(find_wordnet())
-    return derive_task(synset0, synset1, nouns)
+    return derive_task(synset0, synset1, open_wordnet(wordnet))
 
 
 def _read(name: str) -> list[str]:

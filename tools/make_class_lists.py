@@ -1,6 +1,7 @@
 """Write dogbird/ilsvrc2012.txt and dogbird/classes.txt from WordNet 3.0 and timm's list of wnids.
 
-    python tools/make_class_lists.py --wordnet /usr/share/wordnet
+    python -m nltk.downloader wordnet
+    python tools/make_class_lists.py
 
 Only the 1,000 wnids, which are facts, are taken from timm; all names are WordNet's.
 """
@@ -11,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from dogbird.tasks import SYNSETS
-from dogbird.wordnet import Nouns, find_wordnet
+from dogbird.wordnet import classes_below, find_wnid, open_wordnet
 
 PACKAGE = Path(__file__).resolve().parents[1] / "dogbird"
 
@@ -28,15 +29,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--wordnet", type=Path, help="folder of index.noun and data.noun")
+    parser.add_argument("--wordnet", type=Path, help="nltk data directory (default: nltk's own)")
     args = parser.parse_args()
-    nouns, wnids = Nouns(args.wordnet or find_wordnet()), timm_wnids()
-    rows = [f"{wnid} {nouns.name(wnid)}" for wnid in wnids]
+    wordnet, wnids = open_wordnet(args.wordnet), timm_wnids()
+    rows = [f"{wnid} {find_wnid(wnid, wordnet).lemma_names()[0]}" for wnid in wnids]
     (PACKAGE / "ilsvrc2012.txt").write_text("\n".join(rows) + "\n")
     found = [
         f"{label} {wnid} {name}"
         for label, synset in enumerate(SYNSETS)
-        for wnid, name in nouns.below(synset, wnids).items()
+        for wnid, name in classes_below(synset, wnids, wordnet).items()
     ]
     (PACKAGE / "classes.txt").write_text("\n".join(found) + "\n")
     print(f"{len(rows)} wnids, {len(found)} classes of DogBird")

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from dogbird.commands.common import add_task_options, task_of
 from dogbird.tasks import SYNSETS, Task, derive_task, dogbird_task
-from dogbird.wordnet import Nouns, find_wordnet
+from dogbird.wordnet import open_wordnet
 from worlds.cli.exit import in_one_line
 
 COMMAND = "dogbird-classes"
@@ -49,7 +49,7 @@ def print_task(task: Task) -> None:
 def derive(args: argparse.Namespace) -> int:
     if (args.class0, args.class1) != SYNSETS:
         raise ValueError("--derive compares the packaged lists: leave --class0 and --class1 out")
-    derived = derive_task(*SYNSETS, Nouns(args.wordnet or find_wordnet()))
+    derived = derive_task(*SYNSETS, open_wordnet(args.wordnet))
     print_task(derived)
     found = list(differences(dogbird_task(), derived))
     print("\n".join(found) or "equal to the packaged lists")

@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 
 from dogbird.tasks import SYNSETS, Task, find_task
-from dogbird.wordnet import Nouns
 
 
 def add_task_options(parser: argparse.ArgumentParser) -> None:
@@ -16,10 +15,10 @@ def add_task_options(parser: argparse.ArgumentParser) -> None:
         "--wordnet",
         type=Path,
         metavar="DIR",
-        help="folder of WordNet 3.0's index.noun and data.noun (default: where Debian's "
-        "wordnet-base or nltk puts them); DogBird's own task does not need it",
+        help="nltk data directory that holds corpora/wordnet (default: nltk's own, filled by "
+        "python -m nltk.downloader wordnet); DogBird's own task does not need it",
     )
 
 
 def task_of(args: argparse.Namespace) -> Task:
-    return find_task(args.class0, args.class1, args.wordnet and Nouns(args.wordnet))
+    return find_task(args.class0, args.class1, args.wordnet)

@@ -1,53 +1,27 @@
 """The packaged class lists, WordNet's own, and the command that prints them."""
 
+import shutil
 from pathlib import Path
 
+import nltk
 import pytest
 
 from dogbird.commands.classes import main
 from dogbird.tasks import SYNSETS, derive_task, dogbird_task, ilsvrc2012
-from dogbird.wordnet import Nouns, find_wordnet
+from dogbird.wordnet import classes_below, open_wordnet
+from tests.dogbird.small_wordnet import HUNTING_DOG, INSTANCE, NOUNS, write_wordnet
 
 SAMPLES = Path(__file__).resolve().parents[3] / "shared" / "data" / "imagenet-samples"
 
-# wnid, words, what it is a kind of; n00000009 is an instance of a kind of dog.
-NOUNS = [
-    ("n00000001", ["animal"], []),
-    ("n00000002", ["dog", "domestic_dog"], ["n00000001"]),
-    ("n00000003", ["hunting_dog"], ["n00000002"]),
-    ("n02087394", ["Rhodesian_ridgeback"], ["n00000003"]),
-    ("n02088094", ["Afghan_hound", "Afghan"], ["n00000003", "n00000001"]),
-    ("n00000006", ["bird"], ["n00000001"]),
-    ("n01514668", ["cock"], ["n00000006"]),
-    ("n02110063", ["malamute"], ["n00000002"]),
-]
+
+@pytest.fixture(autouse=True)
+def _nltk_paths(monkeypatch):
+    monkeypatch.setattr(nltk.data, "path", list(nltk.data.path))
 
 
-def write_wordnet(folder: Path) -> Path:
-    """A WordNet of NOUNS, where `hunting_dog` has a second sense, the bird; all of ImageNet's other
-    classes are there, and are no kind of anything.
-    """
-    folder.mkdir()
-    licence = "  1 This software is a few synsets.  \n"
-    known = {wnid for wnid, _, _ in NOUNS}
-    others = [(wnid, [name], []) for wnid, name in ilsvrc2012().items() if wnid not in known]
-    data, senses = [licence], {}
-    for wnid, words, above in [*NOUNS, *others]:
-        text = " ".join(f"{word} 0" for word in words)
-        pointers = " ".join(f"@ {other[1:]} n 0000" for other in above)
-        part = f"#p {NOUNS[0][0][1:]} n 0000"  # a pointer that is no hypernym
-        fields = f"{wnid[1:]} 05 n {len(words):02x} {text} {len(above) + 1:03d} {part} {pointers}"
-        data.append(f"{fields.rstrip()} | a gloss with 00000003 in it  \n")
-        for word in words:
-            senses.setdefault(word.lower(), []).append(wnid[1:])
-    senses["hunting_dog"].append("00000006")
-    index = [
-        f"{word} n {len(found)} 2 @ #p {len(found)} 0 {' '.join(found)}  \n"
-        for word, found in sorted(senses.items())
-    ]
-    (folder / "data.noun").write_text("".join(data))
-    (folder / "index.noun").write_text("".join([licence, *index]))
-    return folder
+@pytest.fixture
+def data(tmp_path) -> Path:
+    return write_wordnet(tmp_path / "nltk_data")
 
 
 def test_the_packaged_lists_are_63_hunting_dogs_and_59_birds():
@@ -71,27 +45,35 @@ def test_the_lists_are_those_of_the_sample_photographs_by_wnid_and_name():
 
 def test_the_lists_are_wordnets():
     try:
-        nouns = Nouns(find_wordnet())
+        wordnet = open_wordnet()
     except ValueError:
-        pytest.skip("WordNet 3.0 is not installed (Debian's wordnet-base)")
-    assert derive_task(*SYNSETS, nouns) == dogbird_task()
+        pytest.skip("WordNet 3.0 is not installed (python -m nltk.downloader wordnet)")
+    assert derive_task(*SYNSETS, wordnet) == dogbird_task()
 
 
-def test_below_follows_every_path_upwards(tmp_path):
-    nouns = Nouns(write_wordnet(tmp_path / "wordnet"))
+def test_classes_below_follows_every_path_upwards(data):
+    wordnet = open_wordnet(data)
     wnids = [wnid for wnid, _, _ in NOUNS]
-    assert nouns.below("hunting_dog.n.01", wnids) == {
-        "n00000003": "hunting_dog",
+    assert classes_below("hunting_dog.n.01", wnids, wordnet) == {
+        HUNTING_DOG: "hunting_dog",
         "n02087394": "Rhodesian_ridgeback",
         "n02088094": "Afghan_hound",
     }
-    assert list(nouns.below("domestic_dog.n.01", wnids))[-1] == "n02110063"
-    assert nouns.below("hunting_dog.n.02", wnids) == nouns.below("bird.n.01", wnids)
-    assert len(nouns.below("animal.n.01", wnids)) == len(NOUNS)
+    assert list(classes_below("domestic_dog.n.01", wnids, wordnet))[-1] == INSTANCE
+    below_second = classes_below("hunting_dog.n.02", wnids, wordnet)
+    assert below_second == classes_below("bird.n.01", wnids, wordnet)
+    assert len(classes_below("animal.n.01", wnids, wordnet)) == len(NOUNS)
 
 
-def test_derive_tells_each_difference_and_exits_1(tmp_path, capsys):
-    assert main(["--derive", "--wordnet", str(write_wordnet(tmp_path / "wordnet"))]) == 1
+def test_the_corpus_is_also_read_from_the_zip_that_nltk_downloads(data):
+    corpora = data / "corpora"
+    shutil.make_archive(str(corpora / "wordnet"), "zip", corpora, "wordnet")
+    shutil.rmtree(corpora / "wordnet")
+    assert classes_below("bird.n.01", ["n01514668"], open_wordnet(data)) == {"n01514668": "cock"}
+
+
+def test_derive_tells_each_difference_and_exits_1(data, capsys):
+    assert main(["--derive", "--wordnet", str(data)]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[:3] == [
         "0 n02087394 Rhodesian_ridgeback",
@@ -103,8 +85,8 @@ def test_derive_tells_each_difference_and_exits_1(tmp_path, capsys):
     assert "only packaged: 0 n02088238 basset" in lines
 
 
-def test_any_two_synsets_make_a_task(tmp_path, capsys):
-    options = ["--wordnet", str(write_wordnet(tmp_path / "wordnet"))]
+def test_any_two_synsets_make_a_task(data, capsys):
+    options = ["--wordnet", str(data)]
     assert main(["--class0", "bird.n.01", "--class1", "dog.n.01", *options]) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "0 n01514668 cock"
@@ -115,14 +97,14 @@ def test_any_two_synsets_make_a_task(tmp_path, capsys):
     "options, message",
     [
         (["--class1", "dog.n.01"], "share 2 classes, the first is n02087394"),
-        (["--class0", "unicorn.n.01"], "unicorn has 0 senses as a noun"),
-        (["--class0", "bird.n.02"], "bird has 1 senses as a noun"),
+        (["--class0", "unicorn.n.01"], "has no synset 'unicorn.n.01'"),
+        (["--class0", "bird.n.02"], "has no synset 'bird.n.02'"),
         (["--class0", "bird"], "a synset is written like hunting_dog.n.01, got 'bird'"),
         (["--derive", "--class0", "dog.n.01"], "--derive compares the packaged lists"),
     ],
 )
-def test_bad_tasks_are_one_line(options, message, tmp_path, capsys):
-    options = [*options, "--wordnet", str(write_wordnet(tmp_path / "wordnet"))]
+def test_bad_tasks_are_one_line(options, message, data, capsys):
+    options = [*options, "--wordnet", str(data)]
     assert main(options) == 2
     error = capsys.readouterr().err
     assert message in error
@@ -130,6 +112,23 @@ def test_bad_tasks_are_one_line(options, message, tmp_path, capsys):
     assert error.count("\n") == 1
 
 
-def test_a_folder_without_wordnet_is_one_line(tmp_path, capsys):
-    assert main(["--derive", "--wordnet", str(tmp_path)]) == 2
-    assert "is no WordNet database: it has no index.noun" in capsys.readouterr().err
+def test_a_missing_or_incomplete_corpus_is_one_line_with_the_download_command(data, capsys):
+    (data / "corpora" / "wordnet" / "index.noun").unlink()
+    for directory, reason in ((data / "corpora", "is missing"), (data, "index.noun")):
+        assert main(["--derive", "--wordnet", str(directory)]) == 2
+        error = capsys.readouterr().err
+        assert reason in error
+        assert "python -m nltk.downloader wordnet" in error
+        assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "offset, byte, message",
+    [(1_440_764, b"9", "expected WordNet 3.0"), (1_440_778, b"z", "corrupt")],
+)
+def test_another_wordnet_or_a_corrupt_one_is_one_line(offset, byte, message, data, capsys):
+    with (data / "corpora" / "wordnet" / "data.noun").open("r+b") as stream:
+        stream.seek(offset)
+        stream.write(byte)
+    assert main(["--derive", "--wordnet", str(data)]) == 2
+    assert message in capsys.readouterr().err

@@ -11,6 +11,7 @@ import time
 from collections import namedtuple
 from pathlib import Path
 
+import nltk
 import numpy as np
 import pytest
 from PIL import Image
@@ -26,6 +27,7 @@ from tests.dogbird.small_imagenet import (
     write_tars,
     write_webdataset,
 )
+from tests.dogbird.small_wordnet import write_wordnet
 from worlds.formats.layout import layout_of, read_plan
 from worlds.formats.shards import read_samples
 from worlds.runtime.files import locked
@@ -258,9 +260,8 @@ def test_a_dry_run_counts_by_class_and_writes_nothing(imagenet, tmp_path, capsys
     assert not out.exists()
 
 
-def test_another_task_of_two_synsets_is_built_from_wordnet(tmp_path, capsys):
-    from tests.dogbird.test_classes import write_wordnet
-
+def test_another_task_of_two_synsets_is_built_from_wordnet(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(nltk.data, "path", list(nltk.data.path))
     wordnet, root = write_wordnet(tmp_path / "wordnet"), tmp_path / "imagenet"
     content = {
         split: [("n02110063", "a", jpeg(1)), ("n01514668", "b", jpeg(2)), ("n01530575", "c", b"")]
