@@ -17,6 +17,7 @@ from worlds.runtime.files import read_object
 
 PLAN = "plan.json"
 FORMAT = 1
+MOST_SHARDS = 1_000_000
 CIFAR10_CLASSES = (
     "airplane",
     "automobile",
@@ -79,6 +80,9 @@ class Layout:
                 raise ValueError(f"a split name must be letters, digits and '_', got {name!r}")
             if length < 1:
                 raise ValueError(f"split {name!r} must hold at least 1 image, got {length}")
+        count = sum(-(-length // self.shard_size) for _, length in self.splits)
+        if count > MOST_SHARDS:
+            raise ValueError(f"a set has at most {MOST_SHARDS:,} shards, these would be {count:,}")
 
     def __len__(self) -> int:
         return sum(length for _, length in self.splits)

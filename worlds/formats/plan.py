@@ -1,6 +1,9 @@
-"""The plan of a dataset: everything that decides its content, and the fingerprint of that.
+"""The plan of a directory: everything that decides its content, and the fingerprint of that.
 
-A folder belongs to one plan. The same plan may be run again, by any number of processes on any
+    plan = load_plan(folder)                      # what every dataset says
+    plan = load_plan(folder, GeneratedPlan)       # and all that decides a generated one
+
+A directory belongs to one plan. The same plan may be run again, by any number of processes on any
 number of devices, and goes on where it stopped; another plan is refused, with the difference.
 """
 
@@ -8,15 +11,104 @@ import hashlib
 import json
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar
 
-from worlds.formats.layout import CIFAR10_CLASSES, FORMAT, PLAN, Layout, read_plan
+import msgspec
+
+from worlds.formats.layout import CIFAR10_CLASSES, FORMAT, PLAN, Layout, Shard, read_plan
 from worlds.runtime.files import atomic_write
+from worlds.runtime.json_files import load_json
+
+Count = Annotated[int, msgspec.Meta(ge=1, le=10**10)]
+Side = Annotated[int, msgspec.Meta(ge=1, le=10**5)] | None  # None: of many sizes
+Text = Annotated[str, msgspec.Meta(min_length=1)]
 
 # Said for people, not part of the content: where weights lay on this machine, and the recipe's
 # name.
 NOT_CONTENT = ("about", "fingerprint")
 PACKAGES = ("torch", "diffusers", "timm", "numpy", "pillow")
+
+
+class About(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Said for people and for repair: names, and where things lay on the machine that made them."""
+
+    recipe: str | None = None
+    distribution: str | None = None
+    generator: str | None = None
+    labeler: str | None = None
+    licence: str | None = None
+    labeler_evaluation: dict[str, Any] | None = None
+    files: tuple[dict[str, Any], ...] = ()  # imported, with their hashes
+    source: str | None = None
+    forms: dict[str, str] = {}
+    broken: int = 0
+    request: str | None = None
+
+
+class SealedPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """The base of all plans. Fields that are None are not written; `seal` sets the fingerprint."""
+
+    format: Literal[1]
+    fingerprint: Text
+    about: About = About()
+
+    def content(self) -> dict[str, Any]:
+        """Return everything that decides content, as in the file."""
+        fields = msgspec.to_builtins(self)
+        return {k: v for k, v in fields.items() if k not in NOT_CONTENT and v is not None}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the file holds: the content, the fingerprint, and what is said about it."""
+        fields = msgspec.to_builtins(self)
+        return self.content() | {key: fields[key] for key in ("fingerprint", "about")}
+
+
+class Plan(SealedPlan, frozen=True, kw_only=True):
+    """What the plan of every dataset says, whatever made it. A producer adds fields of its own in a
+    subclass, which refuses unknown ones; read as a `Plan`, those are left out.
+    """
+
+    splits: dict[str, Count]
+    shard_size: Count
+    image_shape: tuple[Side, Side, Literal[3]] = (32, 32, 3)
+    extension: Text = "png"
+    class_names: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+    dataset: str | None = None  # who made it
+    labels: str | None = None  # "argmax" of the probabilities, or "given"
+    probabilities: str | None = None  # "one-hot" or "given"
+    labeler_sha256: str | None = None
+    label_batch: Count | None = None
+    precision: str | None = None
+    duplicates: str | None = None  # "kept": equal images are no fault
+    beside: tuple[str, ...] | None = None  # other files of the dataset
+
+    def __post_init__(self) -> None:
+        _ = self.layout  # checks itself
+
+    @property
+    def layout(self) -> Layout:
+        """The splits and the shards they are cut into."""
+        return Layout(tuple(self.splits.items()), self.shard_size)
+
+    @property
+    def shards(self) -> list[Shard]:
+        """All shards in global order."""
+        return self.layout.shards()
+
+
+P = TypeVar("P", bound=SealedPlan)
+
+
+def seal(plan: P) -> P:
+    """Return a plan with the fingerprint of its content."""
+    return msgspec.structs.replace(plan, fingerprint=fingerprint_of(plan.content()))
+
+
+def load_plan(folder: Path, kind: type[P] = Plan) -> P:  # type: ignore[assignment]
+    """Return the plan of a directory; ValueError if there is none, or names what is wrong in it."""
+    if not (folder / PLAN).is_file():
+        raise ValueError(f"{folder} is not a dataset directory: it holds no {PLAN}")
+    return load_json(folder / PLAN, kind)
 
 
 def make_plan(layout: Layout, content: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
@@ -53,12 +145,13 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-def claim_folder(folder: Path, plan: dict[str, Any], option: str = "--out") -> None:
+def claim_folder(folder: Path, plan: SealedPlan | dict[str, Any], option: str = "--out") -> None:
     """Make `folder` the plan's, or check that it already is.
 
     Raises ValueError where the folder holds another plan (naming what differs) or other files, or
     is no folder; the message names the `option` that chose it.
     """
+    wanted = plan if isinstance(plan, dict) else plan.to_json()
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; choose a folder with {option}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,11 +164,11 @@ def claim_folder(folder: Path, plan: dict[str, Any], option: str = "--out") -> N
                 f"choose an empty folder with {option}"
             )
         with atomic_write(folder / PLAN) as stream:
-            stream.write((json.dumps(plan, indent=2) + "\n").encode())
+            stream.write((json.dumps(wanted, indent=2) + "\n").encode())
     present = read_plan(folder)
-    if present.get("fingerprint") != plan["fingerprint"]:
+    if present.get("fingerprint") != wanted["fingerprint"]:
         raise ValueError(
-            f"{folder} holds another plan; differing: {'; '.join(differences(present, plan))}. "
+            f"{folder} holds another plan; differing: {'; '.join(differences(present, wanted))}. "
             f"Repeat its own command, or choose another folder with {option}"
         )
 

@@ -19,15 +19,40 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Annotated, Any, TypeVar
 
+import msgspec
 import numpy as np
 from PIL import Image
 
 from worlds.formats.layout import Shard
 from worlds.runtime.files import HashingStream, atomic_write, write_json
+from worlds.runtime.json_files import load_json
 
 BLOCK = 512
+Natural = Annotated[int, msgspec.Meta(ge=0, le=10**15)]
+
+
+class LabelRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The record of a shard's labels, the dataset's own or a second labeling's."""
+
+    tar: str  # the name of the file
+    sha256: str  # of the tar
+    arrays_sha256: str
+    count: Natural
+    classes: tuple[Natural, ...]
+    fingerprint: str  # of the plan
+    seconds: float | None = None
+    device: str = "unknown"
+
+
+class Record(LabelRecord, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The record of a finished shard."""
+
+    bytes: Natural  # of the tar
+
+
+R = TypeVar("R", bound=LabelRecord)
 
 
 @dataclass(frozen=True)
@@ -122,6 +147,19 @@ def arrays_sha256(index: np.ndarray, label: np.ndarray, probabilities: np.ndarra
     return digest.hexdigest()
 
 
+def load_record(folder: Path, shard: Shard, kind: type[R] = Record) -> R:  # type: ignore[assignment]
+    """Return the record of a shard; ValueError if it is missing or names what is wrong in it."""
+    return load_json(folder / shard.record, kind)
+
+
+def find_record(folder: Path, shard: Shard, kind: type[R] = Record) -> R | None:  # type: ignore[assignment]
+    """Return the record of a shard, None if there is none that is valid."""
+    try:
+        return load_record(folder, shard, kind)
+    except ValueError:
+        return None
+
+
 def read_record(folder: Path, shard: Shard) -> dict[str, Any] | None:
     """The record of a shard, or None where it does not exist (or is no record)."""
     try:
@@ -144,14 +182,14 @@ def read_arrays(folder: Path, shard: Shard) -> SideArrays:
 
 def is_finished(folder: Path, shard: Shard, fingerprint: str) -> bool:
     """Whether the shard exists: its record is of this plan, and the tar has the recorded size."""
-    record = read_record(folder, shard)
-    if record is None or record.get("fingerprint") != fingerprint:
+    record = find_record(folder, shard)
+    if record is None or record.fingerprint != fingerprint:
         return False
     try:
         size = os.stat(folder / shard.tar).st_size
     except FileNotFoundError:
         return False
-    return size == record.get("bytes") and (folder / shard.arrays).is_file()
+    return size == record.bytes and (folder / shard.arrays).is_file()
 
 
 def tar_members(path: Path) -> Iterator[tuple[str, int, int]]:
