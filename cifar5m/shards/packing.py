@@ -18,13 +18,12 @@ from typing import IO, Any, Final
 import numpy as np
 
 from cifar5m.shards.decode import DecodeJob, decode_shard
-from cifar5m.weights.download import lock_file
 from worlds.data.pack import MANIFEST, holds_pack, manifest_of, npy_header, write_labels
 from worlds.data.splits import Split
 from worlds.data.stores import open_store
 from worlds.formats.layout import PLAN, Shard, layout_of, read_plan
 from worlds.formats.shards import read_record
-from worlds.runtime.files import check_disk, remove_stale, write_json
+from worlds.runtime.files import check_disk, lock_stream, remove_stale, write_json
 from worlds.runtime.processes import Workers
 
 IMAGES: Final = "images.npy"
@@ -154,7 +153,7 @@ class _Images:
 def _journal(out: Path) -> Iterator[IO[bytes]]:
     """The journal, opened for this process alone; another one waits."""
     with (out / _JOURNAL).open("a+b") as journal:
-        lock_file(journal)
+        lock_stream(journal)
         yield journal
 
 

@@ -35,9 +35,8 @@ from cifar5m.weights.download import (
     check_file,
     fetch,
     file_hashes,
-    lock_file,
 )
-from worlds.runtime.files import read_object
+from worlds.runtime.files import lock_stream, read_object
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
@@ -271,7 +270,7 @@ def install(
         raise ValueError(_non_ema_line(f"{name} is {source.about}"))
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f".{name}.lock").open("ab") as lock:
-        lock_file(lock)
+        lock_stream(lock)
         if _is_whole(folder):
             return folder
         if from_file is None:

@@ -4,12 +4,14 @@ A temporary name is `.{name}.{host}.{pid}.{random}.tmp`. What a killed process l
 therefore recognisable, and `remove_stale` clears it once that process is gone.
 """
 
+import errno
 import hashlib
 import json
 import os
 import secrets
 import shutil
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,37 +87,45 @@ def sha256_of(path: Path) -> str:
 
 
 class Busy(ValueError):
-    """Another process is at work in a folder."""
+    """Another process is at work in a directory."""
+
+
+def lock_stream(stream: IO[bytes], wait: bool = True) -> bool:
+    """Lock an open file for this process until it is closed; False if another process holds it.
+
+    The lock ends with the process, however that ends.
+    """
+    from filelock import lock_descriptor
+
+    try:
+        return lock_descriptor(stream.fileno(), blocking=wait)
+    except OSError as error:  # some network file systems have no locks: one process alone is safe
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        return True
 
 
 @contextmanager
 def locked(folder: Path, work: str) -> Iterator[None]:
-    """One process a folder, which is made if need be; the lock goes with the process. Busy while
-    another one does its `work` there.
+    """Hold the lock of a directory, which is created if need be. Raises Busy while another process
+    does its `work` there.
     """
-    import fcntl
-
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Busy(f"another process is {work} in {folder}") from None
+    with (folder / LOCK).open("wb") as stream:
+        if not lock_stream(stream, wait=False):
+            time.sleep(0.1)  # `is_locked` of another process holds it for an instant
+            if not lock_stream(stream, wait=False):
+                raise Busy(f"another process is {work} in {folder}")
         yield
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process holds the lock of a folder."""
-    import fcntl
-
+    """Check whether a process holds the lock of a directory."""
     try:
-        with (folder / LOCK).open("r") as stream:
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with (folder / LOCK).open("rb") as stream:
+            return not lock_stream(stream, wait=False)
     except FileNotFoundError:
         return False
-    except BlockingIOError:
-        return True
-    return False
 
 
 def remove_stale(folder: Path) -> None:
@@ -142,8 +152,10 @@ def _lives(pid: int) -> bool:
     return state not in (b"Z", b"X")
 
 
-def check_disk(folder: Path, needed: int) -> None:
-    """ValueError where the disk of `folder`, which need not exist, has less than `needed` bytes."""
+def check_disk(folder: Path, needed: int, remedy: str = "choose another --out") -> None:
+    """Raise ValueError if the disk of `folder`, which need not exist, has less than `needed` bytes
+    free; `remedy` is what to do other than making room.
+    """
     place = folder.absolute()
     while not place.exists():
         place = place.parent
@@ -151,5 +163,5 @@ def check_disk(folder: Path, needed: int) -> None:
     if needed > free:
         raise ValueError(
             f"{folder} needs {needed:,} more bytes and its disk has {free:,} free: "
-            f"make room or choose another --out"
+            f"make room or {remedy}"
         )
