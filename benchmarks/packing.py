@@ -18,7 +18,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from worlds.formats.shards import encode_png, write_shard
 
 SHARD = 10_000
 SHAPE = (32, 32, 3)
-PACKAGES = ("webdataset", "pillow", "numpy", "numba")
+PACKAGES = ("webdataset", "pillow", "numpy")
 
 
 def pictures(count: int, seed: int) -> np.ndarray:
@@ -52,7 +51,7 @@ def make_shards(folder: Path, images: int) -> list[Shard]:
     return shards
 
 
-def ours(folder: Path, shards: list[Shard], compiled: bool) -> Callable[[], np.ndarray]:
+def ours(folder: Path, shards: list[Shard]) -> Callable[[], np.ndarray]:
     target = folder / "images.raw"
     size = int(np.prod(SHAPE))
     with target.open("wb") as stream:
@@ -61,7 +60,7 @@ def ours(folder: Path, shards: list[Shard], compiled: bool) -> Callable[[], np.n
 
     def run() -> np.ndarray:
         for job in jobs:
-            decode_shard(replace(job, compiled=compiled))
+            decode_shard(job)
         return np.memmap(target, np.uint8, "r", shape=(shards[-1].stop, *SHAPE))
 
     return run
@@ -117,8 +116,7 @@ def main(argv: list[str] | None = None) -> int:
         tar_bytes = sum((folder / shard.tar).stat().st_size for shard in shards)
         print(f"{args.images:,} images, {tar_bytes / args.images:,.0f} bytes each in the tar")
         runs = {
-            "ours": ours(folder, shards, compiled=True),
-            "ours, Pillow": ours(folder, shards, compiled=False),
+            "ours": ours(folder, shards),
             "webdataset": webdataset_loop(folder, shards),
         }
         results = [np.array(run()) for run in runs.values()]

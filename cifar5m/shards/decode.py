@@ -1,12 +1,11 @@
-"""Decode one shard into its place in a file of raw images, as a worker process does it.
+"""Decode one shard into its rows of a file of raw images, in a worker process.
 
-Nothing is decoded that was not hashed: the tar against its record, the side file against the same
-record, every member against the name it should have.
+The tar and the label arrays are checked against the shard's record before anything is decoded, and
+every member against its expected name.
 """
 
 import hashlib
 import mmap
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +25,6 @@ class DecodeJob:
     image_shape: tuple[int, int, int]
     target: Path
     offset: int
-    compiled: bool = False  # twice as fast after a second's import, for many images
 
 
 def decode_shard(job: DecodeJob) -> tuple[Shard, str]:
@@ -65,31 +63,15 @@ def _check_side_file(job: DecodeJob, sha256: str | None) -> None:
 
 def _decode_members(job: DecodeJob, data: mmap.mmap, rows: np.ndarray) -> None:
     path = job.folder / job.shard.tar
-    decode = _decoder(job.compiled)
     members = (member for member in tar_members(path) if not member[0].endswith(".cls"))
     row = -1
     for row, (name, offset, size) in enumerate(members):
         expected = f"{job.shard.start + row:09d}.{job.extension}"
         if row >= len(rows) or name != expected:
             raise ValueError(f"{path}: image {row} should be {expected}, found {name}")
-        found = decode(data[offset : offset + size], rows[row])
-        if found != job.image_shape:
-            raise ValueError(f"{path}: {name} is {found}, expected {job.image_shape}")
+        image = decode_image(data[offset : offset + size])
+        if image.shape != job.image_shape:
+            raise ValueError(f"{path}: {name} is {image.shape}, expected {job.image_shape}")
+        rows[row] = image
     if row + 1 != len(rows):
         raise ValueError(f"{path} holds {row + 1} images, expected {len(rows)}")
-
-
-def _decoder(compiled: bool) -> Callable[[bytes, np.ndarray], tuple[int, ...]]:
-    """A function that decodes into an array where the shape is right; it returns the shape."""
-    if not compiled:
-        return _decode
-    from cifar5m.shards.png import decode_rgb  # brings numba
-
-    return lambda data, out: out.shape if decode_rgb(data, out) else _decode(data, out)
-
-
-def _decode(data: bytes, out: np.ndarray) -> tuple[int, ...]:
-    image = decode_image(data)
-    if image.shape == out.shape:
-        out[:] = image
-    return image.shape

@@ -30,7 +30,6 @@ IMAGES: Final = "images.npy"
 _PART: Final = f".{IMAGES}.part"
 _JOURNAL: Final = f".{IMAGES}.journal"
 _BLOCK: Final = 1 << 20
-_MANY: Final = 50_000  # images from which on the compiled decoder is worth its import
 _LABEL_BYTES: Final = 28  # an image: the label and ten probabilities
 
 
@@ -71,10 +70,9 @@ def pack_shards(
             images.hash_those_before_the_first_not_in(done)
             on_shard(shard)
 
-        compiled = sum(map(len, waiting)) >= _MANY
         with Workers(decode_shard, min(workers, max(1, len(waiting))), on_result) as pool:
             for shard in waiting:
-                pool.put(images.job(folder, shard, compiled))
+                pool.put(images.job(folder, shard))
         images.hash_those_before_the_first_not_in(done)
         files = {IMAGES: images.finish(), **write_labels(splits, out)}
         write_json(out / MANIFEST, manifest | {"files": files})
@@ -99,9 +97,9 @@ class _Images:
         """Where image `index` begins in the file."""
         return len(self.header) + index * int(np.prod(self.shape))
 
-    def job(self, folder: Path, shard: Shard, compiled: bool) -> DecodeJob:
+    def job(self, folder: Path, shard: Shard) -> DecodeJob:
         offset = self.offset(shard.start)
-        return DecodeJob(folder, shard, self.extension, self.shape, self.part, offset, compiled)
+        return DecodeJob(folder, shard, self.extension, self.shape, self.part, offset)
 
     def resume(self, journal: IO[bytes], folder: Path, fingerprint: str) -> set[Shard]:
         """The shards that an earlier run has decoded from the tars that are there now."""

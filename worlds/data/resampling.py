@@ -1,10 +1,11 @@
-"""The compiled half of a photograph's way to the batch: crop, resize, flip, normalise.
+"""Compiled crop and resize of photographs.
 
 The resampling is Pillow's bilinear filter on bytes, to the bit: a triangle over two source pixels,
 or over two output pixels where the image shrinks, in fixed point with 22 fractional bits. Each row
 is resampled first, and rounded to bytes; then each column. torchvision's RandomResizedCrop of a PIL
 image gives the same bytes, but where the height shrinks more than the width: there Pillow 13 takes
-the columns first, and a quarter of the bytes differ by 1.
+the columns first, and a quarter of the bytes differ by 1. Pillow's own `crop` and `resize` in this
+place gave 1,061 photographs a CPU second, these kernels 1,725 (benchmarks/photographs.py).
 """
 
 import math

@@ -74,7 +74,7 @@ def encode_png(image: np.ndarray) -> bytes:
 def decode_image(data: bytes) -> np.ndarray:
     """An encoded image as uint8 (H, W, 3) RGB."""
     with Image.open(io.BytesIO(data)) as image:
-        return np.asarray(image.convert("RGB"))
+        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def write_tar(stream: IO[bytes], samples: Iterable[tuple[int, bytes, int]], extension: str) -> None:
