@@ -151,8 +151,12 @@ class Experiment:
 
 def tolerance_of(experiment: Experiment) -> float | None:
     """How large a bootstrap error the claim allows, where it says so."""
-    gaps = (c.tolerance for c in experiment.checks if (c.quantity, c.relation) == ("gap", "within"))
-    return next(gaps, None)
+    for check in experiment.checks:
+        if (check.quantity, check.relation) == ("gap", "within"):
+            return check.tolerance
+        if (check.quantity, check.relation) == ("largest", "at most"):
+            return check.value
+    return None
 
 
 def _group(values: Mapping[str, Any]) -> Group:
@@ -184,7 +188,8 @@ QUANTITIES: Final = {
     "real": "Real World test {metric}",
     "ideal": "Ideal World test {metric}",
     "gap": "bootstrap error",
-    "largest": "largest |Real - Ideal| up to T0",
+    "largest": "largest |Real - Ideal| at any log point up to T0",
+    "spread": "largest difference of two Real trials up to T0",
     "train": "Real World train {metric}",
     "generalization": "generalization gap",
     "t0": "T0 (updates)",

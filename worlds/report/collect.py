@@ -31,12 +31,17 @@ class Library:
 
 @dataclass(frozen=True)
 class Found:
-    """A group with the runs that can be used, by trial, and one phrase for each that cannot."""
+    """A group with the runs that can be used, by trial.
+
+    `missing` has a phrase for each run that cannot be used, `duplicates` one for each run that
+    exists more than once.
+    """
 
     group: Group
     real: tuple[Run, ...]
     ideal: tuple[Run, ...]
     missing: tuple[str, ...]
+    duplicates: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -110,6 +115,7 @@ def collect(experiment: Experiment, runs: Iterable[Run]) -> list[Found]:
 def _found(group: Group, index: dict[str, list[Run]]) -> Found:
     chosen: dict[str, list[Run]] = {"real": [], "ideal": []}
     missing: list[str] = []
+    duplicates: list[str] = []
     data: tuple[Any, Any] | None = None
     for config in (*group.real, *group.ideal):
         name = f"{group.label}: {describe(config)}"
@@ -125,9 +131,11 @@ def _found(group: Group, index: dict[str, list[Run]]) -> Found:
             missing.append(f"{name}: on other data than the rest ({run.folder})")
             continue
         if len(good) > 1:
-            missing.append(f"{name}: found {len(good)} times, {run.folder} is used")
+            others = ", ".join(str(other.folder) for other in good[1:])
+            duplicates.append(f"{name}: {run.folder} is used, {others} left out")
         chosen[config.world].append(run)
-    return Found(group, tuple(chosen["real"]), tuple(chosen["ideal"]), tuple(missing))
+    worlds = tuple(chosen["real"]), tuple(chosen["ideal"])
+    return Found(group, *worlds, tuple(missing), tuple(duplicates))
 
 
 def describe(config: TrainConfig) -> str:
@@ -156,7 +164,7 @@ def automatic(runs: Sequence[Run], tolerance: float) -> list[Experiment]:
     both = [group for group in groups if group.real and group.ideal]
     metric = _metric(runs)
     claim = "Up to T0 the test error of the Real World is close to that of the Ideal World."
-    checks = (Check("gap", "within", tolerance=tolerance),) if both else ()
+    checks = (Check("largest", "at most", tolerance),) if both else ()
     made = []
     parts = [groups[start : start + PANELS] for start in range(0, len(groups), PANELS)]
     for number, part in enumerate(parts, 1):

@@ -6,30 +6,18 @@ drawn = draw(experiment, measured)          # drawn.figure, drawn.points
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from worlds.cli.drawing import COLORS, WASH, legend, new_figure, patch
 from worlds.experiments.spec import METRIC_NAMES, Experiment, tolerance_of
 from worlds.report import bar_figures, curve_figures, sample_figures
 from worlds.report.measure import Measured
-from worlds.report.plots import (
-    COLOURS,
-    FAINT,
-    MARKERS,
-    WASH,
-    Dot,
-    Drawn,
-    final_scatter,
-    legend,
-    new_figure,
-    patch,
-    style,
-)
+from worlds.report.plots import DIAGONAL, MARKERS, Dot, Drawn, final_scatter
 
 
 def draw(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
-    """The experiment's figure of the groups that were measured; ValueError without any."""
+    """Draw the groups that were measured, in the style of the caller; ValueError without any."""
     if not measured:
         raise ValueError(f"{experiment.name} has no finished run to draw")
-    with style():
-        return _DRAWERS[experiment.kind](experiment, measured)
+    return _DRAWERS[experiment.kind](experiment, measured)
 
 
 def _scatter(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
@@ -42,7 +30,7 @@ def _scatter(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
         place = series.index(one.found.group.series or "")
         ideal, real = (one.get(name) or 0.0 for name in ("ideal", "real"))
         ranges = one.range("ideal"), one.range("real")
-        marker = place // len(COLOURS) if len(series) > len(COLOURS) else place
+        marker = place // len(COLORS) if len(series) > len(COLORS) else place
         dots.append(Dot(one.label, ideal, real, *ranges, place, marker))
         points.append(
             {"panel": "", "group": one.label, "world": "both", "quantity": experiment.metric}
@@ -50,15 +38,16 @@ def _scatter(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
             | {"trials": len(one.values["gap"])}
         )
     tolerance = tolerance_of(experiment)
-    figure, (ax,) = new_figure(1, 1, (6.4, 5.6))
+    figure, (ax,), _ = new_figure(1, 1, (6.4, 5.6))
+    figure.set_figheight(min(figure.get_figheight(), figure.get_figwidth() + 0.6))
     final_scatter(ax, dots, tolerance)
     metric = METRIC_NAMES[experiment.metric]
     ax.set(xlabel=f"Ideal World test {metric}", ylabel=f"Real World test {metric}")
-    entries: list[tuple[str, dict[str, Any]]] = [("y = x", {"color": FAINT, "linewidth": 1})]
+    entries: list[tuple[str, dict[str, Any]]] = [("y = x", dict(DIAGONAL))]
     if len(series) > 1:
         marks = {dot.series: dot.marker for dot in dots}
         entries += [
-            (name or "others", {"color": COLOURS[i % len(COLOURS)], "linestyle": "none"}
+            (name or "others", {"color": COLORS[i % len(COLORS)], "linestyle": "none"}
              | {"marker": MARKERS[marks[i] % len(MARKERS)], "markersize": 7})
             for i, name in enumerate(series)
         ]  # fmt: skip

@@ -105,6 +105,9 @@ def _one_metric(group: Found, metric: str) -> Values:
         values["gap"] = [end.gap for end in ends]
         values["largest"] = [end.largest for end in ends]
         values["ideal"] = [end.ideal for end in ends]
+        if len(group.real) > 1:  # what chance alone does to a curve, beside `largest`
+            trials = curves(group.real, column).until(max(end.step for end in ends)).values
+            values["spread"] = [float(np.ptp(trials, axis=0).max())]
     elif group.real:  # alone, it is measured where it would have been compared
         ends = endings(group.real, group.real, metric)
     else:
@@ -202,7 +205,7 @@ def _judge(
     if not numbers or (lacking and check.relation in ("rises", "falls")):
         return f"{_claimed(check, name, wanted)}: not measured, runs are missing", "open"
     met = check.met(list(numbers.values()))
-    text = f"{_claimed(check, name, wanted)}: {_told(check, numbers)}"
+    text = f"{_claimed(check, name, wanted)}: {_told(check, numbers, by_label)}"
     if lacking:
         text += f" ({lacking} of {len(wanted)} groups not measured)"
     state: Status = "fails" if not met else "open" if lacking else "holds"
@@ -222,14 +225,23 @@ def _claimed(check: Check, name: str, labels: Sequence[str]) -> str:
     return f"{name}{of} {check.relation} {check.value:g}{slack}"
 
 
-def _told(check: Check, numbers: Mapping[str, float]) -> str:
+def _told(
+    check: Check, numbers: Mapping[str, float], measured: Mapping[str, Measured]
+) -> str:
+    """Return the numbers, of many the farthest, and the spread over trials beside it."""
     if check.relation in ("rises", "falls"):
         return ", ".join(number(value) for value in numbers.values())
-    if len(numbers) == 1:
-        return number(next(iter(numbers.values())))
     signs = {"within": lambda v: abs(v - check.value), "at least": lambda v: -v}
     farthest = max(numbers, key=lambda label: signs.get(check.relation, float)(numbers[label]))
-    return f"{len(numbers)} groups, farthest {number(numbers[farthest])} ({farthest})"
+    one = measured[farthest]
+    text = number(numbers[farthest])
+    if len(one.values[check.quantity]) > 1:
+        low, high = map(number, one.range(check.quantity))
+        text += f", {low} to {high} over {len(one.values[check.quantity])} trials"
+    spread = one.get("spread") if check.quantity == "largest" else None
+    if spread is not None:
+        text += f"; two Real trials differ by up to {number(spread)}"
+    return text if len(numbers) == 1 else f"{len(numbers)} groups, farthest {text} ({farthest})"
 
 
 def number(value: float) -> str:

@@ -1,220 +1,88 @@
-"""The report as one HTML file that needs no other: styles, figures and numbers are in it.
+"""The report as one HTML file that needs no other: templates/report.html.j2, filled in."""
 
-It has no script. Dark and light follow the reader's setting, paper is always white.
-"""
-
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
-from importlib.resources import files
+from typing import TYPE_CHECKING, Any
 
+from worlds.cli.pages import render
 from worlds.experiments.spec import Experiment, name_of
 from worlds.report.measure import Measured, Verdict, number
-from worlds.report.plots import THEME
 from worlds.report.sentences import signed
+from worlds.training.config import TrainConfig
 
-STATUS = {"holds": "holds", "fails": "does not hold", "open": "open"}
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
 SIGNED = ("gap", "generalization", "generalization_error")
-
-TERMS = {
-    "Real World": "training on n samples, used again in every epoch.",
-    "Ideal World": "the same training, each sample fresh: none is used twice.",
-    "soft-error": "1 minus the probability given to the true class, mean over the test set.",
-    "T0": (
-        "the first measured step at which the Real World's train error is at most 1 % (on "
-        "augmented images, as the paper measured it). The worlds are compared at min(T0, last "
-        "step); what lies behind T0 is drawn faded."
-    ),
-    "bootstrap error": "Real minus Ideal test error after equally many steps.",
-    "bands and ranges": (
-        "bands are quartiles over trials; ranges in text and tables run from the least to the "
-        "greatest trial."
-    ),
-}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """All that the page says of one experiment. `svg` is None where nothing could be drawn."""
+    """Everything that the page shows of one experiment.
+
+    `svgs` are the figure for a wide and for a narrow page, empty where nothing could be drawn.
+    """
 
     experiment: Experiment
     measured: Sequence[Measured]
     verdict: Verdict
     sentence: str
-    svg: str | None
+    svgs: Sequence["Markup"]
     missing: Sequence[str]
+    duplicates: Sequence[str] = ()
+
+    @property
+    def quantities(self) -> dict[str, str]:
+        """The columns of the table of numbers: each quantity that was measured, and its name."""
+        named = (name for one in self.measured for name, values in one.values.items() if values)
+        metric = self.experiment.metric
+        return {name: name_of(name, metric) for name in dict.fromkeys(named) if ":" not in name}
+
+    @property
+    def setup(self) -> dict[str, str]:
+        """How the runs were trained: a row for each setting, with every value that occurs."""
+        groups = self.experiment.groups
+        real = [config for group in groups for config in group.real]
+        configs = [*real, *(config for group in groups for config in group.ideal)]
+        return {
+            "n": _values(f"{config.n:,}" for config in real) or "Ideal World only",
+            "batch size": _values(f"{config.batch_size:,}" for config in configs),
+            "steps": _values(f"{config.steps:,}" for config in configs),
+            "learning rate": _values(f"{config.learning_rate:g}" for config in configs),
+            "schedule": _values(_schedule(config) for config in configs),
+            "optimizer": _values(_optimizer(config) for config in configs),
+        }
 
 
-def html(
+def show(name: str, value: float) -> str:
+    """Return the value of a quantity as the table shows it."""
+    return signed(value) if name in SIGNED else number(value)
+
+
+def make_page(
     title: str, facts: Mapping[str, str], problems: Sequence[str], entries: Sequence[Entry]
 ) -> str:
-    """The whole page. `facts` are shown below the title, by name."""
-    rows = "".join(
-        f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts.items()
-    )
-    parts = [
-        "<!doctype html>",
-        f'<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">',
-        f"<style>{_styles()}</style></head><body>",
-        f"<header><h1>{escape(title)}</h1><dl class=facts>{rows}</dl></header>",
-        _overview(entries),
-        _problems(problems),
-        *(_section(entry) for entry in entries),
-        _glossary(),
-        "</body></html>\n",
-    ]
-    return "\n".join(parts)
+    """Return the whole page. `facts` are shown below the title, by name."""
+    values = {"title": title, "facts": facts, "problems": problems, "entries": entries}
+    return render("worlds.report", "report.html.j2", show=show, **values)
 
 
-def _styles() -> str:
-    light = "".join(f"--{_key(colour)}:{colour};" for colour in THEME)
-    dark = "".join(f"--{_key(colour)}:{other};" for colour, other in THEME.items())
-    sheet = files("worlds.report").joinpath("style.css").read_text()
-    return (
-        f":root{{{light}}}@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}\n{sheet}"
-    )
+def _values(texts: Any) -> str:
+    """Return the different texts, of many only the first and the last ones."""
+    found = list(dict.fromkeys(texts))
+    return "; ".join(found if len(found) <= 8 else [*found[:4], "...", *found[-2:]])
 
 
-def _key(colour: str) -> str:
-    return f"c{colour[1:]}"
+def _schedule(config: TrainConfig) -> str:
+    parts = [config.schedule]
+    if config.drops:
+        parts.append(f"times {config.factor:g} at {', '.join(map(str, config.drops))}")
+    if config.warmup:
+        parts.append(f"{config.warmup:,} steps of warmup")
+    return ", ".join(parts)
 
 
-def inline_svg(svg: str, name: str, label: str) -> str:
-    """A figure's SVG file as an element of the page: its colours follow the theme, its ids are its
-    own, it is as wide as its column at most.
-    """
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
-    svg = re.sub(r'(url\(|href=")#', rf"\1#{name}-", svg)
-    for colour in THEME:
-        svg = svg.replace(colour, f"var(--{_key(colour)})")
-    head, rest = svg.split(">", 1)
-    width = re.search(r'width="([\d.]+)pt"', head)
-    points = float(width[1]) if width else 720.0
-    box = re.search(r'viewBox="[^"]+"', head)
-    assert box is not None
-    return (
-        f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" {box[0]} role="img" '
-        f'aria-label="{escape(label)}" style="max-width:{points * 4 / 3:.0f}px">{rest}'
-    )
-
-
-def _overview(entries: Sequence[Entry]) -> str:
-    rows = "".join(
-        f'<tr><td><a href="#{escape(e.experiment.name)}">{escape(e.experiment.title)}</a></td>'
-        f"<td>{escape(e.sentence)}</td>"
-        f"<td>{_chip(e.verdict.status) if e.verdict.lines else ''}</td>"
-        f"<td class=n>{len(e.missing) or ''}</td></tr>"
-        for e in entries
-    )
-    head = "<tr><th>figure</th><th>measured</th><th>claim</th><th class=n>missing runs</th></tr>"
-    return f"<nav><table>{head}{rows}</table></nav>"
-
-
-def _chip(status: str) -> str:
-    return f'<span class="chip {status}">{STATUS[status]}</span>'
-
-
-def _problems(problems: Sequence[str]) -> str:
-    if not problems:
-        return ""
-    items = "".join(f"<li>{escape(problem)}</li>" for problem in problems)
-    return f"<section class=problems><h2>Found among the runs</h2><ul>{items}</ul></section>"
-
-
-def _section(entry: Entry) -> str:
-    experiment = entry.experiment
-    name = escape(experiment.name)
-    figure = entry.svg or "<p class=empty>Nothing to draw yet.</p>"
-    parts = [
-        f'<section id="{name}"><h2>{escape(experiment.title)} <small>{name}</small></h2>',
-        f"<figure>{figure}<figcaption>{escape(entry.sentence)}",
-        f" {escape(experiment.note)}" if experiment.note else "",
-        "</figcaption></figure>",
-        _claim(entry),
-        _missing(entry.missing),
-        f"<pre><code>{escape(experiment.command)}</code></pre>" if experiment.command else "",
-        _numbers(entry) if entry.measured else "",
-        _links(name) if entry.svg else "",
-        "</section>",
-    ]
-    return "".join(parts)
-
-
-def _claim(entry: Entry) -> str:
-    """What the paper says, and whether the numbers say so too."""
-    experiment, parts = entry.experiment, []
-    if experiment.claim:
-        parts.append(f"<dt>Claim</dt><dd>{escape(experiment.claim)}</dd>")
-    if entry.verdict.lines:
-        scale = experiment.scale
-        small = "" if scale in (None, "paper") else f" at {escape(scale)} scale, not the paper's"
-        lines = "".join(
-            f"<li class={state}>{escape(text)}</li>" for text, state in entry.verdict.lines
-        )
-        verdict = f"{_chip(entry.verdict.status)}{small}<ul>{lines}</ul>"
-        parts.append(f"<dt>Verdict</dt><dd>{verdict}</dd>")
-    return f"<dl class=claim>{''.join(parts)}</dl>" if parts else ""
-
-
-def _missing(missing: Sequence[str]) -> str:
-    if not missing:
-        return ""
-    items = "".join(f"<li>{escape(text)}</li>" for text in missing)
-    opened = " open" if len(missing) <= 6 else ""
-    what = "run is" if len(missing) == 1 else "runs are"
-    summary = f"{len(missing)} {what} missing; the figure is drawn from the rest"
-    return f"<details class=missing{opened}><summary>{summary}</summary><ul>{items}</ul></details>"
-
-
-def _numbers(entry: Entry) -> str:
-    """The table of medians, with ranges where there are several trials."""
-    named = (name for one in entry.measured for name, values in one.values.items() if values)
-    quantities = [name for name in dict.fromkeys(named) if ":" not in name]
-    if not quantities:
-        return ""
-    metric = entry.experiment.metric
-    names = "".join(f"<th class=n>{escape(name_of(q, metric))}</th>" for q in quantities)
-    rows = "".join(
-        f"<tr><th>{escape(one.label)}</th>"
-        f"<td class=n>{len(one.found.real)} / {len(one.found.ideal)}</td>"
-        f"{''.join(_cell(one, name) for name in quantities)}</tr>"
-        for one in entry.measured
-    )
-    return (
-        "<details><summary>Numbers: medians over trials, and their range</summary><div class=wide>"
-        f"<table><tr><th></th><th class=n>trials Real / Ideal</th>{names}</tr>{rows}</table></div>"
-        "</details>"
-    )
-
-
-def _cell(one: Measured, name: str) -> str:
-    value = one.get(name)
-    if value is None:
-        return "<td></td>"
-    show = signed if name in SIGNED else number
-    low, high = one.range(name)
-    span = f"<small>{show(low)} to {show(high)}</small>" if low != high else ""
-    return f"<td class=n>{show(value)}{span}</td>"
-
-
-def _links(name: str) -> str:
-    places = {
-        "PNG": f"figures/{name}.png",
-        "SVG": f"figures/{name}.svg",
-        "points as CSV": f"points/{name}.csv",
-        "as JSON": f"points/{name}.json",
-    }
-    links = " · ".join(f'<a href="{place}">{text}</a>' for text, place in places.items())
-    return f"<p class=links>Beside this page: {links}</p>"
-
-
-def _glossary() -> str:
-    rows = "".join(
-        f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in TERMS.items()
-    )
-    return f"<footer><h2>Terms</h2><dl class=terms>{rows}</dl></footer>"
+def _optimizer(config: TrainConfig) -> str:
+    momentum = f", momentum {config.momentum:g}" if config.momentum else ""
+    decay = f", weight decay {config.weight_decay:g}" if config.weight_decay else ""
+    return f"{config.optimizer}{momentum}{decay}"

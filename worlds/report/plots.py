@@ -1,123 +1,39 @@
 """Figures of the two worlds: functions that take an `ax`, draw on it and return it.
 
     with style():
-        figure, ax = new_figure(1)
-        world_curves(ax[0], real=curves(runs, "test_soft_error"), ideal=...)
+        figure, axes, _ = new_figure(1)
+        world_curves(axes[0], real=curves(runs, "test_soft_error"), ideal=...)
 
 Solid is Real, dashed Ideal, faint the Real World's train; a ring marks T0, and what follows it is
-faded. Colours are Okabe and Ito's, which colour-blind readers tell apart; an order (of n) has a
-scale whose lightness rises. Every colour stands in THEME beside the one it has on dark paper, so a
-page can swap them in the finished SVG.
+faded.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import fill
 from typing import TYPE_CHECKING, Any, Final
 
-from worlds.report.analysis import Curves, curves, has
+import numpy as np
+
+from worlds.cli.drawing import BLUE, COLORS, FAINT, GRAY, INK, PAPER, RED, WASH
+from worlds.report.analysis import Curves, PowerLaw, curves, has
 from worlds.training.run_folder import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+REAL, IDEAL, TRAIN = BLUE, RED, GRAY
 
-import numpy as np
-
-from worlds.report.analysis import PowerLaw
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-PAPER, INK, FAINT, GRID, WASH = "#ffffff", "#1b1d22", "#666b74", "#e2e4e8", "#eef0f3"
-REAL, IDEAL, TRAIN = "#0072b2", "#d55e00", "#9198a3"
-COLOURS: Final = (REAL, IDEAL, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a6a00", "#5a4fa2")
-ORDERED: Final = ("#bddf26", "#6ccd5a", "#29af7f", "#1f8e8c", "#2c6e8e", "#3d4b8a", "#45085b")
-_ORDERED_DARK = ("#31688e", "#25848e", "#1fa088", "#3bbb75", "#75d054", "#b5de2b", "#f1e51d")
-
-# Each colour of a figure on white paper: the same thing's on dark paper.
-THEME: Final[dict[str, str]] = {
-    PAPER: "#17191d",
-    INK: "#e9e7e2",
-    FAINT: "#a4a8b0",
-    GRID: "#33373e",
-    WASH: "#24272d",
-    REAL: "#58b5ea",
-    IDEAL: "#f5934a",
-    TRAIN: "#7d8490",
-    "#009e73": "#3fd0a5",
-    "#cc79a7": "#eba6cb",
-    "#e69f00": "#ffc84d",
-    "#56b4e9": "#a8dcff",
-    "#7a6a00": "#cfc06a",
-    "#5a4fa2": "#aaa0ee",
-    **dict(zip(ORDERED, _ORDERED_DARK, strict=True)),
+# Lines and marks of legends.
+SOLID: Final = {"color": REAL, "linestyle": "-"}
+DASHED: Final = {"color": IDEAL, "linestyle": (0, (4, 2))}
+DOTTED: Final = {"color": FAINT, "linestyle": (0, (1, 1.5)), "linewidth": 1.2}
+DIAGONAL: Final = {"color": FAINT, "linewidth": 1}
+RING: Final = {
+    **{"color": REAL, "marker": "o", "linestyle": "none", "markersize": 8},
+    **{"markerfacecolor": "none", "markeredgewidth": 2},
 }
-
-PANEL: Final = (3.5, 2.75)  # inches; with text of 11 points three in a row are legible at half size
-NARROWEST: Final = 5.5  # inches that a legend needs
-
-
-@contextmanager
-def style() -> Iterator[None]:
-    """The look of every figure; SVG text stays text, and equal figures are equal bytes."""
-    import matplotlib
-
-    settings: dict[str, Any] = {
-        "font.size": 11,
-        "axes.titlesize": 12,
-        "axes.titleweight": "bold",
-        "axes.titlelocation": "left",
-        "axes.titlecolor": INK,
-        "axes.labelsize": 11,
-        "axes.labelcolor": FAINT,
-        "axes.edgecolor": FAINT,
-        "axes.linewidth": 0.8,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "grid.color": GRID,
-        "grid.linewidth": 0.8,
-        "xtick.color": FAINT,
-        "ytick.color": FAINT,
-        "text.color": INK,
-        "legend.frameon": False,
-        "legend.fontsize": 11,
-        "lines.linewidth": 2.0,
-        "lines.solid_capstyle": "round",
-        "figure.facecolor": PAPER,
-        "axes.facecolor": "none",
-        "svg.fonttype": "none",
-        "svg.hashsalt": "worlds",
-    }
-    with matplotlib.rc_context(settings):
-        yield
-
-
-def new_figure(
-    panels: int, columns: int = 3, size: tuple[float, float] = PANEL, **shared: Any
-) -> tuple["Figure", list["Axes"]]:
-    """A figure of `panels` panels in rows of at most `columns`, with room for a legend below."""
-    from matplotlib.figure import Figure
-
-    columns = min(columns, panels)
-    rows = -(-panels // columns)
-    figure = Figure(
-        figsize=(max(columns * size[0], NARROWEST), rows * size[1] + 0.45), layout="constrained"
-    )
-    layout = figure.get_layout_engine()
-    assert layout is not None
-    layout.set(w_pad=0.07)  # type: ignore[call-arg]
-    grid = figure.subplots(rows, columns, squeeze=False, **shared)
-    axes = list(grid.flat)
-    for empty in axes[panels:]:
-        empty.remove()
-    return figure, axes[:panels]
 
 
 def world_curves(
@@ -126,34 +42,34 @@ def world_curves(
     ideal: Curves | None = None,
     train: Curves | None = None,
     t0: int | None = None,
-    colours: tuple[str, str] = (REAL, IDEAL),
+    colors: tuple[str, str] = (REAL, IDEAL),
 ) -> "Axes":
     """Medians over trials with their quartiles shaded, against updates."""
     if real is not None:
-        curve_with_band(ax, real, colours[0], t0=t0)
+        curve_with_band(ax, real, colors[0], t0=t0)
     if ideal is not None:
-        curve_with_band(ax, ideal, colours[1], t0=t0, dashes=(0, (4, 2)))
+        curve_with_band(ax, ideal, colors[1], t0=t0, dashes=(0, (4, 2)))
     if train is not None:
         ax.plot(train.updates, train.median, color=TRAIN, linewidth=1.3, alpha=0.8)
     if t0 is not None and real is not None:
-        mark_t0(ax, real, t0, colours[0])
+        mark_t0(ax, real, t0, colors[0])
     ax.set_xlabel("updates")
     return ax
 
 
-def mark_t0(ax: "Axes", real: Curves, t0: int, colour: str) -> "Axes":
+def mark_t0(ax: "Axes", real: Curves, t0: int, color: str) -> "Axes":
     """A ring on the Real World's median at T0."""
     index = int(np.searchsorted(real.steps, t0))
     if index < len(real.steps):
         point = real.updates[index], real.median[index]
-        ax.plot(*point, "o", markersize=8, markerfacecolor=PAPER, color=colour, markeredgewidth=2)
+        ax.plot(*point, "o", markersize=8, markerfacecolor=PAPER, color=color, markeredgewidth=2)
     return ax
 
 
 def curve_with_band(
     ax: "Axes",
     curve: Curves,
-    colour: str,
+    color: str,
     *,
     t0: int | None = None,
     dashes: Any = "-",
@@ -164,8 +80,8 @@ def curve_with_band(
 
     if len(curve.trials) > 1:
         low, high = curve.quantiles()
-        ax.fill_between(curve.updates, low, high, color=colour, alpha=0.2, linewidth=0)
-    line = {"color": colour, "linestyle": dashes}
+        ax.fill_between(curve.updates, low, high, color=color, alpha=0.2, linewidth=0)
+    line = {"color": color, "linestyle": dashes}
     ax.plot(curve.until(t0).updates, curve.until(t0).median, linewidth=width, **line)
     if t0 is not None and t0 < curve.steps[-1]:
         past = curve.steps >= t0
@@ -190,7 +106,7 @@ class Dot:
     real: float
     ideal_range: tuple[float, float]
     real_range: tuple[float, float]
-    series: int = 0  # of COLOURS
+    series: int = 0  # of COLORS
     marker: int = 0  # of MARKERS
 
 
@@ -211,11 +127,11 @@ def final_scatter(
         ax.fill_between(line, line - tolerance, line + tolerance, color=WASH, linewidth=0, zorder=0)
     ax.plot(line, line, color=FAINT, linewidth=1, zorder=1)
     for dot in dots:
-        colour, marker = COLOURS[dot.series % len(COLOURS)], MARKERS[dot.marker % len(MARKERS)]
-        ax.plot(dot.ideal_range, (dot.real, dot.real), color=colour, linewidth=1.2, alpha=0.6)
-        ax.plot((dot.ideal, dot.ideal), dot.real_range, color=colour, linewidth=1.2, alpha=0.6)
+        color, marker = COLORS[dot.series % len(COLORS)], MARKERS[dot.marker % len(MARKERS)]
+        ax.plot(dot.ideal_range, (dot.real, dot.real), color=color, linewidth=1.2, alpha=0.6)
+        ax.plot((dot.ideal, dot.ideal), dot.real_range, color=color, linewidth=1.2, alpha=0.6)
         ax.plot(
-            dot.ideal, dot.real, marker, color=colour, markersize=7.5, markeredgecolor=PAPER,
+            dot.ideal, dot.real, marker, color=color, markersize=7.5, markeredgecolor=PAPER,
             markeredgewidth=0.8, linestyle="none",
         )  # fmt: skip
     named = dots
@@ -241,18 +157,18 @@ def _name_dots(ax: "Axes", dots: Sequence[Dot], low: float, high: float) -> None
             floor = height
             beyond = dot.ideal_range[0] if side == "right" else dot.ideal_range[1]
             shift = 0.03 * (high - low) * (-1 if side == "right" else 1)
-            colour = COLOURS[dot.series % len(COLOURS)]
+            color = COLORS[dot.series % len(COLORS)]
             ax.annotate(
                 dot.label, (dot.ideal, dot.real), (beyond + shift, height), color=INK,
                 fontsize=9.5, ha=side, va="center",
-                arrowprops={"arrowstyle": "-", "color": colour, "alpha": 0.4, "linewidth": 0.8},
+                arrowprops={"arrowstyle": "-", "color": color, "alpha": 0.4, "linewidth": 0.8},
             )  # fmt: skip
 
 
-def power_law_line(ax: "Axes", law: PowerLaw, colour: str = FAINT) -> "Axes":
-    """The fitted law on the range of its fit."""
+def power_law_line(ax: "Axes", law: PowerLaw) -> "Axes":
+    """Draw the fitted law on the range of its fit."""
     x = np.geomspace(law.first, law.last, 50)
-    ax.plot(x, law(x), color=colour, linewidth=1.2, linestyle=(0, (1, 1.5)))
+    ax.plot(x, law(x), **DOTTED)
     return ax
 
 
@@ -262,17 +178,17 @@ def stacked_bars(
     parts: Sequence[tuple[str, Sequence[float], str]],
     marks: Sequence[float] | None = None,
 ) -> "Axes":
-    """A horizontal bar a name, stacked of `parts` (label, values, colour) and written in figures;
+    """A horizontal bar a name, stacked of `parts` (label, values, color) and written in figures;
     a dark tick at each of `marks`. A negative part is drawn to the left of what precedes it.
     """
     rows = np.arange(len(names))[::-1]
     start = np.zeros(len(names))
-    for label, values, colour in parts:
-        ax.barh(rows, values, left=start, color=colour, height=0.55, label=label)
+    for label, values, color in parts:
+        ax.barh(rows, values, left=start, color=color, height=0.55, label=label)
         start = start + np.asarray(values, dtype=np.float64)
     for row, mark in zip(rows, marks or (), strict=False):
         ax.plot([mark, mark], [row - 0.38, row + 0.38], color=INK, linewidth=2)
-    ax.set_yticks(rows, names)
+    ax.set_yticks(rows, [fill(name, 24) for name in names])
     ax.tick_params(axis="y", length=0, labelcolor=INK)
     ax.grid(axis="y", visible=False)
     ax.axvline(0, color=FAINT, linewidth=0.8)
@@ -286,62 +202,23 @@ def grouped_bars(
     """A group of horizontal bars a name, one for each of `parts`, with its value at its end."""
     height = 0.8 / len(parts)
     rows = np.arange(len(names))[::-1].astype(float)
-    for index, (label, values, colour) in enumerate(parts):
+    for index, (label, values, color) in enumerate(parts):
         at = rows + 0.4 - height * (index + 0.5)
-        ax.barh(at, values, color=colour, height=0.86 * height, label=label)
+        ax.barh(at, values, color=color, height=0.86 * height, label=label)
         for row, value in zip(at, values, strict=True):
             ax.annotate(
                 f"{value:.3f}", (max(value, 0), row), (4, 0), textcoords="offset points",
                 va="center", fontsize=10, color=INK,
             )  # fmt: skip
-    ax.set_yticks(rows, names)
+    ax.set_yticks(rows, [fill(name, 24) for name in names])
     ax.tick_params(axis="y", length=0, labelcolor=INK)
     ax.grid(axis="y", visible=False)
-    ax.margins(x=0.12)
+    ax.margins(x=0.2)
     return ax
 
 
-def legend(figure: "Figure", entries: Sequence[tuple[str, dict[str, Any]]]) -> None:
-    """One legend below all panels: (text, properties of its line or mark)."""
-    from matplotlib.lines import Line2D
-
-    handles = [Line2D([], [], label=text, **line) for text, line in entries]
-    columns = max(1, int(figure.get_figwidth() // 1.6))
-    rows = -(-len(handles) // columns)
-    figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=-(-len(handles) // rows),
-        handlelength=2.4,
-    )
-
-
 Point = dict[str, Any]
-
-
 COLUMNS: Final = ("panel", "group", "world", "quantity", "x", "y", "low", "high", "trials")
-
-
-# Lines and marks of legends.
-SOLID: Final = {"color": REAL, "linestyle": "-"}
-
-
-DASHED: Final = {"color": IDEAL, "linestyle": (0, (4, 2))}
-
-
-RING: Final = {
-    "color": REAL,
-    "marker": "o",
-    "linestyle": "none",
-    "markersize": 8,
-    "markerfacecolor": "none",
-    "markeredgewidth": 2,
-}
-
-
-def patch(colour: str) -> dict[str, Any]:
-    """A bar or a band in a legend."""
-    return {"color": colour, "linewidth": 8, "solid_capstyle": "butt"}
 
 
 @dataclass(frozen=True)
@@ -377,14 +254,18 @@ def t0_point(curve: Curves | None, t0: int | None, **names: str) -> list[Point]:
     return [{**names, "quantity": "t0", "x": t0 + 1, "y": at}]
 
 
-def limits(axes: Sequence["Axes"], points: Sequence[Point]) -> None:
-    """From 0 to what is seen at T0 and after the first twentieth: a loss may begin far higher."""
+def fit_limits(axes: Sequence["Axes"], points: Sequence[Point]) -> None:
+    """Fit the axes to what is seen at T0 and after the first twentieth: a loss may begin far higher.
+
+    The y axis begins at 0 where the values come near it.
+    """
     if not points:
         return
     end: float = max(point["x"] for point in points)
-    late: list[float] = [
-        p.get("high") or p["y"] for p in points if p["x"] > 0.05 * end or p["quantity"] == "t0"
-    ]
+    late = [p for p in points if p["x"] > 0.05 * end or p["quantity"] == "t0"]
+    low = min(p.get("low", p["y"]) for p in late)
+    high = max(p.get("high", p["y"]) for p in late)
+    pad = 0.08 * ((high - low) or high or 1.0)
     for ax in axes:
-        ax.set_ylim(0, 1.08 * max(late))
+        ax.set_ylim(0 if low < 0.4 * high else low - pad, high + pad)
         ax.set_xlim(0, 1.03 * end)

@@ -5,19 +5,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from worlds.cli.drawing import FAINT, INK, ORDERED, legend, new_figure
 from worlds.experiments.spec import METRIC_NAMES, Experiment
 from worlds.report.analysis import Curves, by_samples, power_law, power_law_of_points, stopping_time
 from worlds.report.measure import Measured
 from worlds.report.plots import (
-    FAINT,
-    INK,
-    ORDERED,
+    DASHED,
+    DIAGONAL,
+    DOTTED,
+    RING,
     Drawn,
     Point,
     curve_of,
-    legend,
-    limits,
-    new_figure,
+    fit_limits,
     points_of,
     power_law_line,
     t0_point,
@@ -33,7 +33,7 @@ def draw_samples(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
     metric = experiment.metric
     by_n = {one.found.real[0].config.n: one for one in measured if one.found.real}
     shades = _shades(len(by_n))
-    figure, axes = new_figure(3, 3, (3.9, 3.5))
+    figure, axes, _ = new_figure(3, 3, (3.8, 3.5))
     points: list[Point] = []
     entries: list[tuple[str, dict[str, Any]]] = []
     for shade, (n, one) in zip(shades, sorted(by_n.items()), strict=True):
@@ -52,13 +52,21 @@ def draw_samples(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
         points += points_of(
             reference, panel="curves", group="Ideal", world="ideal", quantity=f"test_{metric}"
         )
-        entries.append(("Ideal World", {"color": INK, "linestyle": (0, (4, 2))}))
+        entries.append(("Ideal World", {**DASHED, "color": INK}))
         remark = _draw_law(axes[0], reference)
-    limits(axes[:1], points)
+    fit_limits(axes[:1], points)
     axes[0].set(title="Test curves", ylabel=METRIC_NAMES[metric])
     remark += _stopping_panel(axes[1], by_n, shades, points)
     _loss_panel(axes[2], by_n, shades, points, metric)
-    legend(figure, entries)
+    ring, bar = {**RING, "color": INK}, {"color": INK, "linestyle": "none", "markersize": 9}
+    entries.append(("T0, median", ring))
+    if any(len(one.found.real) > 1 for one in by_n.values()):
+        entries.append(("T0 of a trial", {**bar, "marker": "_"}))
+    if any(stopping_time(one.found.real).median is None for one in by_n.values()):
+        entries.append(("T0 not reached", {**bar, "marker": "^", "markerfacecolor": "none"}))
+    if remark:
+        entries.append(("power law", dict(DOTTED)))
+    legend(figure, [*entries, ("y = x", dict(DIAGONAL))])
     return Drawn(figure, points, remark)
 
 
@@ -95,7 +103,7 @@ def _stopping_panel(
         if at is None:  # an arrow: T0 is later than the last step
             ax.plot(n, times.last_step + 1, "^", color=shade, markerfacecolor="none", markersize=8)
             continue
-        ax.plot(n, at + 1, "o", color=shade, markersize=8)
+        ax.plot(n, at + 1, **{**RING, "color": shade})
         x.append(n)
         y.append(at + 1)
         points.append({**names, "x": n, "y": at + 1, "low": min(reached), "high": max(reached)})
@@ -138,14 +146,15 @@ def _loss_panel(
         by_samples({n: one.found.real}, one.found.ideal, metric)[0] for n, one in both.items()
     ):
         shade = shades[sorted(by_n).index(size.n)]
-        ax.plot(size.ideal, size.real, "o", color=shade, markersize=8)
+        ax.plot(size.ideal, size.real, **{**RING, "color": shade})
         points.append(
             {"panel": "L(n)", "group": by_n[size.n].label, "world": "both", "quantity": metric}
             | {"x": size.ideal, "y": size.real}
         )
     if both:
-        top = 1.05 * max(ax.get_xlim()[1], ax.get_ylim()[1])
-        ax.plot([0, top], [0, top], color=FAINT, linewidth=1, zorder=0)
-        ax.set(xlim=(0, top), ylim=(0, top), aspect="equal")
+        edges = [*ax.get_xlim(), *ax.get_ylim()]
+        span = max(0.0, min(edges)), max(edges)
+        ax.plot(span, span, zorder=0, **DIAGONAL)
+        ax.set(xlim=span, ylim=span, aspect="equal")
         ax.locator_params(nbins=4)
     ax.set(title="At T0, beside y = x", xlabel="Ideal(T(n))", ylabel="Real L(n)")

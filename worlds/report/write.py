@@ -12,8 +12,10 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from worlds.cli.drawing import NARROW, WIDE, style, to_svg
+from worlds.cli.pages import inline_svg
 from worlds.experiments.spec import Experiment
 from worlds.report.collect import (
     Library,
@@ -25,10 +27,13 @@ from worlds.report.collect import (
 )
 from worlds.report.figures import draw
 from worlds.report.measure import judge, measure
-from worlds.report.page import Entry, html, inline_svg
-from worlds.report.plots import COLUMNS, Drawn, style
+from worlds.report.page import Entry, make_page
+from worlds.report.plots import COLUMNS, Drawn
 from worlds.report.sentences import sentence
 from worlds.runtime.files import atomic_write, write_json
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DPI: Final = 160
 TOLERANCE: Final = 0.03  # the paper's figure 2b: most random networks lie within 3 % of y = x
@@ -64,10 +69,10 @@ def write_report(
     entries = []
     for done, experiment in enumerate(experiments):
         on_figure(done, len(experiments), experiment.name)
-        entries.append(_entry(experiment, library, out))
+        entries.append(_entry(experiment, library, out, f"f{done}"))
     problems = (*library.problems, *mixed_folders(rest))
     names = ", ".join(str(root) for root in roots)
-    page = html("Real World and Ideal World", _facts(library, names), problems, entries)
+    page = make_page("Real World and Ideal World", _facts(library, names), problems, entries)
     with atomic_write(out / "index.html") as stream:
         stream.write(page.encode())
     return Written(out / "index.html", tuple(entries), problems)
@@ -92,36 +97,39 @@ def _experiments(
     return [e for e in experiments if not only or e.name in only], rest
 
 
-def _entry(experiment: Experiment, library: Library, out: Path) -> Entry:
+def _entry(experiment: Experiment, library: Library, out: Path, prefix: str) -> Entry:
     """Measure and draw one experiment, and write its files; without a figure where none can be."""
     found = collect(experiment, library.runs)
     missing = [text for group in found for text in group.missing]
-    measured, svg = [], None
+    duplicates = [text for group in found for text in group.duplicates]
+    measured, svgs = [], []
     try:
         measured = measure(experiment, found)
-        drawn = draw(experiment, measured)
+        with style(NARROW):
+            narrow = to_svg(draw(experiment, measured).figure)
+        with style(WIDE):
+            drawn = draw(experiment, measured)
+            wide = _write_figure(drawn.figure, experiment.name, out)
         told = f"{sentence(experiment, measured)} {drawn.remark}".strip()
-        svg = inline_svg(_write_figure(drawn, experiment.name, out), experiment.name, told)
+        svgs = [inline_svg(wide, prefix), inline_svg(narrow, f"{prefix}n")]
     except ValueError as error:
         told = f"Not drawn: {error}."
     verdict = judge(experiment, measured)
-    entry = Entry(experiment, measured, verdict, told, svg, missing)
-    if svg is not None:
+    entry = Entry(experiment, measured, verdict, told, svgs, missing, duplicates)
+    if svgs:
         _write_points(entry, drawn, out)
     return entry
 
 
-def _write_figure(drawn: Drawn, name: str, out: Path) -> str:
-    """PNG and SVG; the SVG's text."""
-    text = io.StringIO()
-    with style():
-        with atomic_write(out / "figures" / f"{name}.png") as stream:
-            drawn.figure.savefig(stream, format="png", dpi=DPI, metadata={"Software": None})
-        drawn.figure.set_layout_engine("none")  # it has been laid out
-        drawn.figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+def _write_figure(figure: "Figure", name: str, out: Path) -> str:
+    """Write the PNG and the SVG; return the SVG's text."""
+    with atomic_write(out / "figures" / f"{name}.png") as stream:
+        figure.savefig(stream, format="png", dpi=DPI, metadata={"Software": None})
+    figure.set_layout_engine("none")  # it has been laid out
+    text = to_svg(figure)
     with atomic_write(out / "figures" / f"{name}.svg") as stream:
-        stream.write(text.getvalue().encode())
-    return text.getvalue()
+        stream.write(text.encode())
+    return text
 
 
 def _write_points(entry: Entry, drawn: Drawn, out: Path) -> None:
@@ -137,6 +145,7 @@ def _write_points(entry: Entry, drawn: Drawn, out: Path) -> None:
         "measured": entry.sentence,
         "verdict": {"status": entry.verdict.status, "checks": list(entry.verdict.lines)},
         "missing": list(entry.missing),
+        "duplicates": list(entry.duplicates),
         "groups": [{"label": one.label, "values": dict(one.values)} for one in entry.measured],
         "points": drawn.points,
     }
