@@ -23,11 +23,13 @@ def print_report(
     missing = sum(len(entry.missing) for entry in written.entries)
     for entry in written.entries:
         print(f"{entry.verdict.status:<6} {entry.experiment.name}: {entry.sentence}")
+        for text in entry.duplicates:
+            print(f"duplicate: {text}")
     for problem in written.problems:
         print(f"note: {problem}")
     summary = {
         "page": str(written.page),
-        "figures": sum(entry.svg is not None for entry in written.entries),
+        "figures": sum(bool(entry.svgs) for entry in written.entries),
         **{state: states.count(state) for state in ("holds", "fails", "open")},
         "missing": missing,
     }

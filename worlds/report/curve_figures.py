@@ -78,6 +78,8 @@ def draw_curves(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
                 points += _draw_gap(strips[index], one, panel, experiment.metric, shade)
     fit_limits(axes, [point for point in points if point["quantity"] != "bootstrap_error"])
     _finish_strips(strips, points, tolerance_of(experiment))
+    for ax in strips:
+        ax.set_xlim(axes[0].get_xlim())
     _label_outer(axes, strips, METRIC_NAMES[experiment.metric])
     tolerance = tolerance_of(experiment) if strips else None
     _curves_legend(figure, panels, points, several, tolerance)

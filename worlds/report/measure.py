@@ -225,9 +225,7 @@ def _claimed(check: Check, name: str, labels: Sequence[str]) -> str:
     return f"{name}{of} {check.relation} {check.value:g}{slack}"
 
 
-def _told(
-    check: Check, numbers: Mapping[str, float], measured: Mapping[str, Measured]
-) -> str:
+def _told(check: Check, numbers: Mapping[str, float], measured: Mapping[str, Measured]) -> str:
     """Return the numbers, of many the farthest, and the spread over trials beside it."""
     if check.relation in ("rises", "falls"):
         return ", ".join(number(value) for value in numbers.values())

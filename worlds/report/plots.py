@@ -25,14 +25,20 @@ if TYPE_CHECKING:
 
 REAL, IDEAL, TRAIN = BLUE, RED, GRAY
 
+Style = dict[str, Any]
+
 # Lines and marks of legends.
-SOLID: Final = {"color": REAL, "linestyle": "-"}
-DASHED: Final = {"color": IDEAL, "linestyle": (0, (4, 2))}
-DOTTED: Final = {"color": FAINT, "linestyle": (0, (1, 1.5)), "linewidth": 1.2}
-DIAGONAL: Final = {"color": FAINT, "linewidth": 1}
-RING: Final = {
-    **{"color": REAL, "marker": "o", "linestyle": "none", "markersize": 8},
-    **{"markerfacecolor": "none", "markeredgewidth": 2},
+SOLID: Final[Style] = {"color": REAL, "linestyle": "-"}
+DASHED: Final[Style] = {"color": IDEAL, "linestyle": (0, (4, 2))}
+DOTTED: Final[Style] = {"color": FAINT, "linestyle": (0, (1, 1.5)), "linewidth": 1.2}
+DIAGONAL: Final[Style] = {"color": FAINT, "linewidth": 1}
+RING: Final[Style] = {
+    "color": REAL,
+    "marker": "o",
+    "linestyle": "none",
+    "markersize": 8,
+    "markerfacecolor": "none",
+    "markeredgewidth": 2,
 }
 
 
@@ -255,7 +261,7 @@ def t0_point(curve: Curves | None, t0: int | None, **names: str) -> list[Point]:
 
 
 def fit_limits(axes: Sequence["Axes"], points: Sequence[Point]) -> None:
-    """Fit the axes to what is seen at T0 and after the first twentieth: a loss may begin far higher.
+    """Fit the axes to the points at T0 and after the first twentieth: a loss may begin far higher.
 
     The y axis begins at 0 where the values come near it.
     """
@@ -263,8 +269,8 @@ def fit_limits(axes: Sequence["Axes"], points: Sequence[Point]) -> None:
         return
     end: float = max(point["x"] for point in points)
     late = [p for p in points if p["x"] > 0.05 * end or p["quantity"] == "t0"]
-    low = min(p.get("low", p["y"]) for p in late)
-    high = max(p.get("high", p["y"]) for p in late)
+    low: float = min(p["low"] if "low" in p else p["y"] for p in late)
+    high: float = max(p["high"] if "high" in p else p["y"] for p in late)
     pad = 0.08 * ((high - low) or high or 1.0)
     for ax in axes:
         ax.set_ylim(0 if low < 0.4 * high else low - pad, high + pad)

@@ -129,6 +129,7 @@ def _log_axes(ax: "Axes", sizes: Sequence[int]) -> None:
     middle = (low * high) ** 0.5
     low, high = min(low, middle / 2), max(high, 2 * middle)  # equal values need a height, too
     ax.set_ylim(low, high)
+    ax.yaxis.set_major_formatter("{x:,.0f}")
     if high < 30 * low:  # less than a decade or so: also name the minor ticks
         ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
     ax.tick_params(axis="y", which="minor", colors=FAINT)

@@ -11,10 +11,10 @@ from html.parser import HTMLParser
 import pytest
 
 from tests.worlds.made_runs import DATA, config, rows_of, write_pair, write_run
+from worlds.cli.drawing import THEME
 from worlds.commands.report import main
 from worlds.experiments.linear_regression import config_of, toys, write_runs
 from worlds.experiments.spec import Check, Experiment, Group, read_experiment, write_experiment
-from worlds.report.plots import THEME
 from worlds.report.write import write_report
 
 
@@ -72,7 +72,7 @@ def test_the_verdict_compares_the_median_with_the_claim(tmp_path):
     ]
     assert entries["fig"].verdict.status == "fails"
     assert entries["fig"].verdict.lines[1][0] == (
-        "bootstrap error of large within 0.019 of 0: 0.020"
+        "bootstrap error of large within 0.019 of 0: 0.020, 0.020 to 0.020 over 2 trials"
     )
     assert "All 4 trials reached T0" in entries["fig"].sentence
     page = written.page.read_text()
@@ -122,7 +122,7 @@ def test_what_is_missing_is_named_and_the_rest_is_drawn(tmp_path):
     assert "trial 3: diverged at 401 updates" in diverged
     assert unread == "net: Real World, trial 4: not found"
     assert "real-4/config.json is not valid JSON" in written.problems[0]
-    assert entries["fig"].svg is not None
+    assert entries["fig"].svgs
     assert len(entries["fig"].measured[0].found.real) == 2
     assert "3 runs are missing" in written.page.read_text()
 
@@ -133,7 +133,7 @@ def test_one_world_without_the_other_is_drawn_and_said(tmp_path, world):
     write_run(tmp_path / "run", own, rows_of(own))
     entries, _ = report(tmp_path)
     assert f"{world.capitalize()} World only, no bootstrap error" in entries["curves"].sentence
-    assert entries["curves"].svg is not None
+    assert entries["curves"].svgs
     assert entries["curves"].verdict.status == "open"
 
 
@@ -156,6 +156,71 @@ def test_different_configs_side_by_side_are_kept_apart_and_named(tmp_path):
         f"{tmp_path / 'out'} holds runs of different configs, kept apart here: they differ in "
         "learning_rate",
     )
+
+
+def test_a_run_that_is_there_twice_is_a_duplicate_and_not_missing(tmp_path):
+    own = config()
+    for name in ("first", "second"):
+        write_run(tmp_path / name, own, rows_of(own))
+    experiment(tmp_path, [Group("net", (own,))])
+    entries, written = report(tmp_path)
+    assert entries["fig"].missing == []
+    assert entries["fig"].duplicates == [
+        f"net: Real World, trial 0: {tmp_path / 'first'} is used, {tmp_path / 'second'} left out"
+    ]
+    assert "1 run is there more than once" in written.page.read_text()
+
+
+def test_a_claim_up_to_t0_is_checked_at_every_log_point(tmp_path):
+    own = config()
+    twin = replace(own, world="ideal")
+
+    def rows(step):  # equal at T0, far apart halfway
+        row = rows_of(own, gap=0.0)(step)
+        return row | {"test_soft_error": row["test_soft_error"] + 0.1 * (step == 100)}
+
+    write_run(tmp_path / "real-0", own, rows)
+    write_run(tmp_path / "ideal-0", twin, rows_of(twin))
+    entries, _ = report(tmp_path, tolerance=0.05)
+    [(text, state)] = entries["curves"].verdict.lines
+    assert (state, entries["curves"].measured[0].get("gap")) == ("fails", pytest.approx(0))
+    assert text.endswith("at most 0.05: 0.100")
+
+
+def test_the_spread_between_trials_stands_beside_the_largest_gap(tmp_path):
+    checks = (Check("largest", "at most", 0.03),)
+    experiment(tmp_path, [group(tmp_path, trials=(0, 1))], checks=checks)
+    entries, _ = report(tmp_path)
+    [(text, _)] = entries["fig"].verdict.lines
+    assert "over 2 trials; two Real trials differ by up to 0.050" in text  # 0.05 of 1 at step 0
+
+
+def test_the_page_states_how_the_runs_were_trained(tmp_path):
+    fields = {"learning_rate": 0.02, "momentum": 0.9, "schedule": "constant", "batch_size": 64}
+    groups = [group(tmp_path, "a", n=500, **fields), group(tmp_path, "b", n=1_000, **fields)]
+    experiment(tmp_path, groups)
+    entries, written = report(tmp_path)
+    assert entries["fig"].setup == {
+        "n": "500; 1,000",
+        "batch size": "64",
+        "steps": "401",
+        "learning rate": "0.02",
+        "schedule": "constant",
+        "optimizer": "sgd, momentum 0.9",
+    }
+    assert "learning rate 0.02 · schedule constant" in written.page.read_text()
+
+
+def test_names_cannot_write_html(tmp_path):
+    hostile = 'x"><script>alert(1)</script>$\\frac{'
+    made = Experiment('a"><script>', hostile, "curves", (group(tmp_path, "net"),), claim=hostile)
+    made = replace(made, groups=(replace(made.groups[0], label=hostile),), note=hostile)
+    write_experiment(made, tmp_path)
+    entries, written = report(tmp_path)
+    page = Page(written.page.read_text())
+    assert [entry.svgs != [] for entry in entries.values()] == [True]
+    assert "script" not in page.tags
+    assert len(page.ids) == len(set(page.ids))
 
 
 def test_worlds_on_different_data_are_not_compared(tmp_path):
@@ -235,11 +300,14 @@ def test_an_experiment_without_a_run_has_no_figure_but_its_missing_runs(tmp_path
     own = config(label_noise="symmetric:0.2") if kind == "rrm" else config()
     experiment(tmp_path, [Group("net", (own,))], kind, checks=(Check("gap", "within"),))
     entries, written = report(tmp_path)
-    assert entries["fig"].svg is None
+    assert entries["fig"].svgs == []
     assert entries["fig"].sentence == "Not drawn: fig has no finished run to draw."
     assert entries["fig"].missing
     assert entries["fig"].verdict.status == "open"
-    assert "Nothing to draw yet" in written.page.read_text()
+    page = written.page.read_text()
+    assert page.count("has no finished run to draw") == 2  # in the overview and in its section
+    assert "They are close." not in page
+    assert "is drawn from the rest" not in page
 
 
 def test_the_page_needs_nothing_else(tmp_path):
@@ -257,7 +325,7 @@ def test_the_page_needs_nothing_else(tmp_path):
     references = re.findall(r"url\(#([^)]+)\)", text)
     assert references
     assert set(references) <= set(page.ids)
-    svg = text[text.index("<figure>") : text.index("</figure>")]
+    svg = text[text.index("<figure") : text.index("</figure>")]
     assert not [colour for colour in THEME if colour in svg]  # every colour follows the theme
     assert not re.findall(r"#[0-9a-f]{6}\b", svg)  # and none was left out of it
 
