@@ -3,18 +3,19 @@
     files = published_files(folder, shards)        # after verify_dataset and write_card
     publish(folder, files, Hub("user/name"), private=True)
 
-Files go in commits of some hundred megabytes, a shard's three files together, `plan.json` in the
-first of them: it claims the repository for its plan, as it claims a folder. A run that was killed
-goes on by being run again: what is committed is known from a listing of the repository, and what
-was sent without having been committed is known to the Hub.
-
-The transport is huggingface_hub's, hf_xet where it is installed ($HF_HUB_DISABLE_XET=1 for plain
-LFS), and so is its patience with single requests. Added here is that of whole commits.
+Files are uploaded by huggingface_hub's `upload_folder`, some hundred megabytes a call, a shard's
+three files together, `plan.json` in the first: it claims the repository for its plan. A killed run
+resumes by the same command: committed files are known from a listing of the repository and by
+their recorded hashes, and sent but uncommitted bytes are known to the Hub. The client uses hf_xet
+where it is installed ($HF_HUB_DISABLE_XET=1 for plain LFS) and retries single requests; the calls
+are retried here.
 """
 
+import glob
 import hashlib
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -75,20 +76,20 @@ class Hub:
     check: Callable[[], None] = lambda: None
     api: Any = field(default_factory=_new_api)
 
-    def call(self, name: str, *args: Any, **options: Any) -> Any:
-        """The method `name` of the client, on this repository."""
+    def call(self, name: str, **options: Any) -> Any:
+        """Call the method `name` of the client on this repository."""
         method = getattr(self.api, name)
-        return _patiently(lambda: method(self.repo, *args, repo_type="dataset", **options), self)
+        return _patiently(lambda: method(repo_id=self.repo, repo_type="dataset", **options), self)
 
 
 def published_files(folder: Path, shards: Sequence[Shard], parquet: bool = False) -> list[File]:
-    """What of `folder` is published, in the order of sending; `shards` are the finished ones.
+    """List the files of `folder` to publish, in the order of sending; `shards` are the finished
+    ones. The files that the plan names `beside` them and second labelings are included.
 
-    With them go the files that the plan names as lying `beside`, and second labellings. The timm
-    listing and the card, at the end, count as well where they are not written yet: with 0
-    bytes.
+    The timm listing and the card, at the end, have 0 bytes if not written yet. Raises ValueError if
+    the plan names a file outside `folder`.
     """
-    beside = read_plan(folder).get("beside", ())
+    beside = [_inside(folder, path) for path in read_plan(folder).get("beside", ())]
     paths = [PLAN, *(path for path in beside if (folder / path).is_file())]
     for shard in shards:
         paths += map(str, (shard.tar, shard.arrays, shard.record))
@@ -108,6 +109,17 @@ def published_files(folder: Path, shards: Sequence[Shard], parquet: bool = False
     ]
 
 
+def _inside(folder: Path, path: str) -> str:
+    """Return a path that a plan names. Raises ValueError unless it is a plain one in `folder`."""
+    inside = (folder / path).resolve().is_relative_to(folder.resolve())
+    if not inside or path.startswith("/") or os.path.normpath(path) != path:
+        raise ValueError(
+            f"{folder / PLAN} names the file {path!r}, which is not inside {folder}: "
+            "remove it from `beside`; nothing was sent"
+        )
+    return path
+
+
 def parquet_path(shard: Shard) -> Path:
     """Relative to the dataset folder."""
     return Path(PARQUET_FOLDER, f"{shard.tar.stem}.parquet")
@@ -124,11 +136,11 @@ def publish(
     private: bool = False,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
-    """Send what the repository lacks; returns how many files that were.
+    """Upload the files that the repository lacks; return their number.
 
-    `report` is called with (bytes sent, bytes to send) after each commit, and may raise. ValueError
-    where the repository holds another plan or other files, is public where `private` is asked for,
-    or is not the token's to write; PublishError where the Hub fails for longer than patience.
+    `report` is called with (bytes sent, bytes to send) after each upload, and may raise. Raises
+    ValueError if the repository holds another plan or other files, is public where `private` is
+    asked for, or is not the token's to write; PublishError if the Hub fails at every attempt.
     """
     claim_repo(hub, read_plan(folder), private)
     present = hub_files(hub)
@@ -136,7 +148,13 @@ def publish(
     done, total = 0, sum(file.bytes for file in missing)
     report(done, total)
     for batch in batches(missing):
-        _commit(hub, folder, batch)
+        first, others = batch[0].path, len(batch) - 1
+        hub.call(
+            "upload_folder",
+            folder_path=folder,
+            allow_patterns=[glob.escape(file.path) for file in batch],
+            commit_message=f"Add {first}" + (f" and {others} more" if others else ""),
+        )
         done += sum(file.bytes for file in batch)
         report(done, total)
     return len(missing)
@@ -161,7 +179,7 @@ def claim_repo(hub: Hub, plan: dict[str, Any], private: bool) -> None:
             f"choose another --repo"
         )
     try:
-        present = read_object(Path(hub.call("hf_hub_download", PLAN, revision=info.sha)))
+        present = read_object(Path(hub.call("hf_hub_download", filename=PLAN, revision=info.sha)))
     except ValueError as error:
         raise ValueError(
             f"the {PLAN} of {hub.repo} cannot be read ({first_line(error)}); choose another --repo"
@@ -204,21 +222,6 @@ def batches(files: Sequence[File]) -> Iterator[list[File]]:
         batch.append(file)
     if batch:
         yield batch
-
-
-def _commit(hub: Hub, folder: Path, files: Sequence[File]) -> None:
-    from huggingface_hub import CommitOperationAdd
-
-    first = files[0].path
-    what = first if len(files) == 1 else f"{first} and {len(files) - 1} more"
-
-    def attempt() -> None:  # operations serve once
-        operations = [CommitOperationAdd(file.path, folder / file.path) for file in files]
-        hub.api.create_commit(
-            hub.repo, operations, commit_message=f"Add {what}", repo_type="dataset"
-        )
-
-    _patiently(attempt, hub)
 
 
 def _patiently(call: Callable[[], _Result], hub: Hub) -> _Result:

@@ -220,6 +220,18 @@ def test_what_the_plan_names_beside_the_shards_is_published(hub, tmp_path):
     assert published(hub) == contents(folder)
 
 
+@pytest.mark.parametrize(
+    "path", ["/etc/hostname", "../secret.txt", "data/../../secret.txt", "link"]
+)
+def test_only_plain_paths_inside_the_directory_are_published(path, hub, tmp_path, capsys):
+    folder = make_set(tmp_path / "set", beside=[path])
+    (tmp_path / "secret.txt").write_text("mine")
+    (folder / "link").symlink_to(tmp_path / "secret.txt")
+    assert run(folder) == 2
+    assert f"names the file {path!r}, which is not inside" in refused(capsys)
+    assert hub.seen == []
+
+
 def test_commits_keep_the_order_and_the_bounds():
     files = [File(f"{k}", 100 << 20) for k in range(5)] + [File(f"{k}", 1) for k in range(200)]
     cut = list(batches([*files, File("README.md", 1)]))
