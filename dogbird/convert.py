@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from worlds.formats.shards import to_rgb
+
 SUBSAMPLING = "4:2:0"
 LONGEST = 65_500  # pixels a side of a JPEG, by libjpeg
 
@@ -61,7 +63,7 @@ def decode(data: bytes) -> Image.Image:
         warnings.simplefilter("ignore")  # of broken EXIF and of transparent palettes
         try:
             with Image.open(io.BytesIO(data)) as image:
-                return image.convert("RGB")
+                return to_rgb(image)
         # Pillow's decoders raise SyntaxError on a bad checksum, and OSError on most of the rest.
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise BrokenPhotographError(_plain(error)) from error

@@ -3,25 +3,16 @@
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
 SPLITS: Final = ("train", "val")
-
-
 FOLDERS: Final = {"train": ("train",), "val": ("val", "validation")}  # by what names they go
-
-
 SUFFIXES: Final = frozenset({".jpeg", ".jpg", ".png"})
-
-
 WNID: Final = re.compile(r"n\d{8}")
-
-
 _PIECE: Final = 256  # photographs
-
 
 OnFile = Callable[[], None]  # called as files are listed, so that a caller may stop it
 
@@ -79,19 +70,26 @@ class Spans:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Which photographs to list: those of `wnids`, by their names or by lists of labels."""
+class ClassFilter:
+    """Select photographs of `wnids`, by their names or by the list of validation labels."""
 
     wnids: frozenset[str]
-    val_labels: dict[str, str]
+    val_labels: Mapping[str, str]  # wnid by file name without extension
     on_file: OnFile
+    listed: set[str] = field(default_factory=set)  # names that were looked up in the list
 
     def wnid_of(self, path: Path) -> str | None:
-        """The class of a photograph by its folder, its name, or the list for its name."""
-        for text in (path.parent.name, path.name[:9]):
+        """Return the class by the file's directory, its name, or the list of validation labels."""
+        for text in (path.parent.name, path.name[:9], path.stem[-9:]):
             if WNID.fullmatch(text):
                 return text
+        self.listed.add(path.stem)
         return self.val_labels.get(path.stem)
+
+
+def is_photograph(name: str) -> bool:
+    """Return whether a file name is an image's; macOS writes companion files called ._NAME."""
+    return not name.startswith("._") and Path(name).suffix.lower() in SUFFIXES
 
 
 def cut(split: str, listed: Sequence[tuple[Span, int]]) -> list[Piece]:

@@ -6,6 +6,7 @@
 Each split may come in another form (dogbird/tars.py, dogbird/tables.py have the packed ones):
 
     train/n02087394/*.JPEG                           a folder a class; of val also one flat folder
+    ILSVRC/Data/CLS-LOC/{train,val}                  the same, as Kaggle's archive unpacks
     ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar tars of tars, and of files, as released
     *train*.tar, *val*.tar                           a WebDataset
     *train*.parquet, train/*.arrow                   a copy of the Hub's, or of `save_to_disk`
@@ -15,13 +16,23 @@ Opening lists and counts photographs without reading one; nothing is unpacked or
 
 import os
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from dogbird.pieces import FOLDERS, SPLITS, SUFFIXES, WNID, OnFile, Piece, Span, Wanted, cut
-from dogbird.val_labels import find_val_labels, read_val_labels
+from dogbird.pieces import (
+    FOLDERS,
+    SPLITS,
+    WNID,
+    ClassFilter,
+    OnFile,
+    Piece,
+    Span,
+    cut,
+    is_photograph,
+)
+from dogbird.val_labels import KAGGLE, PositionalLabels, find_val_labels, read_val_labels
 
 _SHOWN: Final = 5  # names of what was found instead
 
@@ -58,12 +69,17 @@ def open_source(
     `val_labels` is a list of dogbird/val_labels.py, by default one that lies in `root`.
     """
     if not root.is_dir():
-        raise ValueError(f"{root} is no folder: give the folder that holds ImageNet")
+        raise ValueError(f"{root} is not a directory: give the directory that holds ImageNet")
+    if (root / KAGGLE).is_dir():
+        root = root / KAGGLE
     listed = val_labels or find_val_labels(root)
     labels = {} if listed is None else read_val_labels(listed)
     forms, pieces = {}, []
     for split in splits:
-        form, found = _open_split(root, split, Wanted(frozenset(wnids), labels, on_file))
+        wanted = ClassFilter(frozenset(wnids), labels, on_file)
+        form, found = _open_split(root, split, wanted)
+        if listed is not None and split == "val":
+            _check_positions(listed, labels, wanted.listed)
         if not found:
             raise ValueError(
                 f"{root}: none of the photographs of {split} ({form}) is known to be of the "
@@ -74,7 +90,16 @@ def open_source(
     return Source(root, forms, tuple(pieces))
 
 
-def _open_split(root: Path, split: str, wanted: Wanted) -> tuple[str, list[Piece]]:
+def _check_positions(path: Path, labels: Mapping[str, str], seen: set[str]) -> None:
+    """Raise ValueError if a list without names has another length than there are photographs."""
+    if isinstance(labels, PositionalLabels) and seen and len(seen) != len(labels):
+        raise ValueError(
+            f"{path} has {len(labels):,} lines, but {len(seen):,} validation photographs were "
+            f"found: a list without file names needs one line per photograph, in their order"
+        )
+
+
+def _open_split(root: Path, split: str, wanted: ClassFilter) -> tuple[str, list[Piece]]:
     from dogbird.tables import open_tables, tables_of
     from dogbird.tars import open_tars, tars_of
 
@@ -86,6 +111,12 @@ def _open_split(root: Path, split: str, wanted: Wanted) -> tuple[str, list[Piece
         return open_tars(tars, split, wanted)
     if tables := tables_of(root, split):
         return open_tables(tables, split, wanted)
+    for name in FOLDERS[split]:
+        if packed := sorted(root.glob(f"*{name}*.tar.*")) + sorted(root.glob(f"*{name}*.tgz")):
+            raise ValueError(
+                f"{packed[0]} is compressed: photographs are read in place, so decompress it first "
+                f"(gunzip, unzstd or unxz)"
+            )
     raise ValueError(
         f"{root} holds no {split} split of ImageNet: expected {split}/nXXXXXXXX/*.JPEG, "
         f"ILSVRC2012_img_{split}.tar, a WebDataset's *{split}*.tar or *{split}*.parquet; found "
@@ -93,7 +124,7 @@ def _open_split(root: Path, split: str, wanted: Wanted) -> tuple[str, list[Piece
     )
 
 
-def _hint(split: str, val_labels: dict[str, str]) -> str:
+def _hint(split: str, val_labels: Mapping[str, str]) -> str:
     if split != "val" or val_labels:
         return ""
     return "; if they lie flat, name the list of their classes with --val-labels"
@@ -108,28 +139,27 @@ def _found(root: Path, folders: list[Path]) -> str:
     return inside + (", ".join(names[:_SHOWN]) + more if names else "nothing")
 
 
-def _holds_photographs(folder: Path, wanted: Wanted) -> bool:
+def _holds_photographs(folder: Path, wanted: ClassFilter) -> bool:
     with os.scandir(folder) as entries:
         return any(_is_of_imagenet(entry, wanted) for entry in entries)
 
 
-def _is_of_imagenet(entry: os.DirEntry[str], wanted: Wanted) -> bool:
+def _is_of_imagenet(entry: os.DirEntry[str], wanted: ClassFilter) -> bool:
     """A class's folder, or a photograph whose class is known."""
     if entry.is_dir():
         return WNID.fullmatch(entry.name) is not None
     path = Path(entry.path)
-    return path.suffix.lower() in SUFFIXES and wanted.wnid_of(path) is not None
+    return is_photograph(path.name) and wanted.wnid_of(path) is not None
 
 
-def _list_folder(folder: Path, wanted: Wanted) -> list[tuple[Span, int]]:
+def _list_folder(folder: Path, wanted: ClassFilter) -> list[tuple[Span, int]]:
     """Photographs with their times of change, of wnid folders or of one flat folder, by name."""
     inner = [folder / w for w in sorted(wanted.wnids) if (folder / w).is_dir()] or [folder]
     found = []
     for place in inner:
         for entry in sorted(os.scandir(place), key=lambda entry: entry.name):
             path = Path(entry.path)
-            wnid = wanted.wnid_of(path)
-            if wnid not in wanted.wnids or path.suffix.lower() not in SUFFIXES:
+            if not is_photograph(path.name) or (wnid := wanted.wnid_of(path)) not in wanted.wnids:
                 continue
             wanted.on_file()
             state = entry.stat()

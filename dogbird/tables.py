@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dogbird.pieces import FOLDERS, Piece, Wanted
+from dogbird.pieces import FOLDERS, ClassFilter, Piece
 from dogbird.tasks import ilsvrc2012
 
 _BATCH = 64  # rows
@@ -38,10 +38,20 @@ class Table:
         wanted = dict(self.rows)
         for number, row in enumerate(_rows(Path(self.path), ["image"])):
             if number in wanted:
-                image = row["image"].as_py()
-                stem = Path(self.path).stem
-                name = Path(image.get("path") or f"{stem}_{number}").stem
-                yield wanted[number], name, image["bytes"]
+                name, data = _named_image(row["image"].as_py())
+                yield wanted[number], name or f"{Path(self.path).stem}_{number}", data
+
+
+def _named_image(cell: Any) -> tuple[str, bytes]:
+    """Return name and bytes of an image cell: {"bytes", "path"}, bytes alone, or null.
+
+    A null image has no bytes, so that it is listed as broken when it is decoded.
+    """
+    if isinstance(cell, bytes):
+        return "", cell
+    if not isinstance(cell, dict):
+        return "", b""
+    return Path(cell.get("path") or "").stem, cell.get("bytes") or b""
 
 
 def tables_of(root: Path, split: str) -> list[Path]:
@@ -54,7 +64,7 @@ def tables_of(root: Path, split: str) -> list[Path]:
     )
 
 
-def open_tables(tables: Sequence[Path], split: str, wanted: Wanted) -> tuple[str, list[Piece]]:
+def open_tables(tables: Sequence[Path], split: str, wanted: ClassFilter) -> tuple[str, list[Piece]]:
     """The form's name and one piece a file; ValueError where a file is no such table."""
     pieces: list[Piece] = []
     wnids = list(ilsvrc2012())

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from dogbird.pieces import FOLDERS, SUFFIXES, WNID, Piece, Span, Wanted, cut
+from dogbird.pieces import FOLDERS, SUFFIXES, WNID, ClassFilter, Piece, Span, cut, is_photograph
 from dogbird.tasks import ilsvrc2012
 
 Listed = Iterator[tuple[Span, int]]
@@ -26,7 +26,7 @@ def tars_of(root: Path, split: str) -> list[Path]:
     return []
 
 
-def open_tars(tars: Sequence[Path], split: str, wanted: Wanted) -> tuple[str, list[Piece]]:
+def open_tars(tars: Sequence[Path], split: str, wanted: ClassFilter) -> tuple[str, list[Piece]]:
     """The form's name and the photographs; ValueError where a tar is damaged or compressed."""
     listed: list[tuple[Span, int]] = []
     forms = set()
@@ -42,7 +42,7 @@ def open_tars(tars: Sequence[Path], split: str, wanted: Wanted) -> tuple[str, li
     return ", ".join(sorted(forms)), cut(split, listed)
 
 
-def _list_tar(path: Path, stream: IO[bytes], wanted: Wanted) -> tuple[str, list[Span]]:
+def _list_tar(path: Path, stream: IO[bytes], wanted: ClassFilter) -> tuple[str, list[Span]]:
     first = next(_members(stream), None)
     if first is None:
         raise ValueError(f"{path} is empty")
@@ -60,7 +60,7 @@ def _members(stream: IO[bytes]) -> Iterator[tarfile.TarInfo]:
         yield from (member for member in tar if member.isfile())
 
 
-def _of_nested(path: Path, stream: IO[bytes], wanted: Wanted) -> Iterator[Span]:
+def _of_nested(path: Path, stream: IO[bytes], wanted: ClassFilter) -> Iterator[Span]:
     for outer in _members(stream):
         wnid = PurePosixPath(outer.name).stem
         if wnid not in wanted.wnids:
@@ -70,16 +70,18 @@ def _of_nested(path: Path, stream: IO[bytes], wanted: Wanted) -> Iterator[Span]:
             yield from _of_class(path, inner, wnid, wanted)
 
 
-def _of_class(path: Path, stream: IO[bytes], wnid: str, wanted: Wanted) -> Iterator[Span]:
+def _of_class(path: Path, stream: IO[bytes], wnid: str, wanted: ClassFilter) -> Iterator[Span]:
     if wnid not in wanted.wnids:
         return
     for member in _members(stream):
         wanted.on_file()
         name = PurePosixPath(member.name).stem
+        if name.startswith("._"):  # companion files of macOS
+            continue
         yield Span(wnid, name, str(path.resolve()), member.offset_data, member.size)
 
 
-def _of_files(path: Path, stream: IO[bytes], wanted: Wanted) -> Iterator[Span]:
+def _of_files(path: Path, stream: IO[bytes], wanted: ClassFilter) -> Iterator[Span]:
     """Of one tar of photographs: classes by `.cls` members, by folder, by name, or by a list."""
     sample: dict[str, Span | str] = {}
     key = None
@@ -90,7 +92,7 @@ def _of_files(path: Path, stream: IO[bytes], wanted: Wanted) -> Iterator[Span]:
         if str(place.parent / base) != key:
             yield from _wanted(sample, wanted)
             key, sample = str(place.parent / base), {}
-        if f".{extension.lower()}" in SUFFIXES:
+        if is_photograph(place.name) and f".{extension.lower()}" in SUFFIXES:
             wnid = wanted.wnid_of(Path(member.name)) or ""
             sample["image"] = Span(wnid, base, str(path.resolve()), member.offset_data, member.size)
         elif extension == "cls":
@@ -100,7 +102,7 @@ def _of_files(path: Path, stream: IO[bytes], wanted: Wanted) -> Iterator[Span]:
     yield from _wanted(sample, wanted)
 
 
-def _wanted(sample: dict[str, Span | str], wanted: Wanted) -> Iterator[Span]:
+def _wanted(sample: dict[str, Span | str], wanted: ClassFilter) -> Iterator[Span]:
     span = sample.get("image")
     if isinstance(span, Span):
         wnid = str(sample.get("wnid", span.wnid))

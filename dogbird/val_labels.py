@@ -21,41 +21,55 @@ PLACES: Final = (
     "LOC_val_solution.csv",
     "val.txt",
 )
+KAGGLE: Final = "ILSVRC/Data/CLS-LOC"  # where Kaggle's archive has the photographs
 _WNID: Final = re.compile(r"n\d{8}")
 
 
+class PositionalLabels(dict[str, str]):
+    """Classes from a list without file names: line k is photograph k."""
+
+
 def find_val_labels(root: Path) -> Path | None:
-    """The first of PLACES that lies in `root`."""
-    return next((root / place for place in PLACES if (root / place).is_file()), None)
+    """Return the first of PLACES in `root`, or beside Kaggle's ILSVRC directory above it."""
+    roots = [root, *([root.parents[2]] if root.as_posix().endswith(KAGGLE) else [])]
+    places = (top / place for top in roots for place in PLACES)
+    return next((place for place in places if place.is_file()), None)
 
 
 def read_val_labels(path: Path) -> dict[str, str]:
-    """The wnid of each validation image by its name without extension."""
+    """Load the wnid of each validation image, by file name without extension.
+
+    Raises ValueError with the path and the line if the list is not of a known form.
+    """
     if not path.is_file():
-        raise ValueError(f"{path} is no file: give the list of the validation images' classes")
-    rows = [
-        re.split(r"[,\s]+", line.strip()) for line in path.read_text().splitlines() if line.strip()
-    ]
+        raise ValueError(f"{path} is not a file: give the list of the validation images' classes")
+    text = path.read_text(encoding="utf-8", errors="replace")
+    rows = [re.split(r"[,\s]+", line.strip()) for line in text.splitlines() if line.strip()]
     rows = [row for row in rows if row[0] != "ImageId"]  # the header of Kaggle's list
     if not rows:
         raise ValueError(f"{path} is empty: expected the classes of the validation images")
     if len(rows[0]) > 1:
+        if short := next((row for row in rows if len(row) < 2), None):
+            raise ValueError(f"{path}: {short[0][:40]!r} has no class: expected NAME CLASS")
         return {Path(row[0]).stem: _wnid(row[1], path) for row in rows}
+    if not re.fullmatch(r"n\d{8}|\d{1,4}", rows[0][0], re.ASCII):
+        raise ValueError(f"{path}: {rows[0][0][:40]!r} is neither a wnid nor a class number")
     if _WNID.fullmatch(rows[0][0]):
         wnids = [row[0] for row in rows]
     else:
         of_number = _read_devkit(path.parent / "meta.mat")
         wnids = [of_number.get(row[0], row[0]) for row in rows]
-    return {f"ILSVRC2012_val_{k:08d}": _wnid(wnid, path) for k, wnid in enumerate(wnids, 1)}
+    names = (f"ILSVRC2012_val_{k:08d}" for k in range(1, len(wnids) + 1))
+    return PositionalLabels(zip(names, (_wnid(wnid, path) for wnid in wnids), strict=True))
 
 
 def _wnid(text: str, path: Path) -> str:
     """A wnid as it is, or that of a class number."""
     wnids = list(ilsvrc2012())
-    if text.isdigit() and int(text) < len(wnids):
+    if re.fullmatch(r"\d{1,3}", text, re.ASCII):
         return wnids[int(text)]
     if text not in ilsvrc2012():
-        raise ValueError(f"{path}: {text!r} is none of ImageNet's 1,000 classes")
+        raise ValueError(f"{path}: {text[:40]!r} is none of ImageNet's 1,000 classes")
     return text
 
 
@@ -70,6 +84,9 @@ def _read_devkit(path: Path) -> dict[str, str]:
         from scipy.io import loadmat
     except ImportError as error:
         raise ValueError(f"{path} needs scipy to be read: pip install scipy") from error
-    rows = loadmat(path, squeeze_me=True)["synsets"]
-    numbers, wnids = rows["ILSVRC2012_ID"], rows["WNID"]
-    return {str(int(k)): str(wnid) for k, wnid in zip(numbers, wnids, strict=True)}
+    try:
+        rows = loadmat(path, squeeze_me=True)["synsets"]
+        numbers, wnids = rows["ILSVRC2012_ID"], rows["WNID"]
+        return {str(int(k)): str(wnid) for k, wnid in zip(numbers, wnids, strict=True)}
+    except Exception as error:  # scipy raises whatever a corrupt file makes it stumble over
+        raise ValueError(f"{path} could not be read as the devkit's meta.mat: {error!r}") from error

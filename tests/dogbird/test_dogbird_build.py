@@ -148,7 +148,10 @@ def test_two_processes_do_not_build_one_folder(imagenet, built, tmp_path, capsys
     ("options", "says"),
     [
         (["--out", "{}/file"], "{}/file is a file: choose another --out"),
-        (["--val-labels", "{}/list"], "{}/list is no file: give the list of the validation images"),
+        (
+            ["--val-labels", "{}/list"],
+            "{}/list is not a file: give the list of",
+        ),
     ],
 )
 def test_a_wrong_path_is_told_in_one_line(imagenet, tmp_path, capsys, options, says):

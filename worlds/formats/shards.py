@@ -72,9 +72,22 @@ def encode_png(image: np.ndarray) -> bytes:
 
 
 def decode_image(data: bytes) -> np.ndarray:
-    """An encoded image as uint8 (H, W, 3) RGB."""
+    """Decode an image to uint8 (H, W, 3) RGB."""
     with Image.open(io.BytesIO(data)) as image:
-        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+        return np.asarray(to_rgb(image))
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert an image of any mode to 8-bit RGB; 16-bit gray becomes its high byte.
+
+    Raises ValueError for modes whose range is unknown (32-bit integers, floats).
+    """
+    if image.mode.startswith("I;16"):  # Pillow's own conversion clips at 255
+        high = np.asarray(image).astype(np.uint16) >> 8
+        return Image.fromarray(high.astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError(f"a mode {image.mode} image has no known range: store it with 8 bits")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def write_tar(stream: IO[bytes], samples: Iterable[tuple[int, bytes, int]], extension: str) -> None:
