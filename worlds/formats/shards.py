@@ -74,7 +74,7 @@ def encode_png(image: np.ndarray) -> bytes:
 def decode_image(data: bytes) -> np.ndarray:
     """Decode an image to uint8 (H, W, 3) RGB."""
     with Image.open(io.BytesIO(data)) as image:
-        return np.asarray(to_rgb(image))
+        return np.asarray(image if image.mode == "RGB" else to_rgb(image))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -87,7 +87,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray(high.astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         raise ValueError(f"a mode {image.mode} image has no known range: store it with 8 bits")
-    return image if image.mode == "RGB" else image.convert("RGB")
+    return image.convert("RGB")
 
 
 def write_tar(stream: IO[bytes], samples: Iterable[tuple[int, bytes, int]], extension: str) -> None:
