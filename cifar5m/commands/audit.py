@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cifar5m.commands.common import pick_device, pick_settings
+from cifar5m.commands.common import pick_settings
 from worlds.cli.exit import EXIT_FAILED, exit_code, tell_damaged
 from worlds.cli.progress import updating
 from worlds.formats.layout import AUDIT, CIFAR10_CLASSES, Shard, layout_of, read_dataset_plan
@@ -76,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     from cifar5m.auditing.reference import open_photographs
+    from worlds.runtime.device import pick_device
 
     plan = read_dataset_plan(args.folder)
     if plan["class_names"] != list(CIFAR10_CLASSES):
@@ -84,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     photographs = open_photographs(args.cifar10, plan.get("image_shape", (32, 32, 3)))
     if args.inception not in ("auto", "download", "none") and not Path(args.inception).is_file():
         raise ValueError(f"--inception: there is no file {args.inception}")
-    device = pick_device(args.device, None)
+    device = str(pick_device(args.device))
     judge, no_judge = find_judge(args, plan, device)
     audit = args.out or args.folder / Path(AUDIT).parent
     if args.dry_run:
@@ -256,13 +257,12 @@ def measure_quality(
     args: argparse.Namespace, subject: "Subject", photographs: dict[str, "Split"]
 ) -> dict[str, Any]:
     """FID, KID and FD-DINOv2, or for each why it was not measured."""
-    import torch
-
     from cifar5m.auditing.labels import NotMeasured
     from cifar5m.auditing.quality import dinov2_distance, fid_and_kid, first_images, is_wanted
     from cifar5m.auditing.reference import pixels_of
+    from worlds.runtime.device import pick_device
 
-    device = torch.device(pick_device(args.device, None))
+    device = pick_device(args.device)
     found: dict[str, Any] = {}
     try:
         is_wanted(args.inception, device, "--inception download")

@@ -7,7 +7,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from cifar5m.engines.local import Rank
 from cifar5m.shards.import_sources import Source, open_source, read_bytes_of
 from cifar5m.shards.importing import estimate, import_shards
 from cifar5m.shards.importing import remembered_files as remembered
@@ -18,23 +17,6 @@ from worlds.formats.plan import claim_folder
 from worlds.formats.writers import ShardWriters
 from worlds.runtime.files import check_disk
 from worlds.runtime.signals import StopSignal
-
-
-def pick_device(name: str, rank: "Rank | None") -> str:
-    """The torch device of this process; a rank on a machine of several GPUs takes its own."""
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.partition(":")[0] not in ("cpu", "cuda"):
-        raise ValueError(f"--device must be auto, cpu, cuda or cuda:K, got {name!r}")
-    if not name.startswith("cuda"):
-        return name
-    count = torch.cuda.device_count()
-    number = name.partition(":")[2] or str((rank.local_rank if rank else 0) % max(count, 1))
-    if not number.isdigit() or int(number) >= count:
-        raise ValueError(f"--device {name}: this machine has {count} usable GPUs; try --device cpu")
-    return f"cuda:{number}"
 
 
 def unfinished(folder: Path, shards: Sequence[Shard], fingerprint: str) -> list[Shard]:

@@ -76,9 +76,7 @@ def default_out() -> Path:
 
 
 def run(args: argparse.Namespace) -> int:
-    import torch
 
-    from cifar5m.commands.common import pick_device
     from cifar5m.labels.finetune import (
         Trainer,
         finetune_plan,
@@ -88,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
     )
     from worlds.data.stores import open_store
     from worlds.formats.plan import claim_folder
+    from worlds.runtime.device import pick_device
 
     options = chosen(args)
     if (args.model or args.scratch) and args.out is None:
@@ -97,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
-    device = torch.device(pick_device(args.device, None))
+    device = pick_device(args.device)
     store = open_store(args.data)
     network = pretrained_network(options)
     plan = finetune_plan(options, network, store)

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cifar5m.commands.common import pick_device, print_result, unfinished
+from cifar5m.commands.common import print_result, unfinished
 from worlds.cli.exit import EXIT_FAILED, exit_code
 from worlds.cli.progress import DownloadBar, image_bar
 from worlds.formats.layout import Layout, Shard
@@ -125,6 +125,7 @@ def run(args: argparse.Namespace, arguments: Sequence[str]) -> int:
     from cifar5m.engines.local import Rank, rank_of
     from cifar5m.sampling.job import Options, find_sources, load_job, plan_of
     from worlds.formats.plan import claim_folder
+    from worlds.runtime.device import pick_device
 
     names = Options.__dataclass_fields__
     options = Options(**{name: value for name, value in vars(args).items() if name in names})
@@ -133,7 +134,7 @@ def run(args: argparse.Namespace, arguments: Sequence[str]) -> int:
         print_paper(args, options)
         return 0
     rank = rank_of(os.environ)
-    device = pick_device(args.device, rank)
+    device = str(pick_device(args.device, rank.local_rank if rank else 0))
     workers = count_workers(args, rank)
     with DownloadBar() as bar:
         sources = find_sources(options, bar.progress, bar.note)

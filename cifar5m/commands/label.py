@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cifar5m.commands.common import pick_device, pick_settings
+from cifar5m.commands.common import pick_settings
 from worlds.cli.exit import EXIT_FAILED, exit_code, tell_damaged
 from worlds.cli.progress import image_bar, updating
 from worlds.formats.layout import Shard
@@ -57,11 +57,12 @@ def run(args: argparse.Namespace) -> int:
     from cifar5m.weights.sources import find_labeler
     from worlds.formats.layout import layout_of, read_dataset_plan
     from worlds.formats.shards import is_finished
+    from worlds.runtime.device import pick_device
 
     dataset = read_dataset_plan(args.folder)
     shards = layout_of(dataset).shards()
     rank = rank_of(os.environ)
-    device = pick_device(args.device, rank)
+    device = str(pick_device(args.device, rank.local_rank if rank else 0))
     precision, batch = pick_settings(args, dataset)
     weights = find_labeler(args.labeler)
     plan = labelling_plan(dataset, args.labeler, weights.sha256, precision, batch)

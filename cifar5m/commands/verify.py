@@ -63,9 +63,9 @@ def _device(args: argparse.Namespace) -> str:
     """Of the repair; torch is not needed, and not loaded, without one."""
     if not args.repair:
         return "cpu"
-    from cifar5m.commands.common import pick_device
+    from worlds.runtime.device import pick_device
 
-    return pick_device(args.device, None)
+    return str(pick_device(args.device))
 
 
 def _repair(args: argparse.Namespace, report: Report, device: str, stop: StopSignal) -> None:

@@ -47,7 +47,7 @@ from worlds.formats.layout import CIFAR10_CLASSES, FORMAT
 from worlds.formats.plan import claim_folder, fingerprint_of, package_versions
 from worlds.rng.orders import pass_order
 from worlds.rng.philox import key_of
-from worlds.runtime.device import PRECISIONS, in_precision
+from worlds.runtime.device import PRECISIONS, float32_products, in_precision
 from worlds.runtime.errors import first_line
 from worlds.runtime.files import atomic_write, read_object, sha256_of, write_json
 from worlds.runtime.torchvision_ops import declare_missing_operators
@@ -258,12 +258,14 @@ class Trainer:
         self.optimizer.param_groups[0]["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
-        for part in torch.arange(len(index), device=self.device).split(micro_batch):
-            with in_precision(plan["precision"], self.device):
-                logits = self.network(x[part]).float()
-            loss = mixed_loss(logits, labels[part], others[part], drawn.mix) / len(index)
-            loss.backward()
-            total += loss.item()
+        # Forward and backward: a convolution's gradient is a product too.
+        with float32_products(plan["precision"]):
+            for part in torch.arange(len(index), device=self.device).split(micro_batch):
+                with in_precision(plan["precision"], self.device):
+                    logits = self.network(x[part]).float()
+                loss = mixed_loss(logits, labels[part], others[part], drawn.mix) / len(index)
+                loss.backward()
+                total += loss.item()
         if not np.isfinite(total):
             raise RuntimeError(
                 f"the loss is {total} at step {step}: try a smaller --lr, with another --out"

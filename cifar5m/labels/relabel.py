@@ -30,7 +30,7 @@ from cifar5m.labels.labeling import (
 from cifar5m.weights.sources import Weights, find_labeler
 from worlds.formats.layout import Shard, layout_of, read_plan
 from worlds.formats.shards import decode_image, read_record, read_samples
-from worlds.runtime.device import device_name
+from worlds.runtime.device import device_name, float32_products
 from worlds.runtime.files import sha256_of, write_json
 from worlds.runtime.prefetch import Prefetcher
 
@@ -82,10 +82,10 @@ def label_images(labeler: Labeler, images: np.ndarray, on_images: OnImages) -> n
     """float32 (N, C) probabilities of uint8 (N, H, W, 3) images, which move to the device once."""
     pixels = torch.from_numpy(images).to(labeler.device)
     found = []
-    for start in range(0, len(pixels), labeler.batch):
-        part = pixels[start : start + labeler.batch]
-        found.append(labeler(part))
-        on_images(len(part))
+    with float32_products(labeler.precision):
+        for part in pixels.split(labeler.batch):
+            found.append(labeler(part))
+            on_images(len(part))
     return torch.cat(found).cpu().numpy()
 
 

@@ -32,7 +32,7 @@ from cifar5m.sampling.unet import Generator
 from worlds.formats.layout import Shard
 from worlds.formats.shards import is_finished
 from worlds.formats.writers import ShardWriters, WriteHere
-from worlds.runtime.device import device_name
+from worlds.runtime.device import device_name, float32_products
 from worlds.runtime.files import remove_stale
 
 OnProgress = Callable[[float], None]  # images made since the last call, in parts of a step
@@ -91,18 +91,19 @@ def make_shard(
     """uint8 (N, 32, 32, 3) images and float32 (N, 10) probabilities of one shard."""
     images, probabilities = [], []
     calls = job.sampler.network_calls
-    for first in range(shard.start, shard.stop, job.micro_batch):
-        index = torch.arange(first, first + job.micro_batch, device=job.generator.device)
-        wanted = min(job.micro_batch, shard.stop - first)
-        try:
-            pixels = make_images(job, index, partial(on_progress, wanted / calls))
-        except NonFiniteError as error:
-            raise BadShardError(
-                f"shard {shard.name}: {error}; nothing of it was written. Check the weights, or "
-                f"try --precision fp32"
-            ) from error
-        images.append(pixels[:wanted].cpu().numpy())
-        probabilities.append(job.labeler(pixels)[:wanted].cpu().numpy())
+    with float32_products(job.generator.precision):
+        for first in range(shard.start, shard.stop, job.micro_batch):
+            index = torch.arange(first, first + job.micro_batch, device=job.generator.device)
+            wanted = min(job.micro_batch, shard.stop - first)
+            try:
+                pixels = make_images(job, index, partial(on_progress, wanted / calls))
+            except NonFiniteError as error:
+                raise BadShardError(
+                    f"shard {shard.name}: {error}; nothing of it was written. Check the weights, "
+                    f"or try --precision fp32"
+                ) from error
+            images.append(pixels[:wanted].cpu().numpy())
+            probabilities.append(job.labeler(pixels)[:wanted].cpu().numpy())
     return np.concatenate(images), np.concatenate(probabilities)
 
 

@@ -201,12 +201,12 @@ def _devices(device: str, workers: int) -> list[str]:
     """A device for each worker: all GPUs in turn, or the one that was named."""
     import torch
 
-    from worlds.runtime.device import checked_device
+    from worlds.runtime.device import check_device
 
     gpus = torch.cuda.device_count()
     if device == "auto":
         return [f"cuda:{i % gpus}" if gpus else "cpu" for i in range(workers)]
-    checked_device(device)
+    check_device(device)
     return [device] * workers
 
 

@@ -44,21 +44,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    import torch
 
     from worlds.data.stores import open_store
-    from worlds.runtime.device import checked_device
+    from worlds.runtime.device import pick_device
     from worlds.training.build import Data
     from worlds.training.distributed import join
 
     config = config_of(args)
     if args.trials < 1:
         raise ValueError(f"--trials must be 1 or more, got {args.trials}")
-    if args.device == "auto":
-        args.device = "cuda" if torch.cuda.is_available() else "cpu"
     cifar10 = None if args.cifar10 is None else open_store(args.cifar10).test
     data = Data.of(open_store(args.data), cifar10)
-    args.replicas, args.device = join(checked_device(args.device))
+    args.replicas, args.device = join(pick_device(args.device))
     if args.replicas.writes:
         _print_plan(config, data, args)
     if args.dry_run:

@@ -24,7 +24,7 @@ from worlds.loaders.pipelines import (
 )
 from worlds.loaders.samplers import Sampler
 from worlds.runtime.checks import count, integer
-from worlds.runtime.device import checked_device
+from worlds.runtime.device import check_device
 from worlds.runtime.prefetch import Prefetcher
 
 _STATE_FORMAT: Final = 1
@@ -96,7 +96,9 @@ class Loader:
             )
         if transform is not None and normalise != "symmetric":
             raise ValueError(f"a transform normalises by itself: leave normalise={normalise!r} out")
-        target = checked_device(device, pin_memory)
+        target = check_device(device)
+        if pin_memory and not torch.cuda.is_available():
+            raise ValueError("pin_memory=True needs a CUDA device, and torch finds none")
         if gpu_decode and target.type != "cuda":
             raise ValueError('gpu_decode=True decodes photographs on a GPU: give device="cuda"')
         layout = (dtype, channels_last)

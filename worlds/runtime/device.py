@@ -1,56 +1,107 @@
-"""Devices and precisions: choose, check and name a device, run a network in a precision."""
+"""Devices and precisions: pick, check and name a device; run a network in a precision.
+
+device = pick_device("auto")
+with float32_products("tf32"):                     # once for a job
+    with in_precision("tf32", device): ...         # for each call: changes no flag again
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import torch
 
-PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
+PRECISIONS: Final = ("fp32", "tf32", "bf16", "fp16")
+AUTOCAST_DTYPES: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+def pick_device(name: str = "auto", local_rank: int = 0) -> torch.device:
+    """Return the device of a name: `auto` is a GPU if there is one, else the CPU.
+
+    Of several GPUs, `auto` and `cuda` take number `local_rank`, modulo their count.
+    """
+    count = torch.cuda.device_count()
+    if name == "auto":
+        name = "cuda" if count else "cpu"
+    if name == "cuda" and count:
+        name = f"cuda:{local_rank % count}"
+    return check_device(name)
+
+
+def check_device(device: str | torch.device) -> torch.device:
+    """Return the device of a name; raises ValueError if this machine has no such CPU or GPU."""
+    try:
+        target = torch.device(device)
+    except (RuntimeError, TypeError):
+        target = None
+    if target is None or target.type not in ("cpu", "cuda"):
+        raise ValueError(f'device must be "cpu", "cuda" or "cuda:K", got {str(device)!r}')
+    count = torch.cuda.device_count()
+    if target.type == "cuda" and (target.index or 0) >= count:
+        raise ValueError(f'device {str(target)!r}: this machine has {count} usable GPUs; try "cpu"')
+    return target
+
+
+def device_name(device: torch.device) -> str:
+    """Return the name that records give a device: the model of a GPU, or its type."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def on_device(network: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-    """The network in evaluation mode on a device, its memory channels_last."""
+    """Return the network in evaluation mode on a device, its memory channels_last."""
     layout: Any = {"memory_format": torch.channels_last}  # torch's type stubs do not know it
     return network.to(device).to(**layout).eval()
 
 
 @contextmanager
-def in_precision(precision: str, device: torch.device) -> Iterator[None]:
-    """Run matrix products and convolutions in a precision; fp32 means fp32, also on CUDA."""
-    convolution, product = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+def float32_products(precision: str) -> Iterator[None]:
+    """Run CUDA's float32 matrix products and convolutions in TF32 if `precision` is tf32.
+
+    Sets torch's process-wide flags, unless they already say so, and restores them.
+    """
+    before = _read_flags()
+    wanted = tuple("tf32" if precision == "tf32" else "ieee" for _ in before)
+    if before == wanted:
+        yield
+        return
+    _write_flags(wanted)
     try:
-        half = _AUTOCAST.get(precision)
-        with torch.autocast(device.type, half, enabled=half is not None):
-            yield
+        yield
     finally:
-        torch.backends.cudnn.allow_tf32 = convolution
-        torch.backends.cuda.matmul.allow_tf32 = product
+        _write_flags(before)
 
 
-def device_name(device: torch.device) -> str:
-    """What the record of a shard calls the device."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return device.type
+@contextmanager
+def in_precision(precision: str, device: torch.device) -> Iterator[None]:
+    """Run a network's products in a precision; fp32 means fp32, also on CUDA."""
+    half = AUTOCAST_DTYPES.get(precision)
+    autocast = torch.autocast(device.type, half, enabled=half is not None)
+    with float32_products(precision), autocast:
+        yield
 
 
-def checked_device(device: str | torch.device, pin_memory: bool = False) -> torch.device:
-    """The device of that name; ValueError if there is none, or none of its kind is served."""
-    try:
-        target = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f'device must be "cpu" or "cuda", got {device}') from error
-    if target.type not in ("cpu", "cuda"):
-        raise ValueError(f'device must be "cpu" or "cuda", got {device}')
-    if (target.type == "cuda" or pin_memory) and not torch.cuda.is_available():
-        asked = f"device={str(target)!r}" if target.type == "cuda" else "pin_memory=True"
-        raise ValueError(f'{asked} needs a CUDA device, and torch finds none; use device="cpu"')
-    if target.type == "cuda" and (target.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"there is no {target}: torch finds {torch.cuda.device_count()} of them")
-    return target
+def _backends() -> list[Any]:
+    """Return the parts of torch that have a flag each."""
+    if _has_new_flags():
+        cudnn = torch.backends.cudnn
+        return [torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn]  # type: ignore[attr-defined]
+    return [torch.backends.cuda.matmul, torch.backends.cudnn]
+
+
+def _has_new_flags() -> bool:
+    """Return whether torch (2.9 and later) names precisions; then its old flags may raise."""
+    return hasattr(torch.backends.cuda.matmul, "fp32_precision")
+
+
+def _read_flags() -> tuple[str, ...]:
+    if _has_new_flags():
+        return tuple(backend.fp32_precision for backend in _backends())
+    return tuple("tf32" if backend.allow_tf32 else "ieee" for backend in _backends())
+
+
+def _write_flags(values: tuple[str, ...]) -> None:
+    for backend, value in zip(_backends(), values, strict=True):
+        if _has_new_flags():
+            backend.fp32_precision = value
+        else:
+            backend.allow_tf32 = value == "tf32"

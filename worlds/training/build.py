@@ -10,11 +10,11 @@ from worlds.data.stores import Store
 from worlds.loaders.base import Loader
 from worlds.loaders.loaders import IdealLoader, RealLoader
 from worlds.rng.philox import TRAINING, words
+from worlds.runtime.device import AUTOCAST_DTYPES
 from worlds.training.config import TrainConfig
 from worlds.training.distributed import ALONE, Replicas
 from worlds.training.evaluation import Place
 from worlds.training.pretrained import begin
-from worlds.training.stepper import HALVES
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Data:
 
 def place_of(config: TrainConfig, device: torch.device) -> Place:
     """Where and how a run's batches are made: in half precision where the network takes it."""
-    half = HALVES.get(config.precision, torch.float32)
+    half = AUTOCAST_DTYPES.get(config.precision, torch.float32)
     return Place(device, half, channels_last=device.type == "cuda", normalise=config.normalise)
 
 
@@ -110,7 +110,3 @@ def training_seed(config: TrainConfig) -> int:
     """What torch's generator starts from: the same for both worlds, another for every trial."""
     drawn = words(config.seed, TRAINING, config.trial, torch.zeros(1, dtype=torch.int64), 1)
     return int(drawn[0, 0]) << 31 | int(drawn[0, 1]) >> 1
-
-
-def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

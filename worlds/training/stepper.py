@@ -7,11 +7,11 @@ from typing import Any, Final
 import torch
 from torch import nn
 
+from worlds.runtime.device import AUTOCAST_DTYPES
 from worlds.training.config import TrainConfig
 from worlds.training.distributed import ALONE, Replicas
 from worlds.training.metrics import LOSSES
 
-HALVES: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _EAGER_STEPS: Final = 3  # before the capture: libraries choose their algorithms and memory in them
 
 
@@ -126,7 +126,7 @@ class Stepper:
                 group["lr"] = self._rate
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        half = HALVES.get(self.config.precision)
+        half = AUTOCAST_DTYPES.get(self.config.precision)
         if half is None:
             return nullcontext()
         # A captured step must not read casts that an earlier step left in the cache.

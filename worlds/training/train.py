@@ -17,9 +17,9 @@ from typing import Any, Final
 import torch
 
 from worlds.runtime.checks import integer
-from worlds.runtime.device import checked_device
+from worlds.runtime.device import check_device, device_name, float32_products
 from worlds.runtime.files import locked, remove_stale, write_json
-from worlds.training.build import Data, device_name
+from worlds.training.build import Data
 from worlds.training.config import TrainConfig, differing_fields
 from worlds.training.distributed import ALONE, Replicas
 from worlds.training.pretrained import describe_initial
@@ -65,7 +65,7 @@ def train(
         raise ValueError(f"data must be such as Data.of(store), got {type(data).__name__}")
     if last_step is not None and not 0 <= integer("last_step", last_step) < config.steps:
         raise ValueError(f"last_step must be in [0, {config.steps}), the steps, got {last_step}")
-    folder, device = Path(folder), checked_device(device)
+    folder, device = Path(folder), check_device(device)
     initial = describe_initial(config)
     _check_folder(folder, config, data, initial)
     if (folder / SUMMARY).is_file() and _covers(_whole(read_run(folder)), last_step):
@@ -154,17 +154,12 @@ def _description(
 
 @contextmanager
 def _torch_settings(config: TrainConfig, device: torch.device) -> Iterator[None]:
-    """The precision of float32 products and torch's generators, put back afterwards."""
-    tf32 = config.precision == "tf32"
-    backends: list[Any] = [torch.backends.cuda.matmul, torch.backends.cudnn]
-    before = [backend.allow_tf32 for backend in backends], torch.backends.cudnn.benchmark
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    """Set the precision of products and fork torch's generators; restores both."""
+    benchmark = torch.backends.cudnn.benchmark
+    generators = torch.random.fork_rng([device] if device.type == "cuda" else [])
+    with generators, float32_products(config.precision):
         try:
-            for backend in backends:
-                backend.allow_tf32 = tf32
             torch.backends.cudnn.benchmark = True
             yield
         finally:
-            for backend, value in zip(backends, before[0], strict=True):
-                backend.allow_tf32 = value
-            torch.backends.cudnn.benchmark = before[1]
+            torch.backends.cudnn.benchmark = benchmark

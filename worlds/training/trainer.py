@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
+from worlds.runtime.device import device_name
 from worlds.runtime.errors import first_line
 from worlds.runtime.files import atomic_write, write_json
 from worlds.training.build import (
     Data,
-    device_name,
     make_loader,
     make_model,
     place_of,

@@ -343,7 +343,7 @@ def test_a_labelling_that_is_not_complete_is_said_so(labelled, labeler_folder, t
         (["--batch", "0"], "--batch must be at least 1"),
         (["--name", "../up"], "--name must be letters"),
         (["--name", ".hidden"], "--name must be letters"),
-        (["--device", "tpu"], "--device must be auto, cpu"),
+        (["--device", "tpu"], "got 'tpu'"),
     ],
 )
 def test_bad_options_end_in_one_line_and_code_2(options, message, folder, labeler_folder, capsys):

@@ -203,7 +203,7 @@ BAD_OPTIONS = {
     "generator": (["--generator", "/nowhere"], "is no folder, no file and no Hub id"),
     "workers": (["--workers", "0"], "--workers must be at least 1"),
     "writers": (["--writers", "0"], "--writers must be at least 1"),
-    "device": (["--device", "tpu"], "--device must be auto, cpu"),
+    "device": (["--device", "tpu"], "got 'tpu'"),
     "no cuda": (["--device", "cuda:77"], "usable GPUs"),
 }
 

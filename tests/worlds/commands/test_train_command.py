@@ -96,7 +96,7 @@ def test_every_option_reaches_the_config(pack):
         (["--batch-size", "0"], "--n and --batch-size must be 1 or more"),
         (["--data", "/nowhere"], "/nowhere does not exist"),
         (["--device", "cuda:77"], "cuda"),
-        (["--device", "gpu"], 'device must be "cpu" or "cuda", got gpu'),
+        (["--device", "gpu"], 'device must be "cpu", "cuda" or "cuda:K", got \'gpu\''),
         (["--schedule", "steps", "--drops", "6,x"], "--drops are units such as 60,80, got '6,x'"),
         (["--wandb", "project"], r'--wandb needs wandb: pip install "deep-bootstrap[track]"'),
     ],

@@ -116,7 +116,7 @@ BAD = [
         lambda f: RealLoader(POOL, 5, 4, 9, remainder="short", world_size=2),
         r"a batch of 1, too few for 2 ranks: take .carry. or .drop.",
     ),
-    (lambda f: RealLoader(POOL, 60, 16, 9, device=None), 'device must be "cpu" or "cuda"'),
+    (lambda f: RealLoader(POOL, 60, 16, 9, device=None), 'device must be "cpu", "cuda"'),
     (lambda f: RealLoader(POOL, 60, 16, 9, transform="flip"), "a function of an image, got 'flip'"),
     (lambda f: first(lambda x: None), "must give tensors, all of one size, got NoneType"),
     (lambda f: first(lambda x: x[:, : x[0, 0, 0]]), r"one size, got \(3, .*\) and \(3, .*\)"),

@@ -316,7 +316,7 @@ def test_lost_rows_are_told_and_not_taken_for_a_shorter_run(tmp_path):
         ({"last_step": 30}, r"last_step must be in \[0, 30\), the steps, got 30"),
         ({"last_step": -1}, "last_step must be in"),
         ({"last_step": 4.5}, "last_step must be an integer, got 4.5"),
-        ({"device": "gpu"}, 'device must be "cpu" or "cuda", got gpu'),
+        ({"device": "gpu"}, 'device must be "cpu", "cuda" or "cuda:K", got \'gpu\''),
     ],
 )
 def test_what_train_cannot_take_is_refused_and_leaves_nothing(tmp_path, options, message):
