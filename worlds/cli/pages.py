@@ -61,6 +61,7 @@ def inline_svg(svg: str, prefix: str) -> "Markup":
     from markupsafe import Markup
 
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg)
     add: Callable[[re.Match[str]], str] = lambda match: f"{match[0]}{prefix}-"  # noqa: E731
     svg = re.sub(r'\bid="|url\(#|href="#', add, svg)
     for color in THEME:

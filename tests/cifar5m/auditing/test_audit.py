@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from cifar5m.auditing.labels import (
     confidence_histogram,
     suspected_errors,
 )
+from cifar5m.auditing.page import group_by_reference
 from cifar5m.commands.audit import main
 from cifar5m.commands.label import main as label
 from cifar5m.labels.calibration import calibration
@@ -245,40 +247,63 @@ def test_wide_tables_scroll_on_their_own(folder, cifar10, labeler_folder):
 
 
 class Page(HTMLParser):
-    """Tags that were opened and not closed, addresses, and the text."""
+    """Tags that were opened and not closed, all tags, addresses, and the text."""
 
-    def __init__(self):
+    def __init__(self, source):
         super().__init__()
-        self.open, self.addresses, self.text = [], [], ""
+        self.open, self.tags, self.addresses, self.text = [], set(), [], ""
+        self.feed(source)
 
     def handle_starttag(self, tag, attributes):
-        if tag not in ("meta", "link", "img", "br", "rect", "line", "circle", "polyline"):
+        if tag not in ("meta", "link", "img", "br"):
             self.open.append(tag)
+        self.handle_startendtag(tag, attributes)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.add(tag)
         self.addresses += [value for name, value in attributes if name in ("src", "href")]
 
     def handle_endtag(self, tag):
-        if tag not in ("rect", "line", "polyline"):  # closed in their own tag
-            assert tag == "circle" or self.open.pop() == tag
+        assert self.open.pop() == tag
 
     def handle_data(self, data):
-        self.text += data
+        self.text += " ".join(data.split(" "))
 
 
 def test_the_page_stands_alone_and_shows_what_was_found(folder, cifar10, labeler_folder):
     audit(folder, cifar10, "--labeler", str(labeler_folder), "--cifar10-name", "A <copy>")
     source = (folder / "audit/index.html").read_text()
-    page = Page()
-    page.feed(source)
+    page = Page(source)
+    text = " ".join(page.text.split())
     assert page.open == []
     assert page.addresses
     assert all(address.startswith("data:") for address in page.addresses)
     assert "http" not in source
-    assert "<script" not in source
-    assert "Closest to A <copy> train" in page.text
+    assert "script" not in page.tags
+    assert "copy" not in page.tags
+    assert "Closest to A <copy> train" in text
     for image, earlier in DUPLICATES.items():
-        assert f"image {image}equal to {earlier}" in page.text
-    for image, (split, photograph) in COPIES.items():
-        assert f"image {image}: {CIFAR10_CLASSES[image % 10]}{split} {photograph}: " in page.text
+        assert f"image {image}equal to image {earlier}" in text
+    for image, (split, reference) in COPIES.items():
+        name = CIFAR10_CLASSES[reference % 10]
+        assert f"{split} {reference}: {name}" in text
+        assert f"image {image}: {CIFAR10_CLASSES[image % 10]}ratio" in text.replace(
+            " ratio", "ratio"
+        )
+
+
+def test_the_page_shows_each_reference_image_once(folder, cifar10):
+    audit(folder, cifar10, "--labeler", "none")
+    source = (folder / "audit/index.html").read_text()
+    shown = re.findall(r'alt="((?:train|test) \d+)"', source)
+    assert len(shown) == len(set(shown)) > 10
+
+
+def test_images_of_one_reference_stand_beside_it():
+    rows = [{"photograph": k, "index": index} for index, k in enumerate([7, 7, 4, 7, 7, 7, 9])]
+    groups = group_by_reference(rows, 2)
+    assert [[row["index"] for row in group] for group, _ in groups] == [[0, 1, 3], [2]]
+    assert [more for _, more in groups] == [2, 0]
 
 
 @pytest.mark.parametrize(
