@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SIZE = (5.5, 2.9)  # inches; narrow enough to be legible on a phone
-_PERCENT = "{x:.0%}"
 
 
 def draw_confidence(counts: Sequence[int]) -> "Markup":
@@ -29,6 +28,8 @@ def draw_confidence(counts: Sequence[int]) -> "Markup":
 
 def draw_ratios(series: Mapping[str, Sequence[int]], reference: str, prefix: str) -> "Markup":
     """Draw one line for each histogram of ratios, which run from 0 to 1, as shares of its sum."""
+    from matplotlib.ticker import PercentFormatter
+
     looks: list[dict[str, Any]] = [
         {"color": COLORS[0]},
         {"color": GRAY, "linestyle": (0, (4, 2))},
@@ -38,13 +39,15 @@ def draw_ratios(series: Mapping[str, Sequence[int]], reference: str, prefix: str
         for look, counts in zip(looks, series.values(), strict=True):
             edges = np.linspace(0, 1, len(counts) + 1)
             ax.stairs(np.asarray(counts) / max(sum(counts), 1), edges, linewidth=2, **look)
-        ax.yaxis.set_major_formatter(_PERCENT)
+        ax.yaxis.set_major_formatter(PercentFormatter(1))
         legend(figure, list(zip(series, looks, strict=True)))
         return inline_svg(to_svg(figure), prefix)
 
 
 def draw_reliability(bins: Sequence[Mapping[str, float]]) -> "Markup":
     """Draw accuracy over confidence; the area of a point follows its share of the images."""
+    from matplotlib.ticker import PercentFormatter
+
     total = sum(each["count"] for each in bins)
     with style():
         figure, ax = _chart("confidence", "accuracy")
@@ -53,7 +56,7 @@ def draw_reliability(bins: Sequence[Mapping[str, float]]) -> "Markup":
         areas = [20 + 500 * each["count"] / total for each in bins]
         ax.scatter(x, y, areas, color=COLORS[0], alpha=0.7, clip_on=False)
         ax.set_ylim(0, 1)
-        ax.yaxis.set_major_formatter(_PERCENT)
+        ax.yaxis.set_major_formatter(PercentFormatter(1))
         point = {"color": COLORS[0], "marker": "o", "linestyle": "none", "alpha": 0.7}
         line = {"color": FAINT, "linestyle": "--", "linewidth": 1}
         legend(figure, [("reference images, area by number", point), ("calibrated", line)])
