@@ -3,7 +3,7 @@
     python benchmarks/loaders.py               five minutes, 8 GB of memory, a C compiler
     python benchmarks/loaders.py --no-peers    one minute
 
-Full shuffled epochs of 1,000,000 random 32-pixel images in memory: crop + flip + normalise to
+Full shuffled epochs of 1,000,000 random 32-pixel images in memory: crop + flip + normalize to
 float32 NCHW. Candidates take turns, so that what else the machine does falls on all; the ratio
 is the median over the turns of neighbours. "per CPU s" counts the processor time of all threads
 instead of the clock's, so other programs hardly change it. Peers run on the first 200,000 images

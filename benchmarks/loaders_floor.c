@@ -1,5 +1,5 @@
 /* The floor for benchmarks/loaders.py: one loop in C that gathers, crops (zero padding 4), flips and
-   normalises 32 x 32 RGB images to float32 NCHW, with the choices made beforehand.
+   normalizes 32 x 32 RGB images to float32 NCHW, with the choices made beforehand.
 
    A row is deinterleaved into a padded one first, so that every loop has a constant length and
    vectorises; reading the source once per output pixel is a third as fast. */

@@ -1,4 +1,4 @@
-"""How fast photographs become batches: decode, RandomResizedCrop(224), flip, normalise, collate.
+"""How fast photographs become batches: decode, RandomResizedCrop(224), flip, normalize, collate.
 
     python benchmarks/photographs.py                       # 10,000 photographs, 5 rounds
     python benchmarks/photographs.py --photographs DIR --images 2000 --rounds 3

@@ -223,7 +223,7 @@ class Trainer:
         self.mean = torch.tensor(config["mean"], device=device).view(shape)
         self.std = torch.tensor(config["std"], device=device).view(shape)
         self.rows: list[Row] = []
-        self.normalises_batches = any(
+        self.normalizes_batches = any(
             isinstance(module, torch.nn.modules.batchnorm._BatchNorm)
             for module in network.modules()
         )
@@ -319,9 +319,9 @@ def finetune(
     listens, saves the step it stands at.
     """
     micro_batch = micro_batch or trainer.plan["batch"]
-    if trainer.normalises_batches and micro_batch < trainer.plan["batch"]:
+    if trainer.normalizes_batches and micro_batch < trainer.plan["batch"]:
         raise ValueError(
-            f"--micro-batch: {trainer.plan['architecture']} normalises over batches, so smaller "
+            f"--micro-batch: {trainer.plan['architecture']} normalizes over batches, so smaller "
             f"ones would change the result; choose a smaller --batch"
         )
     claim_folder(folder, trainer.plan)

@@ -2,7 +2,7 @@
 
 BiT-M-R152x2 (`resnetv2_152x2_bit` of timm, fine-tuned on CIFAR-10) in the paper's recipe. Images
 are resized bilinearly to the size the classifier was tuned for (128 for BiT) without a crop, and
-normalised as its config says (mean = std = 0.5 for BiT).
+normalized as its config says (mean = std = 0.5 for BiT).
 """
 
 from collections.abc import Callable

@@ -38,7 +38,7 @@ class Peer:
 
 
 def augment(images: np.ndarray, generator: np.random.Generator) -> torch.Tensor:
-    """uint8 (B, 32, 32, 3) to float32 (B, 3, 32, 32): the crop, flip and normalisation in numpy."""
+    """uint8 (B, 32, 32, 3) to float32 (B, 3, 32, 32): the crop, flip and normalization in numpy."""
     count, height, width, channels = images.shape
     padded = np.zeros((count, height + 8, width + 8, channels), dtype=np.uint8)
     padded[:, 4:-4, 4:-4] = images
@@ -303,7 +303,7 @@ PEERS: Final = (
     Peer("torch DataLoader, torchvision v2 per sample", "torchvision", _in_memory, _torch_each),
     Peer("webdataset, batched records", "webdataset", _webdataset_prepare, _webdataset),
     Peer("Hugging Face datasets, vectorised", "datasets", _hugging_face_prepare, _hugging_face),
-    Peer("FFCV, numba normalisation", "ffcv", _ffcv_prepare, _ffcv),
+    Peer("FFCV, numba normalization", "ffcv", _ffcv_prepare, _ffcv),
     Peer("grain, batched", "grain", _in_memory, _grain),
     Peer("litdata, batched collate", "litdata", _litdata_prepare, _litdata, True),
     Peer("mosaicml-streaming, batched collate", "streaming", _streaming_prepare, _streaming, True),

@@ -1,5 +1,5 @@
 """worlds-bench: how many samples a second this machine's loaders make, beside the peers that are
-installed. Random 32-pixel images in memory, crop + flip + normalise, float32 NCHW.
+installed. Random 32-pixel images in memory, crop + flip + normalize, float32 NCHW.
 
     worlds-bench
     worlds-bench --batch-size 512 --peers "torch DataLoader, batched numpy" --device cuda

@@ -15,7 +15,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "loss": get_args(Loss),
     "precision": get_args(Precision),
     "stop": get_args(StopRule),
-    "normalise": NAMES,
+    "normalize": NAMES,
 }
 _DEFAULTS: dict[str, Any] = {
     f.name: f.default_factory() if f.default_factory is not MISSING else f.default
@@ -28,7 +28,7 @@ _GROUPS: dict[str, tuple[tuple[str, type, str], ...]] = {
         ("batch_size", int, "1 or more"),
         ("passes", int, "that Ideal may make over the pool; above 1 it is approximate"),
         ("augment", str, "none, flip, crop+flip or crop+flip+cutout"),
-        ("normalise", str, "range of pixels"),
+        ("normalize", str, "range of pixels"),
         ("label_noise", str, "symmetric:RATE, uniform:RATE or pairs:RATE:3>5, RATE 0 to 1"),
         ("seed", int, "0 or more, below 2^64"),
     ),

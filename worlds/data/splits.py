@@ -45,6 +45,14 @@ class Split:
     label_noise: LabelNoise | None = None
     labels: np.ndarray = field(init=False, repr=False)  # int64 (N,)
 
+    def __repr__(self) -> str:
+        noise = "" if self.label_noise is None else f", {self.label_noise}"
+        height, width, _ = self.image_shape
+        return (
+            f"Split({self.name}, {len(self):,} images of {height} x {width}, "
+            f"{len(self.class_names)} classes{noise})"
+        )
+
     def __post_init__(self) -> None:
         clean, classes = integer_labels(self.clean_labels), len(self.class_names)
         if len(clean) != len(self):

@@ -9,7 +9,7 @@ batch size, rank or device changes them.
     word 2           flipped when its highest bit is set
     word 3           centre of the hole: row from the high half, column from the low half
 
-The order is crop, flip, normalise, cutout: padding is black (pixel 0, so -1) and the hole is
+The order is crop, flip, normalize, cutout: padding is black (pixel 0, so -1) and the hole is
 mid-grey (0). A pixel p becomes float32(2 p - 255) * float32(1 / 255): one rounding, so a CPU and a
 GPU agree to the bit, and 0 and 255 are -1 and 1 exactly.
 
@@ -114,7 +114,7 @@ def draw(
     )
 
 
-def normalise(images: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+def normalize(images: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """uint8 of any shape to [-1, 1]."""
     return (images.to(torch.float32) * 2 - 255).mul_(SCALE).to(dtype)
 
@@ -136,7 +136,7 @@ def augment_batch(
     sample = torch.arange(len(images), device=images.device)[:, None, None]
     pixels = images[sample, y[:, :, None], x[:, None, :]]
     pixels = pixels * (inside_y[:, :, None] & inside_x[:, None, :]).unsqueeze(-1)
-    values = normalise(pixels)
+    values = normalize(pixels)
     if augment.cutout:
         hole = (
             _inside(draws.hole_row, height, augment.cutout)[:, :, None]

@@ -4,7 +4,8 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import cached_property
-from typing import Any, Final, TypedDict
+from inspect import cleandoc
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ import torch
 from worlds.data.photographs import PhotographImages
 from worlds.data.splits import Split
 from worlds.loaders.augment import Augment, parse_augment
-from worlds.loaders.normalize import normalised
+from worlds.loaders.normalize import normalize_batches
 from worlds.loaders.pipelines import (
     DTYPES,
     Batch,
@@ -28,23 +29,21 @@ from worlds.runtime.device import check_device
 from worlds.runtime.prefetch import Prefetcher
 
 _STATE_FORMAT: Final = 1
-
-
-class Output(TypedDict, total=False):
-    """What every loader takes beside its world: how batches are made, and which share of them."""
-
-    augment: Augment | str | None  # None, "flip", "crop+flip", "crop+flip+cutout", worlds.Augment
-    transform: Transform | None  # instead of augment: uint8 (3, H, W) to a tensor, at its cost
-    normalise: str  # "symmetric" ([-1, 1]), "unit" ([0, 1]) or "imagenet"
-    device: str | torch.device  # "cpu", "cuda", "cuda:1"
-    dtype: torch.dtype  # float32, float16 or bfloat16
-    channels_last: bool
-    resident: bool | None  # CUDA: pool on the device (True), streamed (False), what fits (None)
-    gpu_decode: bool  # CUDA: decode photographs there (worlds/loaders/nvjpeg.py)
-    pin_memory: bool  # CPU batches in page-locked memory, for copies that do not block
-    threads: int | None  # that make batches ahead, 0: none; default 2, for photographs one a CPU
-    rank: int  # this process's share of each global batch
-    world_size: int
+_ARGS: Final = """
+Args (keyword-only, of every loader):
+    augment: None, "flip", "crop+flip", "crop+flip+cutout" or a worlds.Augment.
+    transform: instead of augment, a function of uint8 (3, H, W) that returns a tensor; slower.
+    normalize: range of pixels: "symmetric" [-1, 1], "unit" [0, 1] or "imagenet".
+    device: "cpu", "cuda" or "cuda:K".
+    dtype: torch.float32, float16 or bfloat16.
+    channels_last: memory format of the images.
+    resident: on CUDA, the pool in device memory (True), streamed (False), or as it fits (None).
+    gpu_decode: on CUDA, decode photographs there.
+    pin_memory: make CPU batches in page-locked memory, for copies that do not block.
+    threads: that make batches ahead, 0: none; None: 2, or one a CPU for photographs.
+    rank: this process's share of each global batch, in [0, world_size).
+    world_size: number of processes that share each global batch.
+"""
 
 
 class Loader:
@@ -56,6 +55,9 @@ class Loader:
 
     batch_sampler = None  # Lightning looks for one wherever there is a `sampler`
 
+    def __init_subclass__(cls) -> None:
+        cls.__doc__ = f"{cleandoc(cls.__doc__ or '')}\n{_ARGS}"
+
     def __init__(
         self,
         split: Split,
@@ -64,7 +66,7 @@ class Loader:
         *,
         augment: Augment | str | None = None,
         transform: Transform | None = None,
-        normalise: str = "symmetric",
+        normalize: str = "symmetric",
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         channels_last: bool = False,
@@ -94,8 +96,8 @@ class Loader:
             raise ValueError(
                 "give either augment or transform: a transform replaces the augmentation"
             )
-        if transform is not None and normalise != "symmetric":
-            raise ValueError(f"a transform normalises by itself: leave normalise={normalise!r} out")
+        if transform is not None and normalize != "symmetric":
+            raise ValueError(f"a transform normalizes by itself: leave normalize={normalize!r} out")
         target = check_device(device)
         if pin_memory and not torch.cuda.is_available():
             raise ValueError("pin_memory=True needs a CUDA device, and torch finds none")
@@ -113,8 +115,16 @@ class Loader:
             )
         else:
             self._pipeline = CpuPipeline(split, sampler, self.augment, *layout, pin_memory)
-        self._pipeline = normalised(self._pipeline, normalise, target)
+        self._pipeline = normalize_batches(self._pipeline, normalize, target)
         self._step = 0
+
+    def __repr__(self) -> str:
+        sampler = self.sampler
+        share = f", rank {self.rank} of {self.world_size}" if self.world_size > 1 else ""
+        return (
+            f"{type(self).__name__}({self.dataset.name}, n={sampler.n:,}, "
+            f"batch_size={self.batch_size:,}, step {self._step:,} of {len(self):,}{share})"
+        )
 
     def __len__(self) -> int:
         return self.steps if self.steps is not None else self.sampler.steps_per_pass or 0

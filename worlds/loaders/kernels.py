@@ -1,6 +1,6 @@
 """The compiled inner loops: the one pass from pool to batch.
 
-numba, without the GIL. `fill_float32` reads each image once and writes its augmented, normalised
+numba, without the GIL. `fill_float32` reads each image once and writes its augmented, normalized
 floats once; worlds/loaders/augment.py says what it computes. Indices into arrays are unsigned:
 with signed ones numba adds a wrap-around test to every access, LLVM no longer vectorises the loops,
 and the pass is three times slower.

@@ -10,13 +10,14 @@ exactly the rest. `len(loader)` is the number of batches of a whole run (or of o
 """
 
 from collections.abc import Iterator
-from typing import Unpack
 
 import numpy as np
+import torch
 
 from worlds.data.splits import Split, check_split, integers
-from worlds.loaders.base import Loader, Output
-from worlds.loaders.pipelines import Batch
+from worlds.loaders.augment import Augment
+from worlds.loaders.base import Loader
+from worlds.loaders.pipelines import Batch, Transform
 from worlds.loaders.samplers import Remainder, Sampler, subset
 from worlds.runtime.checks import count, integer
 
@@ -65,7 +66,18 @@ class RealLoader(Loader):
         remainder: Remainder = "carry",
         balanced: bool = False,
         disjoint_from: "Loader | np.ndarray | None" = None,
-        **output: Unpack[Output],
+        augment: Augment | str | None = None,
+        transform: Transform | None = None,
+        normalize: str = "symmetric",
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        channels_last: bool = False,
+        resident: bool | None = None,
+        gpu_decode: bool = False,
+        pin_memory: bool = False,
+        threads: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         excluded = _excluded(split, disjoint_from)
         samples: np.ndarray | None = None
@@ -75,7 +87,23 @@ class RealLoader(Loader):
         sampler = Sampler(
             "real", len(split), batch_size, seed, trial, samples=samples, remainder=remainder
         )
-        super().__init__(split, sampler, steps, **output)
+        super().__init__(
+            split,
+            sampler,
+            steps,
+            augment=augment,
+            transform=transform,
+            normalize=normalize,
+            device=device,
+            dtype=dtype,
+            channels_last=channels_last,
+            resident=resident,
+            gpu_decode=gpu_decode,
+            pin_memory=pin_memory,
+            threads=threads,
+            rank=rank,
+            world_size=world_size,
+        )
 
 
 class FixedReuseLoader(Loader):
@@ -98,7 +126,18 @@ class FixedReuseLoader(Loader):
         remainder: Remainder = "carry",
         balanced: bool = False,
         disjoint_from: "Loader | np.ndarray | None" = None,
-        **output: Unpack[Output],
+        augment: Augment | str | None = None,
+        transform: Transform | None = None,
+        normalize: str = "symmetric",
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        channels_last: bool = False,
+        resident: bool | None = None,
+        gpu_decode: bool = False,
+        pin_memory: bool = False,
+        threads: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         excluded = _excluded(split, disjoint_from)
         samples: np.ndarray | None = None
@@ -121,7 +160,23 @@ class FixedReuseLoader(Loader):
             remainder=remainder,
             reuse=reuse,
         )
-        super().__init__(split, sampler, steps, **output)
+        super().__init__(
+            split,
+            sampler,
+            steps,
+            augment=augment,
+            transform=transform,
+            normalize=normalize,
+            device=device,
+            dtype=dtype,
+            channels_last=channels_last,
+            resident=resident,
+            gpu_decode=gpu_decode,
+            pin_memory=pin_memory,
+            threads=threads,
+            rank=rank,
+            world_size=world_size,
+        )
 
 
 class IdealLoader(FixedReuseLoader):
@@ -143,7 +198,18 @@ class IdealLoader(FixedReuseLoader):
         passes: int = 1,
         remainder: Remainder = "carry",
         disjoint_from: "Loader | np.ndarray | None" = None,
-        **output: Unpack[Output],
+        augment: Augment | str | None = None,
+        transform: Transform | None = None,
+        normalize: str = "symmetric",
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        channels_last: bool = False,
+        resident: bool | None = None,
+        gpu_decode: bool = False,
+        pin_memory: bool = False,
+        threads: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         passes = count("passes", passes)
         self.world = "ideal" if passes == 1 else "approximate ideal"
@@ -157,7 +223,18 @@ class IdealLoader(FixedReuseLoader):
             trial=trial,
             remainder=remainder,
             disjoint_from=disjoint_from,
-            **output,
+            augment=augment,
+            transform=transform,
+            normalize=normalize,
+            device=device,
+            dtype=dtype,
+            channels_last=channels_last,
+            resident=resident,
+            gpu_decode=gpu_decode,
+            pin_memory=pin_memory,
+            threads=threads,
+            rank=rank,
+            world_size=world_size,
         )
 
 
@@ -173,14 +250,41 @@ class BootstrapLoader(Loader):
         *,
         seed: int = 0,
         trial: int = 0,
-        **output: Unpack[Output],
+        augment: Augment | str | None = None,
+        transform: Transform | None = None,
+        normalize: str = "symmetric",
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        channels_last: bool = False,
+        resident: bool | None = None,
+        gpu_decode: bool = False,
+        pin_memory: bool = False,
+        threads: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         check_split(split)
         samples = None if n is None else subset(len(split), n, seed, trial)
         sampler = Sampler(
             "bootstrap", len(split), batch_size, seed, trial, samples=samples, replace=True
         )
-        super().__init__(split, sampler, steps, **output)
+        super().__init__(
+            split,
+            sampler,
+            steps,
+            augment=augment,
+            transform=transform,
+            normalize=normalize,
+            device=device,
+            dtype=dtype,
+            channels_last=channels_last,
+            resident=resident,
+            gpu_decode=gpu_decode,
+            pin_memory=pin_memory,
+            threads=threads,
+            rank=rank,
+            world_size=world_size,
+        )
 
 
 class SequentialLoader(Loader):
@@ -200,7 +304,18 @@ class SequentialLoader(Loader):
         indices: np.ndarray | None = None,
         seed: int = 0,
         trial: int = 0,
-        **output: Unpack[Output],
+        augment: Augment | str | None = None,
+        transform: Transform | None = None,
+        normalize: str = "symmetric",
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        channels_last: bool = False,
+        resident: bool | None = None,
+        gpu_decode: bool = False,
+        pin_memory: bool = False,
+        threads: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         check_split(split)
         if n is not None and indices is not None:
@@ -223,7 +338,23 @@ class SequentialLoader(Loader):
             reuse=1,
             shuffle=False,
         )
-        super().__init__(split, sampler, None, **output)
+        super().__init__(
+            split,
+            sampler,
+            None,
+            augment=augment,
+            transform=transform,
+            normalize=normalize,
+            device=device,
+            dtype=dtype,
+            channels_last=channels_last,
+            resident=resident,
+            gpu_decode=gpu_decode,
+            pin_memory=pin_memory,
+            threads=threads,
+            rank=rank,
+            world_size=world_size,
+        )
 
     def __iter__(self) -> Iterator[Batch]:
         self._step = 0

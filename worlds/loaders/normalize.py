@@ -1,7 +1,7 @@
 """What the pixels of a batch mean: the range that a loader hands out.
 
     "symmetric"   [-1, 1]: the paper's code at 32 pixels, and the default
-    "unit"        [0, 1]: the paper's code at 224 pixels, which normalises no further
+    "unit"        [0, 1]: the paper's code at 224 pixels, which normalizes no further
     "imagenet"    [0, 1] less ImageNet's mean, divided by its standard deviation, of each channel
 
 Batches are made symmetric, in one pass with all the rest; the others are an affine map after it, in
@@ -21,10 +21,10 @@ STD: Final = (0.229, 0.224, 0.225)
 NAMES: Final = ("symmetric", "unit", "imagenet")
 
 
-def normalised(pipeline: Pipeline, name: str, device: torch.device) -> Pipeline:
+def normalize_batches(pipeline: Pipeline, name: str, device: torch.device) -> Pipeline:
     """A pipeline that hands out the batches of another one, on `device`, in the range `name`."""
     if name not in NAMES:
-        raise ValueError(f"normalise must be one of {', '.join(map(repr, NAMES))}, got {name!r}")
+        raise ValueError(f"normalize must be one of {', '.join(map(repr, NAMES))}, got {name!r}")
     if name == "symmetric":
         return pipeline
     mean, std = (MEAN, STD) if name == "imagenet" else ((0.0,) * 3, (1.0,) * 3)

@@ -10,7 +10,7 @@ import torch
 
 from worlds.data.photographs import PhotographImages
 from worlds.data.splits import Split
-from worlds.loaders.augment import Augment, normalise
+from worlds.loaders.augment import Augment, normalize
 from worlds.loaders.samplers import Sampler
 from worlds.rng.philox import AUGMENT, key_of, words
 from worlds.runtime.prefetch import BufferPool
@@ -77,7 +77,7 @@ def staged(
     indices: np.ndarray,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The pixels that flip, padded crop and normalisation begin with, uint8 (N, H, W, 3)."""
+    """The pixels that flip, padded crop and normalization begin with, uint8 (N, H, W, 3)."""
     if not augment.resized_crop:
         return split.gather(indices, out)
     assert isinstance(split.images, PhotographImages)
@@ -88,7 +88,7 @@ def staged(
 
 
 class CpuPipeline:
-    """Gather, augment and normalise in one pass over memory."""
+    """Gather, augment and normalize in one pass over memory."""
 
     background = True
 
@@ -216,7 +216,7 @@ class TransformPipeline:
                 transformed.append(self.transform(image))
         batch = _stacked(transformed)
         if batch.dtype == torch.uint8:
-            batch = normalise(batch)
+            batch = normalize(batch)
         batch = batch.to(self.device, self.dtype, memory_format=self.layout)
         labels = torch.from_numpy(self.split.labels[indices]).to(self.device)
         return batches(batch, labels, sizes)

@@ -52,7 +52,7 @@ class Data:
 def place_of(config: TrainConfig, device: torch.device) -> Place:
     """Where and how a run's batches are made: in half precision where the network takes it."""
     half = AUTOCAST_DTYPES.get(config.precision, torch.float32)
-    return Place(device, half, channels_last=device.type == "cuda", normalise=config.normalise)
+    return Place(device, half, channels_last=device.type == "cuda", normalize=config.normalize)
 
 
 def real_loader(
@@ -79,7 +79,7 @@ def make_loader(
     """The config's world over `split`, whose labels already have the config's noise."""
     if config.world == "real":
         return real_loader(config, split, place, replicas)
-    cpu = Place(torch.device("cpu"), normalise=config.normalise)
+    cpu = Place(torch.device("cpu"), normalize=config.normalize)
     return IdealLoader(
         split,
         config.batch_size,

@@ -73,7 +73,7 @@ class TrainConfig:
     warmup: int = 0  # steps
     loss: Loss = "cross_entropy"
     augment: str | None = "crop+flip"
-    normalise: str = "symmetric"  # [-1, 1]; the paper's 224 px runs have "unit", [0, 1]
+    normalize: str = "symmetric"  # [-1, 1]; the paper's 224 px runs have "unit", [0, 1]
     label_noise: str | None = None  # symmetric:RATE, uniform:RATE, pairs:RATE:3>5[,5>3]
     precision: Precision = "fp32"
     seed: int = 0
@@ -108,7 +108,7 @@ class TrainConfig:
             "loss": get_args(Loss),
             "precision": get_args(Precision),
             "stop": (None, *get_args(StopRule)),
-            "normalise": NAMES,
+            "normalize": NAMES,
         }
         for name, known in choices.items():
             value = getattr(self, name)
@@ -182,6 +182,7 @@ class TrainConfig:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "TrainConfig":
         """ValueError names fields that this version does not know."""
+        values = {_RENAMED.get(name, name): value for name, value in values.items()}
         unknown = sorted(set(values) - {f.name for f in fields(cls)})
         if unknown:
             raise ValueError(f"a training config has no field {', '.join(unknown)}")
@@ -245,8 +246,14 @@ def _pair(item: str) -> tuple[int, int]:
     return int(source), int(target)
 
 
+_RENAMED: Final = {"normalise": "normalize"}  # fields of earlier versions, which name runs
+
+
 def _digest(values: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    """Return the sha256 of a config's fields, under the names that earlier versions hashed."""
+    former = {new: old for old, new in _RENAMED.items()}
+    hashed = {former.get(name, name): value for name, value in values.items()}
+    return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()
 
 
 # Fields that decide nothing in an Ideal run: how many samples the Real World has, how its training

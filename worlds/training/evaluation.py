@@ -37,7 +37,7 @@ class Place:
     device: torch.device
     dtype: torch.dtype = torch.float32
     channels_last: bool = False
-    normalise: str = "symmetric"
+    normalize: str = "symmetric"
 
     @property
     def output(self) -> dict[str, Any]:

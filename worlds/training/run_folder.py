@@ -47,6 +47,10 @@ class Run:
     rows: tuple[Row, ...]
     summary: Mapping[str, Any] | None
 
+    def __repr__(self) -> str:
+        state = f"{len(self.rows):,} rows, {'finished' if self.finished else 'unfinished'}"
+        return f"Run({self.folder}, {self.config.arch}, {self.config.world} world, {state})"
+
     @property
     def finished(self) -> bool:
         return self.summary is not None

@@ -152,7 +152,7 @@ def test_micro_batches_give_the_gradient_of_the_batch(data, tmp_path):
 
 def test_micro_batches_are_refused_where_they_would_change_the_result(command, tmp_path, capsys):
     assert main([*command, "--out", str(tmp_path), "--micro-batch", "2"]) == 2
-    assert "normalises over batches" in capsys.readouterr().err
+    assert "normalizes over batches" in capsys.readouterr().err
 
 
 def test_the_folder_is_a_labeler_with_its_evaluation(command, data, tmp_path, capsys):

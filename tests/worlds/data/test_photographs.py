@@ -236,9 +236,9 @@ def test_an_ideal_world_of_several_passes_is_allowed_only_by_name(store):
 
 @pytest.mark.parametrize("name", ["unit", "imagenet"])
 @pytest.mark.parametrize("options", [CROP, {"augment": None, "channels_last": True}])
-def test_normalisation_is_an_affine_map_of_the_pixels(name, options, store):
+def test_normalization_is_an_affine_map_of_the_pixels(name, options, store):
     plain, _ = next(iter(RealLoader(store.train, 30, 30, 1, **options)))
-    found, _ = next(iter(RealLoader(store.train, 30, 30, 1, normalise=name, **options)))
+    found, _ = next(iter(RealLoader(store.train, 30, 30, 1, normalize=name, **options)))
     expected = (plain.double() + 1) / 2
     if name == "imagenet":
         mean, std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
@@ -264,8 +264,8 @@ def test_a_transform_gets_the_whole_photograph(store):
     [
         ({"augment": Augment(pad=4)}, "pad must be 0, got 4"),
         ({"gpu_decode": True}, "gpu_decode=True decodes photographs on a GPU"),
-        ({"normalise": "mean"}, "normalise must be one of 'symmetric', 'unit', 'imagenet'"),
-        ({"normalise": "unit", "transform": abs}, "a transform normalises by itself"),
+        ({"normalize": "mean"}, "normalize must be one of 'symmetric', 'unit', 'imagenet'"),
+        ({"normalize": "unit", "transform": abs}, "a transform normalizes by itself"),
     ],
 )
 def test_what_photographs_cannot_have_is_refused(options, message, store):

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from worlds.loaders.augment import Augment, augment_batch, draw, normalise, parse_augment
+from worlds.loaders.augment import Augment, augment_batch, draw, normalize, parse_augment
 
 
 def test_pixels_become_minus_one_to_one_with_one_rounding():
-    values = normalise(torch.arange(256, dtype=torch.uint8))
+    values = normalize(torch.arange(256, dtype=torch.uint8))
     exact = (2 * np.arange(256) - 255) / 255
     assert values[0] == -1
     assert values[255] == 1
@@ -25,7 +25,7 @@ def test_a_crop_is_a_window_of_the_padded_image_and_a_flip_mirrors_it(reflect):
         y, x = int(draws.row[k]), int(draws.column[k])
         window = padded[y : y + 8, x : x + 10]
         window = window[:, ::-1] if draws.flip[k] else window
-        expected = normalise(torch.from_numpy(window.copy())).permute(2, 0, 1)
+        expected = normalize(torch.from_numpy(window.copy())).permute(2, 0, 1)
         assert torch.equal(found[k], expected)
 
 

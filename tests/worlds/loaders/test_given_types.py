@@ -1,5 +1,6 @@
 """What a user may hand to the library: numpy's numbers are taken, what cannot be is refused."""
 
+import inspect
 import json
 from tokenize import TokenError
 
@@ -20,6 +21,7 @@ from worlds import (
     verify_pack,
     write_pack,
 )
+from worlds.loaders.base import Loader
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (100, 32, 32, 3), dtype=np.uint8)
@@ -154,3 +156,24 @@ def test_what_cannot_be_is_refused_in_one_line(make, says, tmp_path):
     with pytest.raises(ValueError, match=says) as caught:
         make(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "loader", [RealLoader, IdealLoader, FixedReuseLoader, BootstrapLoader, SequentialLoader]
+)
+def test_every_loader_shows_its_options_with_defaults(loader):
+    shown = inspect.signature(loader).parameters
+    options = list(inspect.signature(Loader).parameters.values())[3:]
+    assert len(options) == 12
+    for option in options:
+        assert shown[option.name] == option
+        assert f"\n    {option.name}: " in loader.__doc__
+
+
+def test_reprs_are_one_short_line():
+    assert repr(POOL) == "Split(train, 100 images of 32 x 32, 10 classes)"
+    real = RealLoader(POOL, 60, 16, 9, rank=1, world_size=2)
+    assert repr(real) == "RealLoader(train, n=60, batch_size=16, step 0 of 9, rank 1 of 2)"
+    assert repr(SequentialLoader(POOL, 50)) == (
+        "SequentialLoader(train, n=100, batch_size=50, step 0 of 2)"
+    )

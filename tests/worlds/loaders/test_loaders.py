@@ -238,7 +238,7 @@ def test_a_transform_is_addressed_and_leaves_the_generator_alone(store):
     assert whole[0][0].dtype == torch.float16
 
 
-def test_a_uint8_transform_is_normalised(store):
+def test_a_uint8_transform_is_normalized(store):
     loader = RealLoader(store.train, 90, 32, 2, transform=lambda image: image.flip(-1))
     plain = RealLoader(store.train, 90, 32, 2)
     assert all(torch.equal(x, y.flip(-1)) for (x, _), (y, _) in zip(loader, plain, strict=True))

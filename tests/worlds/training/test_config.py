@@ -56,6 +56,15 @@ def test_the_twins_of_a_trial_share_a_pair_key_and_trials_a_group_key():
     assert real.group_key() == other.group_key() != replace(CONFIG, n=7).group_key()
 
 
+def test_a_config_of_an_earlier_version_is_read_and_keeps_its_name():
+    """Run directories hold these names: the field was `normalise` when they were made."""
+    earlier = TrainConfig.from_json({"arch": "mlp", "n": 100, "normalise": "unit"})
+    assert earlier == TrainConfig("mlp", n=100, normalize="unit")
+    assert earlier.fingerprint().startswith("314fcf280d11d36ec56fe132153177a44efeacaa3c192ea3")
+    assert earlier.pair_key().startswith("0939a4e7e2f42561a0a4b70d1e96a92e1ff88fd4a02e153d")
+    assert earlier.group_key().startswith("2eaa7cfd3e930d94959ab13af5827d6c70e985acb45f3b0a")
+
+
 def test_every_field_decides_the_fingerprint():
     changes = {
         "arch": "mlp_3x16", "options": {"width": 9}, "world": "ideal", "n": 7,
@@ -63,7 +72,7 @@ def test_every_field_decides_the_fingerprint():
         "steps": 70, "batch_size": 7, "optimizer": "rmsprop", "learning_rate": 0.2,
         "momentum": 0.5, "weight_decay": 0.1, "schedule": "cosine", "unit": 7, "drops": (3,),
         "factor": 0.5, "warmup": 7, "loss": "mse", "augment": None,
-        "normalise": "unit", "label_noise": "uniform:0.1",
+        "normalize": "unit", "label_noise": "uniform:0.1",
         "precision": "bf16", "seed": 7, "trial": 7, "log": "fast", "test_eval": None,
         "train_eval": None, "stop": "train_error", "threshold": 0.5, "patience": 3,
     }  # fmt: skip

@@ -20,7 +20,7 @@ CONFIG = TrainConfig(
     learning_rate=0.01,
     momentum=0.9,
     unit=1,
-    normalise="unit",
+    normalize="unit",
     passes=2,
     log=2,
 )

@@ -27,7 +27,7 @@ DOGBIRD = TrainConfig(
     learning_rate=0.01,
     momentum=0.9,
     passes=8,
-    normalise="unit",
+    normalize="unit",
     log=32,
     test_eval=None,
 )
