@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from worlds.data.images import resized_shape
 from worlds.formats.shards import to_rgb
 
 SUBSAMPLING = "4:2:0"
@@ -47,7 +48,8 @@ def convert(data: bytes, form: Format) -> bytes:
     image = decode(data)
     if form.keep_bytes:
         return data
-    target = resized(image.size, form.size)
+    height, width = resized_shape(image.height, image.width, form.size)
+    target = width, height
     if max(target) > LONGEST:
         raise BrokenPhotographError(f"{target[0]} x {target[1]} pixels are too long for a JPEG")
     image = image.resize(target, Image.Resampling.BILINEAR)
@@ -73,11 +75,3 @@ def _plain(error: Exception) -> str:
     """Pillow's message in one line, without the address of the stream it names."""
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     return text.partition(" <_io.BytesIO")[0]
-
-
-def resized(size: tuple[int, int], shorter: int) -> tuple[int, int]:
-    """(width, height) with the shorter side `shorter`, the longer one rounded down."""
-    width, height = size
-    if width <= height:
-        return shorter, shorter * height // width
-    return shorter * width // height, shorter

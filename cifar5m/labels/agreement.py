@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from worlds.cli.tables import columns
 from worlds.formats.layout import Shard
 from worlds.formats.shards import read_arrays
 
@@ -59,13 +60,11 @@ def compare(first: Path, second: Path, shards: Iterable[Shard], names: Iterable[
 
 def table(agreement: Agreement) -> Iterator[str]:
     """The matrix and the sums in lines."""
-    width = max(map(len, agreement.class_names))
-    cell = max(9, len(f"{agreement.matrix.max():,}") + 2)
-    heads = "".join(f"{name[: cell - 1]:>{cell}}" for name in agreement.class_names)
     yield "rows: first label, columns: second"
-    yield f"{'':{width}}{heads}"
+    rows = [("", *(name[:12] for name in agreement.class_names))]
     for name, row in zip(agreement.class_names, agreement.matrix.tolist(), strict=True):
-        yield f"{name:{width}}" + "".join(f"{count:>{cell},}" for count in row)
+        rows.append((name, *(f"{count:,}" for count in row)))
+    yield from columns(rows, left=(0,)).splitlines()
     yield (
         f"agreement {agreement.rate:.4f} of {agreement.images:,} images; mean confidence "
         f"{agreement.first_confidence:.4f} (first), {agreement.second_confidence:.4f} (second)"

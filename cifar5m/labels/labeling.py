@@ -21,8 +21,8 @@ import numpy as np
 
 from worlds.formats.layout import CIFAR10_CLASSES, FORMAT, PLAN, Shard
 from worlds.formats.plan import claim_folder, fingerprint_of, package_versions
-from worlds.formats.shards import arrays_sha256, read_arrays, read_record
-from worlds.runtime.files import atomic_write, remove_stale, write_json
+from worlds.formats.shards import arrays_sha256, read_arrays, read_record, write_arrays
+from worlds.runtime.files import remove_stale, write_json
 
 LABELS_FOLDER = "labels"
 SUMMARY = "summary.json"
@@ -94,11 +94,10 @@ def write_labels(
     label = probabilities.argmax(1).astype(np.int64)
     probabilities = probabilities.astype(np.float16)
     (place / shard.record).unlink(missing_ok=True)
-    with atomic_write(place / shard.arrays) as stream:
-        np.savez(stream, index=index, label=label, probabilities=probabilities)
+    arrays = write_arrays(place / shard.arrays, index, label, probabilities)
     record = {
         "tar": shard.tar.name,
-        "arrays_sha256": arrays_sha256(index, label, probabilities),
+        "arrays_sha256": arrays,
         "count": len(shard),
         "classes": np.bincount(label, minlength=probabilities.shape[1]).tolist(),
         "fingerprint": labelling.plan["fingerprint"],

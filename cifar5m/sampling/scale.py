@@ -10,6 +10,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from worlds.cli.tables import columns
+
 FLEETS = (1, 8, 64)
 HOURS_BETWEEN_FAILURES = 100.0  # of one device, assumed; preemptible ones fail more often
 
@@ -50,17 +52,15 @@ class Fleet:
 
 def table(shards: int, shard_hours: float, price: float | None) -> Iterator[str]:
     """Lines for 1, 8 and 64 devices; `price` is of a device hour."""
-    yield (
-        f"{'devices':>8}{'hours':>10}{'device hours':>14}"
-        f"{'failures':>10}{'hours lost':>12}{'cost':>12}"
-    )
+    rows = [("devices", "hours", "device hours", "failures", "hours lost", "cost")]
     for devices in FLEETS:
         fleet = Fleet(devices, shards, shard_hours)
         cost = "-" if price is None else f"{price * (fleet.device_hours + fleet.lost_hours):,.0f}"
-        yield (
-            f"{devices:>8}{fleet.hours:>10,.2f}{fleet.device_hours:>14,.1f}"
-            f"{fleet.failures:>10,.1f}{fleet.lost_hours:>12,.2f}{cost:>12}"
+        hours = f"{fleet.hours:,.2f}", f"{fleet.device_hours:,.1f}"
+        rows.append(
+            (str(devices), *hours, f"{fleet.failures:,.1f}", f"{fleet.lost_hours:,.2f}", cost)
         )
+    yield from columns(rows, left=()).splitlines()
     yield (
         f"one shard takes {60 * shard_hours:,.1f} minutes, which is the most that a failure loses; "
         f"failures: one in {HOURS_BETWEEN_FAILURES:g} hours of each device, assumed"

@@ -16,6 +16,13 @@ from worlds.formats.shards import decode_image
 from worlds.formats.tar_members import TarMembers
 
 
+def resized_shape(height: int, width: int, shorter: int) -> tuple[int, int]:
+    """Return (height, width) with the shorter side `shorter`, the longer one rounded down."""
+    if height <= width:
+        return shorter, shorter * width // height
+    return shorter * height // width, shorter
+
+
 class Images(Protocol):
     """uint8 images of one size, (height, width, 3) each, by index."""
 

@@ -23,6 +23,7 @@ from typing import Final
 import numpy as np
 import torch
 
+from worlds.data.images import resized_shape
 from worlds.formats.shards import decode_image
 from worlds.formats.tar_members import TarMembers
 from worlds.rng.philox import DECODE, words
@@ -52,7 +53,7 @@ class PhotographImages:
         from worlds.data.resampling import resample
 
         for row, image in zip(out, self.whole(indices), strict=True):
-            height, width = resized(image.shape[0], image.shape[1])
+            height, width = resized_shape(image.shape[0], image.shape[1], SHORTER)
             if (height, width) != image.shape[:2]:
                 smaller = np.empty((height, width, 3), np.uint8)
                 resample(image, (0, 0, *image.shape[:2]), smaller)
@@ -91,13 +92,6 @@ def decode_photograph(data: bytes) -> np.ndarray:
     except (ImportError, ValueError):
         pass
     return decode_image(data)
-
-
-def resized(height: int, width: int) -> tuple[int, int]:
-    """With the shorter side 256, the longer one rounded down."""
-    if height <= width:
-        return SHORTER, SHORTER * width // height
-    return SHORTER * height // width, SHORTER
 
 
 def centre(height: int, width: int) -> tuple[int, int]:

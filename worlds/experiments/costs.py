@@ -11,8 +11,7 @@ from typing import Final
 
 from worlds.experiments.plan import Job
 from worlds.experiments.registry import Data
-from worlds.training.config import TrainConfig
-from worlds.training.cost import BACKWARD, Cost
+from worlds.training.cost import BACKWARD, Cost, count_cost
 
 STEPS_PER_SECOND: Final = 414  # of ResNet18 at batch 128, bf16
 RESNET18: Final = 555_422_720  # multiply-adds of an image, forward
@@ -34,35 +33,19 @@ _RANDOM: Final[dict[tuple[object, object], int]] = {
 
 
 def estimate(job: Job) -> Cost:
-    """Of one run, on data of the paper's sizes, measured on the data's own test split alone."""
+    """Return the cost of one run on data of the paper's sizes, measured on its test split alone."""
     config = job.config
-    points = len(config.points)
-    parameters, multiply_adds = (0, 0)
-    if job.data != "none":
-        options = tuple(sorted(config.options.items()))
-        size = 224 if job.data == "dogbird" else 32
-        parameters, multiply_adds = _network(config.arch, options, size, CLASSES[job.data])
-    return Cost(
-        steps=config.steps,
-        training_images=config.steps * config.batch_size,
-        log_points=points,
-        evaluation_images=points * _images(config, TEST.get(job.data, 0)),
-        parameters=parameters,
-        multiply_adds=multiply_adds,
+    if job.data == "none":
+        return count_cost(config, [], 0, 0)
+    options = tuple(sorted(config.options.items()))
+    size = 224 if job.data == "dogbird" else 32
+    return count_cost(
+        config, [TEST[job.data]], *_network(config.arch, options, size, CLASSES[job.data])
     )
 
 
 def gpu_hours(costs: Iterable[Cost]) -> float:
     return sum(cost.total_multiply_adds for cost in costs) / PER_SECOND / 3600
-
-
-def _images(config: TrainConfig, test: int) -> int:
-    """Images that one log point runs through the network."""
-    images = min(test, config.test_eval or test)
-    if config.world == "real" and test:
-        passes = 1 if config.augment is None else 2
-        images += passes * min(config.n, config.train_eval or config.n)
-    return images
 
 
 @cache

@@ -124,17 +124,25 @@ def write_shard(
         hashing = HashingStream(stream)
         rows = zip(index.tolist(), samples, labels.tolist(), strict=True)
         write_tar(hashing, rows, extension)  # type: ignore[arg-type]
-    with atomic_write(folder / shard.arrays) as stream:
-        np.savez(stream, index=index, label=labels, probabilities=probabilities)
+    arrays = write_arrays(folder / shard.arrays, index, labels, probabilities)
     record = {
         "tar": shard.tar.name,
         "sha256": hashing.sha256.hexdigest(),
         "bytes": hashing.bytes,
-        "arrays_sha256": arrays_sha256(index, labels, probabilities),
+        "arrays_sha256": arrays,
         "count": len(shard),
         "classes": np.bincount(labels, minlength=probabilities.shape[1]).tolist(),
     }
     write_json(folder / shard.record, record | facts)
+
+
+def write_arrays(
+    path: Path, index: np.ndarray, label: np.ndarray, probabilities: np.ndarray
+) -> str:
+    """Write int64 (N,), int64 (N,) and float16 (N, C) atomically; return their sha256."""
+    with atomic_write(path) as stream:
+        np.savez(stream, index=index, label=label, probabilities=probabilities)
+    return arrays_sha256(index, label, probabilities)
 
 
 def _check_side_arrays(shard: Shard, labels: np.ndarray, probabilities: np.ndarray) -> None:

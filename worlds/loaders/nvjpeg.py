@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from worlds.data.photographs import ATTEMPTS, CROP, PhotographImages, centre, crop_box, resized
+from worlds.data.images import resized_shape
+from worlds.data.photographs import ATTEMPTS, CROP, SHORTER, PhotographImages, centre, crop_box
 from worlds.rng.philox import DECODE, words
 
 
@@ -74,7 +75,7 @@ def crop_decoded(
             box = crop_box(height, width, drawn[number])
             made.append(resized_crop(image, *box, [CROP, CROP], antialias=True))
             continue
-        size = resized(height, width)
+        size = resized_shape(height, width, SHORTER)
         top, left = centre(*size)
         smaller = resize(image, list(size), antialias=True) if size != (height, width) else image
         made.append(smaller[:, top : top + CROP, left : left + CROP])

@@ -1,6 +1,7 @@
 """What a run will cost, before it is begun: counted exactly, and timed on a few steps."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -40,28 +41,30 @@ class Cost:
 
 
 def cost(config: TrainConfig, data: Data) -> Cost:
-    """The cost of the run to the end of its schedule."""
-    log_points = len(config.points)
+    """Return the cost of the run to the end of its schedule."""
     architecture = find(config.arch, data.train.image_shape[0])
     row = describe(architecture, len(data.train.class_names), **config.options)
+    tests = [data.test] if data.cifar10 is None else [data.test, data.cifar10]
+    return count_cost(config, list(map(len, tests)), row.parameters, row.multiply_adds)
+
+
+def count_cost(
+    config: TrainConfig, tests: Sequence[int], parameters: int, multiply_adds: int
+) -> Cost:
+    """Return the cost of a run that is measured on test sets of these sizes (none: never)."""
+    images = sum(min(size, config.test_eval or size) for size in tests)
+    if config.world == "real" and tests:
+        passes = 1 if config.augment is None else 2
+        images += passes * min(config.n, config.train_eval or config.n)
+    points = len(config.points)
     return Cost(
         steps=config.steps,
         training_images=config.steps * config.batch_size,
-        log_points=log_points,
-        evaluation_images=log_points * images_per_point(config, data),
-        parameters=row.parameters,
-        multiply_adds=row.multiply_adds,
+        log_points=points,
+        evaluation_images=points * images,
+        parameters=parameters,
+        multiply_adds=multiply_adds,
     )
-
-
-def images_per_point(config: TrainConfig, data: Data) -> int:
-    """Images that one log point runs through the network."""
-    tests = [data.test] if data.cifar10 is None else [data.test, data.cifar10]
-    images = sum(min(len(test), config.test_eval or len(test)) for test in tests)
-    if config.world == "real":
-        passes = 1 if config.augment is None else 2
-        images += passes * min(config.n, config.train_eval or config.n)
-    return images
 
 
 def seconds(config: TrainConfig, data: Data, device: torch.device) -> tuple[float, float]:

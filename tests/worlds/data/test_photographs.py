@@ -17,7 +17,8 @@ from worlds import (
     Store,
     open_store,
 )
-from worlds.data.photographs import AREA, RATIO, crop_box, decode_photograph, resized
+from worlds.data.images import resized_shape
+from worlds.data.photographs import AREA, RATIO, crop_box, decode_photograph
 from worlds.data.resampling import resample
 from worlds.formats.layout import Layout
 from worlds.formats.shards import decode_image, write_shard
@@ -115,7 +116,7 @@ def test_without_augmentation_it_is_the_usual_evaluation(store):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_the_evaluations_resize_keeps_the_shorter_side_at_256(size):
-    height, width = resized(size[1], size[0])
+    height, width = resized_shape(size[1], size[0], 256)
     assert min(height, width) == 256
     assert abs(height / width - size[1] / size[0]) < 0.01
 
