@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from worlds.runtime.errors import first_line
-from worlds.runtime.signals import Stopped
+from worlds.runtime.signals import Stopped, restored_handlers
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
 SHOWN = 5  # damaged shards that are named
 
 
+@restored_handlers()
 def exit_code(
     command: str,
     out: Path,
@@ -40,6 +41,7 @@ def exit_code(
         return EXIT_FAILED
 
 
+@restored_handlers()
 def in_one_line(command: str, run: Callable[[], int]) -> int:
     """What `run` returns; 2 for bad input, 1 where it broke down and 128 + signal if told to stop,
     each with one line: for commands that leave nothing to go on with.

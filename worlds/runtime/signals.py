@@ -1,13 +1,15 @@
-"""Told to stop: by the user, by a batch system, or because the process that asked for the work has
-gone.
-"""
+"""Signals that ask a process to stop, and workers whose parent has gone."""
 
 import os
 import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
 PARENT: Final = "DEEP_BOOTSTRAP_PARENT"  # in the environment of a worker: who started it
+_HANDLED: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(Exception):
@@ -18,25 +20,42 @@ class Stopped(Exception):
         self.number = number
 
 
+@contextmanager
+def restored_handlers() -> Iterator[None]:
+    """Restore the handlers of SIGINT and SIGTERM at the end, whatever replaces them within."""
+    before = {number: signal.getsignal(number) for number in _HANDLED}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None and signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
+
+
 class StopSignal:
-    """Remembers the first SIGINT or SIGTERM; a second one ends the process at once."""
+    """Remembers the first SIGINT or SIGTERM; a second one ends the process at once.
+
+    Create it within `restored_handlers`. Outside of the main thread it hears no signals.
+    """
 
     def __init__(self) -> None:
         self.number: int | None = None
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._remember)
+        if threading.current_thread() is threading.main_thread():
+            for number in _HANDLED:
+                signal.signal(number, self._remember)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.number = number
-        for again in (signal.SIGINT, signal.SIGTERM):
+        for again in _HANDLED:
             signal.signal(again, signal.SIG_DFL)
 
     def raise_if_set(self) -> None:
+        """Raise Stopped after a signal, or if the process that started this worker has gone."""
         if self.number is not None or is_orphan():
             raise Stopped(self.number or signal.SIGTERM)
 
 
 def is_orphan() -> bool:
-    """Whether the process that started this one as a worker has gone."""
+    """Return whether the process that started this one as a worker has gone."""
     parent = os.environ.get(PARENT)
     return parent is not None and os.getppid() != int(parent)
