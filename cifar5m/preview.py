@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from worlds.cli.drawing import BLUE, FAINT, RED, legend, style
+from worlds.cli.sheets import Cell, Row
+from worlds.cli.sheets import draw_sheet as draw_rows
 from worlds.formats.layout import Shard, layout_of, read_plan
 from worlds.formats.shards import decode_image, is_finished, read_arrays, tar_members
 from worlds.rng.philox import PREVIEW, words
@@ -21,11 +23,7 @@ from worlds.rng.philox import PREVIEW, words
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-INK, FAINT, PAPER = (24, 24, 27), (113, 113, 122), (255, 255, 255)
-DOUBT = (190, 18, 60)  # confidence under one half
-BLUE, RED = "#3b6ea5", "#be123c"
-MARGIN, GAP, CELL = 24, 6, 96  # pixels; images are enlarged by whole factors up to CELL
+    from PIL.Image import Image
 
 
 @dataclass(frozen=True)
@@ -43,6 +41,11 @@ class Survey:
     @property
     def class_names(self) -> list[str]:
         return self.plan["class_names"]
+
+    @property
+    def has_confidence(self) -> bool:
+        """Whether a classifier gave the labels, with probabilities."""
+        return self.plan.get("probabilities") != "one-hot"
 
     @property
     def title(self) -> str:
@@ -84,8 +87,8 @@ def survey(folder: Path, split: str | None = None) -> Survey:
 
 def contact_sheet(
     folder: Path, per_class: int = 10, split: str | None = None, seed: int = 0
-) -> Image.Image:
-    """A row of images for each class, chosen at random, each with its confidence in %.
+) -> "Image":
+    """Return a row of images for each class, chosen at random, each with its confidence in %.
 
     The choice is addressed: an image's place in the draw depends on (seed, index) alone, so a
     growing set changes it only where a new image comes first.
@@ -93,45 +96,26 @@ def contact_sheet(
     return draw_sheet(survey(folder, split), per_class, seed)
 
 
-def draw_sheet(found: Survey, per_class: int, seed: int) -> Image.Image:
+def draw_sheet(found: Survey, per_class: int, seed: int) -> "Image":
     if per_class < 1:
         raise ValueError(f"images per class must be at least 1, got {per_class}")
     chosen = _choose(found, per_class, seed)
     images = dict(_read_images(found, [row for rows in chosen for row in rows]))
-    height, width = np.min([image.shape[:2] for image in images.values()], axis=0).tolist()
-    factor = max(1, CELL // max(height, width))
-    width, height = factor * width, factor * height
-    title, text, small = (ImageFont.load_default(size=size) for size in (26, 18, 14))
-    names = found.class_names
-    left = MARGIN + int(max(text.getlength(name) for name in names)) + 24
-    step, top = height + 28, MARGIN + 76
-    columns = max(map(len, chosen))
-    note = (
-        "Chosen at random in each class as labelled. The labeller's confidence is below; red: < 50%"
-    )
-    size = (
-        max(left + columns * (width + GAP) - GAP, MARGIN + int(small.getlength(note))) + MARGIN,
-        top + len(names) * step + MARGIN - 12,
-    )
-    sheet = Image.new("RGB", size, PAPER)
-    draw = ImageDraw.Draw(sheet)
-    draw.text((MARGIN, MARGIN), found.title, INK, title, anchor="lt")
-    draw.text((MARGIN, MARGIN + 38), note, FAINT, small, anchor="lt")
-    counts = np.bincount(found.label, minlength=len(names))
-    for number, (name, rows) in enumerate(zip(names, chosen, strict=True)):
-        y = top + number * step
-        draw.text((MARGIN, y + height // 2 - 12), name, INK, text, anchor="lm")
-        share = f"{counts[number]:,}  ({counts[number] / len(found.label):.1%})"
-        draw.text((MARGIN, y + height // 2 + 12), share, FAINT, small, anchor="lm")
-        for column, row in enumerate(rows):
-            x = left + column * (width + GAP)
-            image = Image.fromarray(images[row])
-            sheet.paste(ImageOps.fit(image, (width, height), Image.Resampling.NEAREST), (x, y))
-            confidence = found.confidence[row]
-            ink = DOUBT if confidence < 0.5 else FAINT
-            percent = f"{100 * confidence:.0f}%"
-            draw.text((x + width // 2, y + height + 11), percent, ink, small, anchor="mm")
-    return sheet
+    counts = np.bincount(found.label, minlength=len(found.class_names))
+    note = "Chosen at random in each class"
+    if found.has_confidence:
+        note += " as labeled. The labeler's confidence is below; red: < 50%"
+
+    def cell(row: int) -> Cell:
+        confidence = found.confidence[row]
+        caption = f"{100 * confidence:.0f}%" if found.has_confidence else ""
+        return Cell(images[row], caption, bool(confidence < 0.5))
+
+    rows = [
+        Row(name, f"{count:,}  ({count / len(found.label):.1%})", [cell(row) for row in mine])
+        for name, count, mine in zip(found.class_names, counts, chosen, strict=True)
+    ]
+    return draw_rows(rows, found.title, note)
 
 
 def _choose(found: Survey, per_class: int, seed: int) -> list[list[int]]:
@@ -171,7 +155,7 @@ def _read_images(found: Survey, rows: list[int]) -> Iterator[tuple[int, np.ndarr
 
 
 def histograms(folder: Path, split: str | None = None) -> "Figure":
-    """How many images each class has, and how sure the labeller was of them."""
+    """Return how many images each class has, and how sure the labeler was of them."""
     return draw_histograms(survey(folder, split))
 
 
@@ -180,50 +164,52 @@ def draw_histograms(found: Survey) -> "Figure":
 
     names = found.class_names
     columns = min(5, len(names))
-    lines = -(-len(names) // columns)
-    figure = Figure(figsize=(13, 3.6 + 2.1 * lines), layout="constrained")
-    grid = figure.add_gridspec(lines + 1, columns, height_ratios=[1.5] + [1] * lines)
-    figure.suptitle(found.title, fontsize=16, x=0.01, ha="left")
-    _draw_counts(figure.add_subplot(grid[0, :]), found)
-    first: Axes | None = None
-    for number, name in enumerate(names):
-        line, column = divmod(number, columns)
-        axes = figure.add_subplot(grid[line + 1, column], sharex=first, sharey=first)
-        first = first or axes
-        _draw_confidence(axes, name, found.confidence[found.label == number])
-    figure.supylabel("images of the class in %, log scale", fontsize=11, y=0.3)
-    figure.supxlabel("confidence of the labeller (its largest probability)", fontsize=11)
+    lines = -(-len(names) // columns) if found.has_confidence else 0
+    with style():
+        figure = Figure(figsize=(13, 3.6 + 2.1 * lines), layout="constrained")
+        grid = figure.add_gridspec(lines + 1, columns, height_ratios=[1.5] + [1] * lines)
+        figure.suptitle(found.title, fontsize=16, x=0.01, ha="left")
+        _draw_counts(figure.add_subplot(grid[0, :]), found)
+        equal = ("equal shares", {"color": FAINT, "linestyle": "--", "linewidth": 1})
+        if not found.has_confidence:
+            legend(figure, [equal])
+            return figure
+        first: Axes | None = None
+        for number, name in enumerate(names):
+            line, column = divmod(number, columns)
+            axes = figure.add_subplot(grid[line + 1, column], sharex=first, sharey=first)
+            first = first or axes
+            _draw_confidence(axes, name, found.confidence[found.label == number])
+        figure.supylabel("images of the class in %, log scale", fontsize=11, y=0.3)
+        figure.supxlabel("confidence of the labeler (its largest probability)", fontsize=11)
+        legend(figure, [equal, ("confidence below 50 %", {"color": RED, "linewidth": 8})])
     return figure
 
 
 def _draw_counts(axes: "Axes", found: Survey) -> None:
     names = found.class_names
     counts = np.bincount(found.label, minlength=len(names))
-    axes.bar(names, counts, color=BLUE, width=0.7)
-    for number, count in enumerate(counts):
-        share = f"{count:,}\n{count / counts.sum():.1%}"
-        place = axes.get_xaxis_transform()  # x in data, y as a share of the height
-        ink = "white" if count > 0.3 * counts.max() else "black"  # on the bar, or over a short one
-        axes.text(number, 0.04, share, transform=place, ha="center", color=ink, fontsize=11)
-    axes.axhline(counts.mean(), color="0.3", linewidth=1, linestyle="--")
-    axes.set_title("Images of each class (dashed: equal shares)", loc="left", fontsize=12)
-    axes.set_xlim(-0.6, len(names) - 0.4)
+    bars = axes.bar(names, counts, color=BLUE, width=0.7)
+    shares = [f"{count:,}\n{count / counts.sum():.1%}" for count in counts]
+    axes.bar_label(bars, shares, padding=2)
+    axes.axhline(counts.mean(), color=FAINT, linewidth=1, linestyle="--")
+    axes.set(title="Images of each class", xlim=(-0.6, len(names) - 0.4))
+    axes.set_ylim(0, 1.35 * counts.max())  # room for the numbers above the bars
     axes.yaxis.set_major_formatter("{x:,.0f}")
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="x", visible=False)
 
 
 def _draw_confidence(axes: "Axes", name: str, confidence: np.ndarray) -> None:
     counts, edges = np.histogram(np.minimum(confidence, 1), bins=20, range=(0, 1))
     shares = 100 * counts / max(len(confidence), 1)
-    colours = [RED if edge < 0.5 else BLUE for edge in edges[:-1]]
-    axes.bar(edges[:-1], shares, width=0.05, align="edge", color=colours)
-    axes.set_title(name, loc="left", fontsize=12)
+    colors = [RED if edge < 0.5 else BLUE for edge in edges[:-1]]
+    axes.bar(edges[:-1], shares, width=0.05, align="edge", color=colors)
+    axes.set_title(name)
     if len(confidence):
         facts = f"median {np.median(confidence):.0%}\n< 50%: {np.mean(confidence < 0.5):.1%}"
-        axes.text(0.05, 0.95, facts, transform=axes.transAxes, va="top", fontsize=10)
+        axes.set_title(facts, loc="right", fontsize=10, fontweight="normal")
     axes.set_yscale("log")  # nearly all images are in the last bar; the doubtful ones matter
-    axes.set(xlim=(0, 1), ylim=(0.05, 300))
+    axes.set(xlim=(0, 1), ylim=(0.05, 150))
     axes.set_yticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
     axes.set_xticks([0, 0.5, 1], ["0", "50%", "100%"])
-    axes.spines[["top", "right"]].set_visible(False)
     axes.label_outer()

@@ -11,24 +11,15 @@ BINS: Final = 15  # of equal width, as Guo et al. 2017 (arXiv:1706.04599), secti
 
 
 def evaluation(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """`probabilities` float (N, C), `labels` int (N,), to plain numbers.
-
-    `calibration_error` is the expected calibration error: the mean over images of the distance
-    between confidence and accuracy in the image's bin of confidence.
-    """
-    probabilities = probabilities.astype(np.float64)
-    chosen, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    right = chosen == labels
-    own = probabilities[np.arange(len(labels)), labels]
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    gaps = np.bincount(bins, confidence - right, minlength=BINS)
+    """`probabilities` float (N, C), `labels` int (N,), to plain numbers, as evaluation.json has."""
+    found = calibration(probabilities, labels)
+    right = probabilities.argmax(axis=1) == labels
+    own = probabilities[np.arange(len(labels)), labels].astype(np.float64)
     counts = np.bincount(labels, minlength=probabilities.shape[1])
     hits = np.bincount(labels[right], minlength=probabilities.shape[1])
     return {
-        "images": len(labels),
-        "accuracy": float(right.mean()),
-        "mean_confidence": float(confidence.mean()),
-        "calibration_error": float(np.abs(gaps).sum() / len(labels)),
+        **{name: found[name] for name in ("images", "accuracy", "mean_confidence")},
+        "calibration_error": found["expected_calibration_error"],
         "log_loss": float(-np.log(np.maximum(own, 1e-12)).mean()),
         "class_accuracy": [
             round(float(h / c), 6) if c else None for h, c in zip(hits, counts, strict=True)
@@ -36,19 +27,16 @@ def evaluation(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     }
 
 
-_BINS = 15  # of confidence, as calibration errors are usually stated (Guo et al. 2017)
-
-
 def calibration(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """Accuracy, mean confidence and expected calibration error of (N, C) probabilities.
+    """Return accuracy, mean confidence and expected calibration error of (N, C) probabilities.
 
     The error is the mean over images of |accuracy - mean confidence| of the image's bin.
     """
     confidence = probabilities.max(1).astype(np.float64)
     right = probabilities.argmax(1) == labels
-    place = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
-    counts = np.bincount(place, minlength=_BINS)
-    sums = [np.bincount(place, values, _BINS) for values in (confidence, right)]
+    place = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    counts = np.bincount(place, minlength=BINS)
+    sums = [np.bincount(place, values, BINS) for values in (confidence, right)]
     mean, accuracy = (total / np.maximum(counts, 1) for total in sums)
     return {
         "images": len(labels),

@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 
 from cifar5m.commands.preview import main
@@ -108,7 +109,26 @@ def test_the_histograms_state_counts_and_confidence(folder):
         heights = [bar.get_height() for bar in panel.patches]
         assert sum(heights) == pytest.approx(100)
         assert heights[16] == pytest.approx(100)  # all confidences are 0.82
-        assert panel.texts[0].get_text() == "median 82%\n< 50%: 0.0%"
+        assert panel.get_title("right") == "median 82%\n< 50%: 0.0%"
+
+
+def test_no_number_lies_on_a_bar(folder):
+    figure = histograms(folder)
+    figure.draw_without_rendering()
+    counts = figure.axes[0]
+    bars = [bar.get_window_extent() for bar in counts.patches]
+    texts = [text.get_window_extent() for text in counts.texts]
+    assert len(texts) == 10
+    assert not any(text.overlaps(bar) for text in texts for bar in bars)
+
+
+def test_a_set_without_probabilities_is_shown_without_a_labeler(tmp_path):
+    folder = make_set(tmp_path / "given", probabilities="one-hot", labels="given")
+    figure = histograms(folder)
+    assert len(figure.axes) == 1
+    texts = " ".join(text.get_text() for text in figure.findobj(Text))
+    assert "labeler" not in texts
+    assert shown(contact_sheet(folder, per_class=2), folder) == list(range(19))
 
 
 def test_a_class_without_images_keeps_its_row_and_panel(folder):

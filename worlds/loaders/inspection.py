@@ -1,15 +1,18 @@
 """What a loader would yield, without training: how often samples are used, how they look."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
 
+from worlds.cli.sheets import Cell, Row, draw_sheet
 from worlds.loaders.base import Loader
 from worlds.loaders.samplers import Sampler
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 _CHUNK = 1 << 22  # positions at a time
-_ENLARGED = 96  # pixels a side, in the sheet
-_CAPTION = 14
 
 
 def use_counts(sampler: Sampler, steps: int) -> np.ndarray:
@@ -28,22 +31,17 @@ def reuse_histogram(counts: np.ndarray) -> dict[int, int]:
     return {int(uses): int(histogram[uses]) for uses in np.flatnonzero(histogram)}
 
 
-def contact_sheet(loader: Loader, rows: int, columns: int) -> Image.Image:
-    """The first images that `loader` yields, as they come, under their labels."""
+def contact_sheet(loader: Loader, rows: int, columns: int) -> "Image":
+    """Return the first images that `loader` yields, in order, each with its label."""
     images, labels = _first(loader, rows * columns)
     pixels = ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    pixels = pixels.permute(0, 2, 3, 1)
-    scale = max(1, _ENLARGED // max(pixels.shape[1:3]))
-    height, width = pixels.shape[1] * scale, pixels.shape[2] * scale
-    sheet = Image.new("RGB", (columns * (width + 4), rows * (height + _CAPTION + 4)), "white")
-    draw = ImageDraw.Draw(sheet)
     names = loader.dataset.class_names
-    for k, (image, label) in enumerate(zip(pixels.numpy(), labels.tolist(), strict=True)):
-        x, y = k % columns * (width + 4), k // columns * (height + _CAPTION + 4)
-        draw.text((x + 2, y), names[label][:14], fill="black")
-        enlarged = Image.fromarray(image).resize((width, height), Image.Resampling.NEAREST)
-        sheet.paste(enlarged, (x, y + _CAPTION))
-    return sheet
+    cells = [
+        Cell(image, names[label][:14])
+        for image, label in zip(pixels.permute(0, 2, 3, 1).numpy(), labels.tolist(), strict=True)
+    ]
+    starts = range(0, len(cells), columns)
+    return draw_sheet([Row("", "", cells[start : start + columns]) for start in starts])
 
 
 def _first(loader: Loader, count: int) -> tuple[torch.Tensor, torch.Tensor]:

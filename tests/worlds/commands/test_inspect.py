@@ -30,9 +30,10 @@ def test_uses_are_counted_over_the_whole_run(folder):
 def test_the_sheet_shows_what_the_loader_yields(folder):
     pool = open_store(folder).train
     sheet = contact_sheet(RealLoader(pool, 10, 8, 3), rows=2, columns=8)
-    assert sheet.size == (8 * 100, 2 * 114)
-    first = RealLoader(pool, 10, 8, 3).indices(0)[0]
-    assert sheet.getpixel((1, 15)) == tuple(IMAGES[first][0, 0])
+    assert sheet.size == (24 + 8 * 102 - 6 + 24, 24 + 2 * 124 + 12)
+    first, second = RealLoader(pool, 10, 8, 3).indices(0)[:2]
+    assert sheet.getpixel((24, 24)) == tuple(IMAGES[first][0, 0])
+    assert sheet.getpixel((24 + 102, 24)) == tuple(IMAGES[second][0, 0])
 
 
 WORLDS = [
