@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from worlds.cli.drawing import BLUE, FAINT, RED, legend, style
+from worlds.cli.drawing import BLUE, FAINT, PAPER, RED, style
 from worlds.cli.sheets import Cell, Row
 from worlds.cli.sheets import draw_sheet as draw_rows
 from worlds.formats.layout import Shard, layout_of, read_plan
@@ -170,19 +170,16 @@ def draw_histograms(found: Survey) -> "Figure":
         grid = figure.add_gridspec(lines + 1, columns, height_ratios=[1.5] + [1] * lines)
         figure.suptitle(found.title, fontsize=16, x=0.01, ha="left")
         _draw_counts(figure.add_subplot(grid[0, :]), found)
-        equal = ("equal shares", {"color": FAINT, "linestyle": "--", "linewidth": 1})
-        if not found.has_confidence:
-            legend(figure, [equal])
-            return figure
         first: Axes | None = None
-        for number, name in enumerate(names):
+        for number, name in enumerate(names if found.has_confidence else ()):
             line, column = divmod(number, columns)
             axes = figure.add_subplot(grid[line + 1, column], sharex=first, sharey=first)
             first = first or axes
             _draw_confidence(axes, name, found.confidence[found.label == number])
-        figure.supylabel("images of the class in %, log scale", fontsize=11, y=0.3)
-        figure.supxlabel("confidence of the labeler (its largest probability)", fontsize=11)
-        legend(figure, [equal, ("confidence below 50 %", {"color": RED, "linewidth": 8})])
+        if found.has_confidence:
+            figure.supylabel("images of the class in %, log scale", fontsize=11, y=0.3)
+            text = "confidence of the labeler (its largest probability); orange: below 50 %"
+            figure.supxlabel(text, fontsize=11)
     return figure
 
 
@@ -191,8 +188,10 @@ def _draw_counts(axes: "Axes", found: Survey) -> None:
     counts = np.bincount(found.label, minlength=len(names))
     bars = axes.bar(names, counts, color=BLUE, width=0.7)
     shares = [f"{count:,}\n{count / counts.sum():.1%}" for count in counts]
-    axes.bar_label(bars, shares, padding=2)
-    axes.axhline(counts.mean(), color=FAINT, linewidth=1, linestyle="--")
+    back = {"facecolor": PAPER, "edgecolor": "none", "pad": 1}  # hides the line behind a number
+    axes.bar_label(bars, shares, padding=2, bbox=back)
+    axes.axhline(counts.mean(), color=FAINT, linewidth=1, linestyle="--", label="equal shares")
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1))
     axes.set(title="Images of each class", xlim=(-0.6, len(names) - 0.4))
     axes.set_ylim(0, 1.35 * counts.max())  # room for the numbers above the bars
     axes.yaxis.set_major_formatter("{x:,.0f}")
@@ -204,10 +203,10 @@ def _draw_confidence(axes: "Axes", name: str, confidence: np.ndarray) -> None:
     shares = 100 * counts / max(len(confidence), 1)
     colors = [RED if edge < 0.5 else BLUE for edge in edges[:-1]]
     axes.bar(edges[:-1], shares, width=0.05, align="edge", color=colors)
-    axes.set_title(name)
+    axes.set_title(name, fontsize=11)
     if len(confidence):
         facts = f"median {np.median(confidence):.0%}\n< 50%: {np.mean(confidence < 0.5):.1%}"
-        axes.set_title(facts, loc="right", fontsize=10, fontweight="normal")
+        axes.set_title(facts, loc="right", fontsize=9, fontweight="normal")
     axes.set_yscale("log")  # nearly all images are in the last bar; the doubtful ones matter
     axes.set(xlim=(0, 1), ylim=(0.05, 150))
     axes.set_yticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
