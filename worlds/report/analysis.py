@@ -128,11 +128,6 @@ class Ending:
         """The bootstrap error."""
         return self.real - self.ideal
 
-    @property
-    def distance(self) -> float:
-        """From y = x in the plane of (Ideal, Real)."""
-        return abs(self.gap) / float(np.sqrt(2))
-
 
 def endings(
     real: Sequence[Run], ideal: Sequence[Run], metric: str = "soft_error"
@@ -181,15 +176,6 @@ def bootstrap_error(
         for trial, values in zip(ours.trials, ours.values, strict=True)
     ]
     return Curves(ours.trials, steps, np.array(gaps))
-
-
-def gap_by_metric(real: Sequence[Run], ideal: Sequence[Run]) -> dict[str, tuple[Ending, ...]]:
-    """`endings` in each of the metrics that both worlds have."""
-    return {
-        metric: endings(real, ideal, metric)
-        for metric in METRICS
-        if all(has(run, f"test_{metric}") for run in (*real, *ideal))
-    }
 
 
 @dataclass(frozen=True)
@@ -291,36 +277,6 @@ def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
     residual = y - slope * x - intercept
     error = np.sqrt(residual @ residual / (len(x) - 2) / np.sum((x - x.mean()) ** 2))
     return float(slope), float(intercept), 1.96 * float(error)
-
-
-@dataclass(frozen=True)
-class Decompositions:
-    """Two ways to split the Real World's test error at the end: test = train + (test - train) of
-    empirical risk minimisation, and test = Ideal + (Real - Ideal) of the paper.
-    """
-
-    train: float
-    real: float
-    ideal: float
-
-    @property
-    def generalization_gap(self) -> float:
-        return self.real - self.train
-
-    @property
-    def bootstrap_error(self) -> float:
-        return self.real - self.ideal
-
-
-def decompositions(
-    real: Sequence[Run], ideal: Sequence[Run], metric: str = "soft_error"
-) -> Decompositions:
-    """Medians over trials at the end of the comparison."""
-    ends = [end for end in endings(real, ideal, metric) if end.train is not None]
-    if not ends:
-        raise ValueError(f"no Real World run has train_{metric} where the worlds are compared")
-    train, reached, fresh = np.median([[e.train, e.real, e.ideal] for e in ends], axis=0).tolist()
-    return Decompositions(train, reached, fresh)
 
 
 @dataclass(frozen=True)

@@ -6,19 +6,21 @@ import numpy as np
 import pytest
 
 from tests.worlds.made_runs import config, rows_of, write_pair, write_run
+from worlds.experiments.spec import Experiment, Group
 from worlds.report.analysis import (
+    METRICS,
     Curves,
     bootstrap_error,
     by_samples,
     curves,
-    decompositions,
     endings,
-    gap_by_metric,
     patience_stop,
     power_law,
     power_law_of_points,
     stopping_time,
 )
+from worlds.report.collect import collect
+from worlds.report.measure import measure
 
 
 def test_the_worlds_are_compared_at_t0(tmp_path):
@@ -28,7 +30,6 @@ def test_the_worlds_are_compared_at_t0(tmp_path):
     assert end.ideal == pytest.approx(201**-0.25)
     assert end.gap == pytest.approx(0.02)
     assert end.largest == pytest.approx(0.02)
-    assert end.distance == pytest.approx(0.02 / np.sqrt(2))
     assert end.train == pytest.approx(1.1 * 0.9 * 0.011)
 
 
@@ -78,7 +79,7 @@ def test_medians_and_bands_are_over_trials(tmp_path):
 
 def test_the_gap_is_measured_in_every_metric(tmp_path):
     real, ideal = write_pair(tmp_path, config(), gap=0.02)
-    gaps = {metric: ends[0].gap for metric, ends in gap_by_metric(real, ideal).items()}
+    gaps = {metric: endings(real, ideal, metric)[0].gap for metric in METRICS}
     assert gaps == pytest.approx({"soft_error": 0.02, "error": 0.018, "loss": 0.2})
 
 
@@ -147,10 +148,13 @@ def test_t0_of_a_trial_that_did_not_reach_it_counts_as_later(tmp_path, times, me
 
 def test_both_decompositions_add_up_to_the_test_error(tmp_path):
     real, ideal = write_pair(tmp_path, config())
-    parts = decompositions(real, ideal)
-    assert parts.train + parts.generalization_gap == pytest.approx(parts.real)
-    assert parts.ideal + parts.bootstrap_error == pytest.approx(parts.real)
-    assert parts.bootstrap_error == pytest.approx(0.02)
+    group = Group("net", *(tuple(run.config for run in runs) for runs in (real, ideal)))
+    made = Experiment("fig", "", "decompositions", (group,))
+    (one,) = measure(made, collect(made, [*real, *ideal]))
+    parts = {name: one.get(name) for name in one.values}
+    assert parts["train"] + parts["generalization"] == pytest.approx(parts["real"])
+    assert parts["ideal"] + parts["gap"] == pytest.approx(parts["real"])
+    assert parts["gap"] == pytest.approx(0.02)
 
 
 def test_patience_stops_so_many_log_points_past_the_least_value(tmp_path):
@@ -171,7 +175,6 @@ def test_patience_stops_so_many_log_points_past_the_least_value(tmp_path):
         (lambda real, ideal: curves(real, "accuracy"), "no step at which accuracy was measured"),
         (lambda real, ideal: power_law(curves(ideal, "test_error"), first=400), "needs 3 points"),
         (lambda real, ideal: power_law_of_points([1, 2], [1, 2]), "3 or more positive points"),
-        (lambda real, ideal: decompositions(ideal, ideal), "no Real World run has train_soft"),
         (lambda real, ideal: patience_stop(real[0], 0), "patience must be 1 or more"),
         (
             lambda real, ideal: power_law(Curves((0,), np.arange(9), np.zeros((1, 9)))),
