@@ -30,10 +30,9 @@ import worlds.runtime.torchvision_ops  # noqa: F401  (before torchvision)
 from dogbird.building import EXTENSION
 from dogbird.convert import Format, convert
 from worlds import RealLoader, open_store
-from worlds.formats.layout import Layout
-from worlds.formats.plan import make_plan
+from worlds.formats.layout import FORMAT
+from worlds.formats.plan import Plan, claim_folder, seal
 from worlds.formats.shards import write_shard
-from worlds.runtime.files import write_json
 
 SAMPLES = Path(__file__).resolve().parents[2] / "shared" / "data" / "imagenet-samples"
 PACKAGES = ("torch", "torchvision", "webdataset", "pillow", "simplejpeg", "numba")
@@ -45,12 +44,18 @@ Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
 
 def write_photographs(folder: Path, jpegs: list[bytes], images: int) -> None:
     """Shards under `shards`, and a folder a class under `folder`."""
-    layout = Layout((("train", images),), SHARD)
-    content = {"image_shape": [None, None, 3], "extension": EXTENSION, "class_names": ["a", "b"]}
-    plan = make_plan(layout, content, {})
-    write_json(folder / "shards" / "plan.json", plan)
-    facts = {"fingerprint": plan["fingerprint"]}
-    for shard in layout.shards():
+    plan = Plan(
+        format=FORMAT,
+        splits={"train": images},
+        shard_size=SHARD,
+        image_shape=(None, None, 3),
+        extension=EXTENSION,
+        class_names=("a", "b"),
+        fingerprint="",
+    )
+    claim_folder(folder / "shards", plan := seal(plan))
+    facts = {"fingerprint": plan.fingerprint}
+    for shard in plan.shards:
         index = np.arange(shard.start, shard.stop)
         rows = [jpegs[i % len(jpegs)] for i in index]
         labels = index % 2

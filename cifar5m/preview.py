@@ -8,7 +8,7 @@ Both work while the set is still being generated: shards that are not finished a
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,7 +16,8 @@ import torch
 from worlds.cli.drawing import BLUE, FAINT, PAPER, RED, style
 from worlds.cli.sheets import Cell, Row
 from worlds.cli.sheets import draw_sheet as draw_rows
-from worlds.formats.layout import Shard, layout_of, read_plan
+from worlds.formats.layout import Shard
+from worlds.formats.plan import Plan, load_plan
 from worlds.formats.shards import decode_image, is_finished, read_arrays, tar_members
 from worlds.rng.philox import PREVIEW, words
 
@@ -31,7 +32,7 @@ class Survey:
     """Labels and confidence (the largest probability) of every image in the finished shards."""
 
     folder: Path
-    plan: dict[str, Any]
+    plan: Plan
     finished: tuple[Shard, ...]
     skipped: tuple[Shard, ...]
     index: np.ndarray  # int64 (N,)
@@ -39,13 +40,13 @@ class Survey:
     confidence: np.ndarray  # float32 (N,)
 
     @property
-    def class_names(self) -> list[str]:
-        return self.plan["class_names"]
+    def class_names(self) -> tuple[str, ...]:
+        return self.plan.class_names
 
     @property
     def has_confidence(self) -> bool:
         """Whether a classifier gave the labels, with probabilities."""
-        return self.plan.get("probabilities") != "one-hot"
+        return self.plan.probabilities != "one-hot"
 
     @property
     def title(self) -> str:
@@ -53,9 +54,9 @@ class Survey:
         if self.skipped:
             planned = len(self.finished) + len(self.skipped)
             parts.append(f"{len(self.finished):,} of {planned:,} shards so far")
-        if isinstance(self.plan.get("recipe"), str):
-            parts.append(f"recipe {self.plan['recipe']}")
-        if len({shard.split for shard in self.finished}) < len(self.plan["splits"]):
+        if self.plan.about.recipe:
+            parts.append(f"recipe {self.plan.about.recipe}")
+        if len({shard.split for shard in self.finished}) < len(self.plan.splits):
             parts.append(f"split {self.finished[0].split} only")
         return ", ".join(parts)
 
@@ -63,9 +64,9 @@ class Survey:
 def survey(folder: Path, split: str | None = None) -> Survey:
     """Read the side files of all finished shards; ValueError where there is none."""
     folder = Path(folder)
-    plan = read_plan(folder)
-    shards = layout_of(plan).shards(split)
-    finished = [shard for shard in shards if is_finished(folder, shard, plan["fingerprint"])]
+    plan = load_plan(folder)
+    shards = plan.layout.shards(split)
+    finished = [shard for shard in shards if is_finished(folder, shard, plan.fingerprint)]
     if not finished:
         raise ValueError(f"{folder}: none of its {len(shards)} shards is finished yet")
     index, label, confidence = [], [], []
@@ -132,7 +133,7 @@ def _choose(found: Survey, per_class: int, seed: int) -> list[list[int]]:
 
 def _read_images(found: Survey, rows: list[int]) -> Iterator[tuple[int, np.ndarray]]:
     """(row, pixels) of the chosen rows, a shard at a time."""
-    extension = found.plan.get("extension", "png")
+    extension = found.plan.extension
     for shard in found.finished:
         names = {
             f"{found.index[row]:09d}.{extension}": row

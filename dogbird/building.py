@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -24,10 +24,11 @@ from dogbird.convert import SUBSAMPLING, Format, convert
 from dogbird.sources import Source
 from dogbird.staging import Row, clear, encoder_versions, stage
 from dogbird.tasks import Task
-from worlds.formats.layout import PLAN, Layout, Shard, layout_of, read_plan
-from worlds.formats.plan import claim_folder, differences, make_plan
+from worlds.formats.layout import FORMAT, PLAN, Shard
+from worlds.formats.plan import About, Plan, claim_folder, differences, load_plan, seal
 from worlds.formats.shards import is_finished, write_shard
 from worlds.runtime.files import atomic_write, check_disk, locked, remove_stale
+from worlds.runtime.json_files import load_json
 from worlds.runtime.processes import Workers
 
 DATASET: Final = "dogbird"  # what plans of this module say that they make
@@ -95,6 +96,19 @@ def measure(source: Source, form: Format) -> Cost:
     return Cost(seconds / len(sizes), float(np.mean(sizes)) + _TAR_BYTES)
 
 
+class DogBirdPlan(Plan, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that decides a dataset of two groups of ImageNet's classes."""
+
+    dataset: Literal["dogbird"]
+    synsets: tuple[str, ...]
+    classes: dict[str, tuple[str, ...]]  # name to wnids
+    photographs: dict[str, Any]  # how they are stored
+    order: str
+    versions: dict[str, str]
+    source_sha256: dict[str, str]  # of each split
+    left_out: str
+
+
 @dataclass(frozen=True)
 class Build:
     """One build: from where, of which classes, in which form, to where."""
@@ -139,7 +153,7 @@ class Build:
             "versions": encoder_versions(),
         }
 
-    def check_folder(self) -> dict[str, Any] | None:
+    def check_folder(self) -> DogBirdPlan | None:
         """The plan that the folder has already, None for an empty one; ValueError where the folder
         is of something else.
         """
@@ -149,22 +163,22 @@ class Build:
             if self.out.is_dir() and any(self.out.iterdir()):
                 raise ValueError(f"{self.out} holds other files: choose another --out")
             return None
-        present, wanted = read_plan(self.out), self.recipe()
+        present, wanted = load_json(self.out / PLAN, dict[str, Any]), self.recipe()
         found = differences({key: present.get(key) for key in wanted}, wanted, "plan")
         if found:
             raise ValueError(
                 f"{self.out} holds another plan; differing: {'; '.join(found)}. Repeat its own "
                 f"command, or choose another --out"
             )
-        return present
+        return load_plan(self.out, DogBirdPlan)
 
-    def finished_plan(self) -> dict[str, Any] | None:
+    def finished_plan(self) -> DogBirdPlan | None:
         """The plan, where this very build is complete."""
         plan = self.check_folder()
-        if plan is None or plan["about"].get("request") != self.request:
+        if plan is None or plan.about.request != self.request:
             return None
-        shards = layout_of(plan).shards()
-        whole = all(is_finished(self.out, shard, plan["fingerprint"]) for shard in shards)
+        shards = plan.shards
+        whole = all(is_finished(self.out, shard, plan.fingerprint) for shard in shards)
         return plan if whole else None
 
     def check_disk(self, cost: Cost) -> None:
@@ -180,7 +194,7 @@ class Build:
         on_shards: Callable[[Sequence[Shard], Sequence[Shard]], None] = lambda all_, left: None,
         on_written: OnPhotographs = lambda count: None,
         check: Callable[[], None] = lambda: None,
-    ) -> dict[str, Any]:
+    ) -> DogBirdPlan:
         """Stage and write what is not there yet; the plan. `check` may raise, to stop. ValueError
         while another process builds this folder.
         """
@@ -196,32 +210,36 @@ class Build:
         on_shards: Callable[[Sequence[Shard], Sequence[Shard]], None],
         on_written: OnPhotographs,
         check: Callable[[], None],
-    ) -> dict[str, Any]:
+    ) -> DogBirdPlan:
         rows = stage(self.staging, self.source.pieces, self.form, workers, on_staged, check)
         splits, broken = arrange(rows, self.task)
         plan = self._plan(splits, broken)
         claim_folder(self.out, plan)
         self._write_lists(splits, broken)
-        shards = layout_of(plan).shards()
-        waiting = [s for s in shards if not is_finished(self.out, s, plan["fingerprint"])]
+        shards = plan.shards
+        waiting = [s for s in shards if not is_finished(self.out, s, plan.fingerprint)]
         on_shards(shards, waiting)
         self._write_shards(splits, plan, waiting, workers, on_written, check)
         return plan
 
-    def _plan(self, splits: dict[str, list[Row]], broken: list[Row]) -> dict[str, Any]:
-        lengths = {split: len(rows) for split, rows in splits.items()}
-        content = self.recipe() | {
-            "source_sha256": {split: _digest(rows) for split, rows in splits.items()},
-            "left_out": _digest(broken),
-        }
-        about = {
-            "recipe": f"{' against '.join(self.task.class_names)}, from ImageNet",
-            "source": str(self.source.root.resolve()),
-            "forms": self.source.forms,
-            "broken": len(broken),
-            "request": self.request,
-        }
-        return make_plan(Layout(tuple(lengths.items()), self.shard_size), content, about)
+    def _plan(self, splits: dict[str, list[Row]], broken: list[Row]) -> DogBirdPlan:
+        about = About(
+            recipe=f"{' against '.join(self.task.class_names)}, from ImageNet",
+            source=str(self.source.root.resolve()),
+            forms=self.source.forms,
+            broken=len(broken),
+            request=self.request,
+        )
+        plan = DogBirdPlan(
+            format=FORMAT,
+            splits={split: len(rows) for split, rows in splits.items()},
+            source_sha256={split: _digest(rows) for split, rows in splits.items()},
+            left_out=_digest(broken),
+            fingerprint="",
+            about=about,
+            **self.recipe(),
+        )
+        return seal(plan)
 
     def _write_lists(self, splits: dict[str, list[Row]], broken: list[Row]) -> None:
         every = [row for rows in splits.values() for row in rows]
@@ -237,7 +255,7 @@ class Build:
     def _write_shards(
         self,
         splits: dict[str, list[Row]],
-        plan: dict[str, Any],
+        plan: DogBirdPlan,
         waiting: Sequence[Shard],
         workers: int,
         on_written: OnPhotographs,
@@ -256,7 +274,7 @@ class Build:
                 check()
                 rows = every[shard.start : shard.stop]
                 classes = np.array([labels[row.wnid] for row in rows])
-                pool.put((self.out, shard, rows, classes, plan["fingerprint"]))
+                pool.put((self.out, shard, rows, classes, plan.fingerprint))
         for place in places:  # of workers that outlived a killed build by a moment
             remove_stale(place)
 

@@ -22,7 +22,7 @@ from cifar5m.commands.generate import main as generate
 from cifar5m.labels.labeler import Labeler, load_classifier
 from cifar5m.sampling.recipes import RECIPES
 from cifar5m.weights.sources import find_labeler
-from worlds.formats.layout import layout_of, read_plan
+from worlds.formats.plan import load_plan
 from worlds.formats.shards import decode_image, read_arrays, read_samples
 
 TINY = Path(__file__).resolve().parent.parent / "cifar5m" / "tiny"
@@ -94,7 +94,7 @@ def make_samples(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     if generate(options):
         raise SystemExit("the recipe did not run")
     images, probabilities = [], []
-    for shard in layout_of(read_plan(folder)).shards():
+    for shard in load_plan(folder).shards:
         images += [decode_image(data) for _, data, _ in read_samples(folder / shard.tar)]
         probabilities.append(read_arrays(folder, shard).probabilities.astype(float))
     return np.stack(images), np.concatenate(probabilities)

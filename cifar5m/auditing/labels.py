@@ -1,15 +1,24 @@
 """What an audit says of labels: how many, how sure, how well calibrated, and which look wrong."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from cifar5m.labels.agreement import compare
-from cifar5m.labels.labeling import LABELS_FOLDER, Labelling, is_labelled, labelling_names
-from worlds.formats.layout import Shard, read_plan
+from cifar5m.labels.labeling import (
+    LABELS_FOLDER,
+    LabelingPlan,
+    Labelling,
+    is_labelled,
+    labelling_names,
+)
+from worlds.formats.layout import Shard
+from worlds.formats.plan import load_plan
 from worlds.formats.shards import read_arrays
 
 
@@ -26,7 +35,7 @@ class Opinion:
 
 
 def class_table(
-    labels: np.ndarray, confidence: np.ndarray, names: list[str]
+    labels: np.ndarray, confidence: np.ndarray, names: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Count, share and mean confidence of each class; the mean is None for a class without
     images.
@@ -49,10 +58,14 @@ def confidence_histogram(confidence: np.ndarray, bins: int = 20) -> list[int]:
     return np.histogram(np.minimum(confidence, 1), bins, (0, 1))[0].tolist()
 
 
-def agreements(folder: Path, shards: list[Shard], names: list[str]) -> dict[str, dict[str, Any]]:
+def agreements(
+    folder: Path, shards: list[Shard], names: Sequence[str]
+) -> dict[str, dict[str, Any]]:
     """Of each second labelling that has all of `shards`, its agreement with the first."""
     return {
-        name: compare(folder, folder / LABELS_FOLDER / name, shards, names).summary()
+        name: msgspec.to_builtins(
+            compare(folder, folder / LABELS_FOLDER / name, shards, names).summary()
+        )
         for name in whole_labellings(folder, shards)
     }
 
@@ -61,7 +74,11 @@ def whole_labellings(folder: Path, shards: list[Shard]) -> list[str]:
     """Second labellings that are intact and have all of `shards`."""
     found = []
     for name in labelling_names(folder):
-        labelling = Labelling(folder, name, read_plan(folder / LABELS_FOLDER / name))
+        try:
+            plan = load_plan(folder / LABELS_FOLDER / name, LabelingPlan)
+        except ValueError:
+            continue  # no_second_labelling tells
+        labelling = Labelling(folder, name, plan)
         if all(is_labelled(labelling, shard) for shard in shards):
             found.append(name)
     return found

@@ -49,7 +49,7 @@ def _data_uri(image: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(encode_png(image)).decode()
 
 
-def make_page(report: dict[str, Any], names: list[str], pictures: Pictures) -> str:
+def make_page(report: dict[str, Any], names: Sequence[str], pictures: Pictures) -> str:
     """Return the page of a report; `names` are the classes'."""
     return render(
         "cifar5m.auditing",

@@ -51,7 +51,7 @@ class Seen:
 
 
 def open_photographs(
-    path: str | Path, image_shape: tuple[int, ...] = (32, 32, 3)
+    path: str | Path, image_shape: tuple[int | None, ...] = (32, 32, 3)
 ) -> dict[str, Split]:
     """The train and test split of CIFAR-10 at `path`, in any form that `open_store` takes.
 

@@ -31,6 +31,7 @@ from cifar5m.labels.calibration import calibration
 from cifar5m.shards.verify import equal_pairs
 from worlds.data.splits import Split
 from worlds.formats.layout import Shard
+from worlds.formats.plan import Plan
 from worlds.formats.shards import read_arrays
 
 FORMAT = 1
@@ -46,14 +47,14 @@ class Subject:
 
     folder: Path
     audit: Path
-    plan: dict[str, Any]
+    plan: Plan
     shards: list[Shard]
     planned: int  # shards of the plan
     cifar10_name: str = "CIFAR-10"  # what the report calls the photographs
 
     @property
-    def class_names(self) -> list[str]:
-        return self.plan["class_names"]
+    def class_names(self) -> tuple[str, ...]:
+        return self.plan.class_names
 
 
 @dataclass(frozen=True)
@@ -140,10 +141,10 @@ def _read_images(subject: Subject) -> _Images:
 def _dataset(subject: Subject) -> dict[str, Any]:
     return {
         "name": subject.folder.resolve().name,
-        "fingerprint": subject.plan["fingerprint"],
-        "recipe": subject.plan.get("about", {}).get("recipe"),
-        "distribution": subject.plan.get("about", {}).get("distribution"),
-        "splits": subject.plan["splits"],
+        "fingerprint": subject.plan.fingerprint,
+        "recipe": subject.plan.about.recipe,
+        "distribution": subject.plan.about.distribution,
+        "splits": subject.plan.splits,
         "shards_audited": len(subject.shards),
         "shards_planned": subject.planned,
     }
@@ -224,7 +225,7 @@ def _pairs(
 
 def _classes(images: _Images, subject: Subject, summary: _Summary) -> dict[str, Any]:
     confidence = images.probabilities.max(1).astype(np.float64)
-    known = subject.plan.get("probabilities") != "one-hot"
+    known = subject.plan.probabilities != "one-hot"
     reason = "the labels came without probabilities"
     summary.put("mean_confidence", float(confidence.mean()) if known else None, reason)
     summary.put("share_below_half", float((confidence < 0.5).mean()) if known else None, reason)
@@ -257,7 +258,7 @@ def _labels(
     if measured.judge is not None:
         test = measured.seen["test"]
         found["calibration"] = calibration(test.probabilities, photographs["test"].clean_labels)
-        if measured.judge.sha256 != subject.plan.get("labeler_sha256"):
+        if measured.judge.sha256 != subject.plan.labeler_sha256:
             judge = Opinion(images.facts["probabilities"], f"the labeller {measured.judge.source}")
     for name in ("accuracy", "expected_calibration_error"):
         value = found["calibration"] and found["calibration"][name]

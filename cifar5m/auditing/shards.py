@@ -16,7 +16,6 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -25,7 +24,8 @@ from cifar5m.auditing.reference import WORK, Judge, OnImages, see
 from cifar5m.labels.relabel import read_pixels
 from cifar5m.shards.check import check_arrays, pixel_digest
 from worlds.formats.layout import Shard
-from worlds.formats.shards import is_finished, read_record
+from worlds.formats.plan import Plan
+from worlds.formats.shards import find_record, is_finished
 from worlds.runtime.files import atomic_write
 from worlds.runtime.prefetch import Prefetcher
 
@@ -155,22 +155,22 @@ def baseline(
 
 def is_examined(folder: Path, audit: Path, shard: Shard, comparison: Comparison) -> bool:
     """Whether a shard's facts are there, of this comparison and of the tar as recorded now."""
-    record = read_record(folder, shard) or {}
+    record = find_record(folder, shard)
     files = [facts_path(audit, shard)]
     if comparison.judge is not None and shard.start < FEATURE_IMAGES:
         files.append(features_path(audit, shard))
-    key = _key(record.get("sha256"), comparison)
+    key = _key(record.sha256 if record else None, comparison)
     return all((_read(path) or {}).get("key") == key for path in files)
 
 
-def damage(folder: Path, shard: Shard, plan: dict[str, Any]) -> str | None:
+def damage(folder: Path, shard: Shard, plan: Plan) -> str | None:
     """What is off with the side file or the tar's size of a shard that has a record, None where
     nothing is. The tar is hashed when it is examined.
     """
     problems = check_arrays(folder, shard, plan)[1]
     if problems:
         return f"{problems[0].path}: {problems[0].message}"
-    if not is_finished(folder, shard, plan["fingerprint"]):
+    if not is_finished(folder, shard, plan.fingerprint):
         return f"{shard.tar} is missing, or has not the bytes that its record says"
     return None
 

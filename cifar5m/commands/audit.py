@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 from cifar5m.commands.common import pick_settings
 from worlds.cli.exit import EXIT_FAILED, exit_code, tell_damaged
 from worlds.cli.progress import updating
-from worlds.formats.layout import AUDIT, CIFAR10_CLASSES, Shard, layout_of, read_dataset_plan
+from worlds.formats.layout import AUDIT, CIFAR10_CLASSES, Shard
+from worlds.formats.plan import Plan, load_plan
 from worlds.runtime.signals import StopSignal
 
 if TYPE_CHECKING:
@@ -78,11 +79,11 @@ def run(args: argparse.Namespace) -> int:
     from cifar5m.auditing.reference import open_photographs
     from worlds.runtime.device import pick_device
 
-    plan = read_dataset_plan(args.folder)
-    if plan["class_names"] != list(CIFAR10_CLASSES):
+    plan = load_plan(args.folder)
+    if plan.class_names != CIFAR10_CLASSES:
         raise ValueError(f"{args.folder} has other classes than CIFAR-10, which it is held against")
     shards = finished_shards(args.folder, plan)
-    photographs = open_photographs(args.cifar10, plan.get("image_shape", (32, 32, 3)))
+    photographs = open_photographs(args.cifar10, plan.image_shape)
     if args.inception not in ("auto", "download", "none") and not Path(args.inception).is_file():
         raise ValueError(f"--inception: there is no file {args.inception}")
     device = str(pick_device(args.device))
@@ -102,21 +103,22 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_FAILED if problems else 0
 
 
-def finished_shards(folder: Path, plan: dict[str, Any]) -> list[Shard]:
+def finished_shards(folder: Path, plan: Plan) -> list[Shard]:
     """Those with a record of this plan: what is off with them is told of, not taken for missing."""
-    from worlds.formats.shards import read_record
+    from worlds.formats.shards import find_record
 
-    planned = layout_of(plan).shards()
-    recorded = {shard: read_record(folder, shard) or {} for shard in planned}
-    shards = [s for s in planned if recorded[s].get("fingerprint") == plan["fingerprint"]]
+    shards = []
+    for shard in plan.shards:
+        record = find_record(folder, shard)
+        own = record is None or record.fingerprint == plan.fingerprint
+        if own and (folder / shard.record).exists():
+            shards.append(shard)
     if not shards:
-        raise ValueError(f"{folder}: none of its {len(planned)} shards is finished yet")
+        raise ValueError(f"{folder}: none of its {len(plan.shards)} shards is finished yet")
     return shards
 
 
-def find_judge(
-    args: argparse.Namespace, plan: dict[str, Any], device: str
-) -> tuple["Judge | None", str]:
+def find_judge(args: argparse.Namespace, plan: Plan, device: str) -> tuple["Judge | None", str]:
     """The labeller on its device, or None and why there is none; WeightsError where it was asked
     for by name.
     """
@@ -126,7 +128,7 @@ def find_judge(
     from cifar5m.labels.labeler import Labeler, load_classifier
     from cifar5m.weights.sources import WeightsError, find_labeler
 
-    source = args.labeler or plan.get("about", {}).get("labeler") or "bit"
+    source = args.labeler or plan.about.labeler or "bit"
     if source == "none":
         return None, "left out by --labeler none"
     try:
@@ -187,7 +189,7 @@ def make_comparison(
 def examine(
     args: argparse.Namespace,
     audit: Path,
-    plan: dict[str, Any],
+    plan: Plan,
     shards: Sequence[Shard],
     comparison: "Comparison",
     stop: StopSignal,
@@ -211,7 +213,7 @@ def examine(
 def subject_of(
     args: argparse.Namespace,
     audit: Path,
-    plan: dict[str, Any],
+    plan: Plan,
     shards: Sequence[Shard],
     problems: dict[Shard, str],
 ) -> "Subject":
@@ -224,7 +226,7 @@ def subject_of(
             f"every finished shard is damaged: {first}; run cifar5m-verify {args.folder} --repair, "
             f"then this again"
         )
-    planned = len(layout_of(plan).shards())
+    planned = len(plan.shards)
     return Subject(args.folder, audit, plan, whole, planned, args.cifar10_name)
 
 

@@ -8,12 +8,12 @@ from typing import Any
 from tqdm import tqdm
 
 from cifar5m.shards.import_sources import Source, open_source, read_bytes_of
-from cifar5m.shards.importing import estimate, import_shards
+from cifar5m.shards.importing import ImportedPlan, estimate, import_shards
 from cifar5m.shards.importing import remembered_files as remembered
 from cifar5m.shards.verify import Report, verify_dataset
 from worlds.cli.progress import image_bar, updating
-from worlds.formats.layout import PLAN, Layout, Shard, layout_of, read_dataset_plan
-from worlds.formats.plan import claim_folder
+from worlds.formats.layout import PLAN, Layout, Shard
+from worlds.formats.plan import Plan, claim_folder, load_plan
 from worlds.formats.writers import ShardWriters
 from worlds.runtime.files import check_disk
 from worlds.runtime.signals import StopSignal
@@ -25,29 +25,29 @@ def unfinished(folder: Path, shards: Sequence[Shard], fingerprint: str) -> list[
     return [shard for shard in shards if not is_finished(folder, shard, fingerprint)]
 
 
-def print_result(folder: Path, plan: dict[str, Any], layout: Layout) -> None:
-    from worlds.formats.shards import read_record
+def print_result(folder: Path, plan: Plan, layout: Layout) -> None:
+    from worlds.formats.shards import load_record
 
-    records = [read_record(folder, shard) or {} for shard in layout.shards()]
-    counts = [
-        sum(column) for column in zip(*(record["classes"] for record in records), strict=True)
-    ]
-    size = sum(record["bytes"] for record in records)
-    names = zip(plan["class_names"], counts, strict=True)
+    records = [load_record(folder, shard) for shard in layout.shards()]
+    counts = [sum(column) for column in zip(*(record.classes for record in records), strict=True)]
+    size = sum(record.bytes for record in records)
+    names = zip(plan.class_names, counts, strict=True)
     print(f"{len(layout):,} images in {len(records)} shards, {size:,} bytes: {folder}")
     print("classes: " + ", ".join(f"{name} {count:,}" for name, count in names))
 
 
-def pick_settings(args: argparse.Namespace, dataset: dict[str, Any]) -> tuple[str, int]:
+def pick_settings(args: argparse.Namespace, dataset: Plan) -> tuple[str, int]:
     """Precision and batch: as chosen, else as the first labels were made, else the recipe's."""
     from cifar5m.sampling.recipes import DEFAULT, find_recipe
     from worlds.runtime.device import PRECISIONS
 
     recipe = find_recipe(DEFAULT)
-    precision = args.precision or dataset.get("precision", recipe.precision)
+    precision = args.precision or dataset.precision or recipe.precision
     if precision not in PRECISIONS:
         raise ValueError(f"--precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-    batch = dataset.get("label_batch", recipe.label_batch) if args.batch is None else args.batch
+    batch = args.batch
+    if batch is None:
+        batch = dataset.label_batch or recipe.label_batch
     if batch < 1:
         raise ValueError(f"--batch must be at least 1, got {batch}")
     return precision, batch
@@ -67,12 +67,12 @@ def checked_source(
 
 
 def write_shards(
-    out: Path, source: Source, plan: dict[str, Any], workers: int, quiet: bool, stop: StopSignal
+    out: Path, source: Source, plan: ImportedPlan, workers: int, quiet: bool, stop: StopSignal
 ) -> None:
     """Write the shards that are not there yet, where the disk will hold them."""
-    layout = layout_of(plan)
+    layout = plan.layout
     shards = layout.shards()
-    waiting = unfinished(out, shards, plan["fingerprint"])
+    waiting = unfinished(out, shards, plan.fingerprint)
     if (out / PLAN).exists():
         claim_folder(out, plan)  # another plan is the first thing to tell
     check_disk(out, estimate(source).bytes(sum(map(len, waiting))))
@@ -114,7 +114,7 @@ def verify_folder(
     folder: Path, workers: int | None, stop: StopSignal, quiet: bool = False
 ) -> Report:
     """The report on a dataset folder, with progress; Stopped where a signal came."""
-    images = len(layout_of(read_dataset_plan(folder)))
+    images = len(load_plan(folder).layout)
     with _bar("verify", images, quiet) as bar:
         update = updating(bar, stop)
         return verify_dataset(

@@ -125,16 +125,21 @@ def chosen(args: argparse.Namespace) -> "Options":
 
 def print_plan(trainer: "Trainer", micro_batch: int | None) -> None:
     """The plan, and what a run costs by two small steps on this device."""
+    from msgspec.structs import replace
+
     plan = trainer.plan
-    told = {key: value for key, value in plan.items() if key not in ("format", "about", "versions")}
+    left_out = ("format", "about", "versions")
+    told = {key: value for key, value in plan.to_json().items() if key not in left_out}
     print(json.dumps(told, indent=2))
     parameters = sum(parameter.numel() for parameter in trainer.network.parameters())
-    small = min(plan["batch"], micro_batch or 8, 8)
-    sample = type(trainer)(plan | {"batch": small}, trainer.network, trainer.train, trainer.device)
+    small = min(plan.batch, micro_batch or 8, 8)
+    sample = type(trainer)(
+        replace(plan, batch=small), trainer.network, trainer.train, trainer.device
+    )
     sample.one_step(small)
     start = time.perf_counter()
     sample.one_step(small)
-    seconds = (time.perf_counter() - start) / small * plan["batch"]
+    seconds = (time.perf_counter() - start) / small * plan.batch
     print(
         f"{parameters:,} parameters; {seconds:.3g} s a step by {small} images on {trainer.device}, "
         f"{seconds * trainer.steps / 3600:.3g} hours for {trainer.steps:,} steps; nothing written"
@@ -165,7 +170,7 @@ def measure(
 
     from cifar5m.labels.finetune import evaluate_labeler
 
-    images = evaluate_labeler(out, store, trainer.device, trainer.plan["precision"])
+    images = evaluate_labeler(out, store, trainer.device, trainer.plan.precision)
     with tqdm(total=len(store.test), unit="img", disable=args.quiet) as bar:
         for count in images:
             bar.update(count)
@@ -174,11 +179,13 @@ def measure(
 
 def print_result(out: Path) -> None:
     from cifar5m.weights.sources import EVALUATION
+    from worlds.formats.plan import Evaluation
+    from worlds.runtime.json_files import load_json
 
-    found = json.loads((out / EVALUATION).read_text())
+    found = load_json(out / EVALUATION, Evaluation)
     print(
-        f"accuracy {found['accuracy']:.4f} on {found['images']:,} test images, mean confidence "
-        f"{found['mean_confidence']:.4f}, calibration error {found['calibration_error']:.4f}"
+        f"accuracy {found.accuracy:.4f} on {found.images:,} test images, mean confidence "
+        f"{found.mean_confidence:.4f}, calibration error {found.calibration_error:.4f}"
     )
     print(f"labeller: {out}")
 

@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cifar5m.commands.common import print_result, unfinished
 from worlds.cli.exit import EXIT_FAILED, exit_code
@@ -25,7 +25,7 @@ from worlds.runtime.signals import Stopped, StopSignal
 if TYPE_CHECKING:
     from cifar5m.engines.local import Rank
     from cifar5m.sampling.generate import Job
-    from cifar5m.sampling.job import Options
+    from cifar5m.sampling.job import GeneratedPlan, Options
 
 COMMAND = "cifar5m-generate"
 
@@ -205,7 +205,7 @@ def run_one(
 def run_many(
     args: argparse.Namespace,
     arguments: Sequence[str],
-    plan: dict[str, Any],
+    plan: "GeneratedPlan",
     layout: Layout,
     workers: int,
     stop: StopSignal,
@@ -214,14 +214,14 @@ def run_many(
     from cifar5m.engines.local import run_workers
 
     shards = layout.shards()
-    waiting = unfinished(args.out, shards, plan["fingerprint"])
+    waiting = unfinished(args.out, shards, plan.fingerprint)
     with image_bar(shards, waiting, args.quiet) as bar:
         code = run_workers(
             [*arguments, "--quiet"],
             workers,
             args.out,
             waiting,
-            plan["fingerprint"],
+            plan.fingerprint,
             bar.update,
             lambda: stop.number,
         )
@@ -233,14 +233,14 @@ def run_many(
 
 
 def run_on_ray(
-    args: argparse.Namespace, options: "Options", plan: dict[str, Any], stop: StopSignal
+    args: argparse.Namespace, options: "Options", plan: "GeneratedPlan", stop: StopSignal
 ) -> None:
     """Make the shards on a Ray cluster and watch them appear."""
     from cifar5m.engines.ray import generate_on_ray
     from worlds.runtime.ray import connect
 
     shards = options.layout.shards()
-    waiting = unfinished(args.out, shards, plan["fingerprint"])
+    waiting = unfinished(args.out, shards, plan.fingerprint)
     with image_bar(shards, waiting, args.quiet) as bar, connect(args.ray) as ray:
         generate_on_ray(
             ray, args.out, options, plan, waiting, bar.update, stop.raise_if_set, args.workers
@@ -271,7 +271,7 @@ def print_paper(args: argparse.Namespace, options: "Options") -> None:
 
 
 def print_estimate(
-    job: "Job", layout: Layout, plan: dict[str, Any], workers: int, price: float | None
+    job: "Job", layout: Layout, plan: "GeneratedPlan", workers: int, price: float | None
 ) -> None:
     """What the run would make and cost, measured for a few seconds on this device."""
     from cifar5m.sampling.job import estimate
@@ -281,7 +281,7 @@ def print_estimate(
     cost, images = estimate(job, layout), len(layout)
     hours = (cost.device_seconds + images * cost.label_seconds) / 3600
     rows = {
-        "recipe": f"{plan['about']['recipe']}: {plan['about']['distribution']}",
+        "recipe": f"{plan.about.recipe}: {plan.about.distribution}",
         "splits": ", ".join(f"{name} {length:,}" for name, length in layout.splits),
         "shards": f"{len(layout.shards()):,} of {layout.shard_size:,} images",
         "size": f"{cost.bytes(images) / 1e9:,.3f} GB (PNGs of {cost.png_bytes:,.0f} bytes)",
@@ -292,7 +292,7 @@ def print_estimate(
         "speed": f"{1 / cost.seconds_per_call:,.1f} calls/s on {device_name(job.generator.device)}",
         "device time": f"{hours:,.2f} h on one such device, {hours / workers:,.2f} h on {workers}",
         "writing": f"{1 / cost.write_seconds:,.0f} images/s a writer process",
-        "fingerprint": plan["fingerprint"],
+        "fingerprint": plan.fingerprint,
     }
     for name, value in rows.items():
         print(f"{name:15} {value}")

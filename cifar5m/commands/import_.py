@@ -12,14 +12,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from cifar5m.commands.common import checked_source, write_shards
 from cifar5m.shards.import_sources import FORMS, RELEASED, Source
-from cifar5m.shards.importing import estimate, plan_of
+from cifar5m.shards.importing import ImportedPlan, estimate, plan_of
 from worlds.cli.exit import exit_code
 from worlds.cli.progress import DownloadBar
-from worlds.formats.layout import layout_of
 from worlds.runtime.processes import cpu_count
 from worlds.runtime.signals import StopSignal
 
@@ -104,8 +102,8 @@ def fetch_missing(args: argparse.Namespace, stop: StopSignal) -> None:
             fetch(RemoteFile(path.name, (url,)), path.parent, progress=progress, note=bar.note)
 
 
-def print_estimate(source: Source, plan: dict[str, Any], workers: int) -> None:
-    layout, cost = layout_of(plan), estimate(source)
+def print_estimate(source: Source, plan: ImportedPlan, workers: int) -> None:
+    layout, cost = plan.layout, estimate(source)
     images = len(layout)
     minutes = images * cost.write_seconds / workers / 60
     subsets = (
@@ -121,7 +119,7 @@ def print_estimate(source: Source, plan: dict[str, Any], workers: int) -> None:
         "bytes": f"{cost.bytes(images):,} ({cost.image_bytes:,.0f} an image in the tar)",
         "speed": f"{1 / cost.write_seconds:,.0f} images/s a process",
         "time": f"{minutes:,.1f} minutes with {workers} processes, the disk permitting",
-        "fingerprint": plan["fingerprint"],
+        "fingerprint": plan.fingerprint,
     }
     for name, value in rows.items():
         print(f"{name:12} {value}")

@@ -55,12 +55,12 @@ def run(args: argparse.Namespace) -> int:
     from cifar5m.engines.local import Rank, rank_of
     from cifar5m.labels.labeling import default_name, is_labelled, labelling_plan, open_labelling
     from cifar5m.weights.sources import find_labeler
-    from worlds.formats.layout import layout_of, read_dataset_plan
+    from worlds.formats.plan import load_plan
     from worlds.formats.shards import is_finished
     from worlds.runtime.device import pick_device
 
-    dataset = read_dataset_plan(args.folder)
-    shards = layout_of(dataset).shards()
+    dataset = load_plan(args.folder)
+    shards = dataset.shards
     rank = rank_of(os.environ)
     device = str(pick_device(args.device, rank.local_rank if rank else 0))
     precision, batch = pick_settings(args, dataset)
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     mine = [
         shard
         for shard in (rank or Rank()).share(shards)
-        if is_finished(args.folder, shard, dataset["fingerprint"])
+        if is_finished(args.folder, shard, dataset.fingerprint)
     ]
     problems = label(args, labelling, weights, mine, device)
     done = [shard for shard in shards if is_labelled(labelling, shard)]
@@ -116,7 +116,7 @@ def print_result(labelling: "Labelling", done: Sequence[Shard], planned: int) ->
     if len(done) == planned:
         agreement = write_summary(labelling, done)
     else:
-        names = labelling.plan["class_names"]
+        names = labelling.plan.class_names
         agreement = compare(labelling.folder, labelling.place, done, names)
         print("run the same command again once the others are made")
     print("\n".join(table(agreement)))

@@ -118,10 +118,10 @@ def verified(args: argparse.Namespace, stop: StopSignal) -> "Report":
 
 
 def finished_shards(folder: Path, report: "Report") -> list[Shard]:
-    from worlds.formats.layout import layout_of, read_plan
+    from worlds.formats.plan import load_plan
     from worlds.formats.shards import is_finished
 
-    planned = layout_of(read_plan(folder)).shards()
+    planned = load_plan(folder).shards
     shards = [shard for shard in planned if is_finished(folder, shard, report.fingerprint)]
     if not shards:
         raise ValueError(f"{folder} has no finished shard: generate first")

@@ -17,7 +17,7 @@ from cifar5m.commands.common import _bar, verify_folder
 from cifar5m.shards.verify import Report
 from worlds.cli.exit import in_one_line
 from worlds.cli.progress import DownloadBar, updating
-from worlds.formats.layout import layout_of, read_plan
+from worlds.formats.plan import load_plan
 from worlds.runtime.errors import first_line
 from worlds.runtime.signals import StopSignal
 
@@ -81,7 +81,7 @@ def _repair(args: argparse.Namespace, report: Report, device: str, stop: StopSig
 def _make_again(args: argparse.Namespace, report: Report, device: str, stop: StopSignal) -> None:
     from cifar5m.shards.repair import RepairOptions, broken_shards, repair_dataset
 
-    broken = broken_shards(report, layout_of(read_plan(args.folder)).shards())
+    broken = broken_shards(report, load_plan(args.folder).shards)
     with DownloadBar() as downloads, _bar("repair", sum(map(len, broken))) as bar:
         options = RepairOptions(
             generator=args.generator,

@@ -16,8 +16,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cifar5m.sampling.job import Options
-from worlds.formats.layout import PLAN, Shard, read_plan
+from cifar5m.sampling.job import GeneratedPlan, Options
+from worlds.formats.layout import PLAN, Shard
+from worlds.formats.plan import differences, load_plan
 from worlds.formats.shards import is_finished
 from worlds.runtime.errors import first_line
 from worlds.runtime.ray import DEATHS
@@ -30,7 +31,7 @@ OnFinished = Callable[[int], None]  # images of shards that are finished since t
 class ShardMaker:
     """What an actor is: both networks on one device, and the shards that it is told to make."""
 
-    def __init__(self, folder: str, options: Options, plan: dict[str, Any], device: str) -> None:
+    def __init__(self, folder: str, options: Options, plan: GeneratedPlan, device: str) -> None:
         from cifar5m.sampling.job import find_sources, load_job, plan_of
 
         self.folder = Path(folder)
@@ -39,10 +40,8 @@ class ShardMaker:
             raise ValueError(f"{host} does not see {folder}: --out must lie on shared storage")
         sources = find_sources(options)
         own = plan_of(options, sources)
-        if not own["fingerprint"] == plan["fingerprint"] == read_plan(self.folder)["fingerprint"]:
-            from worlds.formats.plan import differences
-
-            found = "; ".join(differences(plan, own)) or "the plan in the folder"
+        if not own.fingerprint == plan.fingerprint == load_plan(self.folder).fingerprint:
+            found = "; ".join(differences(plan.content(), own.content())) or "the plan in --out"
             raise ValueError(f"{host} would make another set, differing: {found}")
         self.job = load_job(options, sources, plan, device)
 
@@ -59,7 +58,7 @@ def generate_on_ray(
     ray: Any,
     folder: Path,
     options: Options,
-    plan: dict[str, Any],
+    plan: GeneratedPlan,
     shards: Sequence[Shard],
     on_finished: OnFinished = lambda images: None,
     check: Callable[[], None] = lambda: None,
@@ -70,13 +69,13 @@ def generate_on_ray(
     `check` is called twice a second and may raise. RuntimeError where a shard cannot be made.
     """
     pool = _Pool(ray, folder, options, plan, most_actors)
-    waiting = [shard for shard in shards if not is_finished(folder, shard, plan["fingerprint"])]
+    waiting = [shard for shard in shards if not is_finished(folder, shard, plan.fingerprint)]
     pool.queue.extend(waiting)
     try:
         while waiting:
             check()
             pool.step()
-            finished = {s for s in waiting if is_finished(folder, s, plan["fingerprint"])}
+            finished = {s for s in waiting if is_finished(folder, s, plan.fingerprint)}
             on_finished(sum(map(len, finished)))
             waiting = [shard for shard in waiting if shard not in finished]
             if waiting and not pool.queue and not pool.running:
@@ -94,7 +93,7 @@ class _Pool:
         ray: Any,
         folder: Path,
         options: Options,
-        plan: dict[str, Any],
+        plan: GeneratedPlan,
         most_actors: int | None,
     ) -> None:
         self.ray = ray

@@ -17,11 +17,13 @@ from typing import Any, Final
 
 import numpy as np
 
+from cifar5m.labels.agreement import Summary
 from cifar5m.labels.labeling import LABELS_FOLDER, SUMMARY, labelling_names
 from worlds.cli.pages import render_markdown
-from worlds.formats.layout import AUDIT, CARD, PARQUET_FOLDER, PLAN, TIMM_INFO, Shard, read_plan
-from worlds.formats.shards import read_record
+from worlds.formats.layout import AUDIT, CARD, PARQUET_FOLDER, PLAN, TIMM_INFO, Shard
+from worlds.formats.shards import Record, load_record
 from worlds.runtime.files import atomic_write
+from worlds.runtime.json_files import load_json
 
 
 @dataclass(frozen=True)
@@ -93,11 +95,11 @@ class Facts:
     @cached_property
     def plan(self) -> dict[str, Any]:
         defaults = {"extension": "png", "image_shape": [32, 32, 3]}
-        return defaults | read_plan(self.folder)
+        return defaults | load_json(self.folder / PLAN, dict[str, Any])
 
     @cached_property
-    def records(self) -> dict[Shard, dict[str, Any]]:
-        return {shard: read_record(self.folder, shard) or {} for shard in self.shards}
+    def records(self) -> dict[Shard, Record]:
+        return {shard: load_record(self.folder, shard) for shard in self.shards}
 
 
 def write_card(facts: Facts) -> None:
@@ -228,7 +230,7 @@ def _totals(facts: Facts) -> dict[str, tuple[int, int, int]]:
     found: dict[str, tuple[int, int, int]] = {}
     for shard, record in facts.records.items():
         shards, images, size = found.get(shard.split, (0, 0, 0))
-        found[shard.split] = (shards + 1, images + len(shard), size + record["bytes"])
+        found[shard.split] = (shards + 1, images + len(shard), size + record.bytes)
     return found
 
 
@@ -247,8 +249,8 @@ def _making(facts: Facts, plan: dict[str, Any]) -> dict[str, str]:
     rows = {name: about[name] for name in ("recipe", "distribution", "generator") if name in about}
     rows |= {name: value for name, value in plan.items() if name not in _TOLD}
     records = facts.records.values()
-    rows["devices"] = sorted({str(record.get("device", "unknown")) for record in records})
-    rows["device hours"] = round(sum(record.get("seconds", 0) for record in records) / 3600, 2)
+    rows["devices"] = sorted({record.device for record in records})
+    rows["device hours"] = round(sum(record.seconds or 0 for record in records) / 3600, 2)
     return {name: _in_words(value) for name, value in rows.items()}
 
 
@@ -262,19 +264,19 @@ def _in_words(value: Any) -> str:
     return str(value)
 
 
-def _labelings(facts: Facts) -> Iterator[tuple[str, dict[str, Any]]]:
+def _labelings(facts: Facts) -> Iterator[tuple[str, Summary]]:
     """Yield each second labeling that was compared with the first, and its summary."""
     for name in labelling_names(facts.folder):
         path = facts.folder / LABELS_FOLDER / name / SUMMARY
         if path.is_file():
-            yield name, json.loads(path.read_text())
+            yield name, load_json(path, Summary)
 
 
 def _classes(facts: Facts, plan: dict[str, Any]) -> dict[str, list[int]]:
     """Return the images of each class, by split."""
     found = {}
     for split in _split_names(facts):
-        counts = [r["classes"] for shard, r in facts.records.items() if shard.split == split]
+        counts = [r.classes for shard, r in facts.records.items() if shard.split == split]
         found[split] = np.sum(counts, axis=0).tolist()
     return found
 
@@ -285,7 +287,7 @@ def _audit(facts: Facts, plan: dict[str, Any]) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        audit = json.loads(path.read_text())
+        audit = load_json(path, dict[str, Any])
         fingerprint = audit["dataset"]["fingerprint"]
         found = {"against": audit["cifar10"]["name"], "images": audit["summary"]["images"]}
         found["rows"] = {name: _number(value) for name, value in audit["summary"].items()}

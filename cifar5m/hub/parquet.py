@@ -10,7 +10,7 @@ from typing import Any
 
 from cifar5m.hub.publish import parquet_path
 from worlds.formats.layout import Shard
-from worlds.formats.shards import read_arrays, read_record, read_samples
+from worlds.formats.shards import load_record, read_arrays, read_samples
 from worlds.runtime.files import atomic_write
 
 
@@ -46,8 +46,11 @@ def _metadata(parquet: Any, path: Path) -> dict[bytes, bytes] | None:
 
 def _made_from(folder: Path, shard: Shard) -> dict[bytes, bytes]:
     """The hashes that a file carries, by which a stale one is known."""
-    record = read_record(folder, shard) or {}
-    return {name.encode(): record[name].encode() for name in ("sha256", "arrays_sha256")}
+    record = load_record(folder, shard)
+    return {
+        b"sha256": record.sha256.encode(),
+        b"arrays_sha256": record.arrays_sha256.encode(),
+    }
 
 
 def _table(folder: Path, shard: Shard, extension: str) -> Any:

@@ -22,13 +22,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from cifar5m.labels.labeling import SUMMARY, Labelling, labelling_names
+from cifar5m.labels.labeling import LABELS_FOLDER, SUMMARY, labelling_names
 from cifar5m.weights.download import RETRIED, Note
-from worlds.formats.layout import AUDIT, CARD, PARQUET_FOLDER, PLAN, TIMM_INFO, Shard, read_plan
-from worlds.formats.plan import differences
-from worlds.formats.shards import read_record
+from worlds.formats.layout import AUDIT, CARD, PARQUET_FOLDER, PLAN, TIMM_INFO, Shard
+from worlds.formats.plan import differences, load_plan
+from worlds.formats.shards import find_record, load_record
 from worlds.runtime.errors import first_line
-from worlds.runtime.files import read_object, sha256_of
+from worlds.runtime.files import sha256_of
+from worlds.runtime.json_files import load_json
 
 # The Hub advises 50 to 100 files a commit; the bytes bound what a progress bar jumps by.
 _COMMIT_FILES: Final = 99
@@ -89,13 +90,13 @@ def published_files(folder: Path, shards: Sequence[Shard], parquet: bool = False
     The timm listing and the card, at the end, have 0 bytes if not written yet. Raises ValueError if
     the plan names a file outside `folder`.
     """
-    beside = [_inside(folder, path) for path in read_plan(folder).get("beside", ())]
+    beside = [_inside(folder, path) for path in load_plan(folder).beside or ()]
     paths = [PLAN, *(path for path in beside if (folder / path).is_file())]
     for shard in shards:
         paths += map(str, (shard.tar, shard.arrays, shard.record))
     for name in labelling_names(folder):
-        place = Labelling(folder, name, {}).place
-        done = [shard for shard in shards if read_record(place, shard) is not None]
+        place = folder / LABELS_FOLDER / name
+        done = [shard for shard in shards if find_record(place, shard) is not None]
         inner = [Path(PLAN), *(path for shard in done for path in (shard.arrays, shard.record))]
         inner += [Path(SUMMARY)] if (place / SUMMARY).is_file() else []
         paths += [str((place / path).relative_to(folder)) for path in inner]
@@ -103,7 +104,7 @@ def published_files(folder: Path, shards: Sequence[Shard], parquet: bool = False
         paths.append(AUDIT)
     if parquet:
         paths += [str(parquet_path(shard)) for shard in shards]
-    hashes = {str(shard.tar): (read_record(folder, shard) or {})["sha256"] for shard in shards}
+    hashes = {str(shard.tar): load_record(folder, shard).sha256 for shard in shards}
     return [
         File(path, _size(folder / path), hashes.get(path)) for path in [*paths, TIMM_INFO, CARD]
     ]
@@ -142,7 +143,7 @@ def publish(
     ValueError if the repository holds another plan or other files, is public where `private` is
     asked for, or is not the token's to write; PublishError if the Hub fails at every attempt.
     """
-    claim_repo(hub, read_plan(folder), private)
+    claim_repo(hub, load_json(folder / PLAN, dict[str, Any]), private)
     present = hub_files(hub)
     missing = [file for file in files if not _is_there(folder, file, present.get(file.path))]
     done, total = 0, sum(file.bytes for file in missing)
@@ -179,7 +180,8 @@ def claim_repo(hub: Hub, plan: dict[str, Any], private: bool) -> None:
             f"choose another --repo"
         )
     try:
-        present = read_object(Path(hub.call("hf_hub_download", filename=PLAN, revision=info.sha)))
+        path = Path(hub.call("hf_hub_download", filename=PLAN, revision=info.sha))
+        present = load_json(path, dict[str, Any])
     except ValueError as error:
         raise ValueError(
             f"the {PLAN} of {hub.repo} cannot be read ({first_line(error)}); choose another --repo"

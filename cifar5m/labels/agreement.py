@@ -3,13 +3,30 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import numpy as np
 
 from worlds.cli.tables import columns
 from worlds.formats.layout import Shard
 from worlds.formats.shards import read_arrays
+
+
+class MeanConfidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Of the first and the second labels."""
+
+    first: float
+    second: float
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What summary.json says of a second labeling."""
+
+    images: int
+    agreement: float
+    mean_confidence: MeanConfidence
+    class_names: tuple[str, ...]
+    matrix: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -33,15 +50,14 @@ class Agreement:
         """The share of images with equal labels."""
         return int(np.trace(self.matrix)) / self.images
 
-    def summary(self) -> dict[str, Any]:
-        """What summary.json says."""
-        return {
-            "images": self.images,
-            "agreement": self.rate,
-            "mean_confidence": {"first": self.first_confidence, "second": self.second_confidence},
-            "class_names": list(self.class_names),
-            "matrix": self.matrix.tolist(),
-        }
+    def summary(self) -> Summary:
+        return Summary(
+            images=self.images,
+            agreement=self.rate,
+            mean_confidence=MeanConfidence(self.first_confidence, self.second_confidence),
+            class_names=self.class_names,
+            matrix=tuple(tuple(row) for row in self.matrix.tolist()),
+        )
 
 
 def compare(first: Path, second: Path, shards: Iterable[Shard], names: Iterable[str]) -> Agreement:

@@ -44,12 +44,21 @@ from cifar5m.weights.sources import EVALUATION, WeightsError, find_labeler
 from worlds.data.splits import Split
 from worlds.data.stores import Store
 from worlds.formats.layout import CIFAR10_CLASSES, FORMAT
-from worlds.formats.plan import claim_folder, fingerprint_of, package_versions
+from worlds.formats.plan import (
+    About,
+    Count,
+    Evaluation,
+    SealedPlan,
+    claim_folder,
+    package_versions,
+    seal,
+)
 from worlds.rng.orders import pass_order
 from worlds.rng.philox import key_of
 from worlds.runtime.device import PRECISIONS, float32_products, in_precision
 from worlds.runtime.errors import first_line
-from worlds.runtime.files import atomic_write, read_object, sha256_of, write_json
+from worlds.runtime.files import atomic_write, sha256_of, write_json
+from worlds.runtime.json_files import load_json
 from worlds.runtime.torchvision_ops import declare_missing_operators
 
 MODEL: Final = f"{BIT}.goog_in21k"
@@ -88,6 +97,25 @@ class Options:
             raise ValueError(f"--mixup must be 0 or more, got {self.mixup}")
         if self.scratch and self.weights:
             raise ValueError("--weights and --scratch exclude each other")
+
+
+class FinetunePlan(SealedPlan, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that decides the weights of a labeler."""
+
+    rule: str
+    architecture: str
+    model_args: dict[str, Any]
+    initial_sha256: str
+    batch: Count
+    learning_rate: float
+    schedule: tuple[int, ...]
+    mixup: float
+    size: Count
+    seed: int
+    precision: str
+    train: str  # fingerprints of the splits
+    test: str
+    versions: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -141,7 +169,7 @@ def input_size(options: Options, network: torch.nn.Module) -> int:
     return options.size or fixed or BIT_SIZE
 
 
-def finetune_plan(options: Options, network: torch.nn.Module, store: Store) -> dict[str, Any]:
+def finetune_plan(options: Options, network: torch.nn.Module, store: Store) -> FinetunePlan:
     """All that decides the weights, with its fingerprint; ValueError unless the data fits."""
     if store.class_names != CIFAR10_CLASSES:
         raise ValueError(
@@ -150,31 +178,32 @@ def finetune_plan(options: Options, network: torch.nn.Module, store: Store) -> d
     train, test = store.train, store.test
     config: Any = network.pretrained_cfg
     mixup = mixup_of(len(train)) if options.mixup is None else options.mixup
-    plan = {
-        "format": FORMAT,
-        "rule": "BiT-HyperRule",
-        "architecture": config["architecture"],
-        "model_args": _model_args(options),
-        "initial_sha256": _state_sha256(network),
-        "batch": options.batch,
-        "learning_rate": options.learning_rate,
-        "schedule": list(schedule_of(len(train), options.steps)),
-        "mixup": mixup,
-        "size": input_size(options, network),
-        "seed": options.seed,
-        "precision": options.precision,
-        "train": train.fingerprint,
-        "test": test.fingerprint,
-        "versions": package_versions(),
-    }
-    about = {"model": options.model, "weights": options.weights, "data": store.source}
-    return plan | {"fingerprint": fingerprint_of(plan), "about": about}
+    plan = FinetunePlan(
+        format=FORMAT,
+        rule="BiT-HyperRule",
+        architecture=config["architecture"],
+        model_args=_model_args(options),
+        initial_sha256=_state_sha256(network),
+        batch=options.batch,
+        learning_rate=options.learning_rate,
+        schedule=schedule_of(len(train), options.steps),
+        mixup=mixup,
+        size=input_size(options, network),
+        seed=options.seed,
+        precision=options.precision,
+        train=train.fingerprint,
+        test=test.fingerprint,
+        versions=package_versions(),
+        fingerprint="",
+        about=About(model=options.model, weights=options.weights, data=store.source),
+    )
+    return seal(plan)
 
 
 def _model_args(options: Options) -> dict[str, Any]:
     """What a timm folder says beside the architecture's name."""
     path = Path(options.model).expanduser() / "config.json"
-    return read_object(path).get("model_args", {}) if path.is_file() else {}
+    return load_json(path, dict[str, Any]).get("model_args", {}) if path.is_file() else {}
 
 
 def _state_sha256(network: torch.nn.Module) -> str:
@@ -196,8 +225,8 @@ def is_finished(folder: Path) -> bool:
     if not is_trained(folder):
         return False
     try:
-        measured = read_object(folder / EVALUATION)["weights_sha256"]
-    except (OSError, ValueError, KeyError):
+        measured = load_json(folder / EVALUATION, Evaluation).weights_sha256
+    except ValueError:
         return False
     weights = find_labeler(str(folder)).file
     if sha256_of(weights) != measured:
@@ -212,7 +241,7 @@ class Trainer:
     """Weights, momentum and step of one fine-tuning, and the way to and from its checkpoint."""
 
     def __init__(
-        self, plan: dict[str, Any], network: torch.nn.Module, train: Split, device: torch.device
+        self, plan: FinetunePlan, network: torch.nn.Module, train: Split, device: torch.device
     ) -> None:
         self.plan, self.train, self.device = plan, train, device
         layout: Any = {"memory_format": torch.channels_last}
@@ -235,23 +264,23 @@ class Trainer:
 
     @property
     def steps(self) -> int:
-        return int(self.plan["schedule"][-1])
+        return self.plan.schedule[-1]
 
     def _batch_indices(self, step: int) -> np.ndarray:
         """The samples of a step, uint32; a pass ends with a smaller batch where it must."""
-        batch, n = self.plan["batch"], len(self.train)
+        batch, n = self.plan.batch, len(self.train)
         epoch, place = divmod(step, -(-n // batch))
-        return pass_order(n, self.plan["seed"], 0, epoch)[place * batch : (place + 1) * batch]
+        return pass_order(n, self.plan.seed, 0, epoch)[place * batch : (place + 1) * batch]
 
     def one_step(self, micro_batch: int) -> Row:
         """`micro_batch` images at a time go through the network; the gradient is the batch's."""
         step, plan = self.step, self.plan
-        rate = learning_rate(step, plan["learning_rate"], tuple(plan["schedule"]))
+        rate = learning_rate(step, plan.learning_rate, plan.schedule)
         index = self._batch_indices(step)
-        room = plan["size"] // 4
-        drawn = draws(plan["seed"], step, len(index), room, plan["mixup"])
+        room = plan.size // 4
+        drawn = draws(plan.seed, step, len(index), room, plan.mixup)
         pixels = torch.from_numpy(self.train.gather(index)).to(self.device)
-        x = (augmented(pixels, drawn, plan["size"], room) - self.mean) / self.std
+        x = (augmented(pixels, drawn, plan.size, room) - self.mean) / self.std
         x = mixed(x, drawn).contiguous(memory_format=torch.channels_last)
         labels = torch.from_numpy(self.train.labels[index]).to(self.device)
         others = labels[torch.from_numpy(drawn.other).to(self.device)]
@@ -259,9 +288,9 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
         # Forward and backward: a convolution's gradient is a product too.
-        with float32_products(plan["precision"]):
+        with float32_products(plan.precision):
             for part in torch.arange(len(index), device=self.device).split(micro_batch):
-                with in_precision(plan["precision"], self.device):
+                with in_precision(plan.precision, self.device):
                     logits = self.network(x[part]).float()
                 loss = mixed_loss(logits, labels[part], others[part], drawn.mix) / len(index)
                 loss.backward()
@@ -276,7 +305,7 @@ class Trainer:
 
     def save(self, folder: Path) -> None:
         state = {
-            "fingerprint": self.plan["fingerprint"],
+            "fingerprint": self.plan.fingerprint,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "rows": [(row.step, row.learning_rate, row.loss) for row in self.rows],
@@ -298,14 +327,14 @@ class Trainer:
         try:
             state = torch.load(path, map_location=self.device, weights_only=True)
             fingerprint, rows = state["fingerprint"], [Row(*row) for row in state["rows"]]
-            if fingerprint == self.plan["fingerprint"]:
+            if fingerprint == self.plan.fingerprint:
                 self.network.load_state_dict(state["network"])
                 self.optimizer.load_state_dict(state["optimizer"])
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # of torch, of pickle, of zip: whatever a damaged file brings up
             raise ValueError(f"{path} is damaged: delete it to begin anew") from error
-        if fingerprint != self.plan["fingerprint"]:
+        if fingerprint != self.plan.fingerprint:
             raise ValueError(f"{path} is another plan's: delete it to begin anew")
         self.rows = rows
 
@@ -318,10 +347,10 @@ def finetune(
     Goes on from the folder's checkpoint. Closing the iterator, or an error thrown by whoever
     listens, saves the step it stands at.
     """
-    micro_batch = micro_batch or trainer.plan["batch"]
-    if trainer.normalizes_batches and micro_batch < trainer.plan["batch"]:
+    micro_batch = micro_batch or trainer.plan.batch
+    if trainer.normalizes_batches and micro_batch < trainer.plan.batch:
         raise ValueError(
-            f"--micro-batch: {trainer.plan['architecture']} normalizes over batches, so smaller "
+            f"--micro-batch: {trainer.plan.architecture} normalizes over batches, so smaller "
             f"ones would change the result; choose a smaller --batch"
         )
     claim_folder(folder, trainer.plan)
@@ -346,11 +375,11 @@ def save_labeler(folder: Path, trainer: Trainer) -> None:
     state = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
     with atomic_write(folder / "model.safetensors") as stream:
         stream.write(save(state))
-    size = trainer.plan["size"]
+    size = trainer.plan.size
     config = {
-        "architecture": trainer.plan["architecture"],
+        "architecture": trainer.plan.architecture,
         "num_classes": len(CIFAR10_CLASSES),
-        "model_args": trainer.plan["model_args"],
+        "model_args": trainer.plan.model_args,
         "pretrained_cfg": {
             "input_size": [3, size, size],
             "mean": list(network.pretrained_cfg["mean"]),
@@ -380,10 +409,11 @@ def evaluate_labeler(
         pixels = torch.from_numpy(store.test.gather(index)).to(device)
         found.append(labeler(pixels).cpu().numpy())
         yield len(index)
-    about = {
-        "data": f"the test images of {Path(store.source).name}",
-        "weights_sha256": weights.sha256,
-        "precision": precision,
-    }
-    write_json(folder / EVALUATION, about | evaluation(np.concatenate(found), store.test.labels))
+    measured = Evaluation(
+        data=f"the test images of {Path(store.source).name}",
+        weights_sha256=weights.sha256,
+        precision=precision,
+        **evaluation(np.concatenate(found), store.test.labels),
+    )
+    write_json(folder / EVALUATION, measured)
     (folder / CHECKPOINT).unlink(missing_ok=True)

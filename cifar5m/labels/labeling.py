@@ -15,18 +15,30 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from worlds.formats.layout import CIFAR10_CLASSES, FORMAT, PLAN, Shard
-from worlds.formats.plan import claim_folder, fingerprint_of, package_versions
-from worlds.formats.shards import arrays_sha256, read_arrays, read_record, write_arrays
+from worlds.formats.plan import About, Count, Plan, SealedPlan, claim_folder, package_versions, seal
+from worlds.formats.shards import arrays_sha256, find_record, read_arrays, write_arrays
 from worlds.runtime.files import remove_stale, write_json
 
 LABELS_FOLDER = "labels"
 SUMMARY = "summary.json"
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
+
+
+class LabelingPlan(SealedPlan, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that decides a second labeling."""
+
+    dataset_fingerprint: str
+    class_names: tuple[str, ...]
+    labels: Literal["argmax"]
+    labeler_sha256: str
+    label_batch: Count
+    precision: str
+    versions: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -35,7 +47,7 @@ class Labelling:
 
     folder: Path
     name: str
-    plan: dict[str, Any]
+    plan: LabelingPlan
 
     @property
     def place(self) -> Path:
@@ -52,28 +64,30 @@ def default_name(source: str) -> str:
 
 
 def labelling_plan(
-    dataset: dict[str, Any], source: str, sha256: str, precision: str, batch: int
-) -> dict[str, Any]:
-    """The plan of a labelling: all that decides it. `dataset` is the plan of the dataset."""
-    if dataset["class_names"] != list(CIFAR10_CLASSES):
+    dataset: Plan, source: str, sha256: str, precision: str, batch: int
+) -> LabelingPlan:
+    """Return the plan of a labeling: all that decides it. `dataset` is the plan of the dataset."""
+    if dataset.class_names != CIFAR10_CLASSES:
         raise ValueError(
             f"a labeller has CIFAR-10's classes, this dataset has "
-            f"{', '.join(dataset['class_names'][:10])}: the two cannot be compared"
+            f"{', '.join(dataset.class_names[:10])}: the two cannot be compared"
         )
-    plan = {
-        "format": FORMAT,
-        "dataset_fingerprint": dataset["fingerprint"],
-        "class_names": dataset["class_names"],
-        "labels": "argmax",
-        "labeler_sha256": sha256,
-        "label_batch": batch,
-        "precision": precision,
-        "versions": package_versions(),
-    }
-    return plan | {"fingerprint": fingerprint_of(plan), "about": {"labeler": source}}
+    plan = LabelingPlan(
+        format=FORMAT,
+        dataset_fingerprint=dataset.fingerprint,
+        class_names=dataset.class_names,
+        labels="argmax",
+        labeler_sha256=sha256,
+        label_batch=batch,
+        precision=precision,
+        versions=package_versions(),
+        fingerprint="",
+        about=About(labeler=source),
+    )
+    return seal(plan)
 
 
-def open_labelling(folder: Path, name: str, plan: dict[str, Any]) -> Labelling:
+def open_labelling(folder: Path, name: str, plan: LabelingPlan) -> Labelling:
     """Begin a labelling, or go on with it; ValueError where the name is another labelling's."""
     if not _NAME.fullmatch(name):
         raise ValueError(f"--name must be letters, digits, '.', '_' and '-', got {name!r}")
@@ -100,23 +114,23 @@ def write_labels(
         "arrays_sha256": arrays,
         "count": len(shard),
         "classes": np.bincount(label, minlength=probabilities.shape[1]).tolist(),
-        "fingerprint": labelling.plan["fingerprint"],
+        "fingerprint": labelling.plan.fingerprint,
     }
     write_json(place / shard.record, record | facts)
 
 
 def is_labelled(labelling: Labelling, shard: Shard) -> bool:
     """Whether a shard's labels are there, intact, of this plan and of the tar as recorded now."""
-    own, first = read_record(labelling.place, shard), read_record(labelling.folder, shard)
-    if own is None or first is None or own.get("sha256") != first.get("sha256"):
+    own = find_record(labelling.place, shard)
+    first = find_record(labelling.folder, shard)
+    if own is None or first is None or own.sha256 != first.sha256:
         return False
     try:
         found = read_arrays(labelling.place, shard)
     except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile):
         return False
     sha256 = arrays_sha256(found.index, found.label, found.probabilities)
-    expected = (labelling.plan.get("fingerprint"), sha256)
-    return (own.get("fingerprint"), own.get("arrays_sha256")) == expected
+    return (own.fingerprint, own.arrays_sha256) == (labelling.plan.fingerprint, sha256)
 
 
 def labelling_names(folder: Path) -> list[str]:

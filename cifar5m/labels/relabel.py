@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from cifar5m.labels.labeler import Labeler, load_classifier
 from cifar5m.labels.labeling import (
     LABELS_FOLDER,
     SUMMARY,
+    LabelingPlan,
     Labelling,
     is_labelled,
     labelling_plan,
@@ -28,8 +28,9 @@ from cifar5m.labels.labeling import (
     write_labels,
 )
 from cifar5m.weights.sources import Weights, find_labeler
-from worlds.formats.layout import Shard, layout_of, read_plan
-from worlds.formats.shards import decode_image, read_record, read_samples
+from worlds.formats.layout import Shard
+from worlds.formats.plan import load_plan
+from worlds.formats.shards import decode_image, load_record, read_samples
 from worlds.runtime.device import device_name, float32_products
 from worlds.runtime.files import sha256_of, write_json
 from worlds.runtime.prefetch import Prefetcher
@@ -45,11 +46,11 @@ class Labelled:
     problem: str | None = None
 
 
-def load_labeler(weights: Weights, plan: dict[str, Any], device: str) -> Labeler:
+def load_labeler(weights: Weights, plan: LabelingPlan, device: str) -> Labeler:
     """The labeller of a labelling's plan on a device."""
     classifier, preprocessing = load_classifier(weights)
     place = torch.device(device)
-    return Labeler(classifier, preprocessing, place, plan["precision"], plan["label_batch"])
+    return Labeler(classifier, preprocessing, place, plan.precision, plan.label_batch)
 
 
 def label_shards(
@@ -91,7 +92,7 @@ def label_images(labeler: Labeler, images: np.ndarray, on_images: OnImages) -> n
 
 def write_summary(labelling: Labelling, shards: Sequence[Shard]) -> Agreement:
     """The agreement over all of the dataset's shards, written beside the labels."""
-    names = labelling.plan["class_names"]
+    names = labelling.plan.class_names
     agreement = compare(labelling.folder, labelling.place, shards, names)
     write_json(labelling.place / SUMMARY, agreement.summary())
     return agreement
@@ -105,15 +106,14 @@ def mend_labelling(
     Returns the shards that were labelled or could not be. ValueError where the labeller is not
     found, or is another one by now.
     """
-    dataset, plan = read_plan(folder), read_plan(folder / LABELS_FOLDER / name)
-    source = plan.get("about", {}).get("labeler")
+    dataset, plan = load_plan(folder), load_plan(folder / LABELS_FOLDER / name, LabelingPlan)
+    source = plan.about.labeler
     if source is None:
         raise ValueError(f"labels/{name} does not say which labeller: run cifar5m-label again")
     weights = find_labeler(source)
-    settings = plan["precision"], plan["label_batch"]
-    plan = labelling_plan(dataset, source, weights.sha256, *settings)
+    plan = labelling_plan(dataset, source, weights.sha256, plan.precision, plan.label_batch)
     labelling = open_labelling(folder, name, plan)
-    shards = layout_of(dataset).shards()
+    shards = dataset.shards
     waiting = [shard for shard in shards if not is_labelled(labelling, shard)]
     labeler = load_labeler(weights, plan, device)
     results = list(label_shards(labelling, labeler, waiting, on_images))
@@ -131,9 +131,9 @@ class _Pixels:
 def read_pixels(folder: Path, shard: Shard) -> _Pixels | str:
     """A shard's images, or in one line why they are not to be trusted."""
     try:
-        sha256, recorded = sha256_of(folder / shard.tar), read_record(folder, shard) or {}
-        if recorded.get("sha256") != sha256:
-            return f"sha256 {sha256}, the record says {recorded.get('sha256')}"
+        sha256, recorded = sha256_of(folder / shard.tar), load_record(folder, shard)
+        if recorded.sha256 != sha256:
+            return f"sha256 {sha256}, the record says {recorded.sha256}"
         samples = read_samples(folder / shard.tar)
         return _Pixels(np.stack([decode_image(data) for _, data, _ in samples]), sha256)
     except (OSError, ValueError, SyntaxError) as error:

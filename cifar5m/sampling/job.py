@@ -1,8 +1,8 @@
 """From options to a plan and a job: what `cifar5m-generate` does before the first image."""
 
 import time
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
@@ -14,14 +14,32 @@ from cifar5m.sampling.recipes import DEFAULT, Recipe, find_recipe
 from cifar5m.sampling.unet import Generator, load_unet
 from cifar5m.weights.download import Note, Progress
 from cifar5m.weights.sources import Weights, evaluation_beside, find_generator, find_labeler
-from worlds.formats.layout import Layout
-from worlds.formats.plan import make_plan, package_versions
+from worlds.formats.layout import CIFAR10_CLASSES, FORMAT, Layout
+from worlds.formats.plan import About, Count, Plan, package_versions, seal
 from worlds.formats.shards import encode_png
 from worlds.rng.philox import key_of
 from worlds.runtime.device import PRECISIONS
 
 TEST_SHARE = 6  # as released: one of six parts is the test split
-DATASET = "cifar5m"  # what plans of this module say that they make
+DATASET: Final = "cifar5m"  # what plans of this module say that they make
+
+
+class GeneratedPlan(Plan, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that decides a generated dataset."""
+
+    dataset: Literal["cifar5m"]
+    seed: int
+    micro_batch: Count
+    label_batch: Count
+    precision: str
+    sampler: SamplerConfig
+    schedule: dict[str, Any]
+    quantiser: str
+    generator_sha256: str
+    generator_config: dict[str, Any] | None
+    labeler_sha256: str
+    labeler_config: dict[str, Any] | None
+    versions: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -105,41 +123,44 @@ def find_sources(
     return Sources(generator, labeler)
 
 
-def plan_of(options: Options, sources: Sources) -> dict[str, Any]:
-    """The plan the options amount to."""
-    recipe = options.resolved
-    schedule = {"betas": "linear", "first": 1e-4, "last": 0.02, "steps": 1000}
-    content = {
-        "dataset": DATASET,
-        "labels": "argmax",
-        "seed": options.seed,
-        "micro_batch": recipe.micro_batch,
-        "label_batch": recipe.label_batch,
-        "sampler": asdict(recipe.sampler),
-        "schedule": schedule,
-        "precision": recipe.precision,
-        "quantiser": "round((x + 1) * 127.5)",
-        "generator_sha256": sources.generator.sha256,
-        "generator_config": sources.generator.config,
-        "labeler_sha256": sources.labeler.sha256,
-        "labeler_config": sources.labeler.config,
-        "versions": package_versions(),
-    }
-    about: dict[str, Any] = {
-        "recipe": options.recipe,
-        "distribution": recipe.distribution,
-        "generator": sources.generator.source,
-        "labeler": sources.labeler.source,
-        "licence": recipe.licence,
-    }
-    measured = evaluation_beside(sources.labeler)
-    if measured is not None:
-        about["labeler_evaluation"] = measured
-    return make_plan(options.layout, content, about)
+def plan_of(options: Options, sources: Sources) -> GeneratedPlan:
+    """Return the plan the options amount to."""
+    recipe, layout = options.resolved, options.layout
+    about = About(
+        recipe=options.recipe,
+        distribution=recipe.distribution,
+        generator=sources.generator.source,
+        labeler=sources.labeler.source,
+        licence=recipe.licence,
+        labeler_evaluation=evaluation_beside(sources.labeler),
+    )
+    plan = GeneratedPlan(
+        format=FORMAT,
+        splits=dict(layout.splits),
+        shard_size=layout.shard_size,
+        class_names=CIFAR10_CLASSES,
+        dataset=DATASET,
+        labels="argmax",
+        seed=options.seed,
+        micro_batch=recipe.micro_batch,
+        label_batch=recipe.label_batch,
+        sampler=recipe.sampler,
+        schedule={"betas": "linear", "first": 1e-4, "last": 0.02, "steps": 1000},
+        precision=recipe.precision,
+        quantiser="round((x + 1) * 127.5)",
+        generator_sha256=sources.generator.sha256,
+        generator_config=sources.generator.config,
+        labeler_sha256=sources.labeler.sha256,
+        labeler_config=sources.labeler.config,
+        versions=package_versions(),
+        fingerprint="",
+        about=about,
+    )
+    return seal(plan)
 
 
 def options_of(
-    plan: dict[str, Any],
+    plan: GeneratedPlan,
     generator: str | None = None,
     labeler: str | None = None,
     allow_non_ema: bool = False,
@@ -150,27 +171,27 @@ def options_of(
     they lay. What a plan holds beyond the options (label batch, clipping, versions ...) comes from
     the recipe and this installation: the plan of these options has to be compared with `plan`.
     """
-    about, sampler = plan["about"], plan["sampler"]
+    about, sampler = plan.about, plan.sampler
     return Options(
-        n=sum(plan["splits"].values()),
-        recipe=about["recipe"],
-        seed=plan["seed"],
-        split=plan["splits"],
-        shard_size=plan["shard_size"],
-        micro_batch=plan["micro_batch"],
-        precision=plan["precision"],
-        sampler=sampler["name"],
-        steps=sampler["steps"],
-        variance=sampler["variance"],
-        eta=sampler["eta"],
-        spacing=sampler["spacing"],
-        generator=generator or about["generator"],
-        labeler=labeler or about["labeler"],
+        n=len(plan.layout),
+        recipe=about.recipe or "",
+        seed=plan.seed,
+        split=plan.splits,
+        shard_size=plan.shard_size,
+        micro_batch=plan.micro_batch,
+        precision=plan.precision,
+        sampler=sampler.name,
+        steps=sampler.steps,
+        variance=sampler.variance,
+        eta=sampler.eta,
+        spacing=sampler.spacing,
+        generator=generator or about.generator,
+        labeler=labeler or about.labeler,
         allow_non_ema=allow_non_ema,
     )
 
 
-def load_job(options: Options, sources: Sources, plan: dict[str, Any], device: str) -> Job:
+def load_job(options: Options, sources: Sources, plan: GeneratedPlan, device: str) -> Job:
     """Load both networks onto the device."""
     recipe, place = options.resolved, torch.device(device)
     classifier, preprocessing = load_classifier(sources.labeler)
@@ -181,7 +202,7 @@ def load_job(options: Options, sources: Sources, plan: dict[str, Any], device: s
         schedule=linear_schedule(),
         seed=options.seed,
         micro_batch=recipe.micro_batch,
-        fingerprint=plan["fingerprint"],
+        fingerprint=plan.fingerprint,
     )
 
 

@@ -5,7 +5,6 @@ Second labelings are checked too: their arrays, the tars they were made from, th
 """
 
 import hashlib
-import json
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,19 +15,22 @@ from typing import Any
 
 import numpy as np
 
-from cifar5m.labels.agreement import compare
-from cifar5m.labels.labeling import LABELS_FOLDER, SUMMARY, labelling_names
-from worlds.formats.layout import PLAN, Shard, read_plan
-from worlds.formats.plan import fingerprint_of
+from cifar5m.labels.agreement import Summary, compare
+from cifar5m.labels.labeling import LABELS_FOLDER, SUMMARY, LabelingPlan, labelling_names
+from worlds.formats.layout import PLAN, Shard
+from worlds.formats.plan import Plan, fingerprint_of, load_plan
 from worlds.formats.shards import (
+    Record,
     SideArrays,
     arrays_sha256,
     decode_image,
+    find_record,
+    load_record,
     read_arrays,
-    read_record,
     tar_members,
 )
 from worlds.runtime.files import sha256_of
+from worlds.runtime.json_files import load_json
 
 SHOWN = 5  # problems of one kind that are told of one shard; the rest are counted
 # Half precision rounds a probability by at most 2^-12 of itself, so ten of them add up to 1 within
@@ -66,9 +68,9 @@ class ShardReport:
     problems: tuple[Problem, ...]
 
 
-def check_shard(folder: Path, shard: Shard, plan: dict[str, Any]) -> ShardReport:
+def check_shard(folder: Path, shard: Shard, plan: Plan) -> ShardReport:
     """Read one shard's tar, side file and record, and hold them against each other and the plan."""
-    classes = len(plan["class_names"])
+    classes = len(plan.class_names)
     path = folder / shard.tar
     files = (path, folder / shard.arrays, folder / shard.record)
     if not any(file.exists() for file in files):
@@ -102,11 +104,11 @@ def _without_tar(shard: Shard, classes: int, problems: list[Problem]) -> ShardRe
 class _TarReader:
     """Walks a shard's tar: names in order, images that decode, labels that the side file knows."""
 
-    def __init__(self, shard: Shard, plan: dict[str, Any], arrays: SideArrays | None) -> None:
+    def __init__(self, shard: Shard, plan: Plan, arrays: SideArrays | None) -> None:
         self.shard, self.arrays = shard, arrays
-        self.extension = plan.get("extension", "png")
-        self.shape = tuple(plan.get("image_shape", (32, 32, 3)))
-        self.classes = len(plan["class_names"])
+        self.extension = plan.extension
+        self.shape = plan.image_shape
+        self.classes = len(plan.class_names)
         self.index: list[int] = []
         self.digests: list[bytes] = []
         self.labels: list[int] = []
@@ -184,44 +186,47 @@ def and_more(kind: str, path: str, count: int) -> list[Problem]:
     return [Problem(kind, path, f"and {count - SHOWN:,} more of this kind in this shard")]
 
 
-def record_of(folder: Path, shard: Shard) -> dict[str, Any] | None:
-    record = read_record(folder, shard)
-    return record if record is not None and isinstance(record.get("sha256"), str) else None
-
-
 def _check_record(
-    folder: Path, shard: Shard, plan: dict[str, Any], sha256: str, size: int, counts: Iterable[int]
+    folder: Path, shard: Shard, plan: Plan, sha256: str, size: int, counts: Iterable[int]
 ) -> Iterator[Problem]:
     """The tar as measured against what the record says of it."""
-    record = record_of(folder, shard)
+    record = find_record(folder, shard)
     if record is None:
         return  # told by check_arrays
     path = str(shard.tar)
-    if record.get("bytes") != size:
-        yield Problem("tar", path, f"{size} bytes, the record says {record.get('bytes')}")
-    elif record["sha256"] != sha256:
-        yield Problem("tar", path, f"sha256 {sha256}, the record says {record['sha256']}")
+    if record.bytes != size:
+        yield Problem("tar", path, f"{size} bytes, the record says {record.bytes}")
+    elif record.sha256 != sha256:
+        yield Problem("tar", path, f"sha256 {sha256}, the record says {record.sha256}")
     expected = {
-        "fingerprint": plan["fingerprint"],
+        "fingerprint": plan.fingerprint,
         "tar": shard.tar.name,
         "count": len(shard),
-        "classes": list(counts),
+        "classes": tuple(counts),
     }
+    yield from _compare(record, expected, shard)
+
+
+def _compare(record: Record, expected: dict[str, Any], shard: Shard) -> Iterator[Problem]:
     for name, value in expected.items():
-        if record.get(name) != value:
-            message = f"{name} is {record.get(name)}, expected {value}"
+        if (found := getattr(record, name)) != value:
+            message = f"{name} is {found}, expected {value}"
             yield Problem("record", str(shard.record), message)
 
 
 def check_arrays(
-    folder: Path, shard: Shard, plan: dict[str, Any]
+    folder: Path, shard: Shard, plan: Plan | LabelingPlan
 ) -> tuple[SideArrays | None, list[Problem]]:
-    """The side file, where it can be trusted to be this shard's, and what is off with it."""
-    problems = []
-    record = record_of(folder, shard)
-    if record is None:
-        there = (folder / shard.record).exists()
-        reason = "is no record" if there else f"is missing: shard {shard.name} is not finished"
+    """Load a shard's labels (None if they cannot be trusted to be its own), and what is wrong with
+    them and with the record.
+    """
+    problems, record = [], None
+    try:
+        record = load_record(folder, shard)
+    except ValueError as error:
+        reason = str(error).removeprefix(f"{folder / shard.record}").lstrip(": ")
+        if not (folder / shard.record).exists():
+            reason = f"is missing: shard {shard.name} is not finished"
         problems.append(Problem("missing", str(shard.record), reason))
     path = str(shard.arrays)
     try:
@@ -230,7 +235,7 @@ def check_arrays(
         return None, [*problems, Problem("missing", path, "the side file is missing")]
     except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
         return None, [*problems, Problem("side file", path, f"cannot be read: {error}")]
-    length, classes = len(shard), len(plan["class_names"])
+    length, classes = len(shard), len(plan.class_names)
     found = [
         f"{array.dtype}{list(array.shape)}"
         for array in (arrays.index, arrays.label, arrays.probabilities)
@@ -244,13 +249,13 @@ def check_arrays(
     ]
     if record is not None:
         sha256 = arrays_sha256(arrays.index, arrays.label, arrays.probabilities)
-        if record.get("arrays_sha256") != sha256:
-            message = f"sha256 {sha256}, the record says {record.get('arrays_sha256')}"
+        if record.arrays_sha256 != sha256:
+            message = f"sha256 {sha256}, the record says {record.arrays_sha256}"
             problems.append(Problem("side file", path, message))
     return arrays, problems
 
 
-def _wrong_rows(shard: Shard, plan: dict[str, Any], arrays: SideArrays) -> Iterator[str]:
+def _wrong_rows(shard: Shard, plan: Plan | LabelingPlan, arrays: SideArrays) -> Iterator[str]:
     """One line for each rule that some rows of a side file break, naming the first such row."""
     probabilities = arrays.probabilities.astype(np.float32)
     label = np.clip(arrays.label, 0, probabilities.shape[1] - 1)
@@ -264,7 +269,7 @@ def _wrong_rows(shard: Shard, plan: dict[str, Any], arrays: SideArrays) -> Itera
         "probabilities are not finite": ~np.isfinite(sums),
         "probabilities do not add up to 1": np.abs(sums - 1) > SUM_TOLERANCE,
     }
-    if plan.get("labels") == "argmax":
+    if plan.labels == "argmax":
         # Half precision can make two probabilities equal; the label is then one of the largest.
         rules["label is not the most probable class"] = chosen < probabilities.max(axis=1)
     for rule, broken in rules.items():
@@ -273,39 +278,43 @@ def _wrong_rows(shard: Shard, plan: dict[str, Any], arrays: SideArrays) -> Itera
             yield f"{rule}: {int(broken.sum()):,} rows, the first is row {row}"
 
 
-def check_plan(plan: dict[str, Any], path: str) -> Iterator[Problem]:
-    """Whether a plan's content is what its fingerprint was taken from."""
+def check_plan(folder: Path, place: Path = Path()) -> Iterator[Problem]:
+    """Check that the content of the plan in `folder / place` has its fingerprint."""
+    plan = load_json(folder / place / PLAN, dict[str, Any])
     computed = fingerprint_of(plan)
-    if plan.get("fingerprint") != computed:
+    if plan["fingerprint"] != computed:
         message = f"was edited: its content has the fingerprint {computed}, it says "
-        yield Problem("plan", path, message + str(plan.get("fingerprint")))
+        yield Problem("plan", str(place / PLAN), message + plan["fingerprint"])
 
 
 def check_labellings(
-    folder: Path, dataset: dict[str, Any], tars: Mapping[Shard, str | None]
+    folder: Path, dataset: Plan, tars: Mapping[Shard, str | None]
 ) -> Iterator[Problem]:
     """`tars` has the sha256 of each shard's tar as measured, None where there is no tar."""
     for name in labelling_names(folder):
         place = Path(LABELS_FOLDER, name)
         try:
-            plan = read_plan(folder / place)
+            plan = load_plan(folder / place, LabelingPlan)
         except ValueError as error:
             yield Problem("plan", str(place / PLAN), str(error))
             continue
-        problems = [*check_plan(plan, str(place / PLAN)), *_other_dataset(plan, dataset, place)]
+        problems = [*check_plan(folder, place), *_other_dataset(plan, dataset, place)]
         # Where the plan is not this dataset's, all that follows would only repeat it.
         yield from problems or _check_shards(folder, place, plan, tars)
 
 
-def _other_dataset(plan: dict[str, Any], dataset: dict[str, Any], place: Path) -> Iterator[Problem]:
-    for ours, theirs in (("dataset_fingerprint", "fingerprint"), ("class_names", "class_names")):
-        if plan.get(ours) != dataset[theirs]:
-            message = f"{ours} is {plan.get(ours)}, expected {dataset[theirs]}"
+def _other_dataset(plan: LabelingPlan, dataset: Plan, place: Path) -> Iterator[Problem]:
+    for name, found, expected in (
+        ("dataset_fingerprint", plan.dataset_fingerprint, dataset.fingerprint),
+        ("class_names", plan.class_names, dataset.class_names),
+    ):
+        if found != expected:
+            message = f"{name} is {found}, expected {expected}"
             yield Problem("plan", str(place / PLAN), message)
 
 
 def _check_shards(
-    folder: Path, place: Path, plan: dict[str, Any], tars: Mapping[Shard, str | None]
+    folder: Path, place: Path, plan: LabelingPlan, tars: Mapping[Shard, str | None]
 ) -> Iterator[Problem]:
     waiting, whole = 0, True
     for shard, measured in tars.items():
@@ -327,35 +336,33 @@ def _check_shards(
 
 
 def _check_labeling_record(
-    folder: Path, place: Path, shard: Shard, plan: dict[str, Any], measured: str | None
+    folder: Path, place: Path, shard: Shard, plan: LabelingPlan, measured: str | None
 ) -> Iterator[Problem]:
     """What the labels were made from. A damaged tar is told of once, as the dataset's problem."""
-    record, first = record_of(folder / place, shard), record_of(folder, shard)
+    record, first = find_record(folder / place, shard), find_record(folder, shard)
     if record is None:
         return  # told by check_arrays
     expected = {
-        "fingerprint": plan["fingerprint"],
+        "fingerprint": plan.fingerprint,
         "tar": shard.tar.name,
         "count": len(shard),
-        "sha256": first["sha256"] if first else measured,
+        "sha256": first.sha256 if first else measured or record.sha256,
     }
-    for name, value in expected.items():
-        if value is not None and record.get(name) != value:
-            message = f"{name} is {record.get(name)}, expected {value}"
-            yield Problem("record", str(shard.record), message)
+    yield from _compare(record, expected, shard)
 
 
 def _check_summary(
-    folder: Path, place: Path, plan: dict[str, Any], shards: Mapping[Shard, Any]
+    folder: Path, place: Path, plan: LabelingPlan, shards: Mapping[Shard, Any]
 ) -> Iterator[Problem]:
     path = place / SUMMARY
+    if not (folder / path).exists():
+        yield Problem("missing", str(path), "all shards are labelled, the summary is missing")
+        return
     try:
-        found = json.loads((folder / path).read_text())
-        expected = compare(folder, folder / place, shards, plan["class_names"]).summary()
-    except FileNotFoundError as error:
-        if error.filename == str(folder / path):
-            yield Problem("missing", str(path), "all shards are labelled, the summary is missing")
-        return  # else a side file of the dataset is missing, which is told elsewhere
+        found = load_json(folder / path, Summary)
+        expected = compare(folder, folder / place, shards, plan.class_names).summary()
+    except FileNotFoundError:
+        return  # a side file of the dataset is missing, which is told elsewhere
     except (OSError, ValueError, IndexError, KeyError, EOFError, RuntimeError) as error:
         yield Problem("record", str(path), f"cannot be compared: {error}")
         return

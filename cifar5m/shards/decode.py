@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from worlds.formats.layout import Shard
-from worlds.formats.shards import arrays_sha256, decode_image, read_arrays, read_record, tar_members
+from worlds.formats.shards import arrays_sha256, decode_image, load_record, read_arrays, tar_members
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,16 @@ def decode_shard(job: DecodeJob) -> tuple[Shard, str]:
     ValueError where a file of the shard is not what its record says.
     """
     shard, path = job.shard, job.folder / job.shard.tar
-    record = read_record(job.folder, shard) or {}
-    _check_side_file(job, record.get("arrays_sha256"))
+    record = load_record(job.folder, shard)
+    _check_side_file(job, record.arrays_sha256)
     with (
         path.open("rb") as stream,
         mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
     ):
         sha256 = hashlib.sha256(data).hexdigest()
-        if sha256 != record.get("sha256"):
+        if sha256 != record.sha256:
             raise ValueError(
-                f"{path}: sha256 {sha256}, its record says {record.get('sha256')}: "
+                f"{path}: sha256 {sha256}, its record says {record.sha256}: "
                 "the shard is damaged, make it again"
             )
         shape = (len(shard), *job.image_shape)
@@ -52,7 +52,7 @@ def decode_shard(job: DecodeJob) -> tuple[Shard, str]:
     return shard, sha256
 
 
-def _check_side_file(job: DecodeJob, sha256: str | None) -> None:
+def _check_side_file(job: DecodeJob, sha256: str) -> None:
     shard, path = job.shard, job.folder / job.shard.arrays
     arrays = read_arrays(job.folder, shard)
     if not np.array_equal(arrays.index, np.arange(shard.start, shard.stop)):

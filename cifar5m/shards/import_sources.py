@@ -21,6 +21,7 @@ import numpy as np
 from cifar5m.shards.npz_parts import NpzArray, OnBytes, Slices, find_array
 from worlds.formats.layout import CIFAR10_CLASSES
 from worlds.formats.npz import read_header, read_members
+from worlds.formats.plan import SourceFile
 from worlds.formats.shards import decode_image
 
 FORMS: Final = ("parts", "pairs", "folder", "pack")
@@ -32,7 +33,7 @@ SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm"})
 _BLOCK: Final = 1 << 20  # bytes or labels at a time
 _MANIFEST: Final = "pack.json"
 
-Remembered = Sequence[dict[str, Any]]  # the `files` of a plan's `about`
+Remembered = Sequence[SourceFile]  # the `files` of a plan's `about`
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Source:
     splits: tuple[tuple[str, int], ...]
     labels: np.ndarray = field(repr=False)  # integers (N,)
     parts: tuple[tuple[int, Piece], ...] = field(repr=False)  # length, how to read
-    files: tuple[dict[str, Any], ...] = field(repr=False)  # path, bytes, mtime_ns, sha256
+    files: tuple[SourceFile, ...] = field(repr=False)
     class_names: tuple[str, ...] = CIFAR10_CLASSES
     image_shape: tuple[int, ...] = (32, 32, 3)
     probabilities: np.ndarray | None = field(default=None, repr=False)  # float16 (N, C)
@@ -213,16 +214,12 @@ def _read_labels(array: NpzArray) -> np.ndarray:
 
 def _seal(
     path: Path, remembered: Remembered, arrays: Iterable[NpzArray], on_bytes: OnBytes
-) -> dict[str, Any]:
+) -> SourceFile:
     """Path, bytes, time of change and sha256 of a file that was read whole, now or before."""
     state = path.stat()
-    facts: dict[str, Any] = {
-        "path": str(path.resolve()),
-        "bytes": state.st_size,
-        "mtime_ns": state.st_mtime_ns,
-    }
+    facts = (str(path.resolve()), state.st_size, state.st_mtime_ns)
     for before in remembered:
-        if facts.items() <= before.items():
+        if facts == (before.path, before.bytes, before.mtime_ns):
             on_bytes(2 * state.st_size)
             return before
     for array in arrays:
@@ -232,7 +229,8 @@ def _seal(
         while block := stream.read(_BLOCK):
             digest.update(block)
             on_bytes(len(block))
-    return facts | {"sha256": digest.hexdigest()}
+    name, size, changed = facts
+    return SourceFile(path=name, bytes=size, mtime_ns=changed, sha256=digest.hexdigest())
 
 
 def _open_pack(folder: Path, remembered: Remembered, on_bytes: OnBytes) -> Source:
@@ -245,7 +243,7 @@ def _open_pack(folder: Path, remembered: Remembered, on_bytes: OnBytes) -> Sourc
         if not path.is_file():
             raise ValueError(f"{path} is missing: the pack is damaged, make it again")
         files.append(_seal(path, remembered, (), on_bytes))
-        if files[-1]["sha256"] != recorded["sha256"]:
+        if files[-1].sha256 != recorded["sha256"]:
             raise ValueError(f"{path} does not match the sha256 of its manifest: make it again")
     images_path = folder / "images.npy"
     with images_path.open("rb") as stream:
@@ -296,7 +294,7 @@ def _open_folder(folder: Path, on_bytes: OnBytes) -> Source:
         splits=tuple(splits),
         labels=np.asarray(labels),
         parts=((len(paths), lambda start, stop: ImageFiles(tuple(paths[start:stop]))),),
-        files=({"path": str(folder.resolve()), "sha256": sha256},),
+        files=(SourceFile(path=str(folder.resolve()), sha256=sha256),),
         class_names=CIFAR10_CLASSES if digits else tuple(names),
     )
 

@@ -16,52 +16,73 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Final, Literal
 
+import msgspec
 import numpy as np
 
 from cifar5m.shards.import_sources import Pictures, Remembered, Source, open_source
 from cifar5m.shards.npz_parts import OnBytes
-from worlds.formats.layout import PLAN, Layout, Shard, layout_of, read_plan
-from worlds.formats.plan import differences, make_plan
+from worlds.formats.layout import FORMAT, PLAN, Shard
+from worlds.formats.plan import About, Plan, differences, load_plan, seal
 from worlds.formats.shards import encode_png, is_finished, write_tar
 from worlds.formats.writers import ShardWriters
 from worlds.runtime.files import HashingStream, remove_stale
 
-DATASET = "import"  # what a plan calls an imported set
+DATASET: Final = "import"  # what a plan calls an imported set
 DEVICE = "import"  # in the records, where generating names the device
 _SIDE_BYTES = 36  # an image: index, label, ten probabilities
 _SAMPLED = 256  # images encoded to foresee bytes and time
 
 
-def plan_of(source: Source, shard_size: int) -> dict[str, Any]:
-    """The plan of an import. Paths are not part of the content; what the files hold is."""
-    content = {
-        "dataset": DATASET,
-        "source": {"form": source.form, "sha256": [file["sha256"] for file in source.files]},
-        "labels": "given",
-        "probabilities": "one-hot" if source.probabilities is None else "given",
-        "class_names": list(source.class_names),
-        "image_shape": list(source.image_shape),
-        "subsets": source.subsets,
-        "versions": {"pillow": version("pillow")},  # its PNG encoder decides the bytes
-    }
-    about = {"recipe": f"import of {source.form}", "files": list(source.files)}
-    return make_plan(Layout(source.splits, shard_size), content, about)
+class SourceFiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What was imported: one of FORMS, and the hash of each file in order."""
+
+    form: str
+    sha256: tuple[str, ...]
+
+
+class ImportedPlan(Plan, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that decides an imported dataset."""
+
+    dataset: Literal["import"]
+    source: SourceFiles
+    subsets: dict[str, dict[str, str | int]]
+    versions: dict[str, str]
+
+
+def plan_of(source: Source, shard_size: int) -> ImportedPlan:
+    """Return the plan of an import. Paths are not part of the content; what the files hold is."""
+    height, width, _ = source.image_shape
+    plan = ImportedPlan(
+        format=FORMAT,
+        splits=dict(source.splits),
+        shard_size=shard_size,
+        image_shape=(height, width, 3),
+        class_names=source.class_names,
+        dataset=DATASET,
+        source=SourceFiles(source.form, tuple(file.sha256 for file in source.files)),
+        labels="given",
+        probabilities="one-hot" if source.probabilities is None else "given",
+        subsets=source.subsets,
+        versions={"pillow": version("pillow")},  # its PNG encoder decides the bytes
+        fingerprint="",
+        about=About(recipe=f"import of {source.form}", files=source.files),
+    )
+    return seal(plan)
 
 
 def remembered_files(folder: Path) -> Remembered:
     """The source files that an earlier run of this folder has read and hashed."""
     if not (folder / PLAN).is_file():
         return ()
-    about = read_plan(folder).get("about", {})
-    return tuple(file for file in about.get("files", ()) if isinstance(file, dict))
+    return load_plan(folder).about.files
 
 
 def import_shards(
     folder: Path,
     source: Source,
-    plan: dict[str, Any],
+    plan: ImportedPlan,
     writers: ShardWriters,
     shards: Sequence[Shard] | None = None,
     check: Callable[[], None] = lambda: None,
@@ -73,11 +94,11 @@ def import_shards(
     for place in (folder, folder / "data", folder / "meta"):
         place.mkdir(parents=True, exist_ok=True)
         remove_stale(place)
-    facts = {"fingerprint": plan["fingerprint"], "device": DEVICE}
+    facts = {"fingerprint": plan.fingerprint, "device": DEVICE}
     try:
-        for shard in layout_of(plan).shards() if shards is None else shards:
+        for shard in plan.shards if shards is None else shards:
             check()
-            if is_finished(folder, shard, plan["fingerprint"]):
+            if is_finished(folder, shard, plan.fingerprint):
                 continue
             writers.put((folder, shard, *content_of(source, shard), facts))
     finally:
@@ -96,7 +117,7 @@ def content_of(source: Source, shard: Shard) -> tuple[Pictures, np.ndarray, np.n
 
 
 def reopen(
-    plan: dict[str, Any],
+    plan: ImportedPlan,
     parts: Sequence[Path] | None = None,
     on_bytes: OnBytes = lambda count: None,
 ) -> Source:
@@ -105,22 +126,20 @@ def reopen(
     `parts` is where its files lie now, by default where the plan says that they lay. ValueError
     where they are gone, or would not give the same bytes.
     """
-    try:
-        form, files = plan["source"]["form"], plan["about"]["files"]
-        paths = [Path(file["path"]) for file in files] if parts is None else list(parts)
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"the plan does not say what was imported: {error!r}") from error
+    form, files = plan.source.form, plan.about.files
+    paths = [Path(file.path) for file in files] if parts is None else list(parts)
     if form == "pack" and parts is None:
         paths = [paths[0].parent]
     for path in paths:
         if not path.exists():
             raise ValueError(f"{path} is not there: say with --parts where what was imported lies")
     source = open_source(paths, form, files, on_bytes)
-    again = plan_of(source, plan["shard_size"])
-    if again["fingerprint"] != plan["fingerprint"]:
+    again = plan_of(source, plan.shard_size)
+    if again.fingerprint != plan.fingerprint:
         source.close()
         raise ValueError(
-            f"{paths[0]} is not what was imported; differing: {'; '.join(differences(plan, again))}"
+            f"{paths[0]} is not what was imported; differing: "
+            f"{'; '.join(differences(plan.content(), again.content()))}"
         )
     return source
 

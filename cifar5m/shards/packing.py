@@ -21,8 +21,9 @@ from cifar5m.shards.decode import DecodeJob, decode_shard
 from worlds.data.pack import MANIFEST, holds_pack, manifest_of, npy_header, write_labels
 from worlds.data.splits import Split
 from worlds.data.stores import open_store
-from worlds.formats.layout import PLAN, Shard, layout_of, read_plan
-from worlds.formats.shards import read_record
+from worlds.formats.layout import PLAN, Shard
+from worlds.formats.plan import Plan, load_plan
+from worlds.formats.shards import find_record
 from worlds.runtime.files import check_disk, lock_stream, remove_stale, write_json
 from worlds.runtime.processes import Workers
 
@@ -48,7 +49,7 @@ def pack_shards(
     """
     if (out / PLAN).exists():
         raise ValueError(f"{out} is a folder of shards: choose another --out for the pack")
-    plan = read_plan(folder)
+    plan = load_plan(folder)
     splits = list(open_store(folder).splits.values())
     manifest = manifest_of(splits)
     if holds_pack(out, manifest):
@@ -83,10 +84,10 @@ def pack_shards(
 class _Images:
     """The file of all images on its way: where each shard goes, and the hash of what is in."""
 
-    def __init__(self, out: Path, splits: Sequence[Split], plan: dict[str, Any]) -> None:
-        self.shards = layout_of(plan).shards()
+    def __init__(self, out: Path, splits: Sequence[Split], plan: Plan) -> None:
+        self.shards = plan.shards
         self.shape = splits[0].image_shape
-        self.extension = str(plan.get("extension", "png"))
+        self.extension = plan.extension
         total = self.shards[-1].stop
         self.header = npy_header((total, *self.shape), np.dtype(np.uint8))
         self.bytes = len(self.header) + total * int(np.prod(self.shape))
@@ -114,8 +115,8 @@ class _Images:
             _append(journal, head)
             return set()
         found = {line["shard"]: line["sha256"] for line in lines[1:]}
-        records = ((shard, read_record(folder, shard)) for shard in self.shards)
-        return {s for s, record in records if record and record["sha256"] == found.get(s.name)}
+        records = ((shard, find_record(folder, shard)) for shard in self.shards)
+        return {s for s, record in records if record and record.sha256 == found.get(s.name)}
 
     def _allocate(self, size: int) -> None:
         """Take the whole of the file from the disk now: a full disk must not be met in a map."""

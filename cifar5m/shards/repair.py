@@ -20,16 +20,26 @@ import numpy as np
 
 from cifar5m.labels.labeling import LABELS_FOLDER, labelling_names
 from cifar5m.sampling.generate import Job, make_shard
-from cifar5m.sampling.job import DATASET, find_sources, load_job, options_of, plan_of
+from cifar5m.sampling.job import (
+    DATASET,
+    GeneratedPlan,
+    find_sources,
+    load_job,
+    options_of,
+    plan_of,
+)
 from cifar5m.shards import importing
-from cifar5m.shards.check import check_arrays, record_of
+from cifar5m.shards.check import check_arrays
+from cifar5m.shards.importing import ImportedPlan
 from cifar5m.shards.verify import Report
 from cifar5m.weights.download import Note, Progress
-from worlds.formats.layout import PLAN, Shard, layout_of, read_plan
-from worlds.formats.plan import differences
+from worlds.formats.layout import PLAN, Shard
+from worlds.formats.plan import Plan, differences, load_plan
 from worlds.formats.shards import (
+    Record,
     arrays_sha256,
     encode_png,
+    find_record,
     write_shard,
     write_tar,
 )
@@ -64,15 +74,13 @@ class Remade:
     facts: dict[str, Any]  # seconds and device, for the record
 
 
-# Makes shards of a plan again: (folder, plan, shards, options), in the order of the shards.
-Maker = Callable[[Path, dict[str, Any], Sequence[Shard], RepairOptions], Iterator[Remade]]
+# Makes shards of a folder again: (folder, shards, options), in the order of the shards.
+Maker = Callable[[Path, Sequence[Shard], RepairOptions], Iterator[Remade]]
 
 
-def regenerate(
-    folder: Path, plan: dict[str, Any], shards: Sequence[Shard], options: RepairOptions
-) -> Iterator[Remade]:
+def regenerate(folder: Path, shards: Sequence[Shard], options: RepairOptions) -> Iterator[Remade]:
     """The maker of generated sets: the generating job itself, as the plan describes it."""
-    job = job_of(folder, plan, options)
+    job = job_of(folder, options)
     for shard in shards:
         start = time.monotonic()
         images, probabilities = make_shard(job, shard, options.on_images)
@@ -84,33 +92,32 @@ def regenerate(
         yield Remade(shard, samples, probabilities.argmax(1), probabilities, facts)
 
 
-def job_of(folder: Path, plan: dict[str, Any], options: RepairOptions) -> Job:
+def job_of(folder: Path, options: RepairOptions) -> Job:
     """The job that a plan describes; ValueError where it cannot be had again to the byte."""
-    try:
-        chosen = options_of(plan, options.generator, options.labeler, options.allow_non_ema)
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{folder / PLAN} does not say how it was made: {error!r}") from error
+    plan = load_plan(folder, GeneratedPlan)
+    chosen = options_of(plan, options.generator, options.labeler, options.allow_non_ema)
     sources = find_sources(chosen, options.progress, options.note)
-    for name, weights in (("generator", sources.generator), ("labeler", sources.labeler)):
-        found, expected = weights.sha256, plan[f"{name}_sha256"]
-        if found != expected:
+    for name, weights, expected in (
+        ("generator", sources.generator, plan.generator_sha256),
+        ("labeler", sources.labeler, plan.labeler_sha256),
+    ):
+        if (found := weights.sha256) != expected:
             raise ValueError(
                 f"--{name}: {weights.source} has sha256 {found}, the set was made with {expected}"
             )
     again = plan_of(chosen, sources)
-    if again["fingerprint"] != plan["fingerprint"]:
+    if again.fingerprint != plan.fingerprint:
         raise ValueError(
             f"this installation would not make the same bytes; differing: "
-            f"{'; '.join(differences(plan, again))}. Install the versions that the plan names"
+            f"{'; '.join(differences(plan.content(), again.content()))}. Install the versions "
+            f"that the plan names"
         )
     return load_job(chosen, sources, plan, options.device)
 
 
-def reimport(
-    folder: Path, plan: dict[str, Any], shards: Sequence[Shard], options: RepairOptions
-) -> Iterator[Remade]:
+def reimport(folder: Path, shards: Sequence[Shard], options: RepairOptions) -> Iterator[Remade]:
     """The maker of imported sets: the imported files, read again."""
-    source = importing.reopen(plan, options.parts)
+    source = importing.reopen(load_plan(folder, ImportedPlan), options.parts)
     try:
         for shard in shards:
             start = time.monotonic()
@@ -142,23 +149,24 @@ def repair_dataset(folder: Path, report: Report, options: RepairOptions) -> Iter
     Raises ValueError, before anything is made, where the plan cannot be trusted or followed:
     another network, other package versions, an unknown kind of set.
     """
-    plan = read_plan(folder)
+    plan = load_plan(folder)
     if any(problem.kind == "plan" and problem.path == PLAN for problem in report.problems):
         raise ValueError(
             f"{folder / PLAN} was edited, so it does not say how the shards were made: put the "
             f"original back first"
         )
     remove_leftovers(folder)
-    broken = broken_shards(report, layout_of(plan).shards())
+    broken = broken_shards(report, plan.shards)
     if not broken:
         return
-    kind = plan.get("dataset")
-    if kind not in MAKERS:
+    make = MAKERS.get(plan.dataset or "")
+    if make is None:
         raise ValueError(
-            f"{len(broken)} shards of a set of the kind {kind!r} cannot be made again here (only "
-            f"{', '.join(MAKERS)}): run the command that made the set once more, into {folder}"
+            f"{len(broken)} shards of a set of the kind {plan.dataset!r} cannot be made again "
+            f"here (only {', '.join(MAKERS)}): run the command that made the set once more, into "
+            f"{folder}"
         )
-    for remade in MAKERS[kind](folder, plan, broken, options):
+    for remade in make(folder, broken, options):
         yield put_back(folder, plan, remade)
 
 
@@ -189,17 +197,17 @@ def remove_leftovers(folder: Path) -> None:
             remove_stale(place)
 
 
-def put_back(folder: Path, plan: dict[str, Any], remade: Remade) -> Outcome:
+def put_back(folder: Path, plan: Plan, remade: Remade) -> Outcome:
     """Write a shard in place of the broken one, unless a record speaks against it."""
-    shard, extension = remade.shard, plan.get("extension", "png")
+    shard, extension = remade.shard, plan.extension
     made, record = tar_sha256(remade, extension), trusted_record(folder, plan, shard)
     present = sha256_of(folder / shard.tar) if (folder / shard.tar).is_file() else None
-    if record is not None and made not in (record["sha256"], present):
-        device = f"made on {record.get('device')}, now on {remade.facts.get('device')}"
-        message = f"came out with sha256 {made}, the record says {record['sha256']} ({device})"
+    if record is not None and made not in (record.sha256, present):
+        device = f"made on {record.device}, now on {remade.facts.get('device')}"
+        message = f"came out with sha256 {made}, the record says {record.sha256} ({device})"
         return Outcome(shard, False, f"{message}; nothing was replaced")
     probabilities, remark = _settle_probabilities(folder, plan, remade, record)
-    facts = remade.facts | {"fingerprint": plan["fingerprint"]}
+    facts = remade.facts | {"fingerprint": plan.fingerprint}
     write_shard(folder, shard, remade.samples, remade.labels, probabilities, facts, extension)
     if made == present:
         proof = "the tar was whole, its sha256 came out again"
@@ -220,17 +228,17 @@ def tar_sha256(remade: Remade, extension: str) -> str:
     return stream.sha256.hexdigest()
 
 
-def trusted_record(folder: Path, plan: dict[str, Any], shard: Shard) -> dict[str, Any] | None:
+def trusted_record(folder: Path, plan: Plan, shard: Shard) -> Record | None:
     """The record, where it is this shard's and this plan's."""
-    record = record_of(folder, shard)
-    own = {"fingerprint": plan["fingerprint"], "tar": shard.tar.name, "count": len(shard)}
-    if record is None or any(record.get(name) != value for name, value in own.items()):
+    record = find_record(folder, shard)
+    own = (plan.fingerprint, shard.tar.name, len(shard))
+    if record is None or (record.fingerprint, record.tar, record.count) != own:
         return None
     return record
 
 
 def _settle_probabilities(
-    folder: Path, plan: dict[str, Any], remade: Remade, record: dict[str, Any] | None
+    folder: Path, plan: Plan, remade: Remade, record: Record | None
 ) -> tuple[np.ndarray, str]:
     """The probabilities to write, and a remark where they are not those recorded.
 
@@ -239,7 +247,7 @@ def _settle_probabilities(
     """
     index = np.arange(remade.shard.start, remade.shard.stop, dtype=np.int64)
     labels, made = remade.labels.astype(np.int64), remade.probabilities.astype(np.float16)
-    if record is None or arrays_sha256(index, labels, made) == record.get("arrays_sha256"):
+    if record is None or arrays_sha256(index, labels, made) == record.arrays_sha256:
         return made, ""
     present, problems = check_arrays(folder, remade.shard, plan)
     if present is not None and not problems and np.array_equal(present.label, labels):

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,7 +25,6 @@ from cifar5m.shards.check import (
     check_labellings,
     check_plan,
     check_shard,
-    record_of,
 )
 from worlds.formats.layout import (
     AUDIT,
@@ -35,9 +33,9 @@ from worlds.formats.layout import (
     PLAN,
     TIMM_INFO,
     Shard,
-    layout_of,
-    read_dataset_plan,
 )
+from worlds.formats.plan import Plan, load_plan
+from worlds.formats.shards import find_record
 from worlds.runtime.files import TEMPORARY_SUFFIX
 from worlds.runtime.processes import Workers, cpu_count
 
@@ -85,8 +83,8 @@ def verify_dataset(
     `folder` holds no valid plan.
     """
     folder = Path(folder)
-    plan = read_dataset_plan(folder)
-    shards = layout_of(plan).shards()
+    plan = load_plan(folder)
+    shards = plan.shards
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
     reports = []
@@ -99,19 +97,19 @@ def verify_dataset(
     tars = {report.shard: report.sha256 for report in reports}
     return Report(
         folder=str(folder),
-        fingerprint=plan["fingerprint"],
+        fingerprint=plan.fingerprint,
         shards=sum(report.sha256 is not None for report in reports),
         shards_planned=len(shards),
         images=sum(len(report.index) for report in reports),
         images_planned=sum(map(len, shards)),
         bytes=sum(report.bytes for report in reports),
-        class_names=tuple(plan["class_names"]),
+        class_names=plan.class_names,
         classes=tuple(np.sum([report.classes for report in reports], axis=0).tolist()),
         duplicates=duplicates,
         problems=(
-            *check_plan(plan, PLAN),
+            *check_plan(folder),
             *problems,
-            *(found if plan.get("duplicates") != "kept" else ()),
+            *(found if plan.duplicates != "kept" else ()),
             *check_labellings(folder, plan, tars),
             *_foreign(folder, plan, shards),
         ),
@@ -119,7 +117,7 @@ def verify_dataset(
 
 
 def _check_all(
-    folder: Path, shards: list[Shard], plan: dict[str, Any], workers: int
+    folder: Path, shards: list[Shard], plan: Plan, workers: int
 ) -> Iterator[ShardReport]:
     if min(workers, len(shards)) == 1:
         for shard in shards:
@@ -143,7 +141,7 @@ def _check_all(
         yield from in_order()
 
 
-def _check_one(folder: Path, plan: dict[str, Any], shard: Shard) -> ShardReport:
+def _check_one(folder: Path, plan: Plan, shard: Shard) -> ShardReport:
     return check_shard(folder, shard, plan)
 
 
@@ -154,14 +152,14 @@ def _sort_out_swapped(
 
     Where one does, a single line stands for all that follows from it.
     """
-    recorded = {report.shard: record_of(folder, report.shard) for report in reports}
-    owners = {record["sha256"]: shard for shard, record in recorded.items() if record}
+    recorded = {report.shard: find_record(folder, report.shard) for report in reports}
+    owners = {record.sha256: shard for shard, record in recorded.items() if record}
     problems: list[Problem] = []
     intact = []
     for report in reports:
         shard, record = report.shard, recorded[report.shard]
-        owner = owners.get(report.sha256)
-        if owner is None or (record and record["sha256"] == report.sha256):
+        owner = owners.get(report.sha256 or "")
+        if owner is None or (record and record.sha256 == report.sha256):
             problems += report.problems
             intact.append(report)
             continue
@@ -202,10 +200,10 @@ def equal_pairs(index: np.ndarray, digests: np.ndarray) -> tuple[np.ndarray, np.
     return later[in_order], earlier[in_order]
 
 
-def _foreign(folder: Path, plan: dict[str, Any], shards: list[Shard]) -> Iterator[Problem]:
+def _foreign(folder: Path, plan: Plan, shards: list[Shard]) -> Iterator[Problem]:
     """Files that the plan does not name, and temporary files that a killed process left."""
     known = {PLAN, "data", "meta", PREVIEW_FOLDER, LABELS_FOLDER, *PUBLISHED}
-    known |= set(plan.get("beside", ()))
+    known |= set(plan.beside or ())
     known |= {str(path) for shard in shards for path in (shard.tar, shard.arrays, shard.record)}
     places = [folder, folder / "data", folder / "meta", folder / LABELS_FOLDER]
     for labelling in labelling_names(folder):

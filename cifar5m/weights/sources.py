@@ -12,8 +12,10 @@ from typing import Any, Final
 
 from cifar5m.weights import ho_ema as ema_weights
 from cifar5m.weights.download import FetchError, Note, Progress, cache_folder
+from worlds.formats.plan import Evaluation
 from worlds.runtime.errors import first_line
-from worlds.runtime.files import read_object, sha256_of
+from worlds.runtime.files import sha256_of
+from worlds.runtime.json_files import load_json
 
 OFFLINE_HINT = "`--recipe tiny` works offline"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
@@ -45,21 +47,20 @@ class Weights:
             return None
         path = self.folder / "config.json"
         try:
-            config = read_object(path)
+            config = load_json(path, dict[str, Any])
         except ValueError as error:
             raise WeightsError(str(error)) from error
         # diffusers notes its own version and where a network came from under such names.
         return {name: value for name, value in config.items() if not name.startswith("_")}
 
 
-def evaluation_beside(weights: Weights) -> dict[str, Any] | None:
-    """What cifar5m-finetune-labeler measured of these weights, None where it did not make them."""
-    path = weights.file.with_name(EVALUATION)
+def evaluation_beside(weights: Weights) -> Evaluation | None:
+    """Return what cifar5m-finetune-labeler measured of these weights, None if it did not."""
     try:
-        found = read_object(path)
-    except (OSError, ValueError):
+        found = load_json(weights.file.with_name(EVALUATION), Evaluation)
+    except ValueError:
         return None
-    return found if found.get("weights_sha256") == weights.sha256 else None
+    return found if found.weights_sha256 == weights.sha256 else None
 
 
 def find_generator(

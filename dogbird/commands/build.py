@@ -14,15 +14,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dogbird.building import BROKEN, Build, Cost, check_counts, measure
+from dogbird.building import BROKEN, Build, Cost, DogBirdPlan, check_counts, measure
 from dogbird.commands.common import add_task_options, task_of
 from dogbird.convert import Format
 from dogbird.pieces import SPLITS
 from dogbird.sources import Source, open_source
 from worlds.cli.exit import exit_code
 from worlds.cli.progress import image_bar
-from worlds.formats.layout import Shard, layout_of
-from worlds.formats.shards import read_record
+from worlds.formats.layout import Shard
+from worlds.formats.shards import load_record
 from worlds.runtime.processes import cpu_count
 from worlds.runtime.signals import StopSignal
 
@@ -112,7 +112,7 @@ def find_build(args: argparse.Namespace, stop: StopSignal) -> Build:
     return Build(args.out, source, task, form, args.shard_size)
 
 
-def run_build(build: Build, workers: int, quiet: bool, stop: StopSignal) -> dict[str, Any]:
+def run_build(build: Build, workers: int, quiet: bool, stop: StopSignal) -> DogBirdPlan:
     """Both halves, each with its bar."""
     from tqdm import tqdm
 
@@ -167,15 +167,15 @@ def print_classes(source: Source, build: Build) -> None:
         print(f"{label:14}{f'{len(classes)} classes':46}{numbers}")
 
 
-def print_result(build: Build, plan: dict[str, Any]) -> None:
+def print_result(build: Build, plan: DogBirdPlan) -> None:
     """What is there now, by split and label, and what was left out."""
-    layout, names = layout_of(plan), plan["class_names"]
+    layout, names = plan.layout, plan.class_names
     for split, length in layout.splits:
         shards = layout.shards(split)
-        records = [read_record(build.out, shard) or {} for shard in shards]
-        sums = [sum(column) for column in zip(*(r["classes"] for r in records), strict=True)]
+        records = [load_record(build.out, shard) for shard in shards]
+        sums = [sum(column) for column in zip(*(r.classes for r in records), strict=True)]
         labels = ", ".join(f"{name} {count:,}" for name, count in zip(names, sums, strict=True))
-        size = sum(record["bytes"] for record in records)
+        size = sum(record.bytes for record in records)
         print(f"{split}: {length:,} images in {len(shards):,} shards, {size:,} bytes: {labels}")
     broken = (build.out / BROKEN).read_text().splitlines()[1:]
     if broken:

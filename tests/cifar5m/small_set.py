@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from worlds.formats.layout import CIFAR10_CLASSES, FORMAT, PLAN, Shard, layout_of, read_plan
-from worlds.formats.plan import fingerprint_of
+from worlds.formats.layout import CIFAR10_CLASSES, FORMAT, PLAN, Shard
+from worlds.formats.plan import fingerprint_of, load_plan
 from worlds.formats.shards import encode_png, write_shard
 from worlds.runtime.files import write_json
 
@@ -29,12 +29,12 @@ def rewrite(folder: Path, shard: Shard, images=None, labels=None, probabilities=
     labels = labels_of(shard) if labels is None else labels
     if probabilities is None:
         probabilities = 0.02 + 0.8 * np.eye(10)[labels]
-    facts = {"fingerprint": read_plan(folder)["fingerprint"], "seconds": 0.1, "device": "cpu"}
+    facts = {"fingerprint": load_plan(folder).fingerprint, "seconds": 0.1, "device": "cpu"}
     write_shard(folder, shard, map(encode_png, images), labels, probabilities, facts)
 
 
 def shards_of(folder: Path) -> list[Shard]:
-    return layout_of(read_plan(folder)).shards()
+    return load_plan(folder).shards
 
 
 def make_set(folder: Path, shard_size: int = 5, **plan) -> Path:
@@ -47,7 +47,7 @@ def make_set(folder: Path, shard_size: int = 5, **plan) -> Path:
     } | plan
     plan["fingerprint"] = fingerprint_of(plan)
     write_json(folder / PLAN, plan)
-    for shard in layout_of(plan).shards():
+    for shard in shards_of(folder):
         rewrite(folder, shard)
     return folder
 

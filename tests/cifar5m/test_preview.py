@@ -189,7 +189,7 @@ def test_the_command_writes_where_it_is_told(folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["nowhere"], "nowhere is not a dataset folder"),
+        (["nowhere"], "nowhere is not a dataset directory"),
         (["small", "--split", "val"], "no split 'val'; there are ['train', 'test']"),
         (["small", "--per-class", "0"], "images per class must be at least 1, got 0"),
         (["small", "--seed", "-1"], "seed must be in [0, 2^64), got -1"),

@@ -28,7 +28,7 @@ from tests.dogbird.small_imagenet import (
     write_webdataset,
 )
 from tests.dogbird.small_wordnet import write_wordnet
-from worlds.formats.layout import layout_of, read_plan
+from worlds.formats.plan import load_plan
 from worlds.formats.shards import read_samples
 from worlds.runtime.files import locked
 
@@ -68,11 +68,11 @@ def test_a_build_is_verified_by_the_code_of_cifar5m(built, capsys):
 
 
 def test_images_labels_and_names_belong_together(built):
-    plan, labels = read_plan(built), dogbird_task().labels
+    plan, labels = load_plan(built), dogbird_task().labels
     rows = [line.split("\t") for line in (built / "photographs.tsv").read_text().splitlines()[1:]]
     sources = {name: data for part in photographs().values() for _, name, data in part}
     seen = 0
-    for shard in layout_of(plan).shards():
+    for shard in plan.shards:
         for index, data, label in read_samples(built / shard.tar):
             number, split, wnid, name, _ = rows[index]
             assert (int(number), split, labels[wnid]) == (index, shard.split, label)
@@ -98,7 +98,7 @@ def test_every_form_and_worker_count_gives_equal_bytes(write, options, built, tm
     out = tmp_path / "out"
     assert main(["--imagenet", str(source), "--out", str(out), *OPTIONS, *options]) == 0
     assert files_of(out) == files_of(built)
-    assert read_plan(out)["fingerprint"] == read_plan(built)["fingerprint"]
+    assert load_plan(out).fingerprint == load_plan(built).fingerprint
     assert not (tmp_path / "out.staging").exists()
 
 
@@ -279,5 +279,5 @@ def test_another_task_of_two_synsets_is_built_from_wordnet(tmp_path, capsys, mon
         content[split] += [("n02087394", "d", jpeg(3)), ("n02088094", "e", jpeg(4))]
     write_folder(root, content)
     assert main(command) == 0
-    assert read_plan(tmp_path / "out")["class_names"] == ["dog", "bird"]
+    assert load_plan(tmp_path / "out").class_names == ("dog", "bird")
     assert "hunting_dog" not in capsys.readouterr().out

@@ -25,9 +25,9 @@ from worlds.data.pack import MANIFEST, open_pack
 from worlds.data.photographs import PhotographImages
 from worlds.data.splits import Split, integer_labels
 from worlds.formats.cifar10 import TEST_FILES, TRAIN_FILES, find_cifar10, read_batches
-from worlds.formats.layout import CIFAR10_CLASSES, PLAN, layout_of, read_dataset_plan
+from worlds.formats.dataset import DatasetFolder
+from worlds.formats.layout import CIFAR10_CLASSES, PLAN
 from worlds.formats.npz import map_member
-from worlds.formats.shards import read_arrays, read_record
 
 _HUB: Final = "hf://datasets/"
 _PART: Final = re.compile(r"cifar5m_part(\d+)\.npz")
@@ -181,35 +181,35 @@ def _fetch(address: str) -> Path:
 
 
 def _open_shards(folder: Path) -> list[Split]:
-    plan = read_dataset_plan(folder)
-    layout, splits = layout_of(plan), []
+    dataset, splits = DatasetFolder.open(folder), []
+    plan = dataset.plan
     # Photographs have no common size: the plan leaves height and width open.
-    images = PhotographImages if plan.get("image_shape") == [None, None, 3] else TarImages
-    for name, _ in layout.splits:
-        shards = layout.shards(name)
-        missing = [shard for shard in shards if "bytes" not in (read_record(folder, shard) or {})]
+    images = PhotographImages if plan.image_shape[:2] == (None, None) else TarImages
+    for name in plan.splits:
+        shards = plan.layout.shards(name)
+        missing = [shard for shard in shards if not (folder / shard.record).exists()]
         if missing:
             raise ValueError(
                 f"{folder}: {len(missing)} of the {len(shards)} shards of {name} are not made yet, "
                 f"the first is {missing[0].name}; finish generating"
             )
         for shard in shards:
-            record, path = read_record(folder, shard) or {}, folder / shard.tar
+            record, path = dataset.record(shard), folder / shard.tar
             size = path.stat().st_size if path.is_file() else 0
-            if size != record["bytes"]:
+            if size != record.bytes:
                 raise ValueError(
-                    f"{path} has {size:,} bytes, its record says {record['bytes']:,}: "
+                    f"{path} has {size:,} bytes, its record says {record.bytes:,}: "
                     "the shard is cut short or damaged, make it again"
                 )
             if not (folder / shard.arrays).is_file():
                 raise ValueError(f"{folder / shard.arrays} is missing: make the shard again")
-        arrays = [read_arrays(folder, shard) for shard in shards]
+        arrays = [dataset.arrays(shard) for shard in shards]
         split = Split(
             name=name,
             images=images([folder / s.tar for s in shards], [len(s) for s in shards]),
             clean_labels=np.concatenate([a.label for a in arrays]),
-            class_names=tuple(plan["class_names"]),
-            fingerprint=hashlib.sha256(f"{plan['fingerprint']} {name}".encode()).hexdigest(),
+            class_names=plan.class_names,
+            fingerprint=hashlib.sha256(f"{plan.fingerprint} {name}".encode()).hexdigest(),
             probabilities=np.concatenate([a.probabilities for a in arrays]),
         )
         splits.append(split)

@@ -11,13 +11,11 @@ split's last shard may be shorter.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from worlds.runtime.files import read_object
-
-PLAN = "plan.json"
-FORMAT = 1
-MOST_SHARDS = 1_000_000
+PLAN: Final = "plan.json"
+FORMAT: Final = 1
+MOST_SHARDS: Final = 1_000_000
 CIFAR10_CLASSES = (
     "airplane",
     "automobile",
@@ -102,42 +100,7 @@ class Layout:
         return found
 
 
-def read_plan(folder: Path) -> dict[str, Any]:
-    """The plan of a dataset folder; ValueError where there is none or it is of another format."""
-    path = folder / PLAN
-    if not path.is_file():
-        raise ValueError(f"{folder} is not a dataset folder: it holds no {PLAN}")
-    plan = read_object(path)
-    if plan.get("format") != FORMAT:
-        raise ValueError(f"{path} is not a plan of format {FORMAT}")
-    return plan
-
-
-def read_dataset_plan(folder: Path) -> dict[str, Any]:
-    """The plan of a dataset folder, not of labels or weights; ValueError, too, where it lacks what
-    every reader of a dataset needs.
-    """
-    plan = read_plan(folder)
-    try:
-        layout_of(plan).shards()
-        plan["fingerprint"], plan["class_names"][0], plan.get("about", {}).items()
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
-        raise ValueError(f"{folder / PLAN} is damaged: {error!r}") from error
-    return plan
-
-
-def layout_of(plan: dict[str, Any]) -> Layout:
-    """The layout a plan prescribes."""
-    return Layout(tuple(plan["splits"].items()), plan["shard_size"])
-
-
 CARD: Final = "README.md"
-
-
 TIMM_INFO: Final = "_info.json"
-
-
 AUDIT: Final = "audit/audit.json"
-
-
 PARQUET_FOLDER: Final = "parquet"

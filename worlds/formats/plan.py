@@ -11,11 +11,11 @@ import hashlib
 import json
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, overload
 
 import msgspec
 
-from worlds.formats.layout import CIFAR10_CLASSES, FORMAT, PLAN, Layout, Shard, read_plan
+from worlds.formats.layout import PLAN, Layout, Shard
 from worlds.runtime.files import atomic_write
 from worlds.runtime.json_files import load_json
 
@@ -29,6 +29,29 @@ NOT_CONTENT = ("about", "fingerprint")
 PACKAGES = ("torch", "diffusers", "timm", "numpy", "pillow")
 
 
+class SourceFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A file that was imported, or for a directory of images their common hash."""
+
+    path: str
+    sha256: str
+    bytes: int | None = None
+    mtime_ns: int | None = None
+
+
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """evaluation.json beside a labeler's weights: how good they are on labeled images."""
+
+    data: str
+    weights_sha256: str
+    precision: str
+    images: int
+    accuracy: float
+    mean_confidence: float
+    calibration_error: float
+    log_loss: float
+    class_accuracy: tuple[float | None, ...]
+
+
 class About(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Said for people and for repair: names, and where things lay on the machine that made them."""
 
@@ -37,16 +60,19 @@ class About(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     generator: str | None = None
     labeler: str | None = None
     licence: str | None = None
-    labeler_evaluation: dict[str, Any] | None = None
-    files: tuple[dict[str, Any], ...] = ()  # imported, with their hashes
-    source: str | None = None
+    labeler_evaluation: Evaluation | None = None
+    files: tuple[SourceFile, ...] = ()  # imported
+    model: str | None = None  # of a fine-tuning: what it began from, and the data
+    weights: str | None = None
+    data: str | None = None
+    source: str | None = None  # of DogBird: the copy of ImageNet
     forms: dict[str, str] = {}
     broken: int = 0
     request: str | None = None
 
 
 class SealedPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """The base of all plans. Fields that are None are not written; `seal` sets the fingerprint."""
+    """The base of all plans. A field that is None by default is written only if it is set."""
 
     format: Literal[1]
     fingerprint: Text
@@ -54,12 +80,16 @@ class SealedPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     def content(self) -> dict[str, Any]:
         """Return everything that decides content, as in the file."""
-        fields = msgspec.to_builtins(self)
-        return {k: v for k, v in fields.items() if k not in NOT_CONTENT and v is not None}
+        silent = {f.name for f in msgspec.structs.fields(self) if f.default is None}
+        return {
+            name: value
+            for name, value in _plain(self).items()
+            if name not in NOT_CONTENT and not (value is None and name in silent)
+        }
 
     def to_json(self) -> dict[str, Any]:
         """Return what the file holds: the content, the fingerprint, and what is said about it."""
-        fields = msgspec.to_builtins(self)
+        fields = _plain(self)
         return self.content() | {key: fields[key] for key in ("fingerprint", "about")}
 
 
@@ -96,6 +126,11 @@ class Plan(SealedPlan, frozen=True, kw_only=True):
         return self.layout.shards()
 
 
+def _plain(plan: SealedPlan) -> dict[str, Any]:
+    fields: dict[str, Any] = json.loads(msgspec.json.encode(plan))
+    return fields
+
+
 P = TypeVar("P", bound=SealedPlan)
 
 
@@ -104,27 +139,15 @@ def seal(plan: P) -> P:
     return msgspec.structs.replace(plan, fingerprint=fingerprint_of(plan.content()))
 
 
-def load_plan(folder: Path, kind: type[P] = Plan) -> P:  # type: ignore[assignment]
+@overload
+def load_plan(folder: Path) -> Plan: ...
+@overload
+def load_plan(folder: Path, kind: type[P]) -> P: ...
+def load_plan(folder: Path, kind: Any = Plan) -> Any:
     """Return the plan of a directory; ValueError if there is none, or names what is wrong in it."""
     if not (folder / PLAN).is_file():
         raise ValueError(f"{folder} is not a dataset directory: it holds no {PLAN}")
     return load_json(folder / PLAN, kind)
-
-
-def make_plan(layout: Layout, content: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
-    """A complete plan with its fingerprint. `content` says how the images and labels are made."""
-    plan = {
-        "format": FORMAT,
-        "splits": dict(layout.splits),
-        "shard_size": layout.shard_size,
-        "image_shape": [32, 32, 3],
-        "extension": "png",
-        "class_names": list(CIFAR10_CLASSES),
-    }
-    plan |= content
-    plan["fingerprint"] = fingerprint_of(plan)
-    plan["about"] = about
-    return json.loads(json.dumps(plan))  # what a reader of the file will see: lists, not tuples
 
 
 def fingerprint_of(plan: dict[str, Any]) -> str:
@@ -145,13 +168,12 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-def claim_folder(folder: Path, plan: SealedPlan | dict[str, Any], option: str = "--out") -> None:
+def claim_folder(folder: Path, plan: SealedPlan, option: str = "--out") -> None:
     """Make `folder` the plan's, or check that it already is.
 
     Raises ValueError where the folder holds another plan (naming what differs) or other files, or
     is no folder; the message names the `option` that chose it.
     """
-    wanted = plan if isinstance(plan, dict) else plan.to_json()
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; choose a folder with {option}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -164,11 +186,12 @@ def claim_folder(folder: Path, plan: SealedPlan | dict[str, Any], option: str = 
                 f"choose an empty folder with {option}"
             )
         with atomic_write(folder / PLAN) as stream:
-            stream.write((json.dumps(wanted, indent=2) + "\n").encode())
-    present = read_plan(folder)
-    if present.get("fingerprint") != wanted["fingerprint"]:
+            stream.write((json.dumps(plan.to_json(), indent=2) + "\n").encode())
+    present = load_json(folder / PLAN, dict[str, Any])
+    if present.get("fingerprint") != plan.fingerprint:
+        found = "; ".join(differences(present, plan.content()))
         raise ValueError(
-            f"{folder} holds another plan; differing: {'; '.join(differences(present, wanted))}. "
+            f"{folder} holds another plan; differing: {found}. "
             f"Repeat its own command, or choose another folder with {option}"
         )
 

@@ -11,7 +11,6 @@ time stamp also saves a third of the size, 4,098 bytes a sample instead of 6,146
 
 import hashlib
 import io
-import json
 import os
 import tarfile
 import zipfile
@@ -19,7 +18,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Annotated, Any, TypeVar
+from typing import IO, Annotated, Any
 
 import msgspec
 import numpy as np
@@ -33,26 +32,20 @@ BLOCK = 512
 Natural = Annotated[int, msgspec.Meta(ge=0, le=10**15)]
 
 
-class LabelRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The record of a shard's labels, the dataset's own or a second labeling's."""
+class Record(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+):
+    """The record of a shard: of the dataset, or of its labels in a second labeling."""
 
     tar: str  # the name of the file
     sha256: str  # of the tar
+    bytes: Natural = 0  # of the tar; a second labeling leaves it out
     arrays_sha256: str
     count: Natural
     classes: tuple[Natural, ...]
     fingerprint: str  # of the plan
     seconds: float | None = None
     device: str = "unknown"
-
-
-class Record(LabelRecord, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The record of a finished shard."""
-
-    bytes: Natural  # of the tar
-
-
-R = TypeVar("R", bound=LabelRecord)
 
 
 @dataclass(frozen=True)
@@ -168,26 +161,17 @@ def arrays_sha256(index: np.ndarray, label: np.ndarray, probabilities: np.ndarra
     return digest.hexdigest()
 
 
-def load_record(folder: Path, shard: Shard, kind: type[R] = Record) -> R:  # type: ignore[assignment]
+def load_record(folder: Path, shard: Shard) -> Record:
     """Return the record of a shard; ValueError if it is missing or names what is wrong in it."""
-    return load_json(folder / shard.record, kind)
+    return load_json(folder / shard.record, Record)
 
 
-def find_record(folder: Path, shard: Shard, kind: type[R] = Record) -> R | None:  # type: ignore[assignment]
+def find_record(folder: Path, shard: Shard) -> Record | None:
     """Return the record of a shard, None if there is none that is valid."""
     try:
-        return load_record(folder, shard, kind)
+        return load_record(folder, shard)
     except ValueError:
         return None
-
-
-def read_record(folder: Path, shard: Shard) -> dict[str, Any] | None:
-    """The record of a shard, or None where it does not exist (or is no record)."""
-    try:
-        record = json.loads((folder / shard.record).read_text())
-    except (FileNotFoundError, ValueError):
-        return None
-    return record if isinstance(record, dict) else None
 
 
 def read_arrays(folder: Path, shard: Shard) -> SideArrays:

@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import msgspec
+
 TEMPORARY_SUFFIX = ".tmp"
 LOCK = ".lock"
 
@@ -64,9 +66,18 @@ class HashingStream:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically."""
+    """Write a value, msgspec types and dataclasses included, as indented JSON, atomically. NaN and
+    infinities become null.
+    """
     with atomic_write(path) as stream:
-        stream.write((json.dumps(value, indent=2) + "\n").encode())
+        plain = json.loads(msgspec.json.encode(value, enc_hook=_plain))
+        stream.write((json.dumps(plain, indent=2) + "\n").encode())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):  # numpy's, which msgspec does not take for one
+        return float(value)
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
 
 
 def read_object(path: Path) -> dict[str, Any]:

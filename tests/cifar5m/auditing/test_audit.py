@@ -309,7 +309,7 @@ def test_images_of_one_reference_stand_beside_it():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["nowhere"], "nowhere is not a dataset folder"),
+        (["nowhere"], "nowhere is not a dataset directory"),
         (["small", "--cifar10", "nowhere"], "--cifar10: nowhere does not exist"),
         (["small", "--cifar10", "large.pack"], "large.pack holds images (64, 64, 3) of 10 classes"),
         (["small", "--cifar10", "one.pack"], "--cifar10: one.pack has no test split"),

@@ -22,8 +22,8 @@ from cifar5m.shards.verify import verify_dataset
 from cifar5m.weights.sources import find_labeler
 from tests.cifar5m.small_set import images_of, labels_of, make_set, rewrite, shards_of
 from tests.cifar5m.tiny_networks import LABELER_CONFIG, save_labeler
-from worlds.formats.layout import read_plan
-from worlds.formats.shards import decode_image, read_arrays, read_record, read_samples
+from worlds.formats.plan import load_plan
+from worlds.formats.shards import decode_image, find_record, load_record, read_arrays, read_samples
 
 REPO = Path(__file__).resolve().parents[3]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
@@ -67,8 +67,8 @@ def contents(folder) -> dict[str, bytes]:
 
 def labels_in(folder) -> dict[str, str]:
     """The recorded hash of each labelled shard."""
-    found = {s.name: read_record(folder / "labels/second", s) for s in shards_of(folder)}
-    return {name: record["arrays_sha256"] for name, record in found.items() if record}
+    found = {s.name: find_record(folder / "labels/second", s) for s in shards_of(folder)}
+    return {name: record.arrays_sha256 for name, record in found.items() if record}
 
 
 def test_probabilities_are_the_labellers_own_for_each_image(labelled, labeler_folder):
@@ -81,8 +81,8 @@ def test_probabilities_are_the_labellers_own_for_each_image(labelled, labeler_fo
         np.testing.assert_array_equal(found.probabilities, expected.astype(np.float16))
         np.testing.assert_array_equal(found.label, expected.argmax(1))
         np.testing.assert_array_equal(found.index, np.arange(shard.start, shard.stop))
-        record = read_record(labelled / "labels/second", shard)
-        assert record["sha256"] == read_record(labelled, shard)["sha256"]
+        record = load_record(labelled / "labels/second", shard)
+        assert record.sha256 == load_record(labelled, shard).sha256
 
 
 def test_the_dataset_itself_keeps_its_bytes(folder, labeler_folder):
@@ -94,7 +94,7 @@ def test_the_dataset_itself_keeps_its_bytes(folder, labeler_folder):
 
 def test_agreement_is_counted_as_by_hand(tmp_path):
     folder = make_set(tmp_path / "set", shard_size=4, splits={"train": 6})
-    dataset = read_plan(folder)
+    dataset = load_plan(folder)
     plan = labelling_plan(dataset, "by hand", "0" * 64, "fp32", 4)
     labelling = open_labelling(folder, "hand", plan)
     first, second = [0, 0, 1, 2, 2, 9], [0, 1, 1, 2, 3, 0]
@@ -105,7 +105,7 @@ def test_agreement_is_counted_as_by_hand(tmp_path):
         probabilities = np.zeros((len(shard), 10), np.float32)
         probabilities[np.arange(len(shard)), second[rows]] = sure[rows]
         write_labels(labelling, shard, probabilities, {"sha256": "0" * 64})
-    found = compare(folder, labelling.place, shards_of(folder), dataset["class_names"])
+    found = compare(folder, labelling.place, shards_of(folder), dataset.class_names)
     expected = np.zeros((10, 10), int)
     expected[0, 0] = expected[0, 1] = expected[1, 1] = expected[2, 2] = expected[2, 3] = 1
     expected[9, 0] = 1
@@ -359,7 +359,7 @@ def test_other_classes_and_other_folders_are_refused(tmp_path, labeler_folder, c
     assert label(folder, labeler_folder) == 2
     assert "cannot be compared" in capsys.readouterr().err
     assert label(tmp_path, labeler_folder) == 2
-    assert "is not a dataset folder" in capsys.readouterr().err
+    assert "is not a dataset directory" in capsys.readouterr().err
 
 
 def test_the_name_is_taken_from_the_labeller(labeler_folder):

@@ -11,15 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from cifar5m.commands.pack import main
 from cifar5m.commands.verify import main as verify
 from cifar5m.shards import importing, packing
+from cifar5m.shards.importing import ImportedPlan
 from cifar5m.shards.packing import pack_shards
 from tests.cifar5m.small_set import make_set, rewrite, shards_of
 from worlds import open_store, verify_pack, write_pack
-from worlds.formats.layout import Shard, read_plan
-from worlds.formats.shards import arrays_sha256, read_record
+from worlds.formats.layout import Shard
+from worlds.formats.plan import load_plan
+from worlds.formats.shards import arrays_sha256, load_record
 from worlds.runtime import files as runtime_files
 from worlds.runtime.files import write_json
 
@@ -181,12 +184,12 @@ def flip(path, position=3000) -> None:
 def index_gap(folder) -> None:
     """Side file and record agree, and skip an index."""
     shard = shards_of(folder)[1]
-    record = read_record(folder, shard)
+    record = load_record(folder, shard)
     arrays = dict(np.load(folder / shard.arrays))
     arrays["index"] += 1
     np.savez(folder / shard.arrays, **arrays)
-    record["arrays_sha256"] = arrays_sha256(*arrays.values())
-    write_json(folder / shard.record, record)
+    changed = replace(record, arrays_sha256=arrays_sha256(*arrays.values()))
+    write_json(folder / shard.record, changed)
 
 
 def swap_shards(folder) -> None:
@@ -250,12 +253,12 @@ def test_a_pack_goes_back_to_the_shards_it_came_from(shards, tmp_path):
     assert run(shards, tmp_path / "pack") == 0
     assert run(tmp_path / "pack", tmp_path / "back", "--to-shards", "--shard-size", "5") == 0
     before, after = (
-        [read_record(folder, shard)["sha256"] for shard in shards_of(shards)]
+        [load_record(folder, shard).sha256 for shard in shards_of(shards)]
         for folder in (shards, tmp_path / "back")
     )
     assert before == after
-    plan = read_plan(tmp_path / "back")
-    assert (plan["source"]["form"], plan["probabilities"]) == ("pack", "given")
+    plan = load_plan(tmp_path / "back", ImportedPlan)
+    assert (plan.source.form, plan.probabilities) == ("pack", "given")
     assert importing.reopen(plan).form == "pack"
     assert run(tmp_path / "back", tmp_path / "again") == 0
     for name in ("images.npy", "labels.npy", "probabilities.npy"):

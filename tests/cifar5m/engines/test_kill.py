@@ -16,8 +16,8 @@ import pytest
 
 from cifar5m.commands.generate import main
 from cifar5m.commands.verify import main as verify
-from worlds.formats.layout import layout_of, read_plan
-from worlds.formats.shards import read_record
+from worlds.formats.plan import load_plan
+from worlds.formats.shards import find_record
 
 REPO = Path(__file__).resolve().parents[3]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
@@ -37,9 +37,9 @@ def finished(folder) -> dict[str, str]:
     """sha256 of each shard that exists."""
     if not (folder / "plan.json").exists():
         return {}
-    shards = layout_of(read_plan(folder)).shards()
-    records = {shard.name: read_record(folder, shard) for shard in shards}
-    return {name: record["sha256"] for name, record in records.items() if record}
+    shards = load_plan(folder).shards
+    records = {shard.name: find_record(folder, shard) for shard in shards}
+    return {name: record.sha256 for name, record in records.items() if record}
 
 
 def wait_for_shards(folder, count, process, seconds=60) -> None:
@@ -110,7 +110,7 @@ def test_a_stop_signal_leaves_only_whole_shards_and_says_how_to_go_on(number, sm
     assert process.returncode == 128 + number
     assert "run the same command to go on" in error
     names = {path.name for path in folder.rglob("*") if path.is_file()}
-    shards = {s.name: s for s in layout_of(read_plan(folder)).shards()}
+    shards = {s.name: s for s in load_plan(folder).shards}
     whole = [shards[name] for name in finished(folder)]
     expected = {p.name for s in whole for p in (s.tar, s.arrays, s.record)}
     assert names == expected | {"plan.json"}

@@ -9,12 +9,13 @@ import threading
 import time
 
 import pytest
+from msgspec.structs import replace
 
 from cifar5m.commands.generate import main
 from cifar5m.commands.verify import main as verify
 from cifar5m.engines.ray import ShardMaker, generate_on_ray
-from worlds.formats.layout import layout_of, read_plan
-from worlds.formats.shards import read_record
+from worlds.formats.plan import load_plan
+from worlds.formats.shards import find_record
 from worlds.runtime.ray import connect
 
 
@@ -22,9 +23,9 @@ def finished(folder) -> dict[str, str]:
     """sha256 of each shard that exists."""
     if not (folder / "plan.json").exists():
         return {}
-    shards = layout_of(read_plan(folder)).shards()
-    records = {shard.name: read_record(folder, shard) for shard in shards}
-    return {name: record["sha256"] for name, record in records.items() if record}
+    shards = load_plan(folder).shards
+    records = {shard.name: find_record(folder, shard) for shard in shards}
+    return {name: record.sha256 for name, record in records.items() if record}
 
 
 def test_without_ray_the_line_names_the_extra(small_run, tmp_path, monkeypatch, capsys):
@@ -35,24 +36,24 @@ def test_without_ray_the_line_names_the_extra(small_run, tmp_path, monkeypatch, 
 
 
 def test_an_actor_makes_the_bytes_of_the_command(small_run, tmp_path):
-    from cifar5m.sampling.job import options_of
+    from cifar5m.sampling.job import GeneratedPlan, options_of
 
     assert main(["--n", "12", "--out", str(tmp_path / "one"), *small_run]) == 0
-    plan = read_plan(tmp_path / "one")
+    plan = load_plan(tmp_path / "one", GeneratedPlan)
     (tmp_path / "two").mkdir()
     (tmp_path / "two/plan.json").write_bytes((tmp_path / "one/plan.json").read_bytes())
     maker = ShardMaker(str(tmp_path / "two"), options_of(plan), plan, "cpu")
-    for shard in layout_of(plan).shards():
+    for shard in plan.shards:
         maker.make(shard)
     assert finished(tmp_path / "two") == finished(tmp_path / "one")
 
 
 def test_a_node_that_would_make_another_set_refuses(small_run, tmp_path):
-    from cifar5m.sampling.job import options_of
+    from cifar5m.sampling.job import GeneratedPlan, options_of
 
     assert main(["--n", "6", "--out", str(tmp_path / "set"), *small_run]) == 0
-    plan = read_plan(tmp_path / "set")
-    other = plan | {"versions": plan["versions"] | {"torch": "1.0"}, "fingerprint": "0"}
+    plan = load_plan(tmp_path / "set", GeneratedPlan)
+    other = replace(plan, versions=plan.versions | {"torch": "1.0"}, fingerprint="0")
     with pytest.raises(ValueError, match=r"another set, differing: versions\.torch is"):
         ShardMaker(str(tmp_path / "set"), options_of(plan), other, "cpu")
     with pytest.raises(ValueError, match="shared storage"):
@@ -87,13 +88,13 @@ def test_a_killed_node_costs_nothing_but_time(cluster, small_run, tmp_path):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_what_a_node_refuses_is_told_in_its_own_words(cluster, small_run, tmp_path):
-    from cifar5m.sampling.job import options_of
+    from cifar5m.sampling.job import GeneratedPlan, options_of
 
     found, _ = cluster
     assert main(["--n", "6", "--out", str(tmp_path / "set"), *small_run]) == 0
-    plan = read_plan(tmp_path / "set")
-    options, shards = options_of(plan), layout_of(plan).shards()
-    other = plan | {"versions": plan["versions"] | {"torch": "1.0"}, "fingerprint": "0"}
+    plan = load_plan(tmp_path / "set", GeneratedPlan)
+    options, shards = options_of(plan), plan.shards
+    other = replace(plan, versions=plan.versions | {"torch": "1.0"}, fingerprint="0")
     with (
         connect(found.address) as ray,
         pytest.raises(ValueError, match=r"would make another set, differing: versions\.torch"),

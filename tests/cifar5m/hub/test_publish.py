@@ -21,7 +21,7 @@ from tests.cifar5m.loopback_hub import (
     published,
 )
 from tests.cifar5m.small_set import contents, make_set, rewrite, shards_of
-from worlds.formats.layout import read_plan
+from worlds.formats.plan import load_plan
 from worlds.runtime.files import write_json
 from worlds.runtime.signals import Stopped
 
@@ -60,7 +60,7 @@ def test_the_same_command_again_sends_nothing(hub, folder, capsys):
 
 def test_only_what_changed_is_sent_again(hub, folder, capsys):
     assert run(folder) == 0
-    audit = {"dataset": {"fingerprint": read_plan(folder)["fingerprint"]}}
+    audit = {"dataset": {"fingerprint": load_plan(folder).fingerprint}}
     audit |= {"cifar10": {"name": "CIFAR-10"}, "summary": {"images": 19}}
     write_json(folder / "audit" / "audit.json", audit)
     assert run(folder) == 0

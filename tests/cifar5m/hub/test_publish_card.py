@@ -9,9 +9,10 @@ import yaml
 from cifar5m.commands.label import main as label
 from cifar5m.hub.card import KINDS, Facts, card_text, timm_info, write_card
 from tests.cifar5m.small_set import labels_of, make_set, shards_of
-from worlds.formats.layout import CIFAR10_CLASSES, PLAN, read_plan
-from worlds.formats.plan import fingerprint_of
+from worlds.formats.layout import CIFAR10_CLASSES, PLAN
+from worlds.formats.plan import fingerprint_of, load_plan
 from worlds.runtime.files import write_json
+from worlds.runtime.json_files import load_json
 
 MEASURED = {
     "data": "the test images of cifar",
@@ -19,6 +20,10 @@ MEASURED = {
     "accuracy": 0.985,
     "mean_confidence": 0.99,
     "calibration_error": 0.0123,
+    "weights_sha256": "0" * 64,
+    "precision": "fp32",
+    "log_loss": 0.05,
+    "class_accuracy": [0.985] * 10,
 }
 
 
@@ -38,7 +43,7 @@ def card(folder, duplicates=0, **changes) -> tuple[dict, str]:
 
 
 def say_about(folder, **about) -> None:
-    plan = read_plan(folder)
+    plan = load_json(folder / PLAN, dict)
     write_json(folder / PLAN, plan | {"about": plan.get("about", {}) | about})
 
 
@@ -58,8 +63,8 @@ def test_the_head_names_classes_and_counts(folder):
 
 def test_the_text_says_what_the_plan_says(folder):
     _, text = card(folder, duplicates=3)
-    plan = read_plan(folder)
-    assert plan["fingerprint"] in text
+    plan = load_plan(folder)
+    assert plan.fingerprint in text
     assert "| seed | 7 |" in text
     assert "| sampler | name ddim |" in text
     assert "3 images have the same pixels" in text
@@ -105,7 +110,7 @@ def test_a_second_labelling_is_told(folder, labeler_folder):
 def test_an_audit_is_told_where_there_is_one(folder):
     assert "No audit" in card(folder)[1]
     audit = {
-        "dataset": {"fingerprint": read_plan(folder)["fingerprint"]},
+        "dataset": {"fingerprint": load_plan(folder).fingerprint},
         "cifar10": {"name": "a copy of CIFAR-10"},
         "summary": {"images": 19, "near copies": 12, "FID": 3.21, "KID": None},
     }
@@ -122,7 +127,7 @@ def test_an_audit_is_told_where_there_is_one(folder):
 
 
 def test_an_audit_of_fewer_images_or_of_another_set_is_no_audit_of_this_one(folder):
-    audit = {"dataset": {"fingerprint": read_plan(folder)["fingerprint"]}}
+    audit = {"dataset": {"fingerprint": load_plan(folder).fingerprint}}
     audit |= {"cifar10": {"name": "CIFAR-10"}, "summary": {"images": 9}}
     write_json(folder / "audit" / "audit.json", audit)
     assert "It saw 9 images, 19 are here." in card(folder)[1]
@@ -133,7 +138,7 @@ def test_an_audit_of_fewer_images_or_of_another_set_is_no_audit_of_this_one(fold
 
 @pytest.mark.parametrize("dataset", [*KINDS, "something else", None])
 def test_every_kind_of_set_has_a_card(dataset, folder):
-    plan = {key: value for key, value in read_plan(folder).items() if key != "dataset"}
+    plan = {key: value for key, value in load_json(folder / PLAN, dict).items() if key != "dataset"}
     plan |= {"dataset": dataset} if dataset else {}
     write_json(folder / PLAN, plan | {"fingerprint": fingerprint_of(plan)})
     head, text = card(folder)

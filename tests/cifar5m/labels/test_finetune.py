@@ -88,7 +88,7 @@ def test_the_defaults_are_the_rule(data, labeler_folder):
     assert options.model == "resnetv2_152x2_bit.goog_in21k"
     network = pretrained_network(Options(model=str(labeler_folder)))
     plan = finetune_plan(Options(model=str(labeler_folder)), network, open_store(data))
-    assert (plan["size"], plan["mixup"], plan["schedule"][-1]) == (128, 0.0, 500)  # 14 images
+    assert (plan.size, plan.mixup, plan.schedule[-1]) == (128, 0.0, 500)  # 14 images
 
 
 def test_draws_are_of_their_step_alone():

@@ -9,7 +9,8 @@ from cifar5m.commands.generate import main as generate
 from cifar5m.commands.label import main as label
 from tests.cifar5m.small_set import make_set
 from worlds.formats.layout import PLAN
-from worlds.runtime.files import read_object, write_json
+from worlds.runtime.files import write_json
+from worlds.runtime.json_files import load_json
 
 
 @pytest.fixture
@@ -39,26 +40,30 @@ def test_an_evaluation_that_is_none_says_nothing_of_a_labeller(labeler_folder, s
     (copy / "evaluation.json").write_text("[]")
     options = ["--n", "6", "--out", str(tmp_path / "made"), *small_run, "--labeler", str(copy)]
     assert generate(options) == 0
-    assert "labeler_evaluation" not in read_object(tmp_path / "made" / PLAN)["about"]
+    assert "labeler_evaluation" not in load_json(tmp_path / "made" / PLAN, dict)["about"]
 
 
 @pytest.mark.parametrize(
-    "changes",
+    "changes, wrong",
     [
-        {"class_names": None},
-        {"splits": None},
-        {"splits": ["train"]},
-        {"shard_size": None},
-        {"shard_size": "five"},
-        {"fingerprint": None},
-        {"about": []},
+        ({"class_names": None}, "object missing required field `class_names`"),
+        ({"splits": None}, "object missing required field `splits`"),
+        ({"splits": ["train"]}, "splits: expected `object`, got `array`"),
+        ({"splits": {"train": 10**12}}, "splits: expected `int` <= 10000000000"),
+        ({"splits": {"train": 10**9}, "shard_size": 1}, "a set has at most 1,000,000 shards"),
+        ({"shard_size": None}, "object missing required field `shard_size`"),
+        ({"shard_size": "five"}, "shard_size: expected `int`, got `str`"),
+        ({"fingerprint": None}, "object missing required field `fingerprint`"),
+        ({"about": []}, "about: expected `object`, got `array`"),
     ],
 )
-def test_a_plan_that_lacks_what_a_dataset_needs_is_damaged(changes, folder, labeler_folder, capsys):
-    plan = read_object(folder / PLAN) | changes
+def test_a_plan_that_lacks_what_a_dataset_needs_is_damaged(
+    changes, wrong, folder, labeler_folder, capsys
+):
+    plan = load_json(folder / PLAN, dict) | changes
     write_json(folder / PLAN, {key: value for key, value in plan.items() if value is not None})
     assert label([str(folder), "--labeler", str(labeler_folder), "--device", "cpu"]) == 2
-    assert f"{folder / PLAN} is damaged" in one_line(capsys)
+    assert f"{folder / PLAN}: {wrong}" in one_line(capsys)
 
 
 @pytest.mark.parametrize("damage", [b"", b"no archive", "cut"])

@@ -1,7 +1,6 @@
 """cifar5m-generate end to end, in this process, on tiny networks."""
 
 import hashlib
-import json
 import os
 import shutil
 import stat
@@ -19,16 +18,16 @@ from cifar5m.sampling.job import Options
 from cifar5m.sampling.noise import image_noise
 from cifar5m.weights.sources import find_labeler
 from tests.cifar5m.tiny_networks import save_labeler, save_unet
-from worlds.formats.layout import layout_of, read_plan
-from worlds.formats.shards import decode_image, read_arrays, read_record, read_samples
+from worlds.formats.plan import claim_folder, load_plan
+from worlds.formats.shards import decode_image, load_record, read_arrays, read_samples
 
 
 def hashes(folder) -> dict[str, str]:
     """sha256 of every tar, and of every side file's content."""
     found = {}
-    for shard in layout_of(read_plan(folder)).shards():
+    for shard in load_plan(folder).shards:
         found[shard.name] = hashlib.sha256((folder / shard.tar).read_bytes()).hexdigest()
-        found[shard.name + " arrays"] = read_record(folder, shard)["arrays_sha256"]
+        found[shard.name + " arrays"] = load_record(folder, shard).arrays_sha256
     return found
 
 
@@ -56,20 +55,20 @@ def job_of(small_run, **changes):
 
 
 def test_a_run_ends_with_complete_labelled_shards(made):
-    plan = read_plan(made)
-    assert plan["splits"] == {"train": 17, "test": 3}
-    assert [len(shard) for shard in layout_of(plan).shards()] == [6, 6, 5, 3]
+    plan = load_plan(made)
+    assert plan.splits == {"train": 17, "test": 3}
+    assert [len(shard) for shard in plan.shards] == [6, 6, 5, 3]
     indices, labels = [], []
-    for shard in layout_of(plan).shards():
-        arrays, record = read_arrays(made, shard), read_record(made, shard)
+    for shard in plan.shards:
+        arrays, record = read_arrays(made, shard), load_record(made, shard)
         samples = list(read_samples(made / shard.tar))
         assert [index for index, _, _ in samples] == arrays.index.tolist()
         assert [label for _, _, label in samples] == arrays.label.tolist()
         assert all(decode_image(data).shape == (32, 32, 3) for _, data, _ in samples)
         assert arrays.probabilities.dtype == np.float16
         np.testing.assert_allclose(arrays.probabilities.sum(1, dtype=float), 1, atol=2e-3)
-        assert record["classes"] == np.bincount(arrays.label, minlength=10).tolist()
-        assert record["fingerprint"] == plan["fingerprint"]
+        assert record.classes == tuple(np.bincount(arrays.label, minlength=10).tolist())
+        assert record.fingerprint == plan.fingerprint
         indices += arrays.index.tolist()
         labels += arrays.label.tolist()
     assert indices == list(range(20))
@@ -85,7 +84,7 @@ def test_the_same_command_again_makes_nothing_anew(made, small_run):
 def test_lost_and_damaged_shards_are_made_again_to_the_same_bytes(made, small_run, tmp_path):
     folder = tmp_path / "set"
     shutil.copytree(made, folder)
-    shards = layout_of(read_plan(folder)).shards()
+    shards = load_plan(folder).shards
     (folder / shards[0].record).unlink()
     (folder / shards[1].tar).write_bytes(b"cut short")
     (folder / shards[2].arrays).unlink()
@@ -280,8 +279,9 @@ def test_the_plan_is_a_function_of_content_alone(small_run, tmp_path):
     sources = prepare.find_sources(options)
     there = prepare.find_sources(Options(**(vars(options) | {"generator": str(moved)})))
     plan, plan_there = prepare.plan_of(options, sources), prepare.plan_of(options, there)
-    assert plan["fingerprint"] == plan_there["fingerprint"]
-    assert plan == json.loads(json.dumps(plan))
+    assert plan.fingerprint == plan_there.fingerprint
+    claim_folder(tmp_path / "set", plan)
+    assert load_plan(tmp_path / "set", prepare.GeneratedPlan) == plan
 
 
 @pytest.mark.parametrize(

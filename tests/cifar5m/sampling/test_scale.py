@@ -10,8 +10,8 @@ import pytest
 from cifar5m.commands.generate import main
 from cifar5m.engines.local import Rank, rank_of
 from cifar5m.sampling.scale import Fleet, table
-from worlds.formats.layout import layout_of, read_plan
-from worlds.formats.shards import read_record
+from worlds.formats.plan import load_plan
+from worlds.formats.shards import find_record
 
 REPO = Path(__file__).resolve().parents[3]
 
@@ -73,8 +73,9 @@ def test_the_slurm_script_says_its_tasks_as_gpus_per_task_demands():
 
 
 def finished(folder) -> dict[str, str | None]:
-    shards = layout_of(read_plan(folder)).shards()
-    return {shard.name: (read_record(folder, shard) or {}).get("sha256") for shard in shards}
+    shards = load_plan(folder).shards
+    records = {shard.name: find_record(folder, shard) for shard in shards}
+    return {name: record and record.sha256 for name, record in records.items()}
 
 
 def launch(script, arguments, **environment):

@@ -20,8 +20,9 @@ from cifar5m.shards import importing
 from cifar5m.shards.npz_parts import NpzArray, Slices, find_array
 from tests.cifar5m.loopback import servers
 from worlds import open_store
-from worlds.formats.layout import CIFAR10_CLASSES, layout_of, read_plan
-from worlds.formats.shards import read_arrays, read_record
+from worlds.formats.layout import CIFAR10_CLASSES
+from worlds.formats.plan import load_plan
+from worlds.formats.shards import load_record, read_arrays
 from worlds.runtime import files
 
 REPO = Path(__file__).resolve().parents[3]
@@ -47,8 +48,8 @@ def run(paths, out, *options) -> int:
 
 
 def records(folder) -> dict[str, dict]:
-    shards = layout_of(read_plan(folder)).shards()
-    found = {shard.name: read_record(folder, shard) for shard in shards}
+    shards = load_plan(folder).shards
+    found = {shard.name: load_record(folder, shard) for shard in shards}
     return {name: record for name, record in found.items() if record}
 
 
@@ -74,10 +75,10 @@ def test_released_parts_become_shards_with_equal_pixels_and_labels(imported):
 
 
 def test_the_plan_says_what_was_given_and_names_the_papers_test_set(imported):
-    plan = read_plan(imported)
-    assert (plan["labels"], plan["probabilities"]) == ("given", "one-hot")
-    assert plan["subsets"] == {"paper_test": {"split": "test", "start": 0, "stop": 7}}
-    for shard in layout_of(plan).shards():
+    plan = load_plan(imported, importing.ImportedPlan)
+    assert (plan.labels, plan.probabilities) == ("given", "one-hot")
+    assert plan.subsets == {"paper_test": {"split": "test", "start": 0, "stop": 7}}
+    for shard in plan.shards:
         arrays = read_arrays(imported, shard)
         np.testing.assert_array_equal(arrays.probabilities, np.eye(10)[arrays.label])
 
@@ -85,7 +86,7 @@ def test_the_plan_says_what_was_given_and_names_the_papers_test_set(imported):
 def test_order_of_arguments_and_worker_count_leave_the_bytes_alone(parts, imported, tmp_path):
     assert run(parts[::-1], tmp_path / "set", "--workers", "3") == 0
     assert records(tmp_path / "set") == records(imported)
-    assert read_plan(tmp_path / "set")["fingerprint"] == read_plan(imported)["fingerprint"]
+    assert load_plan(tmp_path / "set").fingerprint == load_plan(imported).fingerprint
 
 
 def test_a_killed_import_goes_on_to_the_unbroken_bytes(parts, imported, tmp_path):
@@ -119,9 +120,9 @@ def test_a_second_run_makes_only_what_is_missing_and_reads_no_part_again(
 
 
 def test_a_shard_can_be_had_again_from_the_plan_alone(imported):
-    plan = read_plan(imported)
+    plan = load_plan(imported, importing.ImportedPlan)
     source = importing.reopen(plan)
-    for shard in layout_of(plan).shards()[::-1]:
+    for shard in plan.shards[::-1]:
         pictures, labels, probabilities = importing.content_of(source, shard)
         rows = slice(shard.start, shard.stop)
         np.testing.assert_array_equal(np.stack(list(pictures)), IMAGES[rows])
@@ -131,12 +132,13 @@ def test_a_shard_can_be_had_again_from_the_plan_alone(imported):
 
 
 def test_a_changed_source_is_not_taken_for_the_old_one(parts, imported, tmp_path):
-    plan = read_plan(imported)
-    plan["about"]["files"][0] = {"path": write_parts(tmp_path / "in", [0])[0]}
-    with zipfile.ZipFile(plan["about"]["files"][0]["path"], "a") as archive:
+    plan = load_plan(imported, importing.ImportedPlan)
+    changed = write_parts(tmp_path / "in", [0])[0]
+    with zipfile.ZipFile(changed, "a") as archive:
         archive.writestr("comment", "another file")
+    paths = [changed, *(Path(file.path) for file in plan.about.files[1:])]
     with pytest.raises(ValueError, match=r"is not what was imported; differing: source\."):
-        importing.reopen(plan)
+        importing.reopen(plan, [Path(path) for path in paths])
 
 
 def test_a_dry_run_tells_sizes_and_writes_nothing(parts, tmp_path, capsys):
@@ -158,7 +160,7 @@ def test_a_part_that_is_not_there_is_fetched_through_a_cut(imported, tmp_path):
     assert server.seen == [None, "bytes=5000-"]
     assert Path(paths[1]).read_bytes() == body
     shas = [
-        {name: r["sha256"] for name, r in records(f).items()} for f in (tmp_path / "set", imported)
+        {name: r.sha256 for name, r in records(f).items()} for f in (tmp_path / "set", imported)
     ]
     assert shas[0] == shas[1]
 

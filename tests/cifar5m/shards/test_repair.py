@@ -7,20 +7,21 @@ import shutil
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 import cifar5m.shards.repair
 from cifar5m.commands.generate import main as generate
 from cifar5m.commands.label import main as label
 from cifar5m.commands.verify import main
 from cifar5m.sampling import job as prepare
-from cifar5m.sampling.diffusion import SamplerConfig
-from cifar5m.sampling.job import Options, options_of, plan_of
+from cifar5m.sampling.job import GeneratedPlan, Options, options_of, plan_of
 from cifar5m.shards.verify import verify_dataset
 from tests.cifar5m.small_set import make_set
 from tests.cifar5m.tiny_networks import LABELER_CONFIG, save_labeler, save_unet
-from worlds.formats.layout import PLAN, layout_of, read_plan
-from worlds.formats.plan import fingerprint_of
-from worlds.formats.shards import read_arrays, read_record, write_shard
+from worlds.formats.layout import PLAN
+from worlds.formats.plan import fingerprint_of, load_plan
+from worlds.formats.shards import load_record, read_arrays, write_shard
+from worlds.runtime.json_files import load_json
 
 TARS = [f"data/train-0000{k}-of-00003.tar" for k in range(3)]
 SIDE, RECORD = "meta/train-00001.npz", "meta/train-00001.json"
@@ -41,19 +42,19 @@ def folder(made, tmp_path):
 
 
 def shards_of(folder):
-    return layout_of(read_plan(folder)).shards()
+    return load_plan(folder).shards
 
 
 def bytes_of(folder) -> dict[str, object]:
     """Each tar's bytes, each side file's arrays, and each record but for the seconds."""
     found: dict[str, object] = {}
     for shard in shards_of(folder):
-        arrays, record = read_arrays(folder, shard), read_record(folder, shard)
+        arrays, record = read_arrays(folder, shard), load_record(folder, shard)
         found[str(shard.tar)] = (folder / shard.tar).read_bytes()
         found[str(shard.arrays)] = [
             array.tobytes() for array in (arrays.index, arrays.label, arrays.probabilities)
         ]
-        found[str(shard.record)] = {k: v for k, v in record.items() if k != "seconds"}
+        found[str(shard.record)] = replace(record, seconds=None)
     return found
 
 
@@ -211,13 +212,16 @@ def test_another_network_is_refused_and_both_hashes_are_said(kind, folder, tmp_p
     assert repair(folder, f"--{kind}", str(other)) == 1
     error = capsys.readouterr().err
     assert f"--{kind}: {other} has sha256 " in error
-    assert f"the set was made with {read_plan(folder)[f'{kind}_sha256']}" in error
+    assert (
+        f"the set was made with {getattr(load_plan(folder, GeneratedPlan), f'{kind}_sha256')}"
+        in error
+    )
     assert (folder / TARS[1]).read_bytes() == before
 
 
 def test_networks_that_moved_are_given_by_option(made, folder, small_run, tmp_path, capsys):
     cut(TARS[1])(folder)
-    plan = read_plan(folder)
+    plan = load_json(folder / PLAN, dict)
     plan["about"]["generator"] = "/gone/unet"
     (folder / PLAN).write_text(json.dumps(plan))
     assert repair(folder) == 1
@@ -228,7 +232,7 @@ def test_networks_that_moved_are_given_by_option(made, folder, small_run, tmp_pa
 
 
 def test_an_edited_plan_repairs_nothing(folder, capsys):
-    plan = read_plan(folder)
+    plan = load_json(folder / PLAN, dict)
     (folder / PLAN).write_text(json.dumps(plan | {"seed": 7}))
     cut(TARS[1])(folder)
     before = (folder / TARS[1]).read_bytes()
@@ -240,7 +244,7 @@ def test_an_edited_plan_repairs_nothing(folder, capsys):
 
 
 def test_other_package_versions_are_refused_with_the_difference(folder, capsys):
-    plan = read_plan(folder)
+    plan = load_json(folder / PLAN, dict)
     plan["versions"]["torch"] = "0.4.1"
     plan["fingerprint"] = fingerprint_of(plan)
     (folder / PLAN).write_text(json.dumps(plan))
@@ -262,7 +266,7 @@ def test_a_set_of_an_unknown_kind_says_what_to_do(tmp_path, capsys):
 def test_a_damaged_second_labelling_is_labelled_again(folder, labeler_folder, capsys):
     assert label([str(folder), "--labeler", str(labeler_folder), "--device", "cpu"]) == 0
     place = folder / "labels" / "labeler"
-    before = {s.name: read_record(place, s)["arrays_sha256"] for s in shards_of(folder)}
+    before = {s.name: load_record(place, s).arrays_sha256 for s in shards_of(folder)}
     cut("labels/labeler/" + SIDE)(folder)
     cut(TARS[2])(folder)
     (place / "summary.json").unlink()
@@ -270,7 +274,7 @@ def test_a_damaged_second_labelling_is_labelled_again(folder, labeler_folder, ca
     out = capsys.readouterr().out
     assert f"repaired: train-00002: {AS_RECORDED}" in out
     assert "labels/labeler: train-00001: labelled again" in out
-    assert {s.name: read_record(place, s)["arrays_sha256"] for s in shards_of(folder)} == before
+    assert {s.name: load_record(place, s).arrays_sha256 for s in shards_of(folder)} == before
     assert verify_dataset(folder, workers=1).ok
 
 
@@ -319,9 +323,9 @@ def test_a_plans_options_amount_to_that_plan(choice, unet_folder, labeler_folder
     networks = {"generator": str(unet_folder), "labeler": str(labeler_folder)}
     options = Options(n=20, **choice, **networks)
     plan = plan_of(options, prepare.find_sources(options))
-    back = options_of(json.loads(json.dumps(plan)))
+    back = options_of(plan)
     assert plan_of(back, prepare.find_sources(back)) == plan
-    assert back.resolved.sampler == SamplerConfig(**plan["sampler"])
+    assert back.resolved.sampler == plan.sampler
     assert back.layout == options.layout
 
 

@@ -10,7 +10,8 @@ import pytest
 from cifar5m.commands.verify import main
 from cifar5m.shards.verify import verify_dataset
 from tests.cifar5m.small_set import images_of, labels_of, make_set, rewrite, shards_of
-from worlds.formats.layout import PLAN, read_plan
+from worlds.formats.layout import PLAN
+from worlds.formats.plan import load_plan
 from worlds.formats.shards import tar_members
 
 TAR_0, TAR_1 = "data/train-00000-of-00003.tar", "data/train-00001-of-00003.tar"
@@ -146,7 +147,7 @@ def write_larger_images(folder):
 
 def record_of_another_plan(folder):
     path = folder / "meta/train-00001.json"
-    fingerprint = read_plan(folder)["fingerprint"]
+    fingerprint = load_plan(folder).fingerprint
     path.write_text(path.read_text().replace(fingerprint, "e" * 64))
 
 
@@ -185,7 +186,7 @@ LEFT = "data/.train-00001-of-00003.tar.node-7.4321.0a1b2c3d.tmp"
             flip_a_header,
             [
                 ("tar", TAR_1, "sha256 .*, the record says"),
-                ("record", RECORD, r"classes is \[.*\], expected \["),
+                ("record", RECORD, r"classes is \(.*\), expected \("),
                 ("member", TAR_1, "member 4 should be 000000007.png, found 100000007.png"),
             ],
         ),
@@ -224,7 +225,7 @@ LEFT = "data/.train-00001-of-00003.tar.node-7.4321.0a1b2c3d.tmp"
         ),
         (
             lambda folder: (folder / RECORD).write_text("{"),
-            [("missing", RECORD, "is no record")],
+            [("missing", RECORD, "is not valid JSON")],
         ),
         (
             change_a_label_in_the_tar,
@@ -285,7 +286,7 @@ LEFT = "data/.train-00001-of-00003.tar.node-7.4321.0a1b2c3d.tmp"
             record_of_another_plan,
             [("record", RECORD, f"fingerprint is {'e' * 64}, expected [0-9a-f]+")],
         ),
-        (record_of_other_counts, [("record", RECORD, r"classes is \[5, 0.*expected \[0, 0")]),
+        (record_of_other_counts, [("record", RECORD, r"classes is \(5, 0.*expected \(0, 0")]),
         (
             edit_the_plan,
             [("plan", PLAN, "was edited: its content has the fingerprint .*, it says")],
@@ -372,10 +373,10 @@ def test_two_processes_find_what_one_finds(folder):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda plan: plan.pop("fingerprint"), "is damaged: KeyError\\('fingerprint'\\)"),
-        (lambda plan: plan.update(splits=5), "is damaged: AttributeError"),
-        (lambda plan: plan.update(shard_size=0), "shard size must be at least 1"),
-        (lambda plan: plan.update(format=2), "is not a plan of format 1"),
+        (lambda plan: plan.pop("fingerprint"), "object missing required field `fingerprint`"),
+        (lambda plan: plan.update(splits=5), "splits: expected `object`, got `int`"),
+        (lambda plan: plan.update(shard_size=0), "shard_size: expected `int` >= 1"),
+        (lambda plan: plan.update(format=2), "format: invalid enum value 2"),
     ],
 )
 def test_a_damaged_plan_is_one_clear_error(folder, change, message):
@@ -411,7 +412,7 @@ def test_the_command_lists_the_problems_and_ends_with_one(folder, capsys):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["nowhere"], "nowhere is not a dataset folder: it holds no plan.json"),
+        (["nowhere"], "nowhere is not a dataset directory: it holds no plan.json"),
         (["set", "--workers", "0"], "workers must be at least 1, got 0"),
     ],
 )

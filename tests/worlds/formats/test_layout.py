@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from worlds.formats.layout import CIFAR10_CLASSES, FORMAT, PLAN, Layout, layout_of, read_plan
+from worlds.formats.layout import CIFAR10_CLASSES, FORMAT, PLAN, Layout
+from worlds.formats.plan import load_plan
 
 
 # splits, shard size -> (name, start, stop) of every shard
@@ -86,24 +87,25 @@ def test_an_unknown_split_is_refused_with_the_known_ones():
 
 def test_the_plan_keeps_the_order_of_its_splits(tmp_path):
     plan = {"format": FORMAT, "splits": {"train": 5, "test": 4}, "shard_size": 2}
+    plan |= {"class_names": CIFAR10_CLASSES, "fingerprint": "0"}
     (tmp_path / PLAN).write_text(json.dumps(plan))
-    assert layout_of(read_plan(tmp_path)) == Layout((("train", 5), ("test", 4)), 2)
+    assert load_plan(tmp_path).layout == Layout((("train", 5), ("test", 4)), 2)
 
 
 @pytest.mark.parametrize(
     "content, message",
     [
-        (None, "is not a dataset folder: it holds no plan.json"),
+        (None, "is not a dataset directory: it holds no plan.json"),
         ("{", "is not valid JSON"),
-        ("[1]", "plan.json must hold a JSON object, got list"),
-        ('{"format": 99}', "is not a plan of format 1"),
+        ("[1]", "plan.json: expected `object`, got `array`"),
+        ('{"format": 99}', "plan.json: format: invalid enum value 99"),
     ],
 )
 def test_a_folder_without_a_valid_plan_is_refused(tmp_path, content, message):
     if content is not None:
         (tmp_path / PLAN).write_text(content)
     with pytest.raises(ValueError, match=message):
-        read_plan(tmp_path)
+        load_plan(tmp_path)
 
 
 def test_the_class_order_is_that_of_cifar_10():

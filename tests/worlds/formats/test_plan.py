@@ -3,30 +3,48 @@ import subprocess
 import sys
 
 import pytest
+from msgspec.structs import replace
 
-from worlds.formats.layout import Layout, read_plan
-from worlds.formats.plan import claim_folder, differences, fingerprint_of, make_plan
+from worlds.formats.plan import (
+    About,
+    Plan,
+    claim_folder,
+    differences,
+    fingerprint_of,
+    load_plan,
+    seal,
+)
+
+
+class MadePlan(Plan, frozen=True, kw_only=True):
+    """A producer's own plan."""
+
+    seed: int
+    sampler: dict[str, int]
+    versions: dict[str, str]
 
 
 def plan(**content):
-    base = {"seed": 0, "sampler": {"steps": 3}, "versions": {"torch": "2"}}
-    return make_plan(Layout((("train", 20),), 6), base | content, {"recipe": "tiny"})
+    names = ("one", "two")
+    header = {"format": 1, "splits": {"train": 20}, "shard_size": 6, "class_names": names}
+    header |= {"seed": 0, "sampler": {"steps": 3}, "versions": {"torch": "2"}} | content
+    return seal(MadePlan(**header, fingerprint="", about=About(recipe="tiny")))
 
 
 def test_fingerprint_changes_with_any_content_and_with_nothing_else():
     base = plan()
-    assert plan()["fingerprint"] == base["fingerprint"]
-    assert plan(seed=1)["fingerprint"] != base["fingerprint"]
-    assert plan(sampler={"steps": 4})["fingerprint"] != base["fingerprint"]
-    moved = base | {"about": {"generator": "/another/place"}}
-    assert fingerprint_of(moved) == base["fingerprint"]
-    assert fingerprint_of(dict(reversed(base.items()))) == base["fingerprint"]
+    assert plan().fingerprint == base.fingerprint
+    assert plan(seed=1).fingerprint != base.fingerprint
+    assert plan(sampler={"steps": 4}).fingerprint != base.fingerprint
+    moved = replace(base, about=About(generator="/another/place"))
+    assert seal(moved) == moved
+    assert fingerprint_of(dict(reversed(base.to_json().items()))) == base.fingerprint
 
 
 def test_a_claimed_folder_holds_the_plan_and_may_be_claimed_again(tmp_path):
     claim_folder(tmp_path / "set", plan())
     claim_folder(tmp_path / "set", plan())
-    assert read_plan(tmp_path / "set") == plan()
+    assert load_plan(tmp_path / "set", MadePlan) == plan()
 
 
 @pytest.mark.parametrize(
@@ -42,7 +60,7 @@ def test_another_plan_is_refused_and_the_first_kept(change, message, tmp_path):
     with pytest.raises(ValueError, match="holds another plan") as refusal:
         claim_folder(tmp_path / "set", plan(**change))
     assert message in str(refusal.value)
-    assert read_plan(tmp_path / "set") == plan()
+    assert load_plan(tmp_path / "set", MadePlan) == plan()
 
 
 def test_differences_name_every_place_in_nested_plans():
@@ -60,7 +78,7 @@ def test_a_broken_plan_is_one_clear_error(tmp_path):
     with pytest.raises(ValueError, match="not valid JSON"):
         claim_folder(tmp_path, plan())
     (tmp_path / "plan.json").write_text(json.dumps({"format": 99}))
-    with pytest.raises(ValueError, match="not a plan of format 1"):
+    with pytest.raises(ValueError, match="format is 99 there, 1 here"):
         claim_folder(tmp_path, plan())
 
 

@@ -11,12 +11,14 @@ from PIL import Image
 
 from worlds.formats.layout import Shard
 from worlds.formats.shards import (
+    Record,
     arrays_sha256,
     decode_image,
     encode_png,
+    find_record,
     is_finished,
+    load_record,
     read_arrays,
-    read_record,
     read_samples,
     tar_members,
     write_shard,
@@ -57,14 +59,15 @@ def test_what_is_read_is_what_was_written(folder):
 def test_the_record_says_what_the_files_hold(folder):
     data = (folder / SHARD.tar).read_bytes()
     arrays = read_arrays(folder, SHARD)
-    assert read_record(folder, SHARD) == FACTS | {
-        "tar": "train-00001-of-00003.tar",
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "bytes": len(data),
-        "arrays_sha256": arrays_sha256(arrays.index, arrays.label, arrays.probabilities),
-        "count": 5,
-        "classes": [1, 1, 0, 2, 0, 0, 0, 0, 0, 1],
-    }
+    assert load_record(folder, SHARD) == Record(
+        **FACTS,
+        tar="train-00001-of-00003.tar",
+        sha256=hashlib.sha256(data).hexdigest(),
+        bytes=len(data),
+        arrays_sha256=arrays_sha256(arrays.index, arrays.label, arrays.probabilities),
+        count=5,
+        classes=(1, 1, 0, 2, 0, 0, 0, 0, 0, 1),
+    )
 
 
 def test_equal_content_gives_equal_bytes(tmp_path):
@@ -156,7 +159,7 @@ def test_failing_samples_leave_no_record(tmp_path, samples, error, message, writ
         write(tmp_path)
     with pytest.raises(error, match=message):
         write(tmp_path, samples if isinstance(samples, list) else failing())
-    assert read_record(tmp_path, SHARD) is None
+    assert find_record(tmp_path, SHARD) is None
     assert not is_finished(tmp_path, SHARD, "f" * 64)
     assert not list(tmp_path.rglob("*.tmp"))
 
