@@ -28,10 +28,11 @@ import numpy as np
 import torch
 
 from worlds import ArrayStore
+from worlds.runtime.device import AUTOCAST_DTYPES
 from worlds.runtime.torchvision_ops import declare_missing_operators
-from worlds.training.build import Data, make_loader, make_model, place_of
+from worlds.training.build import Data, batch_format, make_loader, make_model
 from worlds.training.config import TrainConfig
-from worlds.training.stepper import HALVES, Stepper
+from worlds.training.stepper import Stepper
 
 NETS: dict[str, tuple[str, dict[str, Any]]] = {
     "mlp_3x128": ("mlp_3x128", {}),
@@ -92,7 +93,7 @@ def plain_loop(config: TrainConfig, data: Data, device: torch.device) -> Callabl
     )
     model = make_model(config, data).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    half = HALVES.get(config.precision)
+    half = AUTOCAST_DTYPES.get(config.precision)
 
     def endless() -> Any:
         while True:
@@ -125,7 +126,7 @@ class OurLoop:
         if cuda:
             model = model.to(memory_format=torch.channels_last)
         self.stepper = Stepper(config, model, device, graph=True)
-        self.batches = iter(make_loader(config, data.train, place_of(config, device)))
+        self.batches = iter(make_loader(config, data.train, batch_format(config, device)))
         self.waits: list[float] = []
 
     def __call__(self, steps: int) -> float:

@@ -76,12 +76,12 @@ def _print_plan(config: TrainConfig, data: "Data", args: argparse.Namespace) -> 
     """The resolved config and what it costs. Checks, without training, what can be checked."""
     import torch
 
-    from worlds.training.build import make_loader, place_of
+    from worlds.training.build import batch_format, make_loader
     from worlds.training.cost import cost, seconds
 
     configs = [replace(config, world=world) for world in _worlds(args)]
     for each in configs:
-        make_loader(each, data.train, place_of(each, torch.device("cpu")))
+        make_loader(each, data.train, batch_format(each, torch.device("cpu")))
     values = config.to_json() | {"world": args.world, "trial": f"0 to {args.trials - 1}"}
     print(
         "  ".join(

@@ -32,10 +32,10 @@ class Pipeline(Protocol):
     background: bool  # whether `make` belongs in a thread
 
     def make(self, positions: np.ndarray, sizes: list[int]) -> Any:
-        """What can be done ahead for batches of some sizes at `positions`, int64 (N,), in a row."""
+        """Make ahead what can be for batches of these sizes at `positions`, int64 (N,)."""
 
     def finish(self, made: Any) -> Iterable[Batch]:
-        """The batches: images (B, 3, height, width), labels int64 (B,). In the trainer's thread."""
+        """Return batches of images (B, 3, H, W) and labels int64 (B,), in the trainer's thread."""
 
 
 def batches(images: torch.Tensor, labels: torch.Tensor, sizes: list[int]) -> list[Batch]:
@@ -43,7 +43,7 @@ def batches(images: torch.Tensor, labels: torch.Tensor, sizes: list[int]) -> lis
 
 
 def check_augment(augment: Augment, split: Split) -> None:
-    """ValueError where the images of a split cannot be augmented so."""
+    """Raises ValueError if the images of a split cannot be augmented so."""
     height, width, _ = split.image_shape
     photographs = isinstance(split.images, PhotographImages)
     if photographs and augment.pad:
@@ -60,12 +60,12 @@ def check_augment(augment: Augment, split: Split) -> None:
 
 
 def default_threads(split: Split) -> int:
-    """Two keep up with a trainer where pixels lie in memory; to decode photographs takes all."""
+    """Return 2, which keep up with a trainer, or one a CPU if photographs must be decoded."""
     return cpu_count() if isinstance(split.images, PhotographImages) else 2
 
 
 def block_of(split: Split, samples: int) -> int:
-    """How many of its samples to make at once: of photographs no more than the batch needs."""
+    """Return how many samples to make at once: of photographs no more than the batch needs."""
     return 1 if isinstance(split.images, PhotographImages) else samples
 
 
@@ -77,7 +77,7 @@ def staged(
     indices: np.ndarray,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The pixels that flip, padded crop and normalization begin with, uint8 (N, H, W, 3)."""
+    """Return the pixels before flip, padded crop and normalization, uint8 (N, H, W, 3)."""
     if not augment.resized_crop:
         return split.gather(indices, out)
     assert isinstance(split.images, PhotographImages)
@@ -142,7 +142,7 @@ class CpuPipeline:
         return made
 
     def _allocate(self, size: int) -> tuple[torch.Tensor, np.ndarray]:
-        """One piece of memory as a tensor of `dtype` and as the array that the kernel writes."""
+        """Return one piece of memory as a tensor of `dtype` and as the array to write to."""
         if self.pin_memory:
             pinned = torch.empty(size, dtype=self.dtype, pin_memory=True)
             bits = pinned if self.dtype == torch.float32 else pinned.view(torch.uint16)
@@ -161,7 +161,7 @@ class CpuPipeline:
 
 
 def _each(split: Split, indices: np.ndarray) -> Iterator[torch.Tensor]:
-    """uint8 (3, height, width) each."""
+    """Yield each image, uint8 (3, H, W)."""
     pixels: Iterable[np.ndarray] = (
         split.images.whole(indices)
         if isinstance(split.images, PhotographImages)

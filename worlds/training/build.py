@@ -13,7 +13,7 @@ from worlds.rng.philox import TRAINING, words
 from worlds.runtime.device import AUTOCAST_DTYPES
 from worlds.training.config import TrainConfig
 from worlds.training.distributed import ALONE, Replicas
-from worlds.training.evaluation import Place
+from worlds.training.evaluation import BatchFormat
 from worlds.training.pretrained import begin
 
 
@@ -49,14 +49,16 @@ class Data:
         }
 
 
-def place_of(config: TrainConfig, device: torch.device) -> Place:
-    """Where and how a run's batches are made: in half precision where the network takes it."""
+def batch_format(config: TrainConfig, device: torch.device) -> BatchFormat:
+    """Return a run's batch format: in half precision if the network takes it."""
     half = AUTOCAST_DTYPES.get(config.precision, torch.float32)
-    return Place(device, half, channels_last=device.type == "cuda", normalize=config.normalize)
+    return BatchFormat(
+        device, half, channels_last=device.type == "cuda", normalize=config.normalize
+    )
 
 
 def real_loader(
-    config: TrainConfig, split: Split, place: Place, replicas: Replicas = ALONE
+    config: TrainConfig, split: Split, form: BatchFormat, replicas: Replicas = ALONE
 ) -> RealLoader:
     """The Real World of the config's n, seed and trial."""
     return RealLoader(
@@ -69,17 +71,17 @@ def real_loader(
         augment=config.augment,
         rank=replicas.rank,
         world_size=replicas.world_size,
-        **place.output,
+        **form.output,
     )
 
 
 def make_loader(
-    config: TrainConfig, split: Split, place: Place, replicas: Replicas = ALONE
+    config: TrainConfig, split: Split, form: BatchFormat, replicas: Replicas = ALONE
 ) -> Loader:
     """The config's world over `split`, whose labels already have the config's noise."""
     if config.world == "real":
-        return real_loader(config, split, place, replicas)
-    cpu = Place(torch.device("cpu"), normalize=config.normalize)
+        return real_loader(config, split, form, replicas)
+    cpu = BatchFormat(torch.device("cpu"), normalize=config.normalize)
     return IdealLoader(
         split,
         config.batch_size,
@@ -91,7 +93,7 @@ def make_loader(
         disjoint_from=real_loader(config, split, cpu) if config.disjoint else None,
         rank=replicas.rank,
         world_size=replicas.world_size,
-        **place.output,
+        **form.output,
     )
 
 

@@ -9,7 +9,7 @@ import torch
 
 from worlds.models import find
 from worlds.models.measure import describe
-from worlds.training.build import Data, make_loader, make_model, place_of
+from worlds.training.build import Data, batch_format, make_loader, make_model
 from worlds.training.config import TrainConfig
 from worlds.training.evaluation import BATCH
 from worlds.training.stepper import Stepper
@@ -69,8 +69,8 @@ def count_cost(
 
 def seconds(config: TrainConfig, data: Data, device: torch.device) -> tuple[float, float]:
     """Seconds of a training step and of one image's evaluation, timed here on a few."""
-    place = place_of(config, device)
-    loader = make_loader(config, data.train, place)
+    form = batch_format(config, device)
+    loader = make_loader(config, data.train, form)
     stepper = Stepper(config, make_model(config, data).to(device), device)
     batches = iter(loader)
     started = time.perf_counter()
@@ -84,7 +84,7 @@ def seconds(config: TrainConfig, data: Data, device: torch.device) -> tuple[floa
     stepper.check()
     step_seconds = (time.perf_counter() - started) / (steps - warm)
     height, width, _ = data.train.image_shape
-    images = torch.zeros(BATCH[device.type], 3, height, width, dtype=place.dtype, device=device)
+    images = torch.zeros(BATCH[device.type], 3, height, width, dtype=form.dtype, device=device)
     with torch.no_grad():
         stepper.predict(images)
         started = time.perf_counter()

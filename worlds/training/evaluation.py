@@ -31,8 +31,8 @@ Predict = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where and in which layout batches are made."""
+class BatchFormat:
+    """Device, dtype, memory format and pixel range of batches."""
 
     device: torch.device
     dtype: torch.dtype = torch.float32
@@ -69,21 +69,19 @@ class Evaluation:
         cifar10: Split | None,
         train: Split | None,
         samples: np.ndarray | None,
-        place: Place,
+        form: BatchFormat,
     ) -> None:
         """`train` holds the labels trained on and `samples` the pool indices of the Real World
         (None: all of it); an Ideal run has no `train`.
         """
         self.config, self.test = config, test
-        batch = BATCH[place.device.type]
-        self.sets = {
-            "test": _in_order(test, np.arange(len(test))[: config.test_eval], batch, place)
-        }
+        batch = BATCH[form.device.type]
+        self.sets = {"test": _in_order(test, np.arange(len(test))[: config.test_eval], batch, form)}
         if cifar10 is not None:
             self.sets["cifar10"] = _in_order(
-                cifar10, np.arange(len(cifar10))[: config.test_eval], batch, place
+                cifar10, np.arange(len(cifar10))[: config.test_eval], batch, form
             )
-        self.train = None if train is None else TrainSet(config, train, samples, batch, place)
+        self.train = None if train is None else TrainSet(config, train, samples, batch, form)
 
     def measure(self, model: nn.Module, predict: Predict) -> dict[str, float | None]:
         """The metrics of one row; `predict` maps a batch to float32 logits."""
@@ -140,7 +138,7 @@ class TrainSet:
         split: Split,
         samples: np.ndarray | None,
         batch: int,
-        place: Place,
+        form: BatchFormat,
     ) -> None:
         chosen = np.arange(len(split)) if samples is None else samples
         chosen = chosen[: config.train_eval]
@@ -148,20 +146,20 @@ class TrainSet:
         own = words(config.seed, EVALUATION, config.trial, torch.zeros(1, dtype=torch.int64), 1)
         seed = int(own[0, 0]) | int(own[0, 1]) << 32
         self.labels, self.clean_labels = split.labels[chosen], split.clean_labels[chosen]
-        self.stored = _in_order(split, chosen, batch, place)
+        self.stored = _in_order(split, chosen, batch, form)
         self.augmented: SequentialLoader | None = None  # where that differs
         if config.augment is not None:
             self.augmented = SequentialLoader(
-                split, batch, indices=chosen, seed=seed, augment=config.augment, **place.output
+                split, batch, indices=chosen, seed=seed, augment=config.augment, **form.output
             )
 
 
-def _in_order(split: Split, chosen: np.ndarray, batch: int, place: Place) -> SequentialLoader:
+def _in_order(split: Split, chosen: np.ndarray, batch: int, form: BatchFormat) -> SequentialLoader:
     """A pass over the chosen samples. What is stored encoded is decoded once for the whole run, at
     3 kB of memory an image of 32 px and 150 kB of 224.
     """
     if split.images.addresses(chosen[:1]) is not None:
-        return SequentialLoader(split, batch, indices=chosen, **place.output)
+        return SequentialLoader(split, batch, indices=chosen, **form.output)
     decoded = Split(
         name=split.name,
         images=ArrayImages([split.gather(chosen)]),
@@ -169,7 +167,7 @@ def _in_order(split: Split, chosen: np.ndarray, batch: int, place: Place) -> Seq
         class_names=split.class_names,
         fingerprint=split.fingerprint,
     )
-    return SequentialLoader(decoded, batch, **place.output)
+    return SequentialLoader(decoded, batch, **form.output)
 
 
 def _named(prefix: str, sums: torch.Tensor, count: int) -> dict[str, float | None]:

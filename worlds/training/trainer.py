@@ -17,9 +17,9 @@ from worlds.runtime.errors import first_line
 from worlds.runtime.files import atomic_write, write_json
 from worlds.training.build import (
     Data,
+    batch_format,
     make_loader,
     make_model,
-    place_of,
     training_seed,
 )
 from worlds.training.config import TrainConfig
@@ -64,9 +64,9 @@ class Trainer:
         self.replicas = replicas
         self.last_step = config.steps - 1 if last_step is None else last_step
         self.checkpoint_seconds = checkpoint_seconds
-        place = place_of(config, device)
+        form = batch_format(config, device)
         noisy = data.train if config.noise is None else data.train.with_label_noise(config.noise)
-        self.loader = make_loader(config, noisy, place, replicas)
+        self.loader = make_loader(config, noisy, form, replicas)
         real = config.world == "real"
         self.evaluation = Evaluation(
             config,
@@ -74,11 +74,11 @@ class Trainer:
             data.cifar10,
             noisy if real else None,
             self.loader.sampler.samples if real else None,
-            place,
+            form,
         )
         torch.manual_seed(training_seed(config))
         model = make_model(config, data).to(device)
-        if place.channels_last:
+        if form.channels_last:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.stepper = Stepper(config, model, device, graph, replicas)
         self.rows: list[dict[str, Any]] = []
