@@ -6,7 +6,7 @@ drawn = draw(experiment, measured)          # drawn.figure, drawn.points
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from worlds.cli.drawing import COLORS, INK, WASH, legend, new_figure, patch
+from worlds.cli.drawing import COLORS, WASH, legend, new_figure, patch
 from worlds.experiments.spec import METRIC_NAMES, Experiment, tolerance_of
 from worlds.report import bar_figures, curve_figures, sample_figures
 from worlds.report.measure import Measured
@@ -51,7 +51,7 @@ def _scatter(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
              | {"marker": MARKERS[marks[i] % len(MARKERS)], "markersize": 7})
             for i, name in enumerate(series)
         ]  # fmt: skip
-    entries.append(("range over trials", {"color": INK, "linewidth": 1.2, "alpha": 0.6}))
+    entries.append(("range over trials", {"color": COLORS[0], "linewidth": 1.2, "alpha": 0.6}))
     if tolerance is not None:
         entries.append((f"within {tolerance:g}", patch(WASH)))
     legend(figure, entries)
