@@ -1,55 +1,74 @@
-"""Processes that apply one function to jobs as they come, a job at a time each.
+"""Worker processes: a process pool of the standard library that a batch system can stop cleanly.
 
-    with Workers(decode, count=4, on_result=show) as workers:
-        for job in jobs:
-            workers.put(job)
-
-A worker ends when its pipe does, so that none outlives a killed parent for longer than its job;
-the executors of the standard library wait for ever there.
+with Workers(decode, count=4, on_result=show) as workers:
+    for job in jobs:
+        workers.put(job)
 """
 
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from multiprocessing.context import SpawnContext, SpawnProcess
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
-_KILLED = "a worker process was killed; run the command again"
-
-
-def _work_until_closed(function: Callable[[Any], Any], pipe: Connection) -> None:
-    try:
-        while True:
-            job = pipe.recv()
-            result, error = None, None
-            try:
-                result = function(job)
-            except Exception as failure:  # handed to the parent, which raises it
-                error = failure
-            del job  # before the next one comes, so that two are never held
-            pipe.send((result, error))
-    except (EOFError, ConnectionError):
-        return
+KILLED: Final = "a worker process was killed; run the command again"
 
 
-def _start(process: BaseProcess) -> None:
-    """Start a process that is deaf to Ctrl-C and SIGTERM from its first instruction on: they reach
+class _Process(SpawnProcess):
+    """A spawned process that ignores Ctrl-C and SIGTERM from its first instruction on: they reach
     the whole process group, and the parent decides.
     """
-    resource_tracker.ensure_running()  # which `start` would do, and unblock the signals after it
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        process.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def start(self) -> None:
+        resource_tracker.ensure_running()  # `start` would do it, and unblock the signals
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    terminate = SpawnProcess.kill  # what a pool does with the others when one was killed
+
+
+class _Context(SpawnContext):
+    Process = _Process
+
+
+SPAWN: Final = _Context()  # fork is not safe beside torch's threads
+
+
+def start_pool(
+    count: int, initializer: Callable[..., None] | None = None, initargs: tuple[Any, ...] = ()
+) -> ProcessPoolExecutor:
+    """Start `count` worker processes, which end at once when this process is killed."""
+    arguments = (initializer, initargs)
+    pool = ProcessPoolExecutor(count, SPAWN, initializer=_begin, initargs=arguments)
+    for _ in range(count):
+        pool.submit(int)  # starts a process
+    return pool
+
+
+def _begin(initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if initializer is not None:
+        initializer(*initargs)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 class Workers:
-    """`count` processes; `put` waits while each has a job.
+    """`count` processes that apply one function to jobs; `put` waits while each has a job.
 
     `function` is a module's function, its jobs and results can be pickled. `on_result` is called in
     this process with each result, in the order they come. An error in a worker is raised by the
@@ -64,48 +83,33 @@ class Workers:
     ) -> None:
         if count < 1:
             raise ValueError(f"there must be at least 1 worker process, got {count}")
+        self._function, self._count = function, count
         self._on_result = on_result or (lambda result: None)
-        context = multiprocessing.get_context("spawn")  # fork is not safe beside torch's threads
-        self._idle: list[Connection] = []
-        self._busy: list[Connection] = []
-        self._processes = []
-        for _ in range(count):
-            ours, theirs = context.Pipe()
-            arguments = (function, theirs)
-            process = context.Process(target=_work_until_closed, args=arguments, daemon=True)
-            _start(process)
-            theirs.close()
-            self._idle.append(ours)
-            self._processes.append(process)
+        self._pool = start_pool(count)
+        self._running: set[Future[Any]] = set()
 
     def put(self, job: Any) -> None:
         """Hand one job to a worker that is free."""
-        while not self._idle:
+        while len(self._running) >= self._count:
             self._collect()
-        pipe = self._idle.pop()
-        self._busy.append(pipe)
         try:
-            pipe.send(job)
-        except ConnectionError:
-            raise RuntimeError(_KILLED) from None
+            self._running.add(self._pool.submit(self._function, job))
+        except BrokenProcessPool:
+            raise RuntimeError(KILLED) from None
 
     def finish(self) -> None:
         """Wait until all jobs are done."""
-        while self._busy:
+        while self._running:
             self._collect()
 
     def _collect(self) -> None:
-        """Take the answers that have come, waiting for one at least."""
-        for pipe in wait(self._busy):
-            assert isinstance(pipe, Connection)
-            self._busy.remove(pipe)
+        """Take the results that have come, waiting for one at least."""
+        done, self._running = wait(self._running, return_when=FIRST_COMPLETED)
+        for future in done:
             try:
-                result, error = pipe.recv()
-            except (EOFError, ConnectionError):  # the latter where a job was left unread
-                raise RuntimeError(_KILLED) from None
-            self._idle.append(pipe)
-            if error is not None:
-                raise error
+                result = future.result()
+            except BrokenProcessPool:
+                raise RuntimeError(KILLED) from None
             self._on_result(result)
 
     def __enter__(self) -> "Workers":
@@ -122,14 +126,11 @@ class Workers:
             if error is None:
                 self.finish()
         finally:
-            for pipe in self._idle + self._busy:
-                pipe.close()
-            for process in self._processes:
-                process.join()
+            self._pool.shutdown()
 
 
 def cpu_count() -> int:
-    """CPUs that this process may use."""
+    """Return the number of CPUs that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

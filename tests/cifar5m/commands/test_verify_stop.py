@@ -33,7 +33,7 @@ def test_a_killed_worker_is_one_line_and_no_verdict(folder, monkeypatch, capsys)
     begin = Workers.__enter__
 
     def begin_and_kill(workers):
-        for process in workers._processes:
+        for process in list(workers._pool._processes.values()):
             process.kill()
             process.join()
         return begin(workers)

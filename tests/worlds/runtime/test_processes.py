@@ -50,6 +50,6 @@ def test_a_signal_to_the_group_reaches_the_parent_alone_even_while_workers_start
 def test_a_worker_that_is_killed_with_a_job_it_has_not_read_is_told_as_killed():
     with Workers(abs) as workers:
         workers.put(-1)
-        workers._processes[0].kill()
+        next(iter(workers._pool._processes.values())).kill()
         with pytest.raises(RuntimeError, match="a worker process was killed"):
             workers.finish()
