@@ -249,9 +249,8 @@ def _train(
     with bar_of(total=len(waiting)) as bar:
 
         def on_progress(progress: Progress) -> None:
-            failed, ended = progress.failed.copy(), progress.ended.copy()
-            notes = {name: f"failed {name}: {why}" for name, why in failed.items()}
-            for name, how in ended.items():
+            notes = {name: f"failed {name}: {why}" for name, why in progress.failed.items()}
+            for name, how in progress.ended.items():
                 if how == "not_finite":
                     notes[name] = f"the loss was not finite, ended there: {name}"
             if progress.elsewhere:

@@ -1,32 +1,31 @@
-"""Runs in worker processes: what is unfinished is trained, what fails is told, the rest goes on.
+"""Runs in worker processes, one a device: a failed run is reported, and the others go on.
 
     results = run_jobs(jobs, root, sources, ["cpu", "cpu"], on_progress=..., stopped=...)
 
-A worker trains one run after the other, so that starting Python and torch is paid once. One that
-dies takes its present run with it, which the next command resumes; another takes its place.
+A worker trains one run after the other, so that starting Python and torch is paid once. If one is
+killed, the next command resumes its run, and another worker takes its place.
 """
 
 import json
 import os
-import queue
-import signal
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from worlds.experiments.plan import Job
+from worlds.experiments.run.worker import start_worker, train_job
 from worlds.experiments.sources import Sources
 from worlds.runtime.files import is_locked
-from worlds.runtime.processes import cpu_count
-from worlds.runtime.signals import PARENT
+from worlds.runtime.processes import SPAWN, cpu_count, start_pool
 
-_POLL_SECONDS: Final = 0.2
+POLL_SECONDS: Final = 0.2
+_TAIL_BYTES: Final = 8192  # of the metrics, several rows
 
 
 @dataclass
@@ -43,106 +42,25 @@ class Progress:
     @property
     def done(self) -> float:
         """Runs, with the parts of those being trained."""
-        return len(self.ended) + len(self.failed) + sum(self.fraction.copy().values())
+        return len(self.ended) + len(self.failed) + sum(self.fraction.values())
+
+    def update(self, running: Iterable[Job], root: Path) -> None:
+        """Note how far the running jobs are, by their metrics."""
+        self.fraction = {job.name: _updates(job.folder(root)) / job.config.steps for job in running}
 
 
-class _Worker:
-    """One process and the thread that feeds it."""
+def _updates(folder: Path) -> int:
+    """Return the updates of a run in training at its last log point; 0 before the first."""
+    from worlds.training.run_folder import METRICS
 
-    def __init__(
-        self,
-        device: str,
-        threads: int,
-        root: Path,
-        sources: Sources,
-        waiting: "queue.SimpleQueue[Job]",
-        progress: Progress,
-    ) -> None:
-        self.device, self.threads, self.root = device, threads, root
-        self.sources, self.waiting, self.progress = sources, waiting, progress
-        self.process: subprocess.Popen[str] | None = None
-        self.stopping = False
-        self._told: subprocess.Popen[str] | None = None  # to stop: a second signal would kill it
-        self.thread = threading.Thread(target=self._work, daemon=True)
-
-    def _work(self) -> None:
-        while not self.stopping:
-            try:
-                job = self.waiting.get_nowait()
-            except queue.Empty:
-                break
-            if is_locked(job.folder(self.root)):
-                self._come_back_to(job)
-            else:
-                self._train(job)
-        if self.process is not None:
-            self._close(self.process)
-
-    def _train(self, job: Job) -> None:
-        self.progress.fraction[job.name] = 0.0
-        message = self._ask(job)
-        del self.progress.fraction[job.name]
-        if "ended" in message:
-            self.progress.ended[job.name] = message["ended"]
-        elif "busy" in message:
-            self._come_back_to(job)
-        elif not self.stopping:
-            self.progress.failed[job.name] = message["error"]
-
-    def _come_back_to(self, job: Job) -> None:
-        """Another process trains the run: after all others it is looked at again."""
-        self.progress.elsewhere.add(job.name)
-        self.waiting.put(job)
-        time.sleep(_POLL_SECONDS)
-
-    def _ask(self, job: Job) -> dict[str, Any]:
-        """Hand the job over; the worker's last word on it."""
-        process = self.process = self.process or self._start()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        config, folder = job.config.to_json(), str(job.folder(self.root))
-        try:
-            process.stdin.write(json.dumps({"config": config, "data": job.data, "folder": folder}))
-            process.stdin.write("\n")
-            process.stdin.flush()
-            for line in process.stdout:
-                message: dict[str, Any] = json.loads(line)
-                if "step" not in message:
-                    return message
-                self.progress.fraction[job.name] = message["step"] / job.config.steps
-        except (BrokenPipeError, ValueError):
-            pass  # it died while it was written to, or in the middle of a line
-        return {"error": f"its worker ended with code {self._close(process)}"}
-
-    def _close(self, process: "subprocess.Popen[str]") -> int:
-        """Wait for the end of a worker that has nothing more to do, or has died; its exit code."""
-        with suppress(BrokenPipeError), process:
-            pass
-        self.process = None
-        return process.returncode
-
-    def _start(self) -> "subprocess.Popen[str]":
-        given = json.dumps({"sources": self.sources.to_json(), "device": self.device})
-        environment = os.environ | {
-            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(self.threads)),
-            PARENT: str(os.getpid()),
-        }
-        # A process group of its own, so that Ctrl-C reaches it once, through this process.
-        return subprocess.Popen(
-            [sys.executable, "-m", "worlds.experiments.run.worker", given],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-            start_new_session=True,
-        )
-
-    def stop(self) -> None:
-        """Have the present run saved and the process ended; may be called again and again."""
-        self.stopping, process = True, self.process
-        if process is not None and process is not self._told and process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            self._told = process
+    try:
+        with (folder / METRICS).open("rb") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, size - _TAIL_BYTES))
+            *rows, _ = stream.read().split(b"\n")
+        return int(json.loads(rows[-1])["updates"])
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def run_jobs(
@@ -154,22 +72,53 @@ def run_jobs(
     stopped: Callable[[], bool],
 ) -> Progress:
     """Train `jobs` in one worker a device named; `stopped` is asked, and ends them resumably."""
-    progress = Progress()
-    waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
-    for job in jobs:
-        waiting.put(job)
-    count = min(len(devices), len(jobs))
-    threads = max(1, cpu_count() // max(1, count))
-    workers = [
-        _Worker(device, threads, root, sources, waiting, progress) for device in devices[:count]
-    ]
-    for worker in workers:
-        worker.thread.start()
-    while any(worker.thread.is_alive() for worker in workers):
-        time.sleep(_POLL_SECONDS)
-        on_progress(progress)
-        if stopped():
-            for worker in workers:
-                worker.stop()
-    on_progress(progress)
+    progress, waiting = Progress(), deque(jobs)
+    devices = devices[: len(jobs)]
+    stop, threads = SPAWN.Event(), max(1, cpu_count() // max(1, len(devices)))
+    pools: dict[int, ProcessPoolExecutor] = {}  # by worker; one that was killed is replaced
+    running: dict[Future[Any], tuple[int, Job]] = {}
+    with ExitStack() as stack:
+        while waiting or running:
+            # Give each idle worker a run, unless another process trains it.
+            idle = set(range(len(devices))) - {worker for worker, _ in running.values()}
+            for worker in sorted(idle):
+                if (job := _next_free(waiting, root, progress)) is None:
+                    break
+                if worker not in pools:
+                    pools[worker] = start_pool(1, start_worker, (stop, threads))
+                    stack.enter_context(pools[worker])
+                task = (job, job.folder(root), sources, devices[worker])
+                running[pools[worker].submit(train_job, *task)] = worker, job
+            # Note what has ended, and how far the others are.
+            for future in wait(running, POLL_SECONDS, "FIRST_COMPLETED").done:
+                worker, job = running.pop(future)
+                try:
+                    message = future.result()
+                except BrokenProcessPool:
+                    del pools[worker]
+                    message = {"error": "its worker process was killed"}
+                if "ended" in message:
+                    progress.ended[job.name] = message["ended"]
+                elif "busy" in message:
+                    waiting.append(job)
+                elif not stop.is_set():
+                    progress.failed[job.name] = message["error"]
+            if not running:
+                time.sleep(POLL_SECONDS)
+            progress.update((job for _, job in running.values()), root)
+            on_progress(progress)
+            if stopped():
+                stop.set()
+                waiting.clear()
     return progress
+
+
+def _next_free(waiting: deque[Job], root: Path, progress: Progress) -> Job | None:
+    """Take the first job that no other process trains; the others are looked at again later."""
+    for _ in range(len(waiting)):
+        job = waiting.popleft()
+        if not is_locked(job.folder(root)):
+            return job
+        progress.elsewhere.add(job.name)
+        waiting.append(job)
+    return None

@@ -8,30 +8,22 @@ installed on all of them. A run whose node dies goes on from its checkpoint on a
 fails is told, and the rest goes on. How far a run is, its own metrics say.
 """
 
-import json
-import os
 import platform
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from worlds.experiments.plan import Job
-from worlds.experiments.registry import Data
 from worlds.experiments.run.local import Progress
 from worlds.experiments.sources import Sources
 from worlds.runtime.errors import first_line
 from worlds.runtime.files import is_locked
 from worlds.runtime.ray import DEATHS
 
-if TYPE_CHECKING:
-    from worlds.training.build import Data as RunData
-
 _POLL_SECONDS: Final = 0.5
 _LOCK_SECONDS: Final = 60.0
-_TAIL_BYTES: Final = 8192  # of the metrics, several rows
 
 
 def run_on_ray(
@@ -93,13 +85,10 @@ class _Tasks:
                 self._end(task)
         else:
             time.sleep(_POLL_SECONDS)  # until a node joins
-        for job in self.running.values():
-            updates = _updates(job.folder(self.root))
-            self.progress.fraction[job.name] = updates / job.config.steps
+        self.progress.update(self.running.values(), self.root)
 
     def _end(self, task: Any) -> None:
         job = self.running.pop(task)
-        self.progress.fraction.pop(job.name, None)
         try:
             message = self.ray.get(task)
         except self.ray.exceptions.RayTaskError as error:  # what the node's own code raised
@@ -121,20 +110,6 @@ def _absolute(sources: Sources) -> Sources:
     return Sources(**given)  # type: ignore[arg-type]
 
 
-def _updates(folder: Path) -> int:
-    """Of a run in training, at its last log point; 0 before the first."""
-    from worlds.training.run_folder import METRICS
-
-    try:
-        with (folder / METRICS).open("rb") as stream:
-            size = stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, size - _TAIL_BYTES))
-            *rows, _ = stream.read().split(b"\n")
-        return int(json.loads(rows[-1])["updates"])
-    except (OSError, ValueError, IndexError):
-        return 0
-
-
 def train_on_node(job: Job, root: str, sources: Sources, device: str) -> dict[str, str]:
     """What a task is: one run, trained to its end; how it ended, as `worker.run_job` says it."""
     from worlds.experiments.run.worker import run_job
@@ -146,12 +121,5 @@ def train_on_node(job: Job, root: str, sources: Sources, device: str) -> dict[st
     deadline = time.monotonic() + _LOCK_SECONDS
     while is_locked(folder) and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)  # a worker outlives its node by a moment
-    given = {"config": job.config.to_json(), "data": job.data, "folder": str(folder)}
-    message = run_job(given, _data(sources), device)
+    message = run_job(job, folder, sources, device)
     return {"error": message["busy"]} if "busy" in message else message
-
-
-@cache
-def _data(sources: Sources) -> "Callable[[Data], RunData]":
-    """Opened once a process, which Ray gives one run after the other."""
-    return cache(sources.data)

@@ -1,93 +1,87 @@
-"""A process that trains runs, one after the other, as `worlds.experiments.run.local` tells it.
+"""One run, trained to its end in this process: what a worker process and a Ray task do."""
 
-    python -m worlds.experiments.run.worker '{"sources": {...}, "device": "cpu"}'
-
-A line of JSON on stdin is a run: {"config": {...}, "data": kind, "folder": path}. Lines on stdout
-say how far it is, {"step": 120}, and how it ended: {"ended": "schedule"} as its summary says, or
-{"error": "one line"}. SIGTERM saves the state of the present run and ends the process.
-"""
-
-import json
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
+from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from worlds.experiments.plan import Job
 from worlds.experiments.registry import Data
 from worlds.experiments.sources import Sources
 from worlds.runtime.errors import first_line
 from worlds.runtime.files import Busy
-from worlds.runtime.signals import Stopped, StopSignal
 
 if TYPE_CHECKING:
     from worlds.training.build import Data as RunData
 
+_stop: list[Event] = []  # of this worker process
 
-def main(argv: list[str]) -> int:
-    given = json.loads(argv[0])
-    stop, sources = StopSignal(), Sources(**given["sources"])
-    data = cache(sources.data)
+
+class _Stopped(Exception):
+    """The command asked its workers to stop."""
+
+
+def start_worker(stop: Event, threads: int) -> None:
+    """Prepare a worker process that trains with `threads` CPU threads until `stop` is set."""
+    import torch
+
+    _stop.append(stop)
+    torch.set_num_threads(threads)
+
+
+def train_job(job: Job, folder: Path, sources: Sources, device: str) -> dict[str, str]:
+    """Train a run in a worker process; as `run_job`, or {"stopped": ""} with the state saved."""
 
     def on_step(updates: int) -> None:
-        if updates % 8 == 0:
-            _tell({"step": updates})
-        stop.raise_if_set()
+        if _stop[0].is_set():
+            raise _Stopped
 
     try:
-        for line in sys.stdin:
-            _tell(run_job(json.loads(line), data, given["device"], on_step))
-            stop.raise_if_set()
-    except Stopped as stopped:
-        return 128 + stopped.number
-    return 0
-
-
-def _tell(message: dict[str, Any]) -> None:
-    print(json.dumps(message), flush=True)
+        return run_job(job, folder, sources, device, on_step)
+    except _Stopped:
+        return {"stopped": ""}
 
 
 def run_job(
-    job: dict[str, Any],
-    data: "Callable[[Data], RunData]",
+    job: Job,
+    folder: Path,
+    sources: Sources,
     device: str,
     on_step: Callable[[int], None] = lambda updates: None,
 ) -> dict[str, str]:
-    """Train a run, {"config", "data", "folder"}; {"ended": how}, {"error": "one line"}, or {"busy":
-    "one line"} where another process trains it. What else `on_step` raises, such as Stopped, passes
-    through, the state saved.
+    """Train a run in `folder`; return {"ended": how} as its summary says, {"error": "one line"}, or
+    {"busy": "one line"} if another process trains it. Other exceptions of `on_step` pass through,
+    with the state saved.
     """
     try:
-        return {"ended": _train(job, data, device, on_step)}
+        return {"ended": _train(job, folder, sources, device, on_step)}
     except Busy as busy:
         return {"busy": str(busy)}
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         return {"error": f"{type(error).__name__}: {first_line(error)}"}
 
 
+@cache
+def _data_of(sources: Sources) -> "Callable[[Data], RunData]":
+    """Open each kind of data once a process, which trains one run after the other."""
+    return cache(sources.data)
+
+
 def _train(
-    job: dict[str, Any],
-    data: "Callable[[Data], RunData]",
-    device: str,
-    on_step: Callable[[int], None],
+    job: Job, folder: Path, sources: Sources, device: str, on_step: Callable[[int], None]
 ) -> str:
     from worlds.experiments import linear_regression as toy
-    from worlds.training.config import TrainConfig
     from worlds.training.run_folder import read_run
     from worlds.training.stepper import NotFinite
     from worlds.training.train import train
 
-    config, folder = TrainConfig.from_json(job["config"]), Path(job["folder"])
-    if config.arch == toy.ARCH:
-        toy.write_run(folder, config)
+    if job.config.arch == toy.ARCH:
+        toy.write_run(folder, job.config)
         return "schedule"
     with suppress(NotFinite):  # the summary says so
-        train(config, data(job["data"]), folder, device=device, on_step=on_step)
+        train(job.config, _data_of(sources)(job.data), folder, device=device, on_step=on_step)
     summary = read_run(folder).summary
     assert summary is not None
     return str(summary["ended"])
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
