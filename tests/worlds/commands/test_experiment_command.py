@@ -151,7 +151,7 @@ def test_a_stopped_command_goes_on_where_it_was(tmp_path, how):
         assert error.strip() == "worlds-experiment: stopped; run the same command to go on"
     before = {path: path.stat().st_mtime_ns for path in finished(tmp_path)}
     assert 1 <= len(before) < 6
-    time.sleep(1)  # a killed command's worker sees that it is alone, and saves
+    time.sleep(1)  # a killed command's workers end with it
     again = begin(tmp_path, "fig1")
     out, error = again.communicate(timeout=300)
     assert (again.returncode, error) == (0, "")

@@ -1,5 +1,6 @@
 """One run, trained to its end in this process: what a worker process and a Ray task do."""
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -24,11 +25,14 @@ class _Stopped(Exception):
 
 
 def start_worker(stop: Event, threads: int) -> None:
-    """Prepare a worker process that trains with `threads` CPU threads until `stop` is set."""
+    """Prepare a worker process that trains until `stop` is set, with `threads` CPU threads unless
+    $OMP_NUM_THREADS says otherwise.
+    """
     import torch
 
     _stop.append(stop)
-    torch.set_num_threads(threads)
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(threads)
 
 
 def train_job(job: Job, folder: Path, sources: Sources, device: str) -> dict[str, str]:
