@@ -61,7 +61,7 @@ def check_counts(source: Source, task: Task, any_counts: bool = False) -> None:
                 f"{source.root}: {len(wrong)} classes of {split} do not have {expected} "
                 f"photographs, as ILSVRC-2012 has: {', '.join(sorted(wrong)[:5])}"
                 f"{' ...' * (len(wrong) > 5)}. Complete the copy, or take it as it is with "
-                f"--any-counts"
+                f"any_counts=True"
             )
 
 
@@ -159,16 +159,16 @@ class Build:
         """
         if not (self.out / PLAN).is_file():
             if self.out.is_file():
-                raise ValueError(f"{self.out} is a file: choose another --out")
+                raise ValueError(f"{self.out} is a file: choose another `out`")
             if self.out.is_dir() and any(self.out.iterdir()):
-                raise ValueError(f"{self.out} holds other files: choose another --out")
+                raise ValueError(f"{self.out} holds other files: choose another `out`")
             return None
         present, wanted = load_json(self.out / PLAN, dict[str, Any]), self.recipe()
         found = differences({key: present.get(key) for key in wanted}, wanted, "plan")
         if found:
             raise ValueError(
                 f"{self.out} holds another plan; differing: {'; '.join(found)}. Repeat its own "
-                f"command, or choose another --out"
+                f"command, or choose another `out`"
             )
         return load_plan(self.out, DogBirdPlan)
 

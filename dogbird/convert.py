@@ -38,9 +38,9 @@ class Format:
 
     def __post_init__(self) -> None:
         if not 32 <= self.size <= 4096:
-            raise ValueError(f"--size must be 32 to 4096 pixels, got {self.size}")
+            raise ValueError(f"size must be 32 to 4096 pixels, got {self.size}")
         if not 1 <= self.quality <= 95:
-            raise ValueError(f"--quality must be 1 to 95, got {self.quality}")
+            raise ValueError(f"quality must be 1 to 95, got {self.quality}")
 
 
 def convert(data: bytes, form: Format) -> bytes:

@@ -127,7 +127,7 @@ def _open_split(root: Path, split: str, wanted: ClassFilter) -> tuple[str, list[
 def _hint(split: str, val_labels: Mapping[str, str]) -> str:
     if split != "val" or val_labels:
         return ""
-    return "; if they lie flat, name the list of their classes with --val-labels"
+    return "; if they lie flat, name the list of their classes as `val_labels`"
 
 
 def _found(root: Path, folders: list[Path]) -> str:

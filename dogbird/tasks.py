@@ -19,7 +19,7 @@ from dogbird.wordnet import classes_below, open_wordnet
 SYNSETS: Final = ("hunting_dog.n.01", "bird.n.01")  # labels 0 and 1 of ImageNet-DogBird
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Task:
     """Two synsets, and the ILSVRC-2012 classes below each: wnid to name, sorted by wnid."""
 
@@ -36,6 +36,13 @@ class Task:
                 f"{self.synsets[0]} and {self.synsets[1]} share {len(both)} classes, the first is "
                 f"{both[0]} ({self.classes[0][both[0]]}): choose synsets that exclude one another"
             )
+
+    def __repr__(self) -> str:
+        first, second = (
+            f"{len(classes)} under {synset}"
+            for synset, classes in zip(self.synsets, self.classes, strict=True)
+        )
+        return f"Task({first}, {second})"
 
     @property
     def class_names(self) -> tuple[str, str]:
@@ -75,14 +82,28 @@ def derive_task(synset0: str, synset1: str, wordnet: Any) -> Task:
     return Task((synset0, synset1), (first, second))
 
 
-def find_task(synset0: str, synset1: str, wordnet: Path | None = None) -> Task:
-    """Return the packaged task if it is the one asked for, else one from WordNet.
+def classes(
+    class0: str = SYNSETS[0], class1: str = SYNSETS[1], *, wordnet: str | Path | None = None
+) -> Task:
+    """Return the ImageNet classes of a task of two, by default the 122 of ImageNet-DogBird.
 
-    `wordnet` is an nltk data directory; None searches nltk's own.
+    Args:
+        class0: WordNet synset of label 0, such as "dog.n.01".
+        class1: WordNet synset of label 1.
+        wordnet: nltk data directory that holds corpora/wordnet, by default nltk's own. DogBird's
+            own task comes from packaged lists if it is None.
+
+    Returns:
+        The task: `classes` maps wnid to name for each label.
+
+    Raises:
+        ValueError: If a synset is unknown, has no ImageNet class or shares some with the other, or
+            WordNet is missing.
     """
-    if (synset0, synset1) == SYNSETS and wordnet is None:
+    if (class0, class1) == SYNSETS and wordnet is None:
         return dogbird_task()
-    return derive_task(synset0, synset1, open_wordnet(wordnet))
+    reader = open_wordnet(None if wordnet is None else Path(wordnet))
+    return derive_task(class0, class1, reader)
 
 
 def _read(name: str) -> list[str]:

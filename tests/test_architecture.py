@@ -40,6 +40,7 @@ LAYERS = {
         ["val_labels", "tables", "tars"],
         ["sources"],
         ["building"],
+        ["run"],
         ["commands"],
     ],
 }

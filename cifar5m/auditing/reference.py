@@ -62,7 +62,7 @@ def open_photographs(
         splits = {name: store[name] for name in SPLITS}
     except (ValueError, OSError) as error:
         raise ValueError(
-            f"--cifar10: {error}. torchvision.datasets.CIFAR10(DIR, download=True) makes a folder "
+            f"cifar10: {error}. torchvision.datasets.CIFAR10(DIR, download=True) makes a folder "
             "that is taken"
         ) from error
     for name, split in splits.items():
@@ -70,7 +70,7 @@ def open_photographs(
             CIFAR10_CLASSES
         ):
             raise ValueError(
-                f"--cifar10: {path} holds images {split.image_shape} of {len(split.class_names)} "
+                f"cifar10: {path} holds images {split.image_shape} of {len(split.class_names)} "
                 f"classes in its {name} split, the dataset's are {tuple(image_shape)} of "
                 f"{len(CIFAR10_CLASSES)}: they cannot be compared"
             )

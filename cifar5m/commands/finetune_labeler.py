@@ -19,24 +19,20 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cifar5m.weights.download import cache_folder
 from worlds.cli.exit import exit_code
-from worlds.runtime.signals import StopSignal
+from worlds.cli.parser import Parser
+from worlds.cli.progress import ProgressBars
+from worlds.runtime.progress import Phase
 
 if TYPE_CHECKING:
     from cifar5m.labels.finetune import Options, Trainer
     from worlds.data.stores import Store
 
-COMMAND = "cifar5m-finetune-labeler"
 LOSSES = 50  # steps over which the shown loss is the mean
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog=COMMAND,
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def make_parser() -> Parser:
+    parser = Parser("cifar5m-finetune-labeler", __doc__)
     add = parser.add_argument
     add("--data", required=True, metavar="DIR", help="CIFAR-10: a folder or pack with both splits")
     add("--out", type=Path, help="folder of the labeller (default: the cache, for `bit`)")
@@ -61,17 +57,20 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--device", default="auto", help="auto, cpu, cuda or cuda:K (default auto)")
     add("--dry-run", action="store_true", help="print plan and cost; train and write nothing")
     add("--quiet", action="store_true", help="no progress bars")
-    return parser.parse_args(argv)
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parse(argv)
+    parser = make_parser()
+    args = parser.parse_args(argv)
     hint = "for a batch; choose a smaller --micro-batch"
-    return exit_code(COMMAND, args.out or default_out(), lambda: run(args), too_large=hint)
+    return exit_code(parser, lambda: run(args), args.out or default_out(), too_large=hint)
 
 
 def default_out() -> Path:
     """Where `--labeler bit` looks; nothing else may land there unasked."""
+    from cifar5m.weights.download import cache_folder
+
     return cache_folder() / "labelers" / "bit-m-r152x2-cifar10"
 
 
@@ -86,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
     )
     from worlds.data.stores import open_store
     from worlds.formats.plan import claim_folder
+    from worlds.runtime.checks import check_positive
     from worlds.runtime.device import pick_device
 
     options = chosen(args)
@@ -93,9 +93,7 @@ def run(args: argparse.Namespace) -> int:
         option = "--model" if args.model else "--scratch"
         raise ValueError(f"{option} needs --out: the default folder is that of BiT-M-R152x2")
     for name in ("micro_batch", "save_every"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+        check_positive(name, getattr(args, name))
     device = pick_device(args.device)
     store = open_store(args.data)
     network = pretrained_network(options)
@@ -107,10 +105,10 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or default_out()
     claim_folder(out, plan)
     if not is_finished(out):
-        stop = StopSignal()
-        if not is_trained(out):
-            train(args, out, trainer, stop)
-        measure(args, out, store, trainer, stop)
+        with ProgressBars(args.quiet) as on_progress:
+            if not is_trained(out):
+                train(args, out, trainer, on_progress)
+            measure(out, store, trainer, on_progress)
     print_result(out)
     return 0
 
@@ -146,35 +144,26 @@ def print_plan(trainer: "Trainer", micro_batch: int | None) -> None:
     )
 
 
-def train(args: argparse.Namespace, out: Path, trainer: "Trainer", stop: StopSignal) -> None:
-    from tqdm import tqdm
-
+def train(
+    args: argparse.Namespace, out: Path, trainer: "Trainer", on_progress: ProgressBars
+) -> None:
     from cifar5m.labels.finetune import finetune
 
     recent: list[float] = []
-    with (
-        tqdm(total=trainer.steps, unit="step", disable=args.quiet, smoothing=0.05) as bar,
-        closing(finetune(out, trainer, args.micro_batch, args.save_every)) as rows,
-    ):
+    phase: Phase | None = None
+    with closing(finetune(out, trainer, args.micro_batch, args.save_every)) as rows:
         for row in rows:
+            phase = phase or Phase("train", trainer.steps, on_progress, row.step, "steps")
             recent = [*recent[-LOSSES + 1 :], row.loss]
-            bar.set_postfix(loss=f"{sum(recent) / len(recent):.4f}", lr=f"{row.learning_rate:.2g}")
-            bar.update(row.step + 1 - bar.n)
-            stop.raise_if_set()
+            phase(1, f"loss={sum(recent) / len(recent):.4f}, lr={row.learning_rate:.2g}")
 
 
-def measure(
-    args: argparse.Namespace, out: Path, store: "Store", trainer: "Trainer", stop: StopSignal
-) -> None:
-    from tqdm import tqdm
-
+def measure(out: Path, store: "Store", trainer: "Trainer", on_progress: ProgressBars) -> None:
     from cifar5m.labels.finetune import evaluate_labeler
 
-    images = evaluate_labeler(out, store, trainer.device, trainer.plan.precision)
-    with tqdm(total=len(store.test), unit="img", disable=args.quiet) as bar:
-        for count in images:
-            bar.update(count)
-            stop.raise_if_set()
+    phase = Phase("evaluate", len(store.test), on_progress)
+    for count in evaluate_labeler(out, store, trainer.device, trainer.plan.precision):
+        phase(count)
 
 
 def print_result(out: Path) -> None:
@@ -187,7 +176,7 @@ def print_result(out: Path) -> None:
         f"accuracy {found.accuracy:.4f} on {found.images:,} test images, mean confidence "
         f"{found.mean_confidence:.4f}, calibration error {found.calibration_error:.4f}"
     )
-    print(f"labeller: {out}")
+    print(f"labeler: {out}")
 
 
 if __name__ == "__main__":

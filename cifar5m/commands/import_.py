@@ -1,11 +1,11 @@
 """cifar5m-import: make shards of an existing set: CIFAR-5m as released, other .npz sets, a folder.
 
-    cifar5m-import part{0..5}.npz --out cifar5m            # what is not there is fetched
+    cifar5m-import part{0..5}.npz --out cifar5m            # what is missing is downloaded
     cifar5m-import 1m.npz --out edm-1m --pack              # keys image and label
     cifar5m-import pictures/ --out mine                    # pictures/train/CLASS/*.png
 
-Of the released parts, 0 to 4 become train and 5 test. The same command again goes on where it
-stopped; finished shards are never made twice.
+Of the released parts, 0 to 4 become train and 5 test. The same command again resumes;
+finished shards are never made twice.
 """
 
 import argparse
@@ -13,33 +13,24 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cifar5m.commands.common import checked_source, write_shards
-from cifar5m.shards.import_sources import FORMS, RELEASED, Source
-from cifar5m.shards.importing import ImportedPlan, estimate, plan_of
 from worlds.cli.exit import exit_code
-from worlds.cli.progress import DownloadBar
-from worlds.runtime.processes import cpu_count
-from worlds.runtime.signals import StopSignal
-
-BASE_URL = "https://storage.googleapis.com/gresearch/cifar5m"  # the release's HTTP mirror
-COMMAND = "cifar5m-import"
+from worlds.cli.parser import Parser
+from worlds.cli.progress import ProgressBars
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog=COMMAND,
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def make_parser() -> Parser:
+    from cifar5m.shards.import_sources import BASE_URL, FORMS
+
+    parser = Parser("cifar5m-import", __doc__)
     parser.add_argument(
         "paths",
         metavar="PART.npz",
         nargs="+",
         type=Path,
-        help=".npz files with X and Y or image and label, or one folder of images",
+        help=".npz files with X and Y or image and label, or one directory of images",
     )
-    parser.add_argument("--out", type=Path, required=True, help="dataset folder, made if need be")
-    parser.add_argument("--format", default="auto", choices=("auto", *FORMS))
+    parser.add_argument("--out", type=Path, required=True, help="dataset directory")
+    parser.add_argument("--format", dest="form", default="auto", choices=("auto", *FORMS))
     parser.add_argument(
         "--base-url", default=BASE_URL, help=f"where missing part{{i}}.npz are ({BASE_URL})"
     )
@@ -50,59 +41,42 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--pack", action="store_true", help="then write the pack, OUT.pack")
     parser.add_argument("--dry-run", action="store_true", help="print size and time, then stop")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    return parser.parse_args(argv)
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parse(argv)
-    return exit_code(COMMAND, args.out, lambda: run(args))
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    return exit_code(parser, lambda: run(args), args.out)
 
 
 def run(args: argparse.Namespace) -> int:
-    stop = StopSignal()
-    workers = cpu_count() if args.workers is None else args.workers
-    if workers < 1:
-        raise ValueError(f"--workers must be at least 1, got {workers}")
-    fetch_missing(args, stop)
-    source = checked_source(args.paths, args.format, args.out, args.quiet, stop)
-    plan = plan_of(source, args.shard_size)
-    if args.dry_run:
-        print_estimate(source, plan, workers)
-        return 0
-    write_shards(args.out, source, plan, workers, args.quiet, stop)
-    if args.pack:
-        from cifar5m.commands.common import default_pack, write_pack_of
+    from cifar5m.shards.importing import import_dataset
+    from cifar5m.shards.packing import pack
 
-        write_pack_of(args.out, default_pack(args.out), workers, args.quiet, stop)
+    with ProgressBars(args.quiet) as on_progress:
+        if args.dry_run:
+            print_estimate(args, on_progress)
+            return 0
+        options = {"form": args.form, "base_url": args.base_url, "shard_size": args.shard_size}
+        given = {"workers": args.workers, "on_progress": on_progress}
+        print(import_dataset(args.paths, args.out, **options, **given))
+        if args.pack:
+            print(pack(args.out, **given))
     return 0
 
 
-def fetch_missing(args: argparse.Namespace, stop: StopSignal) -> None:
-    """Download the released parts that are not where the command says."""
-    from cifar5m.weights.download import RemoteFile, fetch
+def print_estimate(args: argparse.Namespace, on_progress: ProgressBars) -> None:
+    """Print what the import would make, and how long it takes by its first images."""
+    from cifar5m.shards.importing import estimate, load_source, missing_paths, plan_of
+    from worlds.runtime.processes import worker_count
 
-    missing = [path for path in args.paths if not path.exists()]
-    for path in missing:
-        if not RELEASED.fullmatch(path.name):
-            raise ValueError(f"{path} does not exist")
-    if missing and args.dry_run:
+    workers = worker_count(args.workers)
+    if missing := missing_paths(args.paths):
         names = ", ".join(map(str, missing))
-        raise ValueError(
-            f"{names} would be fetched from {args.base_url}; a dry run needs the files"
-        )
-    for path in missing:
-        with DownloadBar() as bar:
-            bar.note(f"{path} is not there: fetching it from {args.base_url}")
-
-            def progress(done: int, total: int | None, bar: DownloadBar = bar) -> None:
-                stop.raise_if_set()
-                bar.progress(done, total)
-
-            url = f"{args.base_url.rstrip('/')}/{path.name}"
-            fetch(RemoteFile(path.name, (url,)), path.parent, progress=progress, note=bar.note)
-
-
-def print_estimate(source: Source, plan: ImportedPlan, workers: int) -> None:
+        raise ValueError(f"{names} would be downloaded from {args.base_url}: a dry run needs them")
+    source = load_source(args.paths, args.out, args.form, on_progress)
+    plan = plan_of(source, args.shard_size)
     layout, cost = plan.layout, estimate(source)
     images = len(layout)
     minutes = images * cost.write_seconds / workers / 60

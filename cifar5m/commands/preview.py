@@ -1,34 +1,38 @@
-"""cifar5m-preview DIR: a contact sheet and the class and confidence histograms of a dataset folder.
+"""cifar5m-preview DIR: a contact sheet and the histograms of class and confidence of a dataset.
 
 The paths of the two pictures are the last two lines.
 """
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from cifar5m.preview import draw_histograms, draw_sheet, survey
-from cifar5m.shards.verify import PREVIEW_FOLDER
-from worlds.cli.exit import in_one_line
-from worlds.runtime.files import atomic_write
+from worlds.cli.exit import exit_code
+from worlds.cli.parser import Parser
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="cifar5m-preview",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("folder", metavar="DIR", type=Path, help="the folder that holds plan.json")
+def make_parser() -> Parser:
+    parser = Parser("cifar5m-preview", __doc__)
+    parser.add_argument("folder", metavar="DIR", type=Path, help="directory that holds plan.json")
     parser.add_argument("--out", metavar="DIR", type=Path, help="default: DIR/preview")
     parser.add_argument("--per-class", metavar="N", type=int, default=10, help="default: 10")
     parser.add_argument("--split", metavar="S", help="one split only")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of images, default: 0")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = make_parser()
     args = parser.parse_args(argv)
-    return in_one_line("cifar5m-preview", lambda: run(args))
+    return exit_code(parser, lambda: run(args))
 
 
 def run(args: argparse.Namespace) -> int:
+    from cifar5m.preview import draw_histograms, draw_sheet, survey
+    from cifar5m.shards.verify import PREVIEW_FOLDER
+    from worlds.runtime.files import atomic_write
+
     found = survey(args.folder, args.split)
     sheet = draw_sheet(found, args.per_class, args.seed)
     figure = draw_histograms(found)

@@ -11,7 +11,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from cifar5m.weights.convert import PARAMETERS, UNET_CONFIG
 from cifar5m.weights.download import CACHE_VARIABLE, cache_folder
@@ -25,8 +24,10 @@ from cifar5m.weights.ho_ema import (
     read_provenance,
     source_name,
 )
-from worlds.cli.exit import in_one_line
-from worlds.cli.progress import DownloadBar
+from worlds.cli.exit import exit_code
+from worlds.cli.parser import Parser
+from worlds.cli.progress import ProgressBars
+from worlds.runtime.progress import Download
 
 _KINDS = {"ema": "EMA", "non-ema": "not EMA", "unknown": "unknown"}
 
@@ -50,19 +51,15 @@ The variance is the other trap: with the EMA weights, 1000 steps with the small 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0; 1 if `check` finds anything but the EMA network; 2 and one line on an error."""
-    arguments = _parser().parse_args(argv)
-    return in_one_line("cifar5m-weights", lambda: arguments.run(arguments))
+    parser = make_parser()
+    arguments = parser.parse_args(argv)
+    return exit_code(parser, lambda: arguments.run(arguments))
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="cifar5m-weights",
-        description="Find, fetch and check the generator's published weights.",
+def make_parser() -> Parser:
+    parser = Parser(
+        "cifar5m-weights",
+        "Find, fetch and check the generator's published weights.",
         epilog=f"The cache is ${CACHE_VARIABLE} or ~/.cache/deep-bootstrap.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -119,15 +116,16 @@ def _state(name: str, cache: Path) -> tuple[str, str]:
 
 def _fetch(arguments: argparse.Namespace) -> int:
     name = source_name(arguments.name) or arguments.name
-    with DownloadBar() as bar:
+    with ProgressBars() as on_progress:
+        download = Download(on_progress)
         folder = install(
             name,
             cache_folder(),
             config=UNET_CONFIG,
             from_file=arguments.from_file,
             allow_non_ema=arguments.allow_non_ema,
-            progress=bar.progress,
-            note=bar.note,
+            progress=download.progress,
+            note=download.note,
         )
     made = read_provenance(folder)
     if made is not None and made.evidence == "publisher":

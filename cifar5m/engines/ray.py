@@ -2,7 +2,7 @@
 resident, and shards as tasks that may be done twice.
 
     with connect("auto") as ray:
-        generate_on_ray(ray, folder, options, plan, shards, on_finished, check)
+        generate_on_ray(ray, folder, options, plan, shards, on_finished)
 
 The folder lies on a file system that all nodes share, and the package is installed on all of them.
 An actor that dies with its node gives its shard back; where nodes join, actors are added. A shard
@@ -25,7 +25,7 @@ from worlds.runtime.ray import DEATHS
 
 _POLL_SECONDS = 0.5
 
-OnFinished = Callable[[int], None]  # images of shards that are finished since the last call
+OnFinished = Callable[[float], None]  # images of shards that are finished since the last call
 
 
 class ShardMaker:
@@ -37,7 +37,7 @@ class ShardMaker:
         self.folder = Path(folder)
         host = platform.node()
         if not (self.folder / PLAN).is_file():
-            raise ValueError(f"{host} does not see {folder}: --out must lie on shared storage")
+            raise ValueError(f"{host} does not see {folder}: `out` must be on shared storage")
         sources = find_sources(options)
         own = plan_of(options, sources)
         if not own.fingerprint == plan.fingerprint == load_plan(self.folder).fingerprint:
@@ -61,19 +61,18 @@ def generate_on_ray(
     plan: GeneratedPlan,
     shards: Sequence[Shard],
     on_finished: OnFinished = lambda images: None,
-    check: Callable[[], None] = lambda: None,
     most_actors: int | None = None,
 ) -> None:
     """Make every one of `shards` that is not finished yet, on the whole cluster.
 
-    `check` is called twice a second and may raise. RuntimeError where a shard cannot be made.
+    `on_finished` is called twice a second and may raise. Raises RuntimeError if a shard cannot be
+    made.
     """
     pool = _Pool(ray, folder, options, plan, most_actors)
     waiting = [shard for shard in shards if not is_finished(folder, shard, plan.fingerprint)]
     pool.queue.extend(waiting)
     try:
         while waiting:
-            check()
             pool.step()
             finished = {s for s in waiting if is_finished(folder, s, plan.fingerprint)}
             on_finished(sum(map(len, finished)))

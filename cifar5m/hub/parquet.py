@@ -19,7 +19,7 @@ def pyarrow_or_hint() -> Any:
     try:
         import pyarrow.parquet
     except ImportError as error:
-        raise ValueError("--parquet needs pyarrow: pip install pyarrow") from error
+        raise ValueError("parquet needs pyarrow: pip install pyarrow") from error
     return pyarrow.parquet
 
 

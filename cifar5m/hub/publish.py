@@ -1,6 +1,6 @@
 """Send a dataset folder to the Hugging Face Hub: what is there is left, the card comes last.
 
-    files = published_files(folder, shards)        # after verify_dataset and write_card
+    files = published_files(folder, shards)        # after verify and write_card
     publish(folder, files, Hub("user/name"), private=True)
 
 Files are uploaded by huggingface_hub's `upload_folder`, some hundred megabytes a call, a shard's
@@ -177,19 +177,19 @@ def claim_repo(hub: Hub, plan: dict[str, Any], private: bool) -> None:
     if PLAN not in names:
         raise ValueError(
             f"{hub.repo} holds other files ({', '.join(sorted(names)[:3])}) and no {PLAN}; "
-            f"choose another --repo"
+            f"choose another `repo`"
         )
     try:
         path = Path(hub.call("hf_hub_download", filename=PLAN, revision=info.sha))
         present = load_json(path, dict[str, Any])
     except ValueError as error:
         raise ValueError(
-            f"the {PLAN} of {hub.repo} cannot be read ({first_line(error)}); choose another --repo"
+            f"the {PLAN} of {hub.repo} cannot be read ({first_line(error)}); choose another `repo`"
         ) from error
     if present.get("fingerprint") != plan["fingerprint"]:
         found = "; ".join(differences(present, plan)[:3])
         raise ValueError(
-            f"{hub.repo} holds another plan; differing: {found}. Choose another --repo"
+            f"{hub.repo} holds another plan; differing: {found}. choose another `repo`"
         )
 
 
@@ -277,7 +277,7 @@ def _raise_if_final(error: BaseException, repo: str) -> None:
             raise ValueError("the Hub does not accept the token; run `hf auth login`") from error
         if code == 403:
             raise ValueError(
-                f"the token may not write to {repo}; use one with write access, or another --repo"
+                f"the token may not write to {repo}; use one with write access, or another `repo`"
             ) from error
         raise PublishError(f"the Hub refused {repo}: {first_line(error)}") from error
     if isinstance(error, json.JSONDecodeError | LocalEntryNotFoundError):

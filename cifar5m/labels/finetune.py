@@ -55,10 +55,11 @@ from worlds.formats.plan import (
 )
 from worlds.rng.orders import pass_order
 from worlds.rng.philox import key_of
-from worlds.runtime.device import PRECISIONS, float32_products, in_precision
+from worlds.runtime.device import float32_products, in_precision
 from worlds.runtime.errors import first_line
 from worlds.runtime.files import atomic_write, sha256_of, write_json
 from worlds.runtime.json_files import load_json
+from worlds.runtime.precision import PRECISIONS
 from worlds.runtime.torchvision_ops import declare_missing_operators
 
 MODEL: Final = f"{BIT}.goog_in21k"
@@ -85,18 +86,18 @@ class Options:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS[:3]:  # fp16 would need a loss scale
             known = ", ".join(PRECISIONS[:3])
-            raise ValueError(f"--precision must be one of {known}, got {self.precision!r}")
+            raise ValueError(f"precision must be one of {known}, got {self.precision!r}")
         for name, least in (("batch", 1), ("steps", 1), ("size", 32)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"--{name} must be at least {least}, got {value}")
         key_of(self.seed)
         if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"--lr must be above 0, got {self.learning_rate}")
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
         if self.mixup is not None and not 0 <= self.mixup < math.inf:
-            raise ValueError(f"--mixup must be 0 or more, got {self.mixup}")
+            raise ValueError(f"mixup must be 0 or more, got {self.mixup}")
         if self.scratch and self.weights:
-            raise ValueError("--weights and --scratch exclude each other")
+            raise ValueError("weights and scratch exclude each other")
 
 
 class FinetunePlan(SealedPlan, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -147,8 +148,8 @@ def pretrained_network(options: Options) -> torch.nn.Module:
     except Exception as error:  # of timm, of the Hub's client, of a file's reader
         reason = first_line(error)
         raise WeightsError(
-            f"--model {options.model} cannot be had ({reason}); give timm's name of a model, "
-            f"bring its weights with --weights FILE, or begin without any with --scratch"
+            f"model={options.model} cannot be had ({reason}); give timm's name of a model, "
+            f"bring its weights as weights=FILE, or begin without any, scratch=True"
         ) from error
     head: Any = network.get_classifier()
     for parameter in head.parameters():
@@ -164,7 +165,7 @@ def input_size(options: Options, network: torch.nn.Module) -> int:
     fixed = int(config["input_size"][-1]) if config.get("fixed_input_size") else None
     if fixed and options.size not in (None, fixed):
         raise ValueError(
-            f"--size: {config['architecture']} takes images of {fixed} pixels, got {options.size}"
+            f"size: {config['architecture']} takes images of {fixed} pixels, got {options.size}"
         )
     return options.size or fixed or BIT_SIZE
 
@@ -297,7 +298,8 @@ class Trainer:
                 total += loss.item()
         if not np.isfinite(total):
             raise RuntimeError(
-                f"the loss is {total} at step {step}: try a smaller --lr, with another --out"
+                f"the loss is {total} at step {step}: try a smaller `learning_rate`, with another "
+                "`out`"
             )
         self.optimizer.step()
         self.rows.append(Row(step, rate, total))
@@ -350,8 +352,8 @@ def finetune(
     micro_batch = micro_batch or trainer.plan.batch
     if trainer.normalizes_batches and micro_batch < trainer.plan.batch:
         raise ValueError(
-            f"--micro-batch: {trainer.plan.architecture} normalizes over batches, so smaller "
-            f"ones would change the result; choose a smaller --batch"
+            f"micro_batch: {trainer.plan.architecture} normalizes over batches, so smaller "
+            f"ones would change the result; choose a smaller `batch`"
         )
     claim_folder(folder, trainer.plan)
     trainer.restore(folder)

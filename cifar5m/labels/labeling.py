@@ -90,9 +90,9 @@ def labelling_plan(
 def open_labelling(folder: Path, name: str, plan: LabelingPlan) -> Labelling:
     """Begin a labelling, or go on with it; ValueError where the name is another labelling's."""
     if not _NAME.fullmatch(name):
-        raise ValueError(f"--name must be letters, digits, '.', '_' and '-', got {name!r}")
+        raise ValueError(f"name must be letters, digits, '.', '_' and '-', got {name!r}")
     labelling = Labelling(folder, name, plan)
-    claim_folder(labelling.place, plan, option="--name")
+    claim_folder(labelling.place, plan, parameter="name")
     for place in (labelling.place, labelling.place / "meta"):
         place.mkdir(exist_ok=True)
         remove_stale(place)

@@ -98,7 +98,7 @@ def write_summary(labelling: Labelling, shards: Sequence[Shard]) -> Agreement:
     return agreement
 
 
-def mend_labelling(
+def repair_labels(
     folder: Path, name: str, device: str, on_images: OnImages = lambda images: None
 ) -> list[Labelled]:
     """Label again what a labelling lacks or has damaged, with the labeller that its plan names.

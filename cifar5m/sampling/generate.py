@@ -100,7 +100,7 @@ def make_shard(
             except NonFiniteError as error:
                 raise BadShardError(
                     f"shard {shard.name}: {error}; nothing of it was written. Check the weights, "
-                    f"or try --precision fp32"
+                    f"or try precision=fp32"
                 ) from error
             images.append(pixels[:wanted].cpu().numpy())
             probabilities.append(job.labeler(pixels)[:wanted].cpu().numpy())

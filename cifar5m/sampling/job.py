@@ -18,7 +18,8 @@ from worlds.formats.layout import CIFAR10_CLASSES, FORMAT, Layout
 from worlds.formats.plan import About, Count, Plan, package_versions, seal
 from worlds.formats.shards import encode_png
 from worlds.rng.philox import key_of
-from worlds.runtime.device import PRECISIONS
+from worlds.runtime.checks import check_positive
+from worlds.runtime.precision import check_precision
 
 TEST_SHARE = 6  # as released: one of six parts is the test split
 DATASET: Final = "cifar5m"  # what plans of this module say that they make
@@ -65,17 +66,12 @@ class Options:
     def __post_init__(self) -> None:
         find_recipe(self.recipe)
         key_of(self.seed)
-        if self.n < 1:
-            raise ValueError(f"--n must be at least 1, got {self.n}")
-        if self.shard_size < 1:
-            raise ValueError(f"--shard-size must be at least 1, got {self.shard_size}")
-        if self.micro_batch is not None and self.micro_batch < 1:
-            raise ValueError(f"--micro-batch must be at least 1, got {self.micro_batch}")
-        if self.precision is not None and self.precision not in PRECISIONS:
-            raise ValueError(f"--precision must be one of {', '.join(PRECISIONS)}")
-        if self.split is not None and sum(self.split.values()) != self.n:
-            total = sum(self.split.values())
-            raise ValueError(f"--split must add up to --n: {total} is not {self.n}")
+        for name in ("n", "shard_size", "micro_batch"):
+            check_positive(name, getattr(self, name))
+        if self.precision is not None:
+            check_precision(self.precision)
+        if self.split is not None and (total := sum(self.split.values())) != self.n:
+            raise ValueError(f"split must add up to n={self.n}, got {total}")
         _ = self.layout, self.resolved  # refuse bad splits, and a bad sampler
 
     @property
@@ -97,7 +93,7 @@ class Options:
 
     def _sampler(self, default: SamplerConfig) -> SamplerConfig:
         if self.sampler is not None and self.sampler not in SAMPLERS:
-            raise ValueError(f"--sampler must be one of {', '.join(SAMPLERS)}")
+            raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, got {self.sampler!r}")
         if self.sampler is not None and self.sampler != default.name:
             default = SamplerConfig(self.sampler, default.steps)
         names = ("steps", "variance", "eta", "spacing")

@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from cifar5m.sampling.diffusion import SamplerConfig
+from worlds.formats.plan import Plan
+from worlds.runtime.checks import check_positive
+from worlds.runtime.precision import check_precision
 
 
 @dataclass(frozen=True)
@@ -71,3 +74,15 @@ def find_recipe(name: str) -> Recipe:
     if name not in RECIPES:
         raise ValueError(f"unknown recipe {name!r}; choose from {', '.join(RECIPES)}")
     return RECIPES[name]
+
+
+def labeling_settings(plan: Plan, precision: str | None, batch_size: int | None) -> tuple[str, int]:
+    """Return precision and batch size: as chosen, else as in a dataset's plan, else the recipe's.
+
+    Raises ValueError if one is out of range.
+    """
+    recipe = RECIPES[DEFAULT]
+    if batch_size is None:
+        batch_size = plan.label_batch or recipe.label_batch
+    check_positive("batch_size", batch_size)
+    return check_precision(precision or plan.precision or recipe.precision), batch_size

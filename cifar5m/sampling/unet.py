@@ -12,8 +12,9 @@ import torch
 
 from cifar5m.weights.convert import UNET_CONFIG, build_unet, read_state, unet_state
 from cifar5m.weights.sources import Weights, WeightsError
-from worlds.runtime.device import PRECISIONS, in_precision, on_device
+from worlds.runtime.device import in_precision, on_device
 from worlds.runtime.errors import first_line
+from worlds.runtime.precision import check_precision
 from worlds.runtime.torchvision_ops import declare_missing_operators
 
 
@@ -25,8 +26,7 @@ class Generator:
     """
 
     def __init__(self, network: torch.nn.Module, device: torch.device, precision: str) -> None:
-        if precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+        check_precision(precision)
         self.device, self.precision = device, precision
         self.network = on_device(network, device)
         self._call: Callable[..., Any] = self.network

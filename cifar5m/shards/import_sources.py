@@ -24,6 +24,7 @@ from worlds.formats.npz import read_header, read_members
 from worlds.formats.plan import SourceFile
 from worlds.formats.shards import decode_image
 
+BASE_URL: Final = "https://storage.googleapis.com/gresearch/cifar5m"  # of the released parts
 FORMS: Final = ("parts", "pairs", "folder", "pack")
 KEYS: Final = {"parts": ("X", "Y"), "pairs": ("image", "label")}
 RELEASED: Final = re.compile(r"(?:cifar5m_)?part(\d+)\.npz")
@@ -105,7 +106,7 @@ def open_source(
     if form in KEYS:
         return _open_arrays(paths, form, remembered, on_bytes)
     if len(paths) != 1 or not paths[0].is_dir():
-        raise ValueError(f"--format {form} takes one folder, got {', '.join(map(str, paths))}")
+        raise ValueError(f"form={form} takes one directory, got {', '.join(map(str, paths))}")
     if form == "pack":
         return _open_pack(paths[0], remembered, on_bytes)
     return _open_folder(paths[0], on_bytes)

@@ -1,10 +1,6 @@
 """Import: an existing set becomes the same shards, side files and plan that generating makes.
 
-    source = open_source([Path("part0.npz"), Path("part5.npz")])
-    plan = plan_of(source, shard_size=10_000)
-    claim_folder(folder, plan)
-    with ShardWriters(4) as writers:
-        import_shards(folder, source, plan, writers)
+    summary = import_dataset(["part0.npz", "part5.npz"], "cifar5m")
 
 Hard labels are all that those sets have, so the side files hold one-hot probabilities, and the plan
 says so. The same command again goes on where it stopped.
@@ -21,13 +17,25 @@ from typing import Final, Literal
 import msgspec
 import numpy as np
 
-from cifar5m.shards.import_sources import Pictures, Remembered, Source, open_source
+from cifar5m.shards.import_sources import (
+    BASE_URL,
+    RELEASED,
+    Pictures,
+    Remembered,
+    Source,
+    open_source,
+    read_bytes_of,
+)
 from cifar5m.shards.npz_parts import OnBytes
+from cifar5m.weights.download import RemoteFile, fetch
 from worlds.formats.layout import FORMAT, PLAN, Shard
-from worlds.formats.plan import About, Plan, differences, load_plan, seal
+from worlds.formats.plan import About, Plan, claim_folder, differences, load_plan, seal
 from worlds.formats.shards import encode_png, is_finished, write_tar
+from worlds.formats.summary import DatasetSummary, summarize
 from worlds.formats.writers import ShardWriters
-from worlds.runtime.files import HashingStream, remove_stale
+from worlds.runtime.files import HashingStream, check_disk, remove_stale
+from worlds.runtime.processes import worker_count
+from worlds.runtime.progress import Download, OnProgress, Phase
 
 DATASET: Final = "import"  # what a plan calls an imported set
 DEVICE = "import"  # in the records, where generating names the device
@@ -77,6 +85,89 @@ def remembered_files(folder: Path) -> Remembered:
     if not (folder / PLAN).is_file():
         return ()
     return load_plan(folder).about.files
+
+
+def import_dataset(
+    paths: Sequence[str | Path],
+    out: str | Path,
+    *,
+    form: str = "auto",
+    base_url: str = BASE_URL,
+    shard_size: int = 10_000,
+    workers: int | None = None,
+    on_progress: OnProgress | None = None,
+) -> DatasetSummary:
+    """Import an existing dataset as shards; the same call again resumes.
+
+    Args:
+        paths: .npz files with X and Y or image and label, or one directory of images or pack. Of
+            the released parts, 0 to 4 become train and 5 test.
+        out: Dataset directory, created if missing. It belongs to one plan.
+        form: "auto", "parts", "pairs", "folder" or "pack".
+        base_url: Where released parts that are missing are downloaded from.
+        shard_size: Images a shard, at least 1.
+        workers: Processes that encode, at least 1; by default one a CPU.
+        on_progress: Called with bytes and images done; may raise to stop.
+
+    Returns:
+        What the directory holds now.
+
+    Raises:
+        ValueError: If a path holds something else or is damaged, `out` holds another plan, or the
+            disk is too small.
+    """
+    out, workers = Path(out), worker_count(workers)
+    download_missing(paths, base_url, on_progress)
+    source = load_source(paths, out, form, on_progress)
+    plan = plan_of(source, shard_size)
+    shards = plan.shards
+    waiting = [shard for shard in shards if not is_finished(out, shard, plan.fingerprint)]
+
+    # Another plan is the first thing to tell; the disk is checked before the plan is written.
+    if (out / PLAN).exists():
+        claim_folder(out, plan)
+    check_disk(out, estimate(source).bytes(sum(map(len, waiting))))
+    claim_folder(out, plan)
+
+    done = sum(map(len, shards)) - sum(map(len, waiting))
+    phase = Phase("import", sum(map(len, shards)), on_progress, done)
+    count = min(workers, max(1, len(waiting)))
+    with ShardWriters(count, lambda shard: phase(len(shard))) as writers:
+        import_shards(out, source, plan, writers, waiting, phase)
+    return summarize(out, plan)
+
+
+def download_missing(
+    paths: Sequence[str | Path], base_url: str, on_progress: OnProgress | None = None
+) -> None:
+    """Download the released parts that are missing; ValueError for any other missing path."""
+    missing = missing_paths(paths)
+    download = Download(on_progress)
+    for path in missing:
+        download.note(f"{path} is missing: downloading it from {base_url}")
+        file = RemoteFile(path.name, (f"{base_url.rstrip('/')}/{path.name}",))
+        fetch(file, path.parent, progress=download.progress, note=download.note)
+
+
+def missing_paths(paths: Sequence[str | Path]) -> list[Path]:
+    """Return the released parts that are missing; ValueError for any other missing path."""
+    missing = [path for path in map(Path, paths) if not path.exists()]
+    for path in missing:
+        if not RELEASED.fullmatch(path.name):
+            raise ValueError(f"{path} does not exist")
+    return missing
+
+
+def load_source(
+    paths: Sequence[str | Path],
+    out: Path,
+    form: str = "auto",
+    on_progress: OnProgress | None = None,
+) -> Source:
+    """Read and check a source whole; what an earlier import into `out` has hashed is trusted."""
+    given = [Path(path) for path in paths]
+    phase = Phase("check", read_bytes_of(given) or None, on_progress, unit="B")
+    return open_source(given, form, remembered_files(out), phase)
 
 
 def import_shards(
@@ -132,7 +223,7 @@ def reopen(
         paths = [paths[0].parent]
     for path in paths:
         if not path.exists():
-            raise ValueError(f"{path} is not there: say with --parts where what was imported lies")
+            raise ValueError(f"{path} is not there: set `parts` to where the imported files are")
     source = open_source(paths, form, files, on_bytes)
     again = plan_of(source, plan.shard_size)
     if again.fingerprint != plan.fingerprint:

@@ -1,6 +1,6 @@
 """Pack a folder of shards with several processes: the same bytes as `worlds.data.pack.write_pack`.
 
-    pack_shards(Path("out/cifar5m"), Path("out/cifar5m.pack"), workers=8)
+    pack("out/cifar5m")      # writes out/cifar5m.pack
 
 The processes decode into one preallocated `.images.npy.part`; beside it `.images.npy.journal` says
 which shards are in, by the sha256 of their tars. After a kill the same call goes on with the
@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -25,13 +26,76 @@ from worlds.formats.layout import PLAN, Shard
 from worlds.formats.plan import Plan, load_plan
 from worlds.formats.shards import find_record
 from worlds.runtime.files import check_disk, lock_stream, remove_stale, write_json
-from worlds.runtime.processes import Workers
+from worlds.runtime.processes import Workers, worker_count
+from worlds.runtime.progress import OnProgress, Phase
 
 IMAGES: Final = "images.npy"
 _PART: Final = f".{IMAGES}.part"
 _JOURNAL: Final = f".{IMAGES}.journal"
 _BLOCK: Final = 1 << 20
 _LABEL_BYTES: Final = 28  # an image: the label and ten probabilities
+
+
+@dataclass(frozen=True, repr=False)
+class PackResult:
+    """A pack: where it is, its arrays' bytes, and whether this call wrote it."""
+
+    path: Path
+    bytes: int
+    written: bool
+
+    def __repr__(self) -> str:
+        return f"PackResult({str(self.path)!r}, {self.bytes:,} bytes, written={self.written})"
+
+    def __str__(self) -> str:
+        return (
+            f"{'written' if self.written else 'there already'}, {self.bytes:,} bytes: {self.path}"
+        )
+
+
+def pack(
+    directory: str | Path,
+    out: str | Path | None = None,
+    *,
+    workers: int | None = None,
+    on_progress: OnProgress | None = None,
+) -> PackResult:
+    """Write the shards of a dataset as a memory-mapped pack; the same call again resumes.
+
+    Args:
+        directory: The dataset directory; every shard is hashed before it is decoded.
+        out: Directory of the pack, by default `directory` with ".pack" added.
+        workers: Processes that decode, at least 1; by default one a CPU. They are spawned, so a
+            script needs the `__main__` guard.
+        on_progress: Called with images done; may raise to stop.
+
+    Returns:
+        Where the pack is, its bytes, and whether it was written by this call.
+
+    Raises:
+        ValueError: If a shard is missing or damaged, or `out` holds something else.
+    """
+    directory = Path(directory)
+    out = default_pack(directory) if out is None else Path(out)
+    phase: Phase | None = None
+
+    def on_start(shards: Sequence[Shard], waiting: Sequence[Shard]) -> None:
+        nonlocal phase
+        total = sum(map(len, shards))
+        phase = Phase("pack", total, on_progress, total - sum(map(len, waiting)))
+
+    def on_shard(shard: Shard) -> None:
+        assert phase is not None
+        phase(len(shard))
+
+    written = pack_shards(directory, out, worker_count(workers), on_start, on_shard)
+    return PackResult(out, sum(path.stat().st_size for path in out.glob("*.npy")), written)
+
+
+def default_pack(directory: Path) -> Path:
+    """Return the default path of a directory's pack: beside it."""
+    directory = directory.absolute()
+    return directory.with_name(f"{directory.name}.pack")
 
 
 def pack_shards(
@@ -48,7 +112,7 @@ def pack_shards(
     `out` holds something else. The processes are spawned, so a script needs the `__main__` guard.
     """
     if (out / PLAN).exists():
-        raise ValueError(f"{out} is a folder of shards: choose another --out for the pack")
+        raise ValueError(f"{out} is a folder of shards: choose another `out` for the pack")
     plan = load_plan(folder)
     splits = list(open_store(folder).splits.values())
     manifest = manifest_of(splits)

@@ -1,8 +1,6 @@
 """Repair a dataset folder: make again exactly the shards that `cifar5m-verify` found broken.
 
-    report = verify_dataset(folder)
-    for outcome in repair_dataset(folder, report, RepairOptions(device="cpu")):
-        ...  # outcome.repaired, and in outcome.message what came of it
+    done = repair("out/tiny")      # done.ok, done.outcomes, and in done.report what is left
 
 A shard is made again by whatever made the set, which its plan names, and takes its place only if it
 has the recorded sha256. Files that do not belong are never deleted, except what a killed process of
@@ -19,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from cifar5m.labels.labeling import LABELS_FOLDER, labelling_names
+from cifar5m.labels.relabel import repair_labels
 from cifar5m.sampling.generate import Job, make_shard
 from cifar5m.sampling.job import (
     DATASET,
@@ -31,7 +30,7 @@ from cifar5m.sampling.job import (
 from cifar5m.shards import importing
 from cifar5m.shards.check import check_arrays
 from cifar5m.shards.importing import ImportedPlan
-from cifar5m.shards.verify import Report
+from cifar5m.shards.verify import Report, verify
 from cifar5m.weights.download import Note, Progress
 from worlds.formats.layout import PLAN, Shard
 from worlds.formats.plan import Plan, differences, load_plan
@@ -43,8 +42,10 @@ from worlds.formats.shards import (
     write_shard,
     write_tar,
 )
-from worlds.runtime.device import device_name
+from worlds.runtime.device import device_name, pick_device
+from worlds.runtime.errors import first_line
 from worlds.runtime.files import HashingStream, remove_stale, sha256_of
+from worlds.runtime.progress import Download, OnProgress, Phase
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def job_of(folder: Path, options: RepairOptions) -> Job:
     ):
         if (found := weights.sha256) != expected:
             raise ValueError(
-                f"--{name}: {weights.source} has sha256 {found}, the set was made with {expected}"
+                f"{name}: {weights.source} has sha256 {found}, the set was made with {expected}"
             )
     again = plan_of(chosen, sources)
     if again.fingerprint != plan.fingerprint:
@@ -136,18 +137,118 @@ MAKERS: Final[dict[str, Maker]] = {DATASET: regenerate, importing.DATASET: reimp
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one broken shard."""
+    """What came of one broken part: a shard, or the labels of a shard in labels/NAME."""
 
-    shard: Shard
+    name: str  # "" if no part could be tried
     repaired: bool
     message: str
 
+    def __str__(self) -> str:
+        if not self.name:
+            return f"cannot repair: {self.message}"
+        return f"{'repaired' if self.repaired else 'not repaired'}: {self.name}: {self.message}"
 
-def repair_dataset(folder: Path, report: Report, options: RepairOptions) -> Iterator[Outcome]:
-    """Make the broken shards of a verified folder again, one after the other.
 
-    Raises ValueError, before anything is made, where the plan cannot be trusted or followed:
-    another network, other package versions, an unknown kind of set.
+@dataclass(frozen=True)
+class Repair:
+    """What came of a repair: each broken part, and the report of the directory as it is now."""
+
+    outcomes: tuple[Outcome, ...]
+    report: Report
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is broken now."""
+        return self.report.ok
+
+    def __repr__(self) -> str:
+        repaired = sum(outcome.repaired for outcome in self.outcomes)
+        return f"Repair({repaired} of {len(self.outcomes)} repaired; {self.report!r})"
+
+
+def repair(
+    directory: str | Path,
+    *,
+    report: Report | None = None,
+    generator: str | None = None,
+    labeler: str | None = None,
+    parts: Sequence[str | Path] | None = None,
+    allow_non_ema: bool = False,
+    device: str = "auto",
+    workers: int | None = None,
+    on_outcome: Callable[[Outcome], None] = lambda outcome: None,
+    on_progress: OnProgress | None = None,
+) -> Repair:
+    """Make the broken shards and labelings of a dataset directory again, then verify it again.
+
+    A shard is replaced only by one with the recorded sha256.
+
+    Args:
+        directory: The dataset directory.
+        report: What `verify` found there; by default it is verified first.
+        generator: Where the generator is now, by default where the plan says.
+        labeler: Where the labeler is now, by default where the plan says.
+        parts: Where the files of an imported dataset are now, by default where the plan says.
+        allow_non_ema: As when the dataset was generated.
+        device: "auto", "cpu", "cuda" or "cuda:K".
+        workers: Processes that verify, at least 1; by default one a CPU.
+        on_outcome: Called with what came of each broken part; may raise to stop.
+        on_progress: Called with images done; may raise to stop.
+
+    Returns:
+        The outcomes, and the report after the repair.
+
+    Raises:
+        ValueError: If `directory` holds no valid plan, or a parameter is out of range.
+    """
+    folder, target = Path(directory), str(pick_device(device))
+    report = report or verify(folder, workers=workers, on_progress=on_progress)
+    download = Download(on_progress)
+    shards = load_plan(folder).shards
+    options = RepairOptions(
+        generator=generator,
+        labeler=labeler,
+        parts=None if parts is None else tuple(map(Path, parts)),
+        allow_non_ema=allow_non_ema,
+        device=target,
+        on_images=Phase("repair", sum(map(len, broken_shards(report, shards))), on_progress),
+        progress=download.progress,
+        note=download.note,
+    )
+
+    # The plan or the weights may not allow one kind of repair; the other is tried all the same.
+    outcomes: list[Outcome] = []
+    for found in (
+        repair_shards(folder, report, options),
+        _repair_labelings(folder, report, target, on_progress),
+    ):
+        try:
+            for outcome in found:
+                outcomes.append(outcome)
+                on_outcome(outcome)
+        except (ValueError, OSError, RuntimeError) as error:
+            outcomes.append(Outcome("", False, first_line(error)))
+            on_outcome(outcomes[-1])
+    report = verify(folder, workers=workers, on_progress=on_progress)
+    return Repair(tuple(outcomes), report)
+
+
+def _repair_labelings(
+    folder: Path, report: Report, device: str, on_progress: OnProgress | None
+) -> Iterator[Outcome]:
+    for name in broken_labellings(report):
+        phase = Phase(f"labels/{name}", None, on_progress)
+        for found in repair_labels(folder, name, device, phase):
+            message = "labeled again" if found.problem is None else found.problem
+            part = f"labels/{name}: {found.shard.name}"
+            yield Outcome(part, found.problem is None, message)
+
+
+def repair_shards(folder: Path, report: Report, options: RepairOptions) -> Iterator[Outcome]:
+    """Make the broken shards of a verified directory again, one after the other.
+
+    Raises ValueError, before anything is made, if the plan cannot be trusted or followed: another
+    network, other package versions, an unknown kind of dataset.
     """
     plan = load_plan(folder)
     if any(problem.kind == "plan" and problem.path == PLAN for problem in report.problems):
@@ -205,7 +306,7 @@ def put_back(folder: Path, plan: Plan, remade: Remade) -> Outcome:
     if record is not None and made not in (record.sha256, present):
         device = f"made on {record.device}, now on {remade.facts.get('device')}"
         message = f"came out with sha256 {made}, the record says {record.sha256} ({device})"
-        return Outcome(shard, False, f"{message}; nothing was replaced")
+        return Outcome(shard.name, False, f"{message}; nothing was replaced")
     probabilities, remark = _settle_probabilities(folder, plan, remade, record)
     facts = remade.facts | {"fingerprint": plan.fingerprint}
     write_shard(folder, shard, remade.samples, remade.labels, probabilities, facts, extension)
@@ -215,7 +316,7 @@ def put_back(folder: Path, plan: Plan, remade: Remade) -> Outcome:
         proof = "made again, sha256 as recorded"
     else:
         proof = "made again, with no record left to compare with"
-    return Outcome(shard, True, proof + remark)
+    return Outcome(shard.name, True, proof + remark)
 
 
 def tar_sha256(remade: Remade, extension: str) -> str:

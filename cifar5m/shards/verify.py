@@ -9,7 +9,7 @@ becomes a `Problem`; cifar5m/shards/repair.py mends what it can.
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,7 +37,8 @@ from worlds.formats.layout import (
 from worlds.formats.plan import Plan, load_plan
 from worlds.formats.shards import find_record
 from worlds.runtime.files import TEMPORARY_SUFFIX
-from worlds.runtime.processes import Workers, cpu_count
+from worlds.runtime.processes import Workers, worker_count
+from worlds.runtime.progress import OnProgress, Phase
 
 PREVIEW_FOLDER = "preview"  # the folder that cifar5m-preview writes, which no plan names
 # What publishing, the Hub and its clients add, which no plan names either.
@@ -45,7 +46,7 @@ PUBLISHED = {CARD, TIMM_INFO, PARQUET_FOLDER, Path(AUDIT).parts[0]}
 PUBLISHED |= {".cache", ".git", ".gitattributes"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """The sum over a dataset folder. `shards`, `images`, `bytes` and `classes` count what is there,
     `duplicates` the images whose pixels equal those of an earlier one.
@@ -67,31 +68,42 @@ class Report:
     def ok(self) -> bool:
         return not self.problems
 
+    def __repr__(self) -> str:
+        found = "ok" if self.ok else f"{len(self.problems)} problems, first {self.problems[0]}"
+        return (
+            f"Report({self.folder!r}: {self.images:,} of {self.images_planned:,} images in "
+            f"{self.shards:,} of {self.shards_planned:,} shards, {self.bytes:,} bytes; {found})"
+        )
 
-def verify_dataset(
-    folder: Path,
-    *,
-    workers: int | None = None,
-    on_shard: Callable[[ShardReport], None] | None = None,
+
+def verify(
+    directory: str | Path, *, workers: int | None = None, on_progress: OnProgress | None = None
 ) -> Report:
-    """Read and compare everything in a dataset folder.
+    """Read and compare everything in a dataset directory; nothing is written.
 
-    `workers` processes (default: one for each CPU at hand; 1 works in this process) read a shard at
-    a time; they are spawned, so a script that calls this needs the `__main__` guard. `on_shard` is
-    called after each shard, in order. The search for duplicates holds 24 bytes an image and works
-    in twice as much again: for six million a peak of 0.45 GB was measured. ValueError where
-    `folder` holds no valid plan.
+    The search for duplicates holds 24 bytes an image and works in twice as much again: for six
+    million a peak of 0.45 GB was measured.
+
+    Args:
+        directory: The dataset directory, which holds plan.json.
+        workers: Processes that read a shard at a time, at least 1; by default one a CPU. 1 works in
+            this process; more are spawned, so a script needs the `__main__` guard.
+        on_progress: Called with images done, shard by shard in order; may raise to stop.
+
+    Returns:
+        Counts of what is there and all problems found; `report.ok` if there is none.
+
+    Raises:
+        ValueError: If `directory` holds no valid plan.
     """
-    folder = Path(folder)
+    folder = Path(directory)
     plan = load_plan(folder)
-    shards = plan.shards
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}")
+    shards, workers = plan.shards, worker_count(workers)
+    phase = Phase("verify", sum(map(len, shards)), on_progress)
     reports = []
-    for report in _check_all(folder, shards, plan, workers or cpu_count()):
+    for report in _check_all(folder, shards, plan, workers):
         reports.append(report)
-        if on_shard is not None:
-            on_shard(report)
+        phase(len(report.shard))
     problems, intact = _sort_out_swapped(folder, reports)
     duplicates, found = _duplicates(intact)
     tars = {report.shard: report.sha256 for report in reports}

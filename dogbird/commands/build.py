@@ -3,39 +3,33 @@
     dogbird-build --imagenet /data/imagenet --out dogbird --dry-run
     dogbird-build --imagenet /data/imagenet --out dogbird
 
-The copy may be a folder a class (train/, val/), the released tars, a WebDataset, or the Hub's
-Parquet or Arrow files; it is only read. The same command again goes on where it stopped. What
-cannot be decoded is left out, told of, and listed in OUT/broken.tsv.
+The copy may be a directory a class (train/, val/), the released tars, a WebDataset, or the Hub's
+Parquet or Arrow files; it is only read. The same command again resumes. What cannot be
+decoded is left out, named, and listed in OUT/broken.tsv.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dogbird.building import BROKEN, Build, Cost, DogBirdPlan, check_counts, measure
-from dogbird.commands.common import add_task_options, task_of
-from dogbird.convert import Format
-from dogbird.pieces import SPLITS
-from dogbird.sources import Source, open_source
+from dogbird.commands.common import add_task_options
 from worlds.cli.exit import exit_code
-from worlds.cli.progress import image_bar
-from worlds.formats.layout import Shard
-from worlds.formats.shards import load_record
-from worlds.runtime.processes import cpu_count
-from worlds.runtime.signals import StopSignal
+from worlds.cli.parser import Parser
+from worlds.cli.progress import ProgressBars
 
-COMMAND = "dogbird-build"
-_SHOWN = 5  # broken photographs told of; the list has all
+if TYPE_CHECKING:
+    from dogbird.building import Build
+    from dogbird.run import BuildResult
+
+_SHOWN = 5  # broken photographs that are named; the list has all
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog=COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def make_parser() -> Parser:
+    parser = Parser("dogbird-build", __doc__)
     parser.add_argument("--imagenet", type=Path, required=True, metavar="SRC", help="the copy")
-    parser.add_argument("--out", type=Path, required=True, help="dataset folder, made if need be")
+    parser.add_argument("--out", type=Path, required=True, help="dataset directory")
     parser.add_argument("--dry-run", action="store_true", help="print counts, size, time, and stop")
     add_task_options(parser)
 
@@ -47,9 +41,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     content.add_argument(
         "--keep-bytes", action="store_true", help="keep each file as it is, whatever its size"
     )
-    content.add_argument("--shard-size", type=int, default=1000, help="images a shard (1000)")
+    content.add_argument("--shard-size", type=int, default=1000, help="images a shard, >= 1 (1000)")
     content.add_argument(
-        "--splits", default=",".join(SPLITS), help="train, val or both (train,val)"
+        "--splits", type=split_names, default="train,val", help="train, val or both (train,val)"
     )
     content.add_argument(
         "--any-counts", action="store_true", help="take classes of other sizes than ILSVRC-2012's"
@@ -64,83 +58,45 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     execution = parser.add_argument_group("execution (never changes the content)")
     execution.add_argument("--workers", type=int, help="processes (default: one a CPU)")
     execution.add_argument("--quiet", action="store_true", help="no progress bar")
-    return parser.parse_args(argv)
+    return parser
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parse(argv)
-    return exit_code(COMMAND, args.out, lambda: run(args))
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    return exit_code(parser, lambda: run(args), args.out)
 
 
 def run(args: argparse.Namespace) -> int:
-    workers = cpu_count() if args.workers is None else args.workers
-    if workers < 1:
-        raise ValueError(f"--workers must be at least 1, got {workers}")
-    stop = StopSignal()
-    build = find_build(args, stop)
-    plan = build.finished_plan()
-    if plan is None or args.dry_run:
-        cost = measure(build.source, build.form)
-        if args.dry_run:
-            print_estimate(build, cost, workers)
+    from dogbird.run import build, prepare_build
+    from worlds.runtime.processes import worker_count
+
+    given: dict[str, Any] = vars(args).copy()
+    dry_run, quiet, workers = (given.pop(name) for name in ("dry_run", "quiet", "workers"))
+    count = worker_count(workers)
+    with ProgressBars(quiet) as on_progress:
+        if dry_run:
+            chosen = prepare_build(**given, on_progress=on_progress)
+            chosen.check_folder()
+            print_estimate(chosen, count)
             return 0
-        build.check_disk(cost)
-        plan = run_build(build, workers, args.quiet, stop)
-    print_result(build, plan)
+        result = build(**given, workers=workers, on_progress=on_progress)
+    print_result(result)
     return 0
 
 
-def find_build(args: argparse.Namespace, stop: StopSignal) -> Build:
-    """List the source and check it, with progress, before anything is written."""
-    from tqdm import tqdm
+def print_estimate(build: "Build", workers: int) -> None:
+    """Print the classes, and the size and time by some photographs converted on this machine."""
+    from dogbird.building import measure
 
-    splits = [split for split in SPLITS if split in args.splits.split(",")]
-    if not splits or set(args.splits.split(",")) - set(SPLITS):
-        raise ValueError(f"--splits must be train, val or train,val, got {args.splits!r}")
-    if args.shard_size < 1:
-        raise ValueError(f"--shard-size must be at least 1, got {args.shard_size}")
-    form = Format(args.size, args.quality, args.keep_bytes)
-    task = task_of(args)
-    with tqdm(unit=" files", desc="list", disable=args.quiet, leave=False, delay=2) as bar:
-
-        def on_file() -> None:
-            stop.raise_if_set()
-            bar.update()
-
-        source = open_source(args.imagenet, task.labels, splits, args.val_labels, on_file)
-    check_counts(source, task, args.any_counts)
-    return Build(args.out, source, task, form, args.shard_size)
-
-
-def run_build(build: Build, workers: int, quiet: bool, stop: StopSignal) -> DogBirdPlan:
-    """Both halves, each with its bar."""
-    from tqdm import tqdm
-
-    bars: list[Any] = [
-        tqdm(total=len(build.source), unit="img", desc="convert", disable=quiet, smoothing=0.05)
-    ]
-
-    def on_shards(shards: Sequence[Shard], waiting: Sequence[Shard]) -> None:
-        bars.append(image_bar(shards, waiting, quiet))
-
-    try:
-        return build.run(
-            workers,
-            on_staged=lambda count: bars[0].update(count),
-            on_shards=on_shards,
-            on_written=lambda count: bars[1].update(count),
-            check=stop.raise_if_set,
-        )
-    finally:
-        for bar in bars:
-            bar.close()
-
-
-def print_estimate(build: Build, cost: Cost, workers: int) -> None:
-    photographs = len(build.source)
+    cost, photographs = measure(build.source, build.form), len(build.source)
     size = cost.total_bytes(photographs)
     minutes = photographs * cost.seconds / workers / 60
-    print_classes(build.source, build)
+    print_classes(build)
     rows = {
         "source": ", ".join(f"{split}: {form}" for split, form in build.source.forms.items()),
         "photographs": f"{photographs:,}",
@@ -152,8 +108,9 @@ def print_estimate(build: Build, cost: Cost, workers: int) -> None:
         print(f"{name:12} {value}")
 
 
-def print_classes(source: Source, build: Build) -> None:
-    """Photographs of every class in each split, then of each label."""
+def print_classes(build: "Build") -> None:
+    """Print the photographs of every class in each split, then of each label."""
+    source = build.source
     counts = {split: source.counts(split) for split in source.forms}
     splits = "".join(f"{split:>10}" for split in counts)
     print(f"{'label':14}{'wnid':12}{'name':34}{splits}")
@@ -167,20 +124,17 @@ def print_classes(source: Source, build: Build) -> None:
         print(f"{label:14}{f'{len(classes)} classes':46}{numbers}")
 
 
-def print_result(build: Build, plan: DogBirdPlan) -> None:
-    """What is there now, by split and label, and what was left out."""
-    layout, names = plan.layout, plan.class_names
-    for split, length in layout.splits:
-        shards = layout.shards(split)
-        records = [load_record(build.out, shard) for shard in shards]
-        sums = [sum(column) for column in zip(*(r.classes for r in records), strict=True)]
-        labels = ", ".join(f"{name} {count:,}" for name, count in zip(names, sums, strict=True))
-        size = sum(record.bytes for record in records)
-        print(f"{split}: {length:,} images in {len(shards):,} shards, {size:,} bytes: {labels}")
-    broken = (build.out / BROKEN).read_text().splitlines()[1:]
-    if broken:
-        print(f"left out, since they cannot be decoded: {len(broken):,} ({build.out / BROKEN})")
-        for line in broken[:_SHOWN]:
+def print_result(result: "BuildResult") -> None:
+    """Print what is there now, by split and label, and what was left out."""
+    for split, summary in result.splits.items():
+        labels = ", ".join(f"{name} {count:,}" for name, count in summary.classes.items())
+        print(
+            f"{split}: {summary.images:,} images in {summary.shards:,} shards, "
+            f"{summary.bytes:,} bytes: {labels}"
+        )
+    if result.broken:
+        print(f"left out, since they cannot be decoded: {len(result.broken):,} ({result.path})")
+        for line in result.broken[:_SHOWN]:
             split, wnid, name, _, error = line.split("\t")
             print(f"  {split} {wnid} {name}: {error}")
 

@@ -11,36 +11,33 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 
-from dogbird.commands.common import add_task_options, task_of
-from dogbird.tasks import SYNSETS, Task, derive_task, dogbird_task
+from dogbird.commands.common import add_task_options
+from dogbird.tasks import SYNSETS, Task, classes, derive_task, dogbird_task
 from dogbird.wordnet import open_wordnet
-from worlds.cli.exit import in_one_line
-
-COMMAND = "dogbird-classes"
+from worlds.cli.exit import exit_code
+from worlds.cli.parser import Parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog=COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("dogbird-classes", __doc__)
     add_task_options(parser)
     parser.add_argument(
         "--derive", action="store_true", help="compare WordNet's lists with the packaged ones"
     )
     args = parser.parse_args(argv)
-    return in_one_line(COMMAND, lambda: run(args))
+    return exit_code(parser, lambda: run(args))
 
 
 def run(args: argparse.Namespace) -> int:
     if args.derive:
         return derive(args)
-    print_task(task_of(args))
+    print_task(classes(args.class0, args.class1, wordnet=args.wordnet))
     return 0
 
 
 def print_task(task: Task) -> None:
-    for label, classes in enumerate(task.classes):
-        for wnid, name in classes.items():
+    for label, found in enumerate(task.classes):
+        for wnid, name in found.items():
             print(label, wnid, name)
     counts = (f"{len(c)} under {s}" for s, c in zip(task.synsets, task.classes, strict=True))
     print(", ".join(counts))

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from dogbird.tasks import SYNSETS, Task, find_task
+from dogbird.tasks import SYNSETS
 
 
 def add_task_options(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +18,3 @@ def add_task_options(parser: argparse.ArgumentParser) -> None:
         help="nltk data directory that holds corpora/wordnet (default: nltk's own, filled by "
         "python -m nltk.downloader wordnet); DogBird's own task does not need it",
     )
-
-
-def task_of(args: argparse.Namespace) -> Task:
-    return find_task(args.class0, args.class1, args.wordnet)

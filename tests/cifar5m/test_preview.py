@@ -9,7 +9,7 @@ from PIL import Image
 
 from cifar5m.commands.preview import main
 from cifar5m.preview import contact_sheet, histograms, survey
-from cifar5m.shards.verify import verify_dataset
+from cifar5m.shards.verify import verify
 from tests.cifar5m.small_set import images_of, labels_of, make_set, rewrite, shards_of
 from worlds.formats.shards import tar_members
 
@@ -173,7 +173,7 @@ def test_the_command_writes_both_pictures_and_names_them_last(folder, capsys):
         assert image.tobytes() == contact_sheet(folder, 2).tobytes()
     with Image.open(chart) as image:
         assert image.size == (1430, 858)
-    kinds = {(problem.kind, problem.path) for problem in verify_dataset(folder, workers=1).problems}
+    kinds = {(problem.kind, problem.path) for problem in verify(folder, workers=1).problems}
     assert kinds == {("missing", "meta/train-00001.json")}
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from worlds.cli.parser import Parser
 from worlds.runtime.errors import first_line
 from worlds.runtime.signals import Stopped, restored_handlers
 
@@ -17,57 +18,44 @@ SHOWN = 5  # damaged shards that are named
 
 @restored_handlers()
 def exit_code(
-    command: str,
-    out: Path,
+    parser: Parser,
     run: Callable[[], int],
+    out: Path | None = None,
     too_large: str = "for this; run it on a larger one",
 ) -> int:
-    """What `run` returns; 2 for bad input, 1 where the machine is to blame, 128 + signal if told
-    to stop. `too_large` ends the sentence that a device's memory is too small: for what, and what
-    to do.
+    """Return the exit code of `run`; an error is one line on stderr and a code of its own.
+
+    Args:
+        parser: The command's parser: its name precedes the line, and parameters that a library's
+            message names are written as its options.
+        run: Does the work and returns the exit code.
+        out: The directory that the command writes and resumes. Without one the command has nothing
+            to resume, and only reads: a file that cannot be read is bad input.
+        too_large: Ends "the device's memory is too small ...": for what, and what to do.
+
+    Returns:
+        What `run` returned; 2 for bad input, 1 if the machine failed, 128 + signal if stopped.
     """
     try:
         return run()
     except Stopped as stopped:
-        print(f"{command}: stopped; run the same command to go on", file=sys.stderr)
-        return 128 + stopped.number
+        resume = "; run the same command to resume" if out is not None else ""
+        message, code = f"stopped{resume}", 128 + stopped.number
     except KeyboardInterrupt:  # before the command began to listen for signals
-        return interrupted(command)
+        message, code = "stopped", 128 + signal.SIGINT
     except ValueError as error:
-        print(f"{command}: {error}", file=sys.stderr)
-        return EXIT_USAGE
+        message, code = str(error), EXIT_USAGE
     except (OSError, RuntimeError) as error:
-        print(f"{command}: {_explain(error, out, too_large)}", file=sys.stderr)
-        return EXIT_FAILED
+        if isinstance(error, OSError) and out is None:
+            message, code = str(error), EXIT_USAGE
+        else:
+            message, code = _explain(error, out, too_large), EXIT_FAILED
+    print(f"{parser.prog}: {parser.as_options(message)}", file=sys.stderr)
+    return code
 
 
-@restored_handlers()
-def in_one_line(command: str, run: Callable[[], int]) -> int:
-    """What `run` returns; 2 for bad input, 1 where it broke down and 128 + signal if told to stop,
-    each with one line: for commands that leave nothing to go on with.
-    """
-    try:
-        return run()
-    except Stopped as stopped:
-        return interrupted(command, stopped.number)
-    except (ValueError, OSError) as error:
-        print(f"{command}: {error}", file=sys.stderr)
-        return EXIT_USAGE
-    except RuntimeError as error:
-        print(f"{command}: {first_line(error)}", file=sys.stderr)
-        return EXIT_FAILED
-    except KeyboardInterrupt:
-        return interrupted(command)
-
-
-def interrupted(command: str, number: int = signal.SIGINT) -> int:
-    """The exit code of a signal where nothing is there to go on with, told in a line."""
-    print(f"{command}: stopped", file=sys.stderr)
-    return 128 + number
-
-
-def tell_damaged(command: str, folder: Path, problems: Sequence[str]) -> None:
-    """On stderr, the first damaged shards of a folder by name, how many, and what to do."""
+def warn_damaged_shards(command: str, folder: Path, problems: Sequence[str]) -> None:
+    """Print the first damaged shards of a directory, how many there are, and what to do."""
     for line in problems[:SHOWN]:
         print(f"{command}: {line}", file=sys.stderr)
     if problems:
@@ -78,7 +66,7 @@ def tell_damaged(command: str, folder: Path, problems: Sequence[str]) -> None:
         )
 
 
-def _explain(error: Exception, out: Path, too_large: str) -> str:
+def _explain(error: Exception, out: Path | None, too_large: str) -> str:
     if type(error).__name__ == "OutOfMemoryError":  # torch's, which may not be loaded
         return f"the device's memory is too small {too_large}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

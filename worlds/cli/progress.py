@@ -1,55 +1,64 @@
-"""Progress bars of the commands, on stderr."""
+"""Progress on stderr: one bar a phase, with rate and remaining time."""
 
 import sys
-from collections.abc import Callable, Sequence
 from typing import Any
 
-from worlds.formats.layout import Shard
+from worlds.runtime.progress import Progress
 from worlds.runtime.signals import StopSignal
 
 
-def image_bar(shards: Sequence[Shard], waiting: Sequence[Shard], quiet: bool = False) -> Any:
-    """Images made or read, of all `shards`; those not in `waiting` count as done before."""
-    from tqdm import tqdm
+class ProgressBars:
+    """Draw what a library reports, and raise Stopped if a signal came.
 
-    total, left = sum(map(len, shards)), sum(map(len, waiting))
-    return tqdm(total=total, initial=total - left, unit="img", disable=quiet, smoothing=0.05)
-
-
-def updating(bar: Any, stop: StopSignal) -> Callable[[float], None]:
-    """What moves a bar on, and raises Stopped where a signal came."""
-
-    def update(amount: float) -> None:
-        stop.raise_if_set()
-        bar.update(amount)
-
-    return update
-
-
-class DownloadBar:
-    """Bytes, rate and remaining time on stderr, and the notes above it."""
+    with ProgressBars(quiet) as on_progress:
+        verify(directory, on_progress=on_progress)
+    """
 
     def __init__(self, quiet: bool = False) -> None:
-        from tqdm import tqdm
+        self.quiet, self.stop = quiet, StopSignal()
+        self._phase, self._bar = "", None  # type: tuple[str, Any]
 
-        self.bar: Any = tqdm(
-            unit="B",
-            unit_scale=True,
-            file=sys.stderr,
-            disable=True if quiet else None,  # None: where there is no terminal
-            delay=0.5,
-            leave=False,
-        )
-
-    def __enter__(self) -> "DownloadBar":
+    def __enter__(self) -> "ProgressBars":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
-    def progress(self, done: int, total: int | None) -> None:
-        self.bar.total = total
-        self.bar.update(done - self.bar.n)
+    def __call__(self, progress: Progress) -> None:
+        """Move the bar of the phase on; a note goes above it, also where bars are off."""
+        self.stop.raise_if_set()
+        if progress.note:
+            self.write(progress.note, sys.stderr)
+            return
+        if progress.phase != self._phase:
+            self.__exit__()
+            self._phase, self._bar = progress.phase, _bar(progress, self.quiet)
+        self._bar.total = progress.total
+        if progress.detail:
+            self._bar.set_postfix_str(progress.detail, refresh=False)
+        self._bar.update(int(progress.done + 1e-6) - self._bar.n)
 
-    def note(self, line: str) -> None:
-        self.bar.write(line, file=sys.stderr)
+    def write(self, line: str, stream: Any = None) -> None:
+        """Print a line above the bar, by default on stdout."""
+        from tqdm import tqdm
+
+        tqdm.write(line, file=stream or sys.stdout)
+
+
+def _bar(progress: Progress, quiet: bool) -> Any:
+    from tqdm import tqdm
+
+    in_bytes = progress.unit == "B"
+    return tqdm(
+        total=progress.total,
+        initial=int(progress.done + 1e-6),
+        desc=progress.phase,
+        unit="B" if in_bytes else f" {progress.unit}",
+        unit_scale=in_bytes,
+        # Reading is short, mostly: its bar comes late, goes when done, and is for terminals only.
+        delay=0.5 if in_bytes else 0,
+        leave=not in_bytes,
+        disable=True if quiet else None if in_bytes else False,
+        smoothing=0.05,
+    )

@@ -15,15 +15,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from worlds.cli.exit import in_one_line
+from worlds.cli.exit import exit_code
+from worlds.cli.parser import Parser
 
 
-def parser() -> argparse.ArgumentParser:
-    parse = argparse.ArgumentParser(
-        prog="worlds-bench",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def make_parser() -> Parser:
+    parse = Parser("worlds-bench", __doc__)
     parse.add_argument(
         "--images", type=int, default=100_000, help="BATCH_SIZE or more, default: 100,000"
     )
@@ -43,13 +40,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parser().parse_args(argv)
+    parser = make_parser()
+    args = parser.parse_args(argv)
 
     def run() -> int:
         print(json.dumps(bench(args)))
         return 0
 
-    return in_one_line("worlds-bench", run)
+    return exit_code(parser, run)
 
 
 def bench(args: argparse.Namespace) -> dict[str, Any]:

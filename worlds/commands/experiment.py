@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from worlds.cli.exit import EXIT_FAILED, exit_code
+from worlds.cli.parser import Parser
 from worlds.experiments.scales import SCALES
 from worlds.runtime.signals import StopSignal
 from worlds.training.config import Precision
@@ -29,13 +30,9 @@ if TYPE_CHECKING:
     from worlds.experiments.plan import Expanded, Job
     from worlds.experiments.sources import Sources
 
-_COMMAND = "worlds-experiment"
 
-
-def parser() -> argparse.ArgumentParser:
-    parse = argparse.ArgumentParser(
-        prog=_COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def make_parser() -> Parser:
+    parse = Parser("worlds-experiment", __doc__)
     verbs = parse.add_subparsers(dest="verb", required=True, metavar="VERB")
     listing = verbs.add_parser("list", help="one line an experiment: runs, steps, GPU-hours")
     show = verbs.add_parser("show", help="an experiment's recipe, cost and claim")
@@ -91,7 +88,8 @@ def _add_machine(run: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parser().parse_args(argv)
+    parser = make_parser()
+    args = parser.parse_args(argv)
     verbs: dict[str, Callable[[argparse.Namespace], int]] = {
         "list": _list,
         "show": _show,
@@ -101,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     args.runs = getattr(args, "runs", None) or Path("runs") / args.scale
     hint = "for a run; use fewer --workers"
-    return exit_code(_COMMAND, args.runs, lambda: verbs[args.verb](args), too_large=hint)
+    return exit_code(parser, lambda: verbs[args.verb](args), args.runs, too_large=hint)
 
 
 def _list(args: argparse.Namespace) -> int:

@@ -14,19 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from worlds.cli.exit import in_one_line
+from worlds.cli.exit import exit_code
+from worlds.cli.parser import Parser
 
 if TYPE_CHECKING:
     from worlds.data.splits import Split
     from worlds.loaders.base import Loader
 
 
-def parser() -> argparse.ArgumentParser:
-    parse = argparse.ArgumentParser(
-        prog="worlds-inspect",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def make_parser() -> Parser:
+    parse = Parser("worlds-inspect", __doc__)
     parse.add_argument("store", metavar="STORE", help="a folder, or hf://datasets/OWNER/NAME")
     parse.add_argument("--split", default="train", help="default: train")
     worlds = ("real", "ideal", "reuse", "bootstrap")
@@ -45,13 +42,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parser().parse_args(argv)
+    parser = make_parser()
+    args = parser.parse_args(argv)
 
     def run() -> int:
         print(json.dumps(inspect(args)))
         return 0
 
-    return in_one_line("worlds-inspect", run)
+    return exit_code(parser, run)
 
 
 def inspect(args: argparse.Namespace) -> dict[str, object]:

@@ -12,16 +12,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from worlds.cli.exit import in_one_line
+from worlds.cli.exit import exit_code
+from worlds.cli.parser import Parser
 from worlds.cli.tables import columns
 from worlds.models import Row, architectures, describe, find
 
 
-def parser() -> argparse.ArgumentParser:
-    parse = argparse.ArgumentParser(
-        prog="worlds-models",
-        description="List architectures with parameters, multiply-adds and the paper's figures.",
-    )
+def make_parser() -> Parser:
+    parse = Parser("worlds-models", __doc__)
     parse.add_argument("names", nargs="*", metavar="NAME", help="only these (default: all)")
     parse.add_argument(
         "--image-size", type=int, help="only this form: 32 or 224 px (default: both)"
@@ -58,8 +56,9 @@ def table(suite: Sequence[Row]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parser().parse_args(argv)
-    return in_one_line("worlds-models", lambda: run(args))
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    return exit_code(parser, lambda: run(args))
 
 
 def run(args: argparse.Namespace) -> int:

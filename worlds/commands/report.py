@@ -8,20 +8,16 @@ points/*.csv and *.json. Runs that belong to an experiment are set against its c
 grouped by their config. The last line is JSON.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
-from worlds.cli.exit import in_one_line
+from worlds.cli.exit import exit_code
+from worlds.cli.parser import Parser
 from worlds.commands.common import TOLERANCE, print_report
 
 
-def parser() -> argparse.ArgumentParser:
-    parse = argparse.ArgumentParser(
-        prog="worlds-report",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def make_parser() -> Parser:
+    parse = Parser("worlds-report", __doc__)
     parse.add_argument("runs", metavar="RUNS", type=Path, nargs="+", help="folders of run folders")
     parse.add_argument("--out", metavar="DIR", type=Path, required=True)
     parse.add_argument("--only", metavar="NAME", nargs="+", default=[], help="only these figures")
@@ -36,10 +32,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parser().parse_args(argv)
-    return in_one_line(
-        "worlds-report", lambda: print_report(args.runs, args.out, args.only, args.tolerance)
-    )
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    return exit_code(parser, lambda: print_report(args.runs, args.out, args.only, args.tolerance))
 
 
 if __name__ == "__main__":

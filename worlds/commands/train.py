@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from worlds.cli.exit import exit_code
-from worlds.commands.train_options import config_of, parser
+from worlds.commands.train_options import config_of, make_parser
 from worlds.report.analysis import Ending, endings
 from worlds.runtime.signals import StopSignal
 from worlds.training.config import TrainConfig, World
@@ -31,16 +31,13 @@ from worlds.training.run_folder import Row, Run, read_run
 if TYPE_CHECKING:
     from worlds.training.build import Data
 
-_COMMAND = "worlds-train"
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
-    args = parser(_COMMAND, __doc__).parse_args(
-        given[given[:1] == ["--"] :]
-    )  # torchrun hands its -- on
+    parser = make_parser(__doc__)
+    args = parser.parse_args(given[given[:1] == ["--"] :])  # torchrun hands its -- on
     hint = "for the step; choose a smaller --batch-size or --precision bf16"
-    return exit_code(_COMMAND, args.out, lambda: _run(args), too_large=hint)
+    return exit_code(parser, lambda: _run(args), args.out, too_large=hint)
 
 
 def _run(args: argparse.Namespace) -> int:

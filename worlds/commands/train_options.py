@@ -5,6 +5,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, get_args
 
+from worlds.cli.parser import Parser
 from worlds.loaders.normalize import NAMES
 from worlds.training.config import Grid, Loss, Optimizer, Precision, StopRule, TrainConfig
 from worlds.training.schedules import KINDS, steps_of_epochs
@@ -53,12 +54,8 @@ _GROUPS: dict[str, tuple[tuple[str, type, str], ...]] = {
 }
 
 
-def parser(command: str, description: str | None) -> argparse.ArgumentParser:
-    parse = argparse.ArgumentParser(
-        prog=command,
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def make_parser(description: str | None) -> Parser:
+    parse = Parser("worlds-train", description)
     parse.add_argument("--arch", required=True, help="a name that worlds-models lists")
     parse.add_argument(
         "--option",

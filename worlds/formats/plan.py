@@ -168,14 +168,14 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-def claim_folder(folder: Path, plan: SealedPlan, option: str = "--out") -> None:
+def claim_folder(folder: Path, plan: SealedPlan, parameter: str = "out") -> None:
     """Make `folder` the plan's, or check that it already is.
 
     Raises ValueError where the folder holds another plan (naming what differs) or other files, or
-    is no folder; the message names the `option` that chose it.
+    is no folder; the message names the `parameter` that chose it.
     """
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file; choose a folder with {option}")
+        raise ValueError(f"{folder} is a file; choose a directory as `{parameter}`")
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / PLAN).exists():
         # Another process of this run may be writing the plan at this moment: those are not foreign.
@@ -183,7 +183,7 @@ def claim_folder(folder: Path, plan: SealedPlan, option: str = "--out") -> None:
         if foreign and not (folder / PLAN).exists():
             raise ValueError(
                 f"{folder} holds other files ({', '.join(sorted(foreign)[:3])}) and no {PLAN}; "
-                f"choose an empty folder with {option}"
+                f"choose an empty directory as `{parameter}`"
             )
         with atomic_write(folder / PLAN) as stream:
             stream.write((json.dumps(plan.to_json(), indent=2) + "\n").encode())
@@ -192,7 +192,7 @@ def claim_folder(folder: Path, plan: SealedPlan, option: str = "--out") -> None:
         found = "; ".join(differences(present, plan.content()))
         raise ValueError(
             f"{folder} holds another plan; differing: {found}. "
-            f"Repeat its own command, or choose another folder with {option}"
+            f"Repeat its own command, or choose another directory as `{parameter}`"
         )
 
 

@@ -18,3 +18,9 @@ def count(name: str, value: Any) -> int:
     if whole < 1:
         raise ValueError(f"{name} must be 1 or more, got {whole}")
     return whole
+
+
+def check_positive(name: str, value: int | None) -> None:
+    """Raise ValueError for a count below 1; None stands for a default."""
+    if value is not None and value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")

@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import torch
 
-PRECISIONS: Final = ("fp32", "tf32", "bf16", "fp16")
 AUTOCAST_DTYPES: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 

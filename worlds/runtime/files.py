@@ -163,7 +163,7 @@ def _lives(pid: int) -> bool:
     return state not in (b"Z", b"X")
 
 
-def check_disk(folder: Path, needed: int, remedy: str = "choose another --out") -> None:
+def check_disk(folder: Path, needed: int, remedy: str = "choose another `out`") -> None:
     """Raise ValueError if the disk of `folder`, which need not exist, has less than `needed` bytes
     free; `remedy` is what to do other than making room.
     """

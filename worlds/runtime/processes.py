@@ -17,6 +17,8 @@ from multiprocessing.context import SpawnContext, SpawnProcess
 from types import TracebackType
 from typing import Any, Final
 
+from worlds.runtime.checks import check_positive
+
 KILLED: Final = "a worker process was killed; run the command again"
 
 
@@ -134,3 +136,9 @@ def cpu_count() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def worker_count(workers: int | None) -> int:
+    """Return `workers`, by default one a CPU; ValueError below 1."""
+    check_positive("workers", workers)
+    return cpu_count() if workers is None else workers

@@ -17,16 +17,14 @@ def connect(address: str) -> Iterator[Any]:
     try:
         import ray
     except ImportError as error:
-        raise ValueError(
-            "--ray: Ray is not installed: pip install 'deep-bootstrap[ray]'"
-        ) from error
+        raise ValueError("ray: Ray is not installed: pip install 'deep-bootstrap[ray]'") from error
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         _reach(address)
         ray.init(address=address, logging_level="ERROR", log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise ValueError(
-            f"--ray {address}: no cluster answers ({first_line(error)}); start one with "
+            f"ray={address}: no cluster answers ({first_line(error)}); start one with "
             "`ray start --head`, and `ray start --address HOST:PORT` on the other nodes"
         ) from error
     if signal.getsignal(signal.SIGTERM) is not on_sigterm:

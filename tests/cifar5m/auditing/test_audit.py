@@ -24,7 +24,7 @@ from cifar5m.auditing.page import group_by_reference
 from cifar5m.commands.audit import main
 from cifar5m.commands.label import main as label
 from cifar5m.labels.calibration import calibration
-from cifar5m.shards.verify import verify_dataset
+from cifar5m.shards.verify import verify
 from tests.cifar5m.small_set import images_of, make_set, rewrite, shards_of
 from tests.cifar5m.tiny_networks import LABELER_CONFIG
 from worlds.data.pack import write_pack
@@ -161,7 +161,7 @@ def test_a_stopped_audit_goes_on_to_the_same_report(folder, cifar10, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(StopSignal, "raise_if_set", stop_after_a_shard)
         assert audit(folder, cifar10, "--labeler", "none") == (128 + 15, {})
-    assert "run the same command to go on" in capsys.readouterr().err
+    assert "run the same command to resume" in capsys.readouterr().err
     [first] = (folder / "audit/images").iterdir()
     kept = first.stat().st_mtime_ns
     assert audit(folder, cifar10, "--labeler", "none") == (0, whole)
@@ -225,7 +225,7 @@ def test_a_damaged_shard_is_left_out_named_and_ends_with_one(folder, cifar10, ca
 
 def test_the_audit_is_no_foreign_folder(folder, cifar10):
     audit(folder, cifar10, "--labeler", "none")
-    kinds = {problem.kind for problem in verify_dataset(folder, workers=1).problems}
+    kinds = {problem.kind for problem in verify(folder, workers=1).problems}
     assert kinds == {"duplicate"}
 
 

@@ -18,7 +18,7 @@ from cifar5m.commands.verify import main as verify
 from cifar5m.labels.agreement import compare, table
 from cifar5m.labels.labeler import Labeler, load_classifier
 from cifar5m.labels.labeling import default_name, labelling_plan, open_labelling, write_labels
-from cifar5m.shards.verify import verify_dataset
+from cifar5m.shards import verify as verifying
 from cifar5m.weights.sources import find_labeler
 from tests.cifar5m.small_set import images_of, labels_of, make_set, rewrite, shards_of
 from tests.cifar5m.tiny_networks import LABELER_CONFIG, save_labeler
@@ -121,7 +121,7 @@ def test_agreement_is_counted_as_by_hand(tmp_path):
 def test_it_ends_with_the_agreement_on_screen_and_on_disk(labelled, labeler_folder, capsys):
     assert label(labelled, labeler_folder) == 0
     out = capsys.readouterr().out
-    assert "4 of 4 shards are labelled" in out
+    assert "4 of 4 shards are labeled" in out
     summary = json.loads((labelled / "labels/second/summary.json").read_text())
     first = np.concatenate([labels_of(shard) for shard in shards_of(labelled)])
     places = [read_arrays(labelled / "labels/second", shard) for shard in shards_of(labelled)]
@@ -154,7 +154,7 @@ def test_another_labeller_under_the_name_is_refused_with_the_difference(
     assert label(labelled, other_labeler) == 2
     error = capsys.readouterr().err
     assert "labeler_sha256 is" in error
-    assert "choose another folder with --name" in error
+    assert "choose another directory as --name" in error
     assert label(labelled, labeler_folder, "--batch", "5") == 2
     assert "label_batch is 4 there, 5 here" in capsys.readouterr().err
     assert labels_in(labelled) == before
@@ -166,7 +166,7 @@ def test_two_labellings_live_side_by_side(labelled, other_labeler, tmp_path):
     assert main([str(folder), "--labeler", str(other_labeler), *QUICK]) == 0
     assert sorted(p.name for p in (folder / "labels").iterdir()) == ["other", "second"]
     assert labels_in(folder) == labels_in(labelled)
-    assert verify_dataset(folder, workers=1).ok
+    assert verifying.verify(folder, workers=1).ok
 
 
 @pytest.mark.parametrize("ranks", [2, 5])
@@ -179,7 +179,7 @@ def test_any_number_of_ranks_gives_the_same_labels(
         monkeypatch.setenv("RANK", str(rank))
         assert label(folder, labeler_folder) == 0
     assert labels_in(folder) == labels_in(labelled)
-    assert verify_dataset(folder, workers=1).ok
+    assert verifying.verify(folder, workers=1).ok
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -202,7 +202,7 @@ def test_a_killed_labelling_goes_on_to_the_unbroken_ones_labels(number, labeler_
     assert kept.items() <= labels_in(unbroken).items()
     assert start(folder, labeler_folder).wait(timeout=60) == 0
     assert labels_in(folder) == labels_in(unbroken)
-    assert verify_dataset(folder, workers=1).ok
+    assert verifying.verify(folder, workers=1).ok
 
 
 def test_finished_labels_are_not_made_again(labelled, labeler_folder):
@@ -224,7 +224,7 @@ def test_shards_that_are_damaged_or_not_made_yet_are_named_and_done_later(
     captured = capsys.readouterr()
     assert "data/train-00001-of-00003.tar: sha256" in captured.err
     assert "--repair, then this again" in captured.err
-    assert "2 of 4 shards are labelled" in captured.out
+    assert "2 of 4 shards are labeled" in captured.out
     assert not (folder / "labels/second/summary.json").exists()
     (folder / shards[1].tar).write_bytes(whole)
     (folder / shards[3].record).write_text(record)
@@ -316,12 +316,12 @@ def test_damage_to_a_labelling_is_found_by_name_and_mended_by_the_same_command(
     folder = tmp_path / "set"
     shutil.copytree(labelled, folder)
     damage(folder)
-    problems = verify_dataset(folder, workers=1).problems
+    problems = verifying.verify(folder, workers=1).problems
     assert [(p.kind, p.path) for p in problems] == [(kind, path) for kind, path, _ in expected]
     assert all(part in p.message for p, (_, _, part) in zip(problems, expected, strict=True))
     if expected[0][0] not in ("foreign", "plan"):
         assert label(folder, labeler_folder) == 0
-        assert verify_dataset(folder, workers=1).ok
+        assert verifying.verify(folder, workers=1).ok
 
 
 def test_a_labelling_that_is_not_complete_is_said_so(labelled, labeler_folder, tmp_path):
@@ -329,7 +329,7 @@ def test_a_labelling_that_is_not_complete_is_said_so(labelled, labeler_folder, t
     shutil.copytree(labelled, folder)
     for path in (SIDE, RECORD):
         (folder / path).unlink()
-    problems = verify_dataset(folder, workers=1).problems
+    problems = verifying.verify(folder, workers=1).problems
     assert [str(p) for p in problems] == [
         "missing: labels/second/meta: 1 of 4 shards are not labelled yet"
     ]

@@ -3,27 +3,25 @@
 import os
 import signal
 
-from cifar5m.commands import common
 from cifar5m.commands import verify as command
-from cifar5m.shards.verify import verify_dataset
 from tests.cifar5m.small_set import shards_of
+from worlds.cli.progress import ProgressBars
 from worlds.runtime.processes import Workers
 
 
 def test_a_signal_ends_it_with_one_line_and_the_signals_code(folder, monkeypatch, capsys):
     seen = []
 
-    def interrupted(folder, *, on_shard, **options):
-        def on_shard_and_signal(report):
-            seen.append(report.shard)
-            os.kill(os.getpid(), signal.SIGINT)
-            on_shard(report)
+    class Interrupted(ProgressBars):
+        def __call__(self, progress):
+            seen.append(progress.done)
+            if progress.done:
+                os.kill(os.getpid(), signal.SIGINT)
+            super().__call__(progress)
 
-        return verify_dataset(folder, on_shard=on_shard_and_signal, **options)
-
-    monkeypatch.setattr(common, "verify_dataset", interrupted)
+    monkeypatch.setattr(command, "ProgressBars", Interrupted)
     assert command.main([str(folder), "--workers", "2"]) == 128 + signal.SIGINT
-    assert seen == shards_of(folder)[:1]
+    assert seen == [0, len(shards_of(folder)[0])]
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.splitlines()[-1] == "cifar5m-verify: stopped"

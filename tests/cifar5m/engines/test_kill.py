@@ -108,7 +108,7 @@ def test_a_stop_signal_leaves_only_whole_shards_and_says_how_to_go_on(number, sm
     process.send_signal(number)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 128 + number
-    assert "run the same command to go on" in error
+    assert "run the same command to resume" in error
     names = {path.name for path in folder.rglob("*") if path.is_file()}
     shards = {s.name: s for s in load_plan(folder).shards}
     whole = [shards[name] for name in finished(folder)]

@@ -310,7 +310,7 @@ def test_a_half_made_labelling_is_not_called_half_generated(folder, labeler_fold
         path.unlink()
     capsys.readouterr()
     assert run(folder, "--dry-run") == 2
-    assert "finish labelling, with cifar5m-label" in capsys.readouterr().err
+    assert "finish labeling, with cifar5m-label" in capsys.readouterr().err
     assert run(folder, "--dry-run", "--partial") == 0
 
 

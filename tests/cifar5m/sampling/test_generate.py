@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from cifar5m.commands.generate import main
-from cifar5m.engines.local import Rank, rank_of
 from cifar5m.labels.labeler import Labeler, load_classifier
 from cifar5m.sampling import job as prepare
 from cifar5m.sampling.generate import make_images, make_shard
@@ -20,6 +19,7 @@ from cifar5m.weights.sources import find_labeler
 from tests.cifar5m.tiny_networks import save_labeler, save_unet
 from worlds.formats.plan import claim_folder, load_plan
 from worlds.formats.shards import decode_image, load_record, read_arrays, read_samples
+from worlds.runtime.ranks import Rank, rank_of
 
 
 def hashes(folder) -> dict[str, str]:
@@ -197,7 +197,7 @@ BAD_OPTIONS = {
     "sampler": (["--sampler", "magic"], "--sampler must be one of ancestral"),
     "steps": (["--steps", "1001"], "steps must be"),
     "variance": (["--sampler", "ancestral", "--variance", "tiny"], "variance"),
-    "split sum": (["--split", "train=10,test=5"], "--split must add up to --n: 15 is not 20"),
+    "split sum": (["--split", "train=10,test=5"], "--split must add up to --n 20, got 15"),
     "seed": (["--seed", "-1"], "seed must be in"),
     "generator": (["--generator", "/nowhere"], "is no folder, no file and no Hub id"),
     "workers": (["--workers", "0"], "--workers must be at least 1"),

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from cifar5m.commands.generate import main
-from cifar5m.engines.local import Rank, rank_of
 from cifar5m.sampling.scale import Fleet, table
 from worlds.formats.plan import load_plan
 from worlds.formats.shards import find_record
+from worlds.runtime.ranks import Rank, rank_of
 
 REPO = Path(__file__).resolve().parents[3]
 

@@ -15,7 +15,7 @@ from cifar5m.commands.label import main as label
 from cifar5m.commands.verify import main
 from cifar5m.sampling import job as prepare
 from cifar5m.sampling.job import GeneratedPlan, Options, options_of, plan_of
-from cifar5m.shards.verify import verify_dataset
+from cifar5m.shards.verify import verify
 from tests.cifar5m.small_set import make_set
 from tests.cifar5m.tiny_networks import LABELER_CONFIG, save_labeler, save_unet
 from worlds.formats.layout import PLAN
@@ -273,9 +273,9 @@ def test_a_damaged_second_labelling_is_labelled_again(folder, labeler_folder, ca
     assert repair(folder) == 0
     out = capsys.readouterr().out
     assert f"repaired: train-00002: {AS_RECORDED}" in out
-    assert "labels/labeler: train-00001: labelled again" in out
+    assert "labels/labeler: train-00001: labeled again" in out
     assert {s.name: load_record(place, s).arrays_sha256 for s in shards_of(folder)} == before
-    assert verify_dataset(folder, workers=1).ok
+    assert verify(folder, workers=1).ok
 
 
 def test_a_disk_that_fills_keeps_what_was_repaired_and_the_next_run_ends_it(
@@ -363,7 +363,7 @@ def test_parts_that_moved_are_given_by_option_and_others_refused(imported, tmp_p
     (tmp_path / "moved").mkdir()
     moved = [path.rename(tmp_path / "moved" / path.name) for path in parts]
     assert repair(imported) == 1
-    assert "part0.npz is not there: say with --parts" in capsys.readouterr().err
+    assert "part0.npz is not there: set --parts" in capsys.readouterr().err
     shutil.copyfile(moved[0], parts[0])
     np.savez(parts[1], X=np.zeros((6, 32, 32, 3), np.uint8), Y=np.zeros(6, int))
     assert repair(imported, "--parts", *map(str, parts)) == 1

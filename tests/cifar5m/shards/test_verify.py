@@ -3,12 +3,13 @@
 import json
 import re
 from dataclasses import asdict
+from itertools import accumulate
 
 import numpy as np
 import pytest
 
 from cifar5m.commands.verify import main
-from cifar5m.shards.verify import verify_dataset
+from cifar5m.shards.verify import verify
 from tests.cifar5m.small_set import images_of, labels_of, make_set, rewrite, shards_of
 from worlds.formats.layout import PLAN
 from worlds.formats.plan import load_plan
@@ -33,7 +34,7 @@ def offset_of(path, name):
 
 
 def test_a_whole_set_has_no_problem_and_is_counted(folder):
-    report = verify_dataset(folder, workers=1)
+    report = verify(folder, workers=1)
     assert report.problems == ()
     assert report.ok
     assert (report.shards, report.shards_planned, report.images) == (4, 4, 19)
@@ -306,7 +307,7 @@ LEFT = "data/.train-00001-of-00003.tar.node-7.4321.0a1b2c3d.tmp"
 )
 def test_planted_damage_is_found_by_name(folder, damage, expected):
     damage(folder)
-    report = verify_dataset(folder, workers=1)
+    report = verify(folder, workers=1)
     assert [(problem.kind, problem.path) for problem in report.problems] == [
         (kind, path) for kind, path, _ in expected
     ]
@@ -324,7 +325,7 @@ def test_a_flipped_bit_anywhere_in_a_tar_or_record_is_found(folder):
         end = len(data) if name == TAR_1 else data.index(b'"seconds"')
         for offset in rng.choice(end, 12, replace=False):
             flip(path, offset, 1 << rng.integers(7))
-            assert not verify_dataset(folder, workers=1).ok, (name, offset)
+            assert not verify(folder, workers=1).ok, (name, offset)
             path.write_bytes(data)
 
 
@@ -332,7 +333,7 @@ def test_many_problems_of_a_shard_are_counted_not_listed(tmp_path):
     folder = make_set(tmp_path / "set", shard_size=14)
     shard = shards_of(folder)[0]
     rewrite(folder, shard, images=images_of(shard)[:1].repeat(14, axis=0))
-    report = verify_dataset(folder, workers=1)
+    report = verify(folder, workers=1)
     assert report.duplicates == 13
     assert [problem.message for problem in report.problems[-2:]] == [
         "image 5 has the same pixels as image 4",
@@ -343,17 +344,17 @@ def test_many_problems_of_a_shard_are_counted_not_listed(tmp_path):
 def test_labels_need_not_be_the_argmax_where_the_plan_does_not_say_so(tmp_path):
     folder = make_set(tmp_path / "set", labels="given")
     label_against_the_probabilities(folder)
-    assert verify_dataset(folder, workers=1).ok
+    assert verify(folder, workers=1).ok
 
 
 def test_other_extensions_and_shapes_follow_the_plan(tmp_path):
     folder = make_set(tmp_path / "set", image_shape=[64, 32, 3])
     for shard in shards_of(folder):
         rewrite(folder, shard, images=images_of(shard).repeat(2, axis=1))
-    assert verify_dataset(folder, workers=1).ok
+    assert verify(folder, workers=1).ok
     plan = folder / PLAN
     plan.write_text(json.dumps(json.loads(plan.read_text()) | {"extension": "jpg"}))
-    kinds = {problem.kind for problem in verify_dataset(folder, workers=1).problems}
+    kinds = {problem.kind for problem in verify(folder, workers=1).problems}
     assert "member" in kinds
 
 
@@ -364,10 +365,10 @@ def test_two_processes_find_what_one_finds(folder):
     images[0] = images[1]
     rewrite(folder, duplicated, images=images)
     seen = []
-    two = verify_dataset(folder, workers=2, on_shard=lambda report: seen.append(report.shard))
-    assert two == verify_dataset(folder, workers=1)
+    two = verify(folder, workers=2, on_progress=lambda progress: seen.append(progress.done))
+    assert two == verify(folder, workers=1)
     assert len(two.problems) == 3
-    assert seen == shards_of(folder)
+    assert seen == [0, *accumulate(map(len, shards_of(folder)))]
 
 
 @pytest.mark.parametrize(
@@ -384,7 +385,7 @@ def test_a_damaged_plan_is_one_clear_error(folder, change, message):
     change(plan)
     (folder / PLAN).write_text(json.dumps(plan))
     with pytest.raises(ValueError, match=message):
-        verify_dataset(folder, workers=1)
+        verify(folder, workers=1)
 
 
 def test_the_command_ends_with_ok_and_zero(folder, capsys):
@@ -405,7 +406,7 @@ def test_the_command_lists_the_problems_and_ends_with_one(folder, capsys):
         "  missing: data/train-00001-of-00003.tar: the shard is not there: not generated yet?",
         "  foreign: stray: a file that the plan does not name",
     ]
-    expected = asdict(verify_dataset(folder, workers=1)) | {"ok": False}
+    expected = asdict(verify(folder, workers=1)) | {"ok": False}
     assert json.loads(last) == json.loads(json.dumps(expected))
 
 

@@ -12,7 +12,7 @@ import torch
 from tests.worlds.small_runs import numbers, small_data
 from worlds import ArrayStore, write_pack
 from worlds.commands.train import main
-from worlds.commands.train_options import config_of, parser
+from worlds.commands.train_options import config_of, make_parser
 from worlds.training.run_folder import read_run
 
 
@@ -56,9 +56,7 @@ def test_a_dry_run_says_the_cost_and_writes_nothing(pack, tmp_path, capsys):
 
 def test_epochs_are_counted_as_the_papers_code_counts_them(pack):
     args = ["--arch", "mlp_3x16", "--data", str(pack), "--out", "runs", "--n", "300"]
-    config = config_of(
-        parser("worlds-train", None).parse_args([*args, "--epochs", "3", "--batch-size", "32"])
-    )
+    config = config_of(make_parser(None).parse_args([*args, "--epochs", "3", "--batch-size", "32"]))
     assert (config.steps, config.unit) == (28, 9)
 
 
@@ -67,7 +65,7 @@ def test_epochs_are_counted_as_the_papers_code_counts_them(pack):
 )
 def test_an_architectures_switch_is_read_as_a_switch(given, value):
     args = ["--arch", "myrtle5", "--data", "x", "--out", "y", "--option", f"batch_norm={given}"]
-    read = config_of(parser("worlds-train", None).parse_args(args)).options["batch_norm"]
+    read = config_of(make_parser(None).parse_args(args)).options["batch_norm"]
     assert (read, type(read)) == (value, type(value))
 
 
@@ -76,7 +74,7 @@ def test_every_option_reaches_the_config(pack):
     args += ["--optimizer", "nesterov", "--momentum", "0.5", "--schedule", "steps", "--drops"]
     args += ["3,6", "--stop", "patience", "--patience", "4", "--label-noise", "uniform:0.5"]
     args += ["--augment", "none", "--test-eval", "0", "--disjoint", "--log", "fast"]
-    config = config_of(parser("worlds-train", None).parse_args(args))
+    config = config_of(make_parser(None).parse_args(args))
     assert config.options == {"width": 8}
     assert (config.optimizer, config.momentum, config.drops) == ("nesterov", 0.5, (3, 6))
     assert (config.stop, config.patience, config.label_noise) == ("patience", 4, "uniform:0.5")

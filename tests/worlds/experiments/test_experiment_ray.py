@@ -149,7 +149,7 @@ def test_stopped_and_damaged_runs_are_told_and_the_rest_goes_on(cluster, local, 
     process.send_signal(signal.SIGTERM)
     error = process.communicate(timeout=60)[1].decode()
     assert process.returncode == 128 + signal.SIGTERM
-    assert error.strip() == "worlds-experiment: stopped; run the same command to go on"
+    assert error.strip() == "worlds-experiment: stopped; run the same command to resume"
     kept = {path: path.stat().st_mtime_ns for path in finished(tmp_path)}
     assert 1 <= len(kept) < 6
     wait_until(lambda: "running" not in states_of(tmp_path).values())

@@ -1,0 +1,157 @@
+"""Generate a dataset: in this process, in several on this machine, as a rank, or on a Ray cluster.
+
+summary = generate("out/tiny", recipe="tiny", n=1000)
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from cifar5m.engines.local import run_workers, worker_arguments
+from cifar5m.sampling.generate import Job, generate_shards
+from cifar5m.sampling.job import Options, find_sources, load_job, plan_of
+from cifar5m.sampling.recipes import DEFAULT
+from worlds.formats.layout import Shard
+from worlds.formats.plan import claim_folder
+from worlds.formats.shards import is_finished
+from worlds.formats.summary import DatasetSummary, summarize
+from worlds.formats.writers import ShardWriters
+from worlds.runtime.checks import check_positive
+from worlds.runtime.device import pick_device
+from worlds.runtime.progress import Download, OnProgress, Phase
+from worlds.runtime.ranks import Rank, rank_of
+
+
+def generate(
+    out: str | Path,
+    *,
+    n: int,
+    recipe: str = DEFAULT,
+    seed: int = 0,
+    split: dict[str, int] | None = None,
+    generator: str | None = None,
+    labeler: str | None = None,
+    allow_non_ema: bool = False,
+    sampler: str | None = None,
+    steps: int | None = None,
+    variance: str | None = None,
+    eta: float | None = None,
+    spacing: str | None = None,
+    precision: str | None = None,
+    micro_batch: int | None = None,
+    shard_size: int = 10_000,
+    device: str = "auto",
+    workers: int | None = None,
+    writers: int = 1,
+    ray: str | None = None,
+    on_progress: OnProgress | None = None,
+) -> DatasetSummary:
+    """Generate and label images, as WebDataset shards; the same call again resumes.
+
+    Everything from `recipe` to `shard_size` decides the bytes; None takes the recipe's value. The
+    rest decides where and how fast they are made. Under torchrun or SLURM this process makes its
+    rank's share of the shards.
+
+    Args:
+        out: Dataset directory, created if missing. It belongs to one plan.
+        n: Images in all, at least 1.
+        recipe: "cifar5m" (the published set's way), "cifar5m-ddim100" or "tiny" (offline).
+        seed: 0 to 2^64 - 1.
+        split: Images by split, adding up to n; by default the last sixth is "test".
+        generator: Diffusers directory, file or Hub id of a 3 x 32 x 32 U-Net.
+        labeler: timm directory, file or Hub id of a classifier with ten classes.
+        allow_non_ema: Accept generator weights that are known not to be averaged.
+        sampler: "ancestral", "ddim" or "dpm_solver_pp_2m".
+        steps: Sampler steps, 1 to 1000.
+        variance: Of the ancestral sampler, "fixed_large" or "fixed_small".
+        eta: Of ddim, 0 (deterministic) to 1.
+        spacing: Of the steps, "uniform", "quadratic" (ddim) or "logsnr" (dpm_solver_pp_2m).
+        precision: Of both networks, "fp32", "tf32", "bf16" or "fp16".
+        micro_batch: Images a network call, at least 1.
+        shard_size: Images a shard, at least 1.
+        device: "auto", "cpu", "cuda" or "cuda:K".
+        workers: Processes on this machine, by default one a GPU or 1; with `ray`, most actors.
+        writers: Processes a worker that encode and write, at least 1.
+        ray: Address of a Ray cluster, "auto" or "HOST:PORT"; `out` must be on shared storage.
+        on_progress: Called with images done; may raise to stop.
+
+    Returns:
+        What the directory holds now.
+
+    Raises:
+        ValueError: If a parameter is out of range, or `out` holds another plan or other files.
+        RuntimeError: If the network's output is not finite, or a worker fails.
+    """
+    options = Options(
+        n=n,
+        recipe=recipe,
+        seed=seed,
+        split=split,
+        shard_size=shard_size,
+        micro_batch=micro_batch,
+        precision=precision,
+        sampler=sampler,
+        steps=steps,
+        variance=variance,
+        eta=eta,
+        spacing=spacing,
+        generator=generator,
+        labeler=labeler,
+        allow_non_ema=allow_non_ema,
+    )
+    out, rank = Path(out), rank_of(os.environ)
+    target = str(pick_device(device, rank.local_rank if rank else 0))
+    check_positive("writers", writers)
+    workers = count_workers(workers, device, rank) if ray is None else workers
+
+    # Networks that do not load are refused before anything is written.
+    download = Download(on_progress)
+    sources = find_sources(options, download.progress, download.note)
+    plan = plan_of(options, sources)
+    alone = ray is None and workers == 1
+    job = load_job(options, sources, plan, target) if alone else None
+    claim_folder(out, plan)
+
+    shards = options.layout.shards()
+    if job is not None:
+        shards = (rank or Rank()).share(shards)
+    waiting = [shard for shard in shards if not is_finished(out, shard, plan.fingerprint)]
+    done = sum(map(len, shards)) - sum(map(len, waiting))
+    phase = Phase("generate", sum(map(len, shards)), on_progress, done)
+    if job is not None:
+        _run_here(out, job, waiting, writers, phase)
+    elif ray is None:
+        arguments = worker_arguments(out, options, device, writers)
+        run_workers(arguments, workers or 1, out, waiting, plan.fingerprint, phase)
+    else:
+        from cifar5m.engines.ray import generate_on_ray
+        from worlds.runtime.ray import connect
+
+        with connect(ray) as cluster:
+            generate_on_ray(cluster, out, options, plan, waiting, phase, workers)
+    return summarize(out, plan)
+
+
+def count_workers(workers: int | None, device: str, rank: Rank | None) -> int:
+    """Return the local processes to start: one for a rank, else as asked, else one a GPU."""
+    check_positive("workers", workers)
+    if rank is not None:
+        return 1
+    if workers is None:
+        return max(1, torch.cuda.device_count()) if device in ("auto", "cuda") else 1
+    return workers
+
+
+def _run_here(out: Path, job: Job, shards: Sequence[Shard], writers: int, phase: Phase) -> None:
+    """Make shards in this process."""
+    device = job.generator.device
+
+    def on_images(images: float) -> None:
+        used = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+        phase(images, f"{used / 2**30:.1f} GiB" if used else "")
+
+    with ShardWriters(writers) as pool:
+        for _ in generate_shards(out, job, shards, pool, on_images):
+            pass

@@ -1,0 +1,162 @@
+"""Verify a dataset directory, write its card, and send it to the Hugging Face Hub.
+
+publish("out/tiny", "user/name", private=True)
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from cifar5m.hub import publish as sending
+from cifar5m.hub.card import Facts, made_files, write_card
+from cifar5m.hub.parquet import pyarrow_or_hint, write_parquets
+from cifar5m.labels.labeling import LABELS_FOLDER
+from cifar5m.shards.verify import Report, verify
+from worlds.formats.plan import load_plan
+from worlds.formats.shards import is_finished
+from worlds.runtime.progress import OnProgress, Phase, Progress, ignore
+
+_HARMLESS: Final = {"duplicate", "foreign", "temporary"}  # told in the card, or not published
+
+
+@dataclass(frozen=True)
+class PublishResult:
+    """A published dataset: its address, its files, and how many of them this call sent."""
+
+    url: str
+    files: int
+    sent: int
+
+    def __str__(self) -> str:
+        return f"{self.sent} files sent, {self.files - self.sent} were there already: {self.url}"
+
+
+def publish(
+    directory: str | Path,
+    repo: str,
+    *,
+    private: bool = False,
+    license: str | None = None,
+    parquet: bool = False,
+    partial: bool = False,
+    workers: int | None = None,
+    on_progress: OnProgress | None = None,
+) -> PublishResult:
+    """Send a verified dataset to the Hub, its card last; the same call again resumes.
+
+    Args:
+        directory: The dataset directory; card and Parquet files are written into it.
+        repo: Dataset repository, "USER/NAME", created if missing.
+        private: Create the repository private.
+        license: The Hub's name of it, by default the plan's.
+        parquet: Write and send Parquet files too.
+        partial: Send the finished shards of an unfinished dataset.
+        workers: Processes that verify, at least 1; by default one a CPU.
+        on_progress: Called with images and bytes done; may raise to stop.
+
+    Returns:
+        The address and how many files were sent.
+
+    Raises:
+        ValueError: If the directory has problems, or the repository is not yours or holds another
+            plan.
+        PublishError: If the Hub fails for longer than the retries last.
+    """
+    facts = check_dataset(directory, repo, license, parquet, partial, workers, on_progress)
+    write_card(facts)
+    if parquet:
+        phase = Phase("parquet", sum(map(len, facts.shards)), on_progress)
+        for shard in write_parquets(facts.folder, facts.shards, facts.plan["extension"]):
+            phase(len(shard))
+    files = sending.published_files(facts.folder, facts.shards, parquet)
+    return _send(facts, files, private, on_progress or ignore)
+
+
+def check_dataset(
+    directory: str | Path,
+    repo: str,
+    license: str | None = None,
+    parquet: bool = False,
+    partial: bool = False,
+    workers: int | None = None,
+    on_progress: OnProgress | None = None,
+) -> Facts:
+    """Return what the card is written from; ValueError for what speaks against publishing."""
+    folder = Path(directory)
+    _check_repo(repo)
+    if parquet:
+        pyarrow_or_hint()
+    report = verify(folder, workers=workers, on_progress=on_progress)
+    _check_report(folder, report, partial)
+    shards = load_plan(folder).shards
+    finished = [shard for shard in shards if is_finished(folder, shard, report.fingerprint)]
+    if not finished:
+        raise ValueError(f"{folder} has no finished shard: generate first")
+    return Facts(folder, repo, finished, report.duplicates, license, parquet=parquet)
+
+
+def planned_files(facts: Facts) -> list[sending.File]:
+    """Return every file with its bytes, those of the card as they would be written."""
+    sizes = {name: len(content) for name, content in made_files(facts).items()}
+    files = sending.published_files(facts.folder, facts.shards, facts.parquet)
+    return [replace(file, bytes=sizes.get(file.path, file.bytes)) for file in files]
+
+
+def _check_repo(repo: str) -> None:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise ValueError(f"repo: {error}") from error
+    if repo.count("/") != 1:
+        raise ValueError(f"repo must be USER/NAME, got {repo!r}")
+
+
+def _check_report(folder: Path, report: Report, partial: bool) -> None:
+    """Raise ValueError for the first problem that speaks against publishing."""
+    harmless = _HARMLESS | ({"missing"} if partial else set())
+    problems = [problem for problem in report.problems if problem.kind not in harmless]
+    if not problems:
+        return
+    more = f" and {len(problems) - 1} more problems" if len(problems) > 1 else ""
+    hint = f"see cifar5m-verify {folder}, repair with cifar5m-verify --repair"
+    if all(problem.kind == "missing" for problem in problems):
+        of_labels = all(problem.path.startswith(f"{LABELS_FOLDER}/") for problem in problems)
+        work = "labeling, with cifar5m-label" if of_labels else "generating"
+        hint = f"finish {work}, or send the finished shards with partial=True"
+    raise ValueError(f"{problems[0]}{more}: {hint}")
+
+
+def _send(
+    facts: Facts, files: Sequence[sending.File], private: bool, on_progress: OnProgress
+) -> PublishResult:
+    from huggingface_hub.utils import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    last = Progress("publish", 0, None, "B")
+
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        last = Progress("publish", done, total, "B")
+        on_progress(last)
+
+    # One bar over all files instead of the client's one a file.
+    shown = not are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        hub = sending.Hub(
+            facts.repo,
+            note=lambda line: on_progress(replace(last, note=line)),
+            check=lambda: on_progress(last),
+        )
+        sent = sending.publish(facts.folder, files, hub, private, report)
+    finally:
+        if shown:
+            enable_progress_bars()
+    return PublishResult(f"{hub.api.endpoint}/datasets/{facts.repo}", len(files), sent)

@@ -1,0 +1,84 @@
+"""Command-line parsers: one look of --help, --version, errors in one line, parameters as options.
+
+parser = Parser("cifar5m-pack", __doc__)
+parser.add_argument("--workers", type=int, help="processes, >= 1")
+parser.as_options("workers must be at least 1, got 0")    # --workers must be at least 1, got 0
+"""
+
+import argparse
+import re
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+# "workers must be ..." starts a message; "precision='fp32'" and "`out`" may be anywhere in it.
+_SUBJECT = re.compile(r"(\w+)(?=:| (?:must|needs|takes|and|excludes)\b)")
+_VALUE = re.compile(r"(?<![\w/.-])(\w+)=('[^']*'|\"[^\"]*\"|[\w/.:+-]*\w)")
+_NAME = re.compile(r"`(\w+)`")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser with --version, whose errors are one line with a suggestion and exit code 2."""
+
+    def __init__(self, prog: str, description: str | None = None, **options: Any) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(prog=prog, description=description, **options)
+        self.add_argument("--version", action=_Version, help="print the version, then exit")
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message in one line and exit with code 2."""
+        what, _, names = message.partition("unrecognized arguments: ")
+        if names and not what:
+            message = f"unknown option {names.split()[0]}{self._suggestion(names.split()[0])}"
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+    def as_options(self, message: str) -> str:
+        """Return a library's message with its parameters written as options of this command.
+
+        A parameter is the first word of the message ("n must be ..."), has a value ("n=20"), or
+        stands in backquotes.
+        """
+        options = {
+            action.dest: max(action.option_strings, key=len)
+            for parser in self._parsers()
+            for action in parser._actions
+            if action.option_strings
+        }
+        subject = _SUBJECT.match(message)
+        if subject is not None and subject[1] in options:
+            message = options[subject[1]] + message[subject.end() :]
+
+        def written(match: re.Match[str]) -> str:
+            name, value = match[1], match[2].strip("'\"")
+            if name not in options:
+                return match[0]
+            return options[name] if value == "True" else f"{options[name]} {value}"
+
+        message = _VALUE.sub(written, message)
+        return _NAME.sub(lambda match: options.get(match[1], match[0]), message)
+
+    def _parsers(self) -> Iterator["Parser"]:
+        """This parser and those of its verbs."""
+        yield self
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                yield from action.choices.values()
+
+    def _suggestion(self, name: str) -> str:
+        from difflib import get_close_matches
+
+        known = {option for parser in self._parsers() for option in parser._option_string_actions}
+        close = get_close_matches(name.partition("=")[0], sorted(known), 1)
+        return f"; did you mean {close[0]}?" if close else ""
+
+
+class _Version(argparse.Action):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, nargs=0, default=argparse.SUPPRESS)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            parser.exit(0, f"{parser.prog} {version('deep-bootstrap')}\n")
+        except PackageNotFoundError:
+            parser.exit(0, f"{parser.prog}, not installed\n")

@@ -1,0 +1,67 @@
+"""Progress of long work, as the library reports it to whoever called.
+
+    def show(progress: Progress) -> None:
+        print(f"{progress.phase}: {progress.done:,.0f} of {progress.total:,.0f} {progress.unit}")
+
+    cifar5m.verify("out/tiny", on_progress=show)
+
+A callback may raise: the work stops there, what is finished is kept, and the error is the caller's.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One report: `done` of `total` units in a phase, counting what an earlier run has done."""
+
+    phase: str
+    done: float
+    total: float | None = None  # None: not known
+    unit: str = "images"
+    detail: str = ""  # what else is worth seeing now, such as the loss
+    note: str = ""  # a line for people about an event, such as a retry; nothing was done
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def ignore(progress: Progress) -> None:
+    """Report to nobody."""
+
+
+class Phase:
+    """The count of one phase; calling it with an amount reports that much more as done."""
+
+    def __init__(
+        self,
+        name: str,
+        total: float | None,
+        on_progress: OnProgress | None,
+        done: float = 0,
+        unit: str = "images",
+    ) -> None:
+        self.name, self.total, self.done, self.unit = name, total, done, unit
+        self._report = on_progress or ignore
+        self()
+
+    def __call__(self, amount: float = 0, detail: str = "") -> None:
+        """Report `amount` more units as done; with 0, only give the callback its say."""
+        self.done += amount
+        self._report(Progress(self.name, self.done, self.total, self.unit, detail))
+
+
+class Download:
+    """The two callbacks of a download, reported as progress in bytes."""
+
+    def __init__(self, on_progress: OnProgress | None) -> None:
+        self._report = on_progress or ignore
+
+    def progress(self, done: int, total: int | None) -> None:
+        """Report the bytes that have arrived."""
+        self._report(Progress("download", done, total, "B"))
+
+    def note(self, line: str) -> None:
+        """Report an event: a cut, a retry, a change of mirror."""
+        self._report(Progress("download", 0, None, "B", note=line))
