@@ -166,9 +166,9 @@ def whole_run(config: TrainConfig, data: Data, device: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         run = train(config, data, Path(folder), device=device)
     assert run.summary is not None
-    training, evaluation = run.summary["seconds"], run.summary["evaluation_seconds"]
+    training, evaluation = run.summary.seconds, run.summary.evaluation_seconds
     return {
-        "run_steps_per_second": run.summary["updates"] / training,
+        "run_steps_per_second": run.summary.updates / training,
         "evaluation_share": evaluation / (training + evaluation),
     }
 

@@ -9,7 +9,6 @@ on with the pieces that have no .json, and what another run left there is never 
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -21,6 +20,7 @@ from PIL import features
 from dogbird.convert import BrokenPhotographError, Format, convert
 from dogbird.pieces import Piece
 from worlds.runtime.files import LOCK, atomic_write, remove_stale, write_json
+from worlds.runtime.json_files import load_json
 from worlds.runtime.processes import Workers
 
 
@@ -35,6 +35,9 @@ class Row(NamedTuple):
     offset: int
     size: int
     error: str | None
+
+
+Listed = list[tuple[str, str, str, int, str | None]]  # wnid, name, sha256, bytes, what is broken
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def stage(
 
 def stage_piece(job: StageJob) -> int:
     """Convert one piece, in a worker process; the number of its photographs."""
-    listed: list[tuple[str, str, str, int, str | None]] = []
+    listed: Listed = []
     with atomic_write(job.photographs) as stream:
         for wnid, name, data in job.piece.read():
             sha256, size, broken = hashlib.sha256(data).hexdigest(), 0, None
@@ -112,7 +115,7 @@ def is_staged(job: StageJob) -> bool:
 def read_rows(job: StageJob) -> list[Row]:
     """What a staged piece holds."""
     rows, offset, path = [], 0, str(job.photographs)
-    for wnid, name, sha256, size, broken in json.loads(job.listing.read_text()):
+    for wnid, name, sha256, size, broken in load_json(job.listing, Listed):
         rows.append(Row(job.piece.split, wnid, name, sha256, path, offset, size, broken))
         offset += size
     return rows

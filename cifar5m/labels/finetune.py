@@ -18,10 +18,9 @@ that was not. On a GPU that holds as far as its kernels repeat themselves.
 """
 
 import hashlib
-import json
 import math
 from collections.abc import Generator, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -57,7 +56,7 @@ from worlds.rng.orders import pass_order
 from worlds.rng.philox import key_of
 from worlds.runtime.device import float32_products, in_precision
 from worlds.runtime.errors import first_line
-from worlds.runtime.files import atomic_write, sha256_of, write_json
+from worlds.runtime.files import atomic_write, json_text, sha256_of, write_json
 from worlds.runtime.json_files import load_json
 from worlds.runtime.precision import PRECISIONS
 from worlds.runtime.torchvision_ops import declare_missing_operators
@@ -318,8 +317,7 @@ class Trainer:
 
     def write_metrics(self, folder: Path) -> None:
         with atomic_write(folder / METRICS) as stream:
-            for row in self.rows:
-                stream.write((json.dumps(asdict(row)) + "\n").encode())
+            stream.writelines(map(json_text, self.rows))
 
     def restore(self, folder: Path) -> None:
         """Go on from the checkpoint, if there is one."""

@@ -239,12 +239,12 @@ def _open_pack(folder: Path, remembered: Remembered, on_bytes: OnBytes) -> Sourc
 
     manifest = read_manifest(folder)
     files = []
-    for name, recorded in manifest["files"].items():
+    for name, recorded in manifest.files.items():
         path = folder / name
         if not path.is_file():
             raise ValueError(f"{path} is missing: the pack is damaged, make it again")
         files.append(_seal(path, remembered, (), on_bytes))
-        if files[-1].sha256 != recorded["sha256"]:
+        if files[-1].sha256 != recorded.sha256:
             raise ValueError(f"{path} does not match the sha256 of its manifest: make it again")
     images_path = folder / "images.npy"
     with images_path.open("rb") as stream:
@@ -253,13 +253,13 @@ def _open_pack(folder: Path, remembered: Remembered, on_bytes: OnBytes) -> Sourc
     soft = folder / "probabilities.npy"
     return Source(
         form="pack",
-        splits=tuple(manifest["splits"].items()),
+        splits=tuple(manifest.splits.items()),
         labels=np.load(folder / "labels.npy"),
         parts=((len(images), Slices(images)),),
         files=tuple(files),
-        class_names=tuple(manifest["class_names"]),
+        class_names=manifest.class_names,
         image_shape=shape[1:],
-        probabilities=np.load(soft, mmap_mode="r") if soft.name in manifest["files"] else None,
+        probabilities=np.load(soft, mmap_mode="r") if soft.name in manifest.files else None,
     )
 
 

@@ -17,15 +17,24 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 import numpy as np
+from msgspec.structs import replace
 
 from cifar5m.shards.decode import DecodeJob, decode_shard
-from worlds.data.pack import MANIFEST, holds_pack, manifest_of, npy_header, write_labels
+from worlds.data.pack import (
+    MANIFEST,
+    FileFacts,
+    FileName,
+    holds_pack,
+    manifest_of,
+    npy_header,
+    write_labels,
+)
 from worlds.data.splits import Split
 from worlds.data.stores import open_store
 from worlds.formats.layout import PLAN, Shard
 from worlds.formats.plan import Plan, load_plan
 from worlds.formats.shards import find_record
-from worlds.runtime.files import check_disk, lock_stream, remove_stale, write_json
+from worlds.runtime.files import check_disk, json_text, lock_stream, remove_stale, write_json
 from worlds.runtime.processes import Workers, worker_count
 from worlds.runtime.progress import OnProgress, Phase
 
@@ -124,7 +133,7 @@ def pack_shards(
         if holds_pack(out, manifest):  # made by another process, while this one waited
             return False
         images = _Images(out, splits, plan)
-        done = images.resume(journal, folder, manifest["fingerprint"])
+        done = images.resume(journal, folder, manifest.fingerprint)
         waiting = [shard for shard in images.shards if shard not in done]
         on_start(images.shards, waiting)
 
@@ -139,8 +148,11 @@ def pack_shards(
             for shard in waiting:
                 pool.put(images.job(folder, shard))
         images.hash_those_before_the_first_not_in(done)
-        files = {IMAGES: images.finish(), **write_labels(splits, out)}
-        write_json(out / MANIFEST, manifest | {"files": files})
+        files: dict[FileName, FileFacts] = {
+            "images.npy": images.finish(),
+            **write_labels(splits, out),
+        }
+        write_json(out / MANIFEST, replace(manifest, files=files))
         (out / _JOURNAL).unlink()
     return True
 
@@ -203,13 +215,13 @@ class _Images:
                 self._digest.update(block)
                 self._hashed += len(block)
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self) -> FileFacts:
         """Give the complete file its final name; what the manifest says of it."""
         assert self._hashed == self.bytes
         with self.part.open("rb") as stream:
             os.fsync(stream.fileno())
         os.replace(self.part, self.out / IMAGES)
-        return {"bytes": self.bytes, "sha256": self._digest.hexdigest()}
+        return FileFacts(self.bytes, self._digest.hexdigest())
 
 
 @contextmanager
@@ -234,6 +246,6 @@ def _read_lines(journal: IO[bytes]) -> list[dict[str, Any]]:
 
 
 def _append(journal: IO[bytes], line: dict[str, Any]) -> None:
-    journal.write((json.dumps(line) + "\n").encode())
+    journal.write(json_text(line))
     journal.flush()
     os.fsync(journal.fileno())

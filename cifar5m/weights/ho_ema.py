@@ -36,7 +36,8 @@ from cifar5m.weights.download import (
     fetch,
     file_hashes,
 )
-from worlds.runtime.files import lock_stream, read_object
+from worlds.runtime.files import lock_stream
+from worlds.runtime.json_files import load_json
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
@@ -244,8 +245,8 @@ def download_folder(cache: Path) -> Path:
 def read_provenance(folder: Path) -> Provenance | None:
     """The provenance of a folder that this module converted, if it is readable and current."""
     try:
-        provenance = Provenance(**json.loads((folder / "provenance.json").read_text()))
-    except (OSError, ValueError, TypeError):
+        provenance = load_json(folder / "provenance.json", Provenance)
+    except ValueError:
         return None
     return provenance if provenance.converter == CONVERTER else None
 
@@ -393,7 +394,7 @@ def _non_ema_line(what: str) -> str:
 def _settings(file: Path) -> dict[str, Any]:
     """config.json beside the weights; without one the published architecture is assumed."""
     path = file.with_name("config.json")
-    return read_object(path) if path.is_file() else {}
+    return load_json(path, dict[str, Any]) if path.is_file() else {}
 
 
 def _refuse_other_settings(

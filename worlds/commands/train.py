@@ -110,8 +110,8 @@ def _trial(
     for world in _worlds(args):
         real = done.get("real")
         last = None
-        if real is not None and real.summary is not None and real.summary["ended"] != "schedule":
-            last = real.summary["updates"] - 1
+        if real is not None and real.summary is not None and real.summary.ended != "schedule":
+            last = real.summary.updates - 1
         done[world] = _train(replace(config, world=world), data, args, stop, real, last)
     return done
 
@@ -166,9 +166,9 @@ def _train(
                 on_row=on_row,
             )
     run = read_run(folder)
-    if run.summary is not None and run.summary["ended"] == "not_finite":
+    if run.summary is not None and run.summary.ended == "not_finite":
         raise RuntimeError(
-            f"the training loss in {folder} was not finite at step {run.summary['bad_step']:,}; "
+            f"the training loss in {folder} was not finite at step {run.summary.bad_step:,}; "
             "its last good checkpoint is kept: lower --learning-rate and take another --out"
         )
     return run

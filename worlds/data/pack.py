@@ -12,21 +12,43 @@ import hashlib
 import io
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Final, Literal
 
+import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from worlds.data.images import ArrayImages
 from worlds.data.photographs import PhotographImages
 from worlds.data.splits import Split
 from worlds.formats.npz import map_npy
-from worlds.runtime.files import HashingStream, atomic_write, read_object, sha256_of, write_json
+from worlds.formats.plan import Count
+from worlds.runtime.files import HashingStream, atomic_write, sha256_of, write_json
+from worlds.runtime.json_files import load_json
 
 MANIFEST: Final = "pack.json"
 FORMAT: Final = 1
-_FIELDS: Final = ("splits", "split_fingerprints", "fingerprint", "class_names", "files")
 _FILES: Final = ("images.npy", "labels.npy")
+FileName = Literal["images.npy", "labels.npy", "probabilities.npy"]
 _CHUNK: Final = 4096  # images at a time, 12 MB of CIFAR
+
+
+class FileFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the manifest says of a file."""
+
+    bytes: Annotated[int, msgspec.Meta(ge=1, le=10**15)]
+    sha256: str
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What pack.json says; written last, with its `files`."""
+
+    format: Literal[1]
+    splits: dict[str, Count]
+    split_fingerprints: dict[str, str]
+    fingerprint: str
+    class_names: tuple[str, ...]
+    files: dict[FileName, FileFacts]
 
 
 def write_pack(
@@ -56,36 +78,36 @@ def write_pack(
                 if report is not None:
                     report(done, total)
 
-    files = {
+    files: dict[FileName, FileFacts] = {
         "images.npy": write_npy(folder / "images.npy", shape, np.dtype(np.uint8), images()),
         **write_labels(splits, folder),
     }
-    write_json(folder / MANIFEST, manifest | {"files": files})
+    write_json(folder / MANIFEST, replace(manifest, files=files))
 
 
-def holds_pack(folder: Path, manifest: dict[str, Any]) -> bool:
+def holds_pack(folder: Path, manifest: Manifest) -> bool:
     """Whether `folder` already holds this content; ValueError where it holds another."""
     if not (folder / MANIFEST).exists():
         return False
-    if read_manifest(folder)["fingerprint"] != manifest["fingerprint"]:
+    if read_manifest(folder).fingerprint != manifest.fingerprint:
         raise ValueError(f"{folder} holds another pack: give an empty folder")
     return True
 
 
-def write_labels(splits: Sequence[Split], folder: Path) -> dict[str, dict[str, Any]]:
+def write_labels(splits: Sequence[Split], folder: Path) -> dict[FileName, FileFacts]:
     """Write all files of a pack but the images; what the manifest says of each, by name."""
     labels = np.concatenate([split.clean_labels for split in splits])
-    path = folder / "labels.npy"
-    files = {path.name: write_npy(path, labels.shape, labels.dtype, iter([labels]))}
+    facts = write_npy(folder / "labels.npy", labels.shape, labels.dtype, iter([labels]))
+    files: dict[FileName, FileFacts] = {"labels.npy": facts}
     known = [split.probabilities for split in splits if split.probabilities is not None]
     if len(known) == len(splits):
         path, shape = folder / "probabilities.npy", (len(labels), known[0].shape[1])
         rows = (np.asarray(part, dtype=np.float16) for part in known)
-        files[path.name] = write_npy(path, shape, np.dtype(np.float16), rows)
+        files["probabilities.npy"] = write_npy(path, shape, np.dtype(np.float16), rows)
     return files
 
 
-def manifest_of(splits: Sequence[Split]) -> dict[str, Any]:
+def manifest_of(splits: Sequence[Split]) -> Manifest:
     """The manifest of a pack of these splits, but for its `files`."""
     if not isinstance(splits, Sequence) or not splits:
         raise ValueError(f"give one split or more, such as [store.train, store.test], got {splits}")
@@ -96,25 +118,26 @@ def manifest_of(splits: Sequence[Split]) -> dict[str, Any]:
     if len({(split.image_shape, split.class_names) for split in splits}) != 1:
         raise ValueError("the splits of a pack must share image size and class names")
     names = "".join(f"{split.name} {len(split)} {split.fingerprint}\n" for split in splits)
-    return {
-        "format": FORMAT,
-        "splits": {split.name: len(split) for split in splits},
-        "split_fingerprints": {split.name: split.fingerprint for split in splits},
-        "fingerprint": hashlib.sha256(names.encode()).hexdigest(),
-        "class_names": list(splits[0].class_names),
-    }
+    return Manifest(
+        format=FORMAT,
+        splits={split.name: len(split) for split in splits},
+        split_fingerprints={split.name: split.fingerprint for split in splits},
+        fingerprint=hashlib.sha256(names.encode()).hexdigest(),
+        class_names=splits[0].class_names,
+        files={},
+    )
 
 
 def write_npy(
     path: Path, shape: tuple[int, ...], dtype: np.dtype, chunks: Iterator[np.ndarray]
-) -> dict[str, Any]:
+) -> FileFacts:
     """Write the rows that `chunks` hold, atomically; the file's bytes and sha256."""
     with atomic_write(path) as stream:
         hashed = HashingStream(stream)
         hashed.write(npy_header(shape, dtype))
         for chunk in chunks:
             hashed.write(np.ascontiguousarray(chunk).data)
-    return {"bytes": hashed.bytes, "sha256": hashed.sha256.hexdigest()}
+    return FileFacts(hashed.bytes, hashed.sha256.hexdigest())
 
 
 def npy_header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
@@ -125,43 +148,42 @@ def npy_header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
     return stream.getvalue()
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
-    manifest = read_object(path)
-    if manifest.get("format") != FORMAT:
-        raise ValueError(f"{path} is not the manifest of a pack of format {FORMAT}")
-    missing = [field for field in _FIELDS if field not in manifest]
-    missing += [file for file in _FILES if file not in manifest.get("files", _FILES)]
+def read_manifest(folder: Path) -> Manifest:
+    """Return the manifest of a pack; ValueError names what is wrong in it."""
+    manifest = load_json(folder / MANIFEST, Manifest)
+    missing = {*_FILES} - {*manifest.files} or {*manifest.splits} - {*manifest.split_fingerprints}
     if missing:
-        raise ValueError(f"{path} does not say {', '.join(missing)}: make the pack again")
+        raise ValueError(
+            f"{folder / MANIFEST} does not name {', '.join(map(repr, missing))}: make it again"
+        )
     return manifest
 
 
 def open_pack(folder: Path) -> list[Split]:
     """The splits of a pack, memory-mapped; ValueError where a file has not the recorded size."""
     manifest = read_manifest(folder)
-    for name, facts in manifest["files"].items():
+    for name, facts in manifest.files.items():
         path = folder / name
         size = path.stat().st_size if path.is_file() else 0
-        if size != facts["bytes"]:
+        if size != facts.bytes:
             raise ValueError(
-                f"{path} has {size:,} bytes, its manifest says {facts['bytes']:,}: "
+                f"{path} has {size:,} bytes, its manifest says {facts.bytes:,}: "
                 "the pack is damaged, make it again"
             )
-    arrays = {name: _map(folder / name) for name in manifest["files"]}
-    rows, said = len(arrays["images.npy"]), sum(manifest["splits"].values())
+    arrays = {name: _map(folder / name) for name in manifest.files}
+    rows, said = len(arrays["images.npy"]), sum(manifest.splits.values())
     if rows != said:
         raise ValueError(f"{folder} holds {rows:,} images, its manifest says {said:,}")
     probabilities = arrays.get("probabilities.npy")
     splits, start = [], 0
-    for name, length in manifest["splits"].items():
+    for split_name, length in manifest.splits.items():
         part = slice(start, start + length)
         split = Split(
-            name=name,
+            name=split_name,
             images=ArrayImages([arrays["images.npy"][part]]),
             clean_labels=arrays["labels.npy"][part],
-            class_names=tuple(manifest["class_names"]),
-            fingerprint=manifest["split_fingerprints"][name],
+            class_names=manifest.class_names,
+            fingerprint=manifest.split_fingerprints[split_name],
             probabilities=None if probabilities is None else probabilities[part],
         )
         splits.append(split)
@@ -181,6 +203,6 @@ def verify_pack(folder: str | Path) -> None:
     """Read a pack whole; ValueError names the first file whose hash is not the recorded one."""
     folder = Path(folder)
     open_pack(folder)
-    for name, facts in read_manifest(folder)["files"].items():
-        if sha256_of(folder / name) != facts["sha256"]:
+    for name, facts in read_manifest(folder).files.items():
+        if sha256_of(folder / name) != facts.sha256:
             raise ValueError(f"{folder / name} does not match the sha256 of its manifest")

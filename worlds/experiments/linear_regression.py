@@ -14,7 +14,6 @@ The paper prints the tail variance as 0.1. Its prose ("essentially 10-dimensiona
 fit 0.01 better, which is 0.1 read as a standard deviation: so it is a parameter, and both are run.
 """
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from typing import Any, Final, Literal, get_args
 
 import numpy as np
 
-from worlds.runtime.files import atomic_write, write_json
+from worlds.runtime.files import atomic_write, json_text, write_json
 from worlds.training.config import TrainConfig
 from worlds.training.run_folder import CONFIG, FORMAT, METRICS, SUMMARY
 
@@ -194,11 +193,7 @@ def _write(folder: Path, config: TrainConfig, measured: Sequence[dict[str, float
     }
     write_json(folder / CONFIG, description)
     with atomic_write(folder / METRICS) as stream:
-        stream.writelines(_line(row) for row in rows)
+        stream.writelines(map(json_text, rows))
     summary = {"steps": config.steps, "updates": len(rows), "ended": "schedule", "t0": None}
     write_json(folder / SUMMARY, {"format": FORMAT, **summary, "final": rows[-1], "device": "cpu"})
     return folder
-
-
-def _line(row: dict[str, Any]) -> bytes:
-    return (json.dumps(row) + "\n").encode()

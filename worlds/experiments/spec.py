@@ -8,14 +8,16 @@ It is written as RUNS/NAME.experiment.json when its runs are started, with every
 that the report can say what is missing.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
+import msgspec
+
 from worlds.runtime.files import write_json
+from worlds.runtime.json_files import convert_json, load_json
 from worlds.training.config import TrainConfig
 
 Kind = Literal[
@@ -136,17 +138,10 @@ class Experiment:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Experiment":
         """ValueError for another format or what no experiment can be."""
-        if values.get("format") != FORMAT:
-            raise ValueError(f"not an experiment of format {FORMAT}")
-        fields = {key: value for key, value in values.items() if key != "format"}
-        try:
-            groups = tuple(_group(group) for group in fields["groups"])
-            checks = tuple(
-                Check(**{**check, "groups": tuple(check["groups"])}) for check in fields["checks"]
-            )
-            return cls(**{**fields, "groups": groups, "checks": checks})
-        except (TypeError, KeyError) as error:
-            raise ValueError(f"a field of the experiment cannot be: {error}") from error
+        file = convert_json(values, _File, "experiment")
+        fields = {name: getattr(file, name) for name in file.__struct_fields__}
+        del fields["format"]
+        return cls(**fields | {"groups": tuple(map(_group, file.groups))})
 
 
 def tolerance_of(experiment: Experiment) -> float | None:
@@ -159,12 +154,36 @@ def tolerance_of(experiment: Experiment) -> float | None:
     return None
 
 
-def _group(values: Mapping[str, Any]) -> Group:
-    worlds = {
-        world: tuple(TrainConfig.from_json(config) for config in values[world])
-        for world in ("real", "ideal")
-    }
-    return Group(**{**values, **worlds})
+class _Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A group in the file; its configs are read by `TrainConfig.from_json`."""
+
+    label: str
+    real: tuple[dict[str, Any], ...]
+    ideal: tuple[dict[str, Any], ...]
+    panel: str | None = None
+    series: str | None = None
+    data: str | None = None
+
+
+class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """NAME.experiment.json."""
+
+    format: Literal[1]
+    name: str
+    title: str
+    kind: Kind
+    groups: tuple[_Group, ...]
+    claim: str = ""
+    checks: tuple[Check, ...] = ()
+    metric: str = "soft_error"
+    command: str = ""
+    scale: str | None = None
+    note: str = ""
+
+
+def _group(group: _Group) -> Group:
+    real, ideal = (tuple(map(TrainConfig.from_json, side)) for side in (group.real, group.ideal))
+    return Group(group.label, real, ideal, group.panel, group.series, group.data)
 
 
 def write_experiment(experiment: Experiment, folder: Path) -> Path:
@@ -176,8 +195,8 @@ def write_experiment(experiment: Experiment, folder: Path) -> Path:
 
 def read_experiment(path: Path) -> Experiment:
     try:
-        return Experiment.from_json(json.loads(path.read_text()))
-    except (ValueError, AttributeError) as error:
+        return Experiment.from_json(load_json(path, dict[str, Any]))
+    except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 

@@ -7,14 +7,21 @@ table = [tally(experiment, states) for experiment in read_experiments(root)]
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from worlds.experiments.plan import RUNS, Expanded, Job
 from worlds.experiments.sources import Sources
 from worlds.experiments.spec import SUFFIX, Experiment, read_experiment, write_experiment
-from worlds.runtime.files import is_locked, read_object
-from worlds.training.config import TrainConfig, differing_fields
-from worlds.training.run_folder import CONFIG, SUMMARY
+from worlds.runtime.files import is_locked
+from worlds.runtime.json_files import load_json
+from worlds.training.run_folder import (
+    CONFIG,
+    SUMMARY,
+    DataFacts,
+    Description,
+    Summary,
+    read_description,
+)
 
 State = Literal["done", "not finite", "running", "begun", "missing"]
 STATES: Final[tuple[State, ...]] = ("done", "not finite", "running", "begun", "missing")
@@ -26,21 +33,20 @@ def state_of(folder: Path) -> State:
     if not (folder / CONFIG).is_file():
         return "missing"
     if (folder / SUMMARY).is_file():
-        how = read_object(folder / SUMMARY)["ended"]
+        how = load_json(folder / SUMMARY, Summary).ended
         if how != "asked":
             return "not finite" if how == "not_finite" else "done"
     return "running" if is_locked(folder) else "begun"
 
 
-def ended(job: Job, root: Path, data: dict[str, Any] | None) -> bool:
+def ended(job: Job, root: Path, data: DataFacts | None) -> bool:
     """Whether nothing is left to do of a run on `data` (described; None: the toy's). ValueError
     where the folder has it on other data.
     """
     folder = job.folder(root)
     state = state_of(folder)
     if state != "missing" and data is not None:
-        saved = read_object(folder / CONFIG)["data"]
-        differences = differing_fields(saved | {"name": None}, data | {"name": None})
+        differences = load_json(folder / CONFIG, Description).data.differences(data)
         if differences:
             raise ValueError(
                 f"{folder} was trained or measured on other data ({differences[0]}): take another "
@@ -53,9 +59,8 @@ def states_of(root: Path) -> dict[Key, State]:
     """The state of every run in the folder."""
     states: dict[Key, State] = {}
     for path in sorted((root / RUNS).glob(f"*/{CONFIG}")):
-        described = read_object(path)
-        config = TrainConfig.from_json(described["config"])
-        states[config.fingerprint(), described["data"]["train"]] = state_of(path.parent)
+        described, config = read_description(path.parent)
+        states[config.fingerprint(), described.data.train] = state_of(path.parent)
     return states
 
 

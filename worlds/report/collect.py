@@ -99,8 +99,8 @@ def why_not(run: Run) -> str | None:
     if run.summary is None:
         made = run.rows[-1]["updates"] if run.rows else 0
         return f"unfinished, last measured at {made:,} of {run.config.steps:,} updates"
-    if run.summary.get("ended") in ("not_finite", "nan"):
-        return f"diverged at {run.summary.get('updates', 0):,} updates"
+    if run.summary.ended in ("not_finite", "nan"):
+        return f"diverged at {run.summary.updates:,} updates"
     return None if run.rows else "finished without a single row"
 
 
@@ -145,13 +145,12 @@ def describe(config: TrainConfig) -> str:
 
 def data_of(run: Run) -> tuple[Any, Any]:
     """Fingerprints of what was trained and measured on."""
-    data = run.description.get("data") or {}
-    return data.get("train"), data.get("test")
+    return run.description.data.train, run.description.data.test
 
 
 def _is_on(run: Run, wanted: str | None) -> bool:
-    data = run.description.get("data") or {}
-    return wanted is None or wanted in (data.get("name"), data.get("train"))
+    data = run.description.data
+    return wanted is None or wanted in (data.name, data.train)
 
 
 def automatic(runs: Sequence[Run], tolerance: float) -> list[Experiment]:

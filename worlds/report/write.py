@@ -157,14 +157,14 @@ def _facts(library: Library, root: str) -> dict[str, str]:
     runs = library.runs
     descriptions = [run.description for run in runs]
     finished = sum(map(usable, runs))
-    versions = {f"{k} {v}" for d in descriptions for k, v in (d.get("versions") or {}).items()}
-    data = {str((d.get("data") or {}).get("name")) for d in descriptions}
-    seconds = sum((run.summary or {}).get("seconds") or 0 for run in runs)
+    versions = {f"{k} {v}" for d in descriptions for k, v in d.versions.items()}
+    data = {d.data.name for d in descriptions}
+    seconds = sum((run.summary and run.summary.seconds) or 0 for run in runs)
     facts = {
         "Runs": f"{finished:,} finished of {len(runs):,} found in {root}",
         "Networks": ", ".join(sorted({run.config.arch for run in runs})),
         "Data": ", ".join(sorted(data)),
-        "Devices": ", ".join(sorted({str(d.get("device")) for d in descriptions})),
+        "Devices": ", ".join(sorted({d.device for d in descriptions})),
         "Versions": ", ".join(sorted(versions)),
     }
     if seconds:

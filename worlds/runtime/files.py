@@ -70,25 +70,19 @@ def write_json(path: Path, value: Any) -> None:
     infinities become null.
     """
     with atomic_write(path) as stream:
-        plain = json.loads(msgspec.json.encode(value, enc_hook=_plain))
-        stream.write((json.dumps(plain, indent=2) + "\n").encode())
+        stream.write(json_text(value, indent=2))
+
+
+def json_text(value: Any, indent: int | None = None) -> bytes:
+    """Return a value as JSON with a newline: on one line, or indented."""
+    plain = json.loads(msgspec.json.encode(value, enc_hook=_plain))
+    return (json.dumps(plain, indent=indent) + "\n").encode()
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, float):  # numpy's, which msgspec does not take for one
         return float(value)
     raise TypeError(f"{type(value).__name__} has no form in JSON")
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; ValueError that names the file where it holds none."""
-    try:
-        value = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} must hold a JSON object, got {type(value).__name__}")
-    return value
 
 
 def sha256_of(path: Path) -> str:

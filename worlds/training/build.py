@@ -1,7 +1,6 @@
 """What a run is put together from: its data, its world's loader, its network."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -15,6 +14,7 @@ from worlds.training.config import TrainConfig
 from worlds.training.distributed import ALONE, Replicas
 from worlds.training.evaluation import BatchFormat
 from worlds.training.pretrained import begin
+from worlds.training.run_folder import DataFacts
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,15 @@ class Data:
                 )
         return data
 
-    def describe(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "train": self.train.fingerprint,
-            "test": self.test.fingerprint,
-            "cifar10": None if self.cifar10 is None else self.cifar10.fingerprint,
-            "classes": list(self.train.class_names),
-            "pool": len(self.train),
-        }
+    def describe(self) -> DataFacts:
+        return DataFacts(
+            name=self.name,
+            train=self.train.fingerprint,
+            test=self.test.fingerprint,
+            cifar10=None if self.cifar10 is None else self.cifar10.fingerprint,
+            classes=self.train.class_names,
+            pool=len(self.train),
+        )
 
 
 def batch_format(config: TrainConfig, device: torch.device) -> BatchFormat:

@@ -21,6 +21,7 @@ import numpy as np
 from worlds.data.labels import Kind, LabelNoise
 from worlds.loaders.normalize import NAMES
 from worlds.rng.philox import key_of
+from worlds.runtime.json_files import convert_json
 from worlds.training.schedules import UNIT, Schedule, log_points, spaced_log_points
 
 World = Literal["real", "ideal"]
@@ -42,6 +43,7 @@ _TYPES: Final[dict[str, tuple[Any, tuple[str, ...]]]] = {
     "text": (str, ("arch", "initial", "augment", "label_noise")),
 }
 _OPTIONAL: Final = ("test_eval", "train_eval", "initial", "augment", "label_noise")
+MOST: Final = 10**10
 PAPER_EVERY: Final = 64  # log points of the released code; DogBird's are each 32nd step
 
 
@@ -124,6 +126,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be 1 or more, got {value}")
+            if value is not None and value > MOST:
+                raise ValueError(f"{name} must be at most {MOST:,}, got {value}")
         if isinstance(self.log, int) and self.log < 1:
             raise ValueError(f"log must be 1 or more steps, got {self.log}")
         if not 0 <= self.momentum < 1:
@@ -185,9 +189,10 @@ class TrainConfig:
         values = {_RENAMED.get(name, name): value for name, value in values.items()}
         unknown = sorted(set(values) - {f.name for f in fields(cls)})
         if unknown:
-            raise ValueError(f"a training config has no field {', '.join(unknown)}")
+            raise ValueError(f"a training config has no field {', '.join(map(repr, unknown))}")
         if "arch" not in values:
             raise ValueError("a training config needs the field arch")
+        convert_json(values, cls, "config")  # types alone: a rate that was written as 1 stays 1
         return cls(**{**values, "drops": tuple(values.get("drops", ()))})
 
     def fingerprint(self) -> str:

@@ -18,14 +18,16 @@ against the label before and after), and for pairs `test_partner_share` (test im
 class that are called its partner).
 """
 
-import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 
-from worlds.runtime.files import read_object
-from worlds.training.config import TrainConfig
+import msgspec
+
+from worlds.runtime.json_files import convert_json, load_json, parse_json
+from worlds.training.config import TrainConfig, differing_fields
 from worlds.training.metrics import stopping_point
 
 CONFIG: Final = "config.json"
@@ -35,6 +37,58 @@ SUMMARY: Final = "summary.json"
 FORMAT: Final = 1
 
 Row = Mapping[str, Any]
+Count = Annotated[int, msgspec.Meta(ge=0, le=10**10)]
+
+
+class DataFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a run was trained and measured on: a name, and the fingerprints of the splits."""
+
+    name: str
+    train: str | None
+    test: str | None
+    cifar10: str | None = None
+    classes: tuple[str, ...] | None = None
+    pool: Count | None = None  # samples that may be drawn from
+
+    def differences(self, other: "DataFacts") -> list[str]:
+        """Return one phrase for each field that differs; a name may."""
+        named = msgspec.structs.replace(other, name=self.name)
+        return differing_fields(msgspec.structs.asdict(self), msgspec.structs.asdict(named))
+
+
+class Description(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What config.json says: what was to be done, on what, and by what."""
+
+    format: Literal[1]
+    fingerprint: str
+    config: dict[str, Any]
+    data: DataFacts
+    initial: str | None = None  # sha256 of the weights to begin from
+    parameters: Count
+    device: str
+    versions: dict[str, str]
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What summary.json says of a run that has ended."""
+
+    format: Literal[1]
+    ended: str  # "schedule", "train_error", "patience", "asked" or "not_finite"
+    bad_step: Count | None = None  # whose loss was not finite
+    steps: Count
+    updates: Count
+    t0: Count | None = None
+    final: dict[str, float | None] | None = None
+    seconds: float | None = None
+    evaluation_seconds: float | None = None
+    device: str | None = None
+
+
+class _Head(msgspec.Struct, frozen=True):
+    """What every row has."""
+
+    step: Count
+    updates: Count
 
 
 @dataclass(frozen=True)
@@ -43,9 +97,9 @@ class Run:
 
     folder: Path
     config: TrainConfig
-    description: Mapping[str, Any]  # all of config.json: data, parameters, versions, device
+    description: Description
     rows: tuple[Row, ...]
-    summary: Mapping[str, Any] | None
+    summary: Summary | None
 
     def __repr__(self) -> str:
         state = f"{len(self.rows):,} rows, {'finished' if self.finished else 'unfinished'}"
@@ -73,7 +127,16 @@ def t0_of(rows: tuple[Row, ...] | list[dict[str, Any]], threshold: float) -> int
 
 
 def is_run(folder: Path) -> bool:
-    return (folder / CONFIG).is_file() and "config" in read_object(folder / CONFIG)
+    return (folder / CONFIG).is_file() and "config" in load_json(folder / CONFIG, dict[str, Any])
+
+
+def read_description(folder: Path) -> tuple[Description, TrainConfig]:
+    """Return what config.json says, and the config in it; ValueError names what is wrong."""
+    description = load_json(folder / CONFIG, Description)
+    try:
+        return description, TrainConfig.from_json(description.config)
+    except ValueError as error:
+        raise ValueError(f"{folder / CONFIG}: config: {error}") from error
 
 
 def read_run(folder: str | Path) -> Run:
@@ -81,14 +144,8 @@ def read_run(folder: str | Path) -> Run:
     folder = Path(folder)
     if not (folder / CONFIG).is_file():
         raise ValueError(f"{folder} is no run folder: it has no {CONFIG}")
-    description = read_object(folder / CONFIG)
-    if description.get("format") != FORMAT or not isinstance(description.get("config"), dict):
-        raise ValueError(f"{folder / CONFIG} is not a run's description of format {FORMAT}")
-    try:
-        config = TrainConfig.from_json(description["config"])
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{folder / CONFIG}: {error}") from error
-    summary = read_object(folder / SUMMARY) if (folder / SUMMARY).is_file() else None
+    description, config = read_description(folder)
+    summary = load_json(folder / SUMMARY, Summary) if (folder / SUMMARY).is_file() else None
     return Run(folder, config, description, tuple(read_rows(folder / METRICS)), summary)
 
 
@@ -105,10 +162,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     *lines, _ = path.read_bytes().split(b"\n")
-    try:
-        rows = [json.loads(line) for line in lines]
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if not all(isinstance(row, dict) and isinstance(row.get("step"), int) for row in rows):
-        raise ValueError(f"{path} is damaged: a row has no step")
+    rows = []
+    for number, line in enumerate(lines, 1):
+        source = f"{path}, line {number}"
+        row = parse_json(line, dict[str, int | float | None], source)
+        convert_json(row, _Head, source)
+        rows.append({k: math.nan if v is None and k != "samples" else v for k, v in row.items()})
     return rows

@@ -96,15 +96,15 @@ def train(
 def _covers(run: Run, last_step: int | None) -> bool:
     """Whether a finished run goes as far as it is wanted."""
     assert run.summary is not None
-    if run.summary["ended"] != "asked":
+    if run.summary.ended != "asked":
         return True
-    return last_step is not None and run.summary["updates"] > last_step
+    return last_step is not None and run.summary.updates > last_step
 
 
 def _whole(run: Run) -> Run:
     """A finished run; ValueError where rows have been lost since."""
     assert run.summary is not None
-    ends = [None if row is None else row["step"] for row in (run.final, run.summary["final"])]
+    ends = [None if row is None else row["step"] for row in (run.final, run.summary.final)]
     if ends[0] != ends[1]:
         raise ValueError(
             f"{run.folder / METRICS} ends at step {ends[0]}, the run ended at {ends[1]}: rows are "
@@ -120,10 +120,8 @@ def _check_folder(folder: Path, config: TrainConfig, data: Data, initial: str | 
         return
     saved = read_run(folder)
     differences = differing_fields(saved.config.to_json(), config.to_json())
-    known = {key: value for key, value in saved.description["data"].items() if key != "name"}
-    here = {key: value for key, value in data.describe().items() if key != "name"}
-    differences += differing_fields(known, here)
-    weights = {"weights": saved.description.get("initial")}
+    differences += saved.description.data.differences(data.describe())
+    weights = {"weights": saved.description.initial}
     differences += differing_fields(weights, {"weights": initial})
     if differences:
         raise ValueError(f"{folder} holds another run ({'; '.join(differences)}): take another one")

@@ -3,7 +3,6 @@
 At each step: evaluate, save, stop?, step, log.
 """
 
-import json
 import os
 import time
 from collections.abc import Callable
@@ -14,7 +13,7 @@ import torch
 
 from worlds.runtime.device import device_name
 from worlds.runtime.errors import first_line
-from worlds.runtime.files import atomic_write, write_json
+from worlds.runtime.files import atomic_write, json_text, write_json
 from worlds.training.build import (
     Data,
     batch_format,
@@ -149,7 +148,7 @@ class Trainer:
         }
         if self.replicas.writes:
             with (self.folder / METRICS).open("ab") as stream:
-                stream.write((json.dumps(row) + "\n").encode())
+                stream.write(json_text(row))
                 stream.flush()
                 self._metrics_bytes = stream.tell()
         self.rows.append(row)

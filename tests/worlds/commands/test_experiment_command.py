@@ -83,7 +83,7 @@ def test_runs_lie_once_under_names_that_say_what_they_are(noise):
         "preresnet18-ideal-trial0",
         "preresnet18-real-n1000-trial0",
     ]
-    assert {run.description["data"]["name"] for run in find_runs(noise / "runs")} == {"made data"}
+    assert {run.description.data.name for run in find_runs(noise / "runs")} == {"made data"}
 
 
 def test_status_counts_what_is_done_and_missing(noise, tmp_path, capsys):

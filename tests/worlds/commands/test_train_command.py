@@ -119,7 +119,7 @@ def test_a_loss_that_is_not_finite_is_told_with_its_step(pack, tmp_path, capsys)
     more = ["--learning-rate", "1e18", "--loss", "mse", "--world", "real"]
     for _ in range(2):  # and again when it is asked for again
         assert main(arguments(pack, tmp_path / "runs", *more)) == 1
-        step = read_run(tmp_path / "runs" / "real-0").summary["bad_step"]
+        step = read_run(tmp_path / "runs" / "real-0").summary.bad_step
         assert f"was not finite at step {step}" in capsys.readouterr().err
 
 

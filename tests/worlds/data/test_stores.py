@@ -254,9 +254,15 @@ def no_test_split(folder):
 BAD = [
     (damage_pack, r"images.npy has 9,999 bytes, its manifest says 368,768: .* make it again"),
     (scribble_on_pack, "images.npy is no array of a pack"),
-    (lambda f: change_manifest(f, lambda m: m.pop("class_names")), "does not say class_names"),
-    (lambda f: change_manifest(f, lambda m: m.pop("files")), "does not say files"),
-    (lambda f: change_manifest(f, lambda m: m["files"].pop("labels.npy")), "not say labels.npy"),
+    (
+        lambda f: change_manifest(f, lambda m: m.pop("class_names")),
+        "field `class_names`",
+    ),
+    (lambda f: change_manifest(f, lambda m: m.pop("files")), "field `files`"),
+    (
+        lambda f: change_manifest(f, lambda m: m["files"].pop("labels.npy")),
+        "not name 'labels.npy'",
+    ),
     (
         lambda f: change_manifest(f, lambda m: m["splits"].update(test=21)),
         "holds 120 images, its manifest says 121",

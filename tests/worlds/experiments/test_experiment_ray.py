@@ -48,7 +48,7 @@ def assert_equal_runs(one, other):
     pairs = list(zip(find_runs(one), find_runs(other), strict=True))
     for left, right in pairs:
         assert left.folder.name == right.folder.name
-        assert left.summary["ended"] == right.summary["ended"]
+        assert left.summary.ended == right.summary.ended
         assert numbers(left) == numbers(right)
         there = weights(right)
         assert all(torch.equal(value, there[name]) for name, value in weights(left).items())

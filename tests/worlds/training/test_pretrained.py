@@ -47,7 +47,7 @@ def test_on_a_frozen_representation_only_the_head_learns(first, tmp_path):
     assert isinstance(model, Frozen)
     learns = [name for name, p in model.named_parameters() if p.requires_grad]
     assert learns == ["head.weight", "head.bias"] or learns == ["head.weight"]
-    assert run.description["parameters"] == sum(
+    assert run.description.parameters == sum(
         p.numel() for p in model.parameters() if p.requires_grad
     )
 

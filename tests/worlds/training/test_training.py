@@ -133,7 +133,7 @@ def test_a_killed_run_ends_equal_to_the_bit(tmp_path):
     whole, killed = read_run(tmp_path / "whole"), read_run(tmp_path / "killed")
     assert numbers(killed) == numbers(whole)
     assert equal_weights(tmp_path / "whole", tmp_path / "killed")
-    assert killed.summary["updates"] == 120
+    assert killed.summary.updates == 120
     assert not list((tmp_path / "killed").glob("*.tmp"))
 
 
@@ -199,22 +199,22 @@ def test_stop_at_train_error_ends_both_worlds_at_t0_of_the_real_one(tmp_path):
         n=40, augment=None, steps=400, unit=400, log=10, stop="train_error", train_eval=None
     )
     real = train(config, DATA, tmp_path / "real")
-    assert real.summary["ended"] == "train_error"
-    assert real.summary["t0"] == real.stopping_step == real.final["step"] < 399
+    assert real.summary.ended == "train_error"
+    assert real.summary.t0 == real.stopping_step == real.final["step"] < 399
     ideal_config = replace(config, world="ideal", batch_size=2)
     ideal = train(ideal_config, DATA, tmp_path / "ideal", last_step=real.stopping_step)
-    assert (ideal.summary["ended"], ideal.final["step"]) == ("asked", real.stopping_step)
+    assert (ideal.summary.ended, ideal.final["step"]) == ("asked", real.stopping_step)
     (end,) = endings([real], [ideal])
     assert end.step == real.stopping_step
     longer = train(ideal_config, DATA, tmp_path / "ideal")
-    assert (longer.summary["ended"], longer.final["step"]) == ("schedule", 399)
+    assert (longer.summary.ended, longer.final["step"]) == ("schedule", 399)
 
 
 def test_patience_ends_a_run_that_does_not_get_better(tmp_path):
     config = small(steps=200, learning_rate=1e-9, log=5, stop="patience", patience=3)
     run = train(config, DATA, tmp_path)
-    assert run.summary["ended"] == "patience"
-    assert run.summary["updates"] < 200
+    assert run.summary.ended == "patience"
+    assert run.summary.updates < 200
     curve = [row["test_soft_error"] for row in run.rows]
     assert len(curve) - 1 - curve.index(min(curve)) == 3
 
@@ -235,8 +235,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(t
     with pytest.raises(NotFinite) as caught:
         train(config, DATA, tmp_path, checkpoint_seconds=0)
     run = read_run(tmp_path)
-    assert run.summary["ended"] == "not_finite"
-    assert run.summary["bad_step"] == caught.value.step
+    assert run.summary.ended == "not_finite"
+    assert run.summary.bad_step == caught.value.step
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert state["updates"] <= caught.value.step
     assert len(run.rows) <= caught.value.step
@@ -305,7 +305,7 @@ def test_lost_rows_are_told_and_not_taken_for_a_shorter_run(tmp_path):
                 train(SMALL, DATA, tmp_path)
         (tmp_path / "summary.json").unlink(missing_ok=True)
     metrics.write_bytes(whole + b'{"step": 30, "upd')  # behind the checkpoint: measured again
-    assert train(SMALL, DATA, tmp_path).summary["ended"] == "schedule"
+    assert train(SMALL, DATA, tmp_path).summary.ended == "schedule"
     assert metrics.read_bytes() == whole
 
 

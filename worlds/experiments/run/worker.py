@@ -88,4 +88,4 @@ def _train(
         train(job.config, _data_of(sources)(job.data), folder, device=device, on_step=on_step)
     summary = read_run(folder).summary
     assert summary is not None
-    return str(summary["ended"])
+    return summary.ended
