@@ -272,7 +272,7 @@ def test_a_folder_with_other_settings_is_refused_by_name(published, tmp_path, ch
 
 
 @pytest.mark.parametrize(
-    "text, message", [("{", "is not valid JSON"), ("[]", "must hold a JSON object, got list")]
+    "text, message", [("{", "is not valid JSON"), ("[]", "expected `object`, got `array`")]
 )
 def test_a_broken_config_is_one_line(published, tmp_path, text, message):
     build_unet(convert(made_checkpoint(), TINY), TINY).save_pretrained(tmp_path / "folder")

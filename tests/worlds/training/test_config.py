@@ -146,7 +146,7 @@ def test_numpys_numbers_and_paths_become_what_json_knows():
 
 
 def test_an_unknown_field_of_a_saved_config_is_named():
-    with pytest.raises(ValueError, match="no field colour"):
+    with pytest.raises(ValueError, match="no field 'colour'"):
         TrainConfig.from_json(CONFIG.to_json() | {"colour": "red"})
 
 
