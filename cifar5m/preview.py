@@ -19,7 +19,8 @@ from worlds.cli.sheets import draw_sheet as draw_rows
 from worlds.formats.layout import Shard
 from worlds.formats.plan import Plan, load_plan
 from worlds.formats.shards import decode_image, is_finished, read_arrays, tar_members
-from worlds.rng.philox import PREVIEW, words
+from worlds.rng.philox import words
+from worlds.rng.streams import PREVIEW
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,18 +12,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cifar5m.weights.convert import PARAMETERS, UNET_CONFIG
-from cifar5m.weights.download import CACHE_VARIABLE, cache_folder
-from cifar5m.weights.ho_ema import (
-    DEFAULT,
-    SOURCES,
-    converted_folder,
-    download_folder,
-    identify,
-    install,
-    read_provenance,
-    source_name,
-)
 from worlds.cli.exit import exit_code
 from worlds.cli.parser import Parser
 from worlds.cli.progress import ProgressBars
@@ -57,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make_parser() -> Parser:
+    from cifar5m.weights.download import CACHE_VARIABLE
+
     parser = Parser(
         "cifar5m-weights",
         "Find, fetch and check the generator's published weights.",
@@ -68,7 +58,7 @@ def make_parser() -> Parser:
     listing.set_defaults(run=_list)
 
     fetching = commands.add_parser("fetch", help="download, verify and convert into the cache")
-    fetching.add_argument("name", nargs="?", default=DEFAULT, help=f"as listed (default {DEFAULT})")
+    fetching.add_argument("name", nargs="?", default="ho-ema", help="as listed (default ho-ema)")
     fetching.add_argument("--from-file", type=Path, help="a file that was downloaded by hand")
     fetching.add_argument(
         "--allow-non-ema", action="store_true", help="the raw weights are meant (FID 12)"
@@ -85,6 +75,9 @@ def make_parser() -> Parser:
 
 
 def _list(_: argparse.Namespace) -> int:
+    from cifar5m.weights.download import cache_folder
+    from cifar5m.weights.ho_ema import SOURCES
+
     cache = cache_folder()
     for name, source in SOURCES.items():
         size, state = _state(name, cache)
@@ -100,6 +93,8 @@ def _list(_: argparse.Namespace) -> int:
 
 def _state(name: str, cache: Path) -> tuple[str, str]:
     """Size of the source's file as far as it is known, and what the cache holds of it."""
+    from cifar5m.weights.ho_ema import SOURCES, converted_folder, download_folder, read_provenance
+
     file = SOURCES[name].file
     target = download_folder(cache) / file.name
     part = target.with_name(f"{file.name}.part")
@@ -115,6 +110,10 @@ def _state(name: str, cache: Path) -> tuple[str, str]:
 
 
 def _fetch(arguments: argparse.Namespace) -> int:
+    from cifar5m.weights.convert import UNET_CONFIG
+    from cifar5m.weights.download import cache_folder
+    from cifar5m.weights.ho_ema import install, read_provenance, source_name
+
     name = source_name(arguments.name) or arguments.name
     with ProgressBars() as on_progress:
         download = Download(on_progress)
@@ -135,6 +134,10 @@ def _fetch(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    from cifar5m.weights.convert import PARAMETERS, UNET_CONFIG
+    from cifar5m.weights.download import cache_folder
+    from cifar5m.weights.ho_ema import identify
+
     found = identify(arguments.path, cache_folder(), UNET_CONFIG)
     expected = "as published" if found.parameters == PARAMETERS else f"published: {PARAMETERS:,}"
     print(f"{found.file}: {_KINDS[found.kind]} ({found.why})")

@@ -53,7 +53,7 @@ from worlds.formats.plan import (
     seal,
 )
 from worlds.rng.orders import pass_order
-from worlds.rng.philox import key_of
+from worlds.rng.streams import key_of
 from worlds.runtime.device import float32_products, in_precision
 from worlds.runtime.errors import first_line
 from worlds.runtime.files import atomic_write, json_text, sha256_of, write_json

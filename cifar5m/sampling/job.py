@@ -17,7 +17,7 @@ from cifar5m.weights.sources import Weights, evaluation_beside, find_generator, 
 from worlds.formats.layout import CIFAR10_CLASSES, FORMAT, Layout
 from worlds.formats.plan import About, Count, Plan, package_versions, seal
 from worlds.formats.shards import encode_png
-from worlds.rng.philox import key_of
+from worlds.rng.streams import key_of
 from worlds.runtime.checks import check_positive
 from worlds.runtime.precision import check_precision
 

@@ -17,7 +17,8 @@ from importlib.resources import files
 import numpy as np
 import torch
 
-from worlds.rng.philox import NOISE, Key, key_of, words_of_key
+from worlds.rng.philox import Key, words_of_key
+from worlds.rng.streams import NOISE, key_of
 
 IMAGE_SHAPE = (3, 32, 32)
 _BLOCKS = 3 * 32 * 32 // 4

@@ -133,7 +133,10 @@ def print_result(result: "BuildResult") -> None:
             f"{summary.bytes:,} bytes: {labels}"
         )
     if result.broken:
-        print(f"left out, since they cannot be decoded: {len(result.broken):,} ({result.path})")
+        from dogbird.building import BROKEN
+
+        listed = result.path / BROKEN
+        print(f"left out, since they cannot be decoded: {len(result.broken):,} ({listed})")
         for line in result.broken[:_SHOWN]:
             split, wnid, name, _, error = line.split("\t")
             print(f"  {split} {wnid} {name}: {error}")

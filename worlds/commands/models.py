@@ -10,12 +10,14 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from worlds.cli.exit import exit_code
 from worlds.cli.parser import Parser
 from worlds.cli.tables import columns
-from worlds.models import Row, architectures, describe, find
+
+if TYPE_CHECKING:
+    from worlds.models import Row
 
 
 def make_parser() -> Parser:
@@ -30,8 +32,10 @@ def make_parser() -> Parser:
     return parse
 
 
-def rows(args: argparse.Namespace) -> list[Row]:
+def rows(args: argparse.Namespace) -> "list[Row]":
     """The rows asked for; ValueError for a name, size, class count or width that cannot be."""
+    from worlds.models import architectures, describe, find
+
     options: dict[str, Any] = {} if args.width is None else {"width": args.width}
     if not args.names:
         if options:
@@ -45,7 +49,7 @@ def rows(args: argparse.Namespace) -> list[Row]:
     return [describe(a, args.classes, **options) for a in chosen]
 
 
-def table(suite: Sequence[Row]) -> str:
+def table(suite: "Sequence[Row]") -> str:
     header = ("name", "family", "px", "classes", "parameters", "MACs (M)", "figures")
     lines = [header]
     for row in suite:

@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from worlds.cli.exit import exit_code
 from worlds.commands.train_options import config_of, make_parser
-from worlds.report.analysis import Ending, endings
 from worlds.runtime.signals import StopSignal
 from worlds.training.config import TrainConfig, World
-from worlds.training.run_folder import Row, Run, read_run
 
 if TYPE_CHECKING:
+    from worlds.report.analysis import Ending
     from worlds.training.build import Data
+    from worlds.training.run_folder import Row, Run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -104,7 +104,7 @@ def _print_plan(config: TrainConfig, data: "Data", args: argparse.Namespace) -> 
 
 def _trial(
     config: TrainConfig, data: "Data", args: argparse.Namespace, stop: StopSignal
-) -> dict[str, Run]:
+) -> "dict[str, Run]":
     """The runs of one trial by world; the Ideal one goes as far as the Real one went."""
     done: dict[str, Run] = {}
     for world in _worlds(args):
@@ -121,11 +121,12 @@ def _train(
     data: "Data",
     args: argparse.Namespace,
     stop: StopSignal,
-    real: Run | None,
+    real: "Run | None",
     last_step: int | None,
-) -> Run:
+) -> "Run":
     from tqdm import tqdm
 
+    from worlds.training.run_folder import read_run
     from worlds.training.stepper import NotFinite
     from worlds.training.train import train
 
@@ -143,7 +144,7 @@ def _train(
             bar.update(updates - bar.n)
             stop.raise_if_set()
 
-        def on_row(row: Row) -> None:
+        def on_row(row: "Row") -> None:
             shown: dict[str, str] = {config.world: f"{row['test_soft_error']:.4f}"}
             if row["step"] in twin:
                 shown["real"] = f"{twin[row['step']]:.4f}"
@@ -183,7 +184,9 @@ def _mirrors(folder: Path, config: TrainConfig, args: argparse.Namespace) -> lis
     return chosen
 
 
-def _print_results(trials: list[dict[str, Run]], args: argparse.Namespace) -> None:
+def _print_results(trials: "list[dict[str, Run]]", args: argparse.Namespace) -> None:
+    from worlds.report.analysis import endings
+
     compared: list[tuple[int | None, Ending]] = []
     for number, runs in enumerate(trials):
         for run in runs.values():

@@ -15,7 +15,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from worlds.rng.philox import LABEL_NOISE, key_of
+from worlds.rng.streams import LABEL_NOISE, key_of
 from worlds.runtime.checks import integer
 
 Kind = Literal["symmetric", "uniform", "pairs"]

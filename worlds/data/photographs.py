@@ -26,7 +26,8 @@ import torch
 from worlds.data.images import resized_shape
 from worlds.formats.shards import decode_image
 from worlds.formats.tar_members import TarMembers
-from worlds.rng.philox import DECODE, words
+from worlds.rng.philox import words
+from worlds.rng.streams import DECODE
 
 CROP: Final = 224
 SHORTER: Final = 256  # what the shorter side is resized to before the centre is cropped

@@ -22,7 +22,8 @@ from typing import Final
 
 import torch
 
-from worlds.rng.philox import AUGMENT, words
+from worlds.rng.philox import words
+from worlds.rng.streams import AUGMENT
 
 SCALE: Final = 0.00392156885936856  # float32(1 / 255), as the shortest double with that float32
 CROP_PAD: Final = 4

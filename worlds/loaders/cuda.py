@@ -22,7 +22,7 @@ from worlds.loaders.nvjpeg import check_nvjpeg, gather_on_gpu
 from worlds.loaders.pipelines import Batch, batches, block_of, check_augment, staged
 from worlds.loaders.samplers import Sampler
 from worlds.rng.orders import pass_order
-from worlds.rng.philox import AUGMENT, key_of
+from worlds.rng.streams import AUGMENT, key_of
 
 _BLOCK: Final = 1024  # of one image, made by one program: pixels, or values where channels are last
 _RESERVE: Final = 4 << 30  # bytes of GPU memory left to the model where a pool is made resident

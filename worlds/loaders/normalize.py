@@ -9,20 +9,23 @@ the thread that made the batch on a CPU, on the GPU's own stream there.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-import torch
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
 
-from worlds.loaders.pipelines import Batch, Pipeline
+    from worlds.loaders.pipelines import Batch, Pipeline
 
 MEAN: Final = (0.485, 0.456, 0.406)  # of ImageNet's training images, as torchvision's models take
 STD: Final = (0.229, 0.224, 0.225)
 NAMES: Final = ("symmetric", "unit", "imagenet")
 
 
-def normalize_batches(pipeline: Pipeline, name: str, device: torch.device) -> Pipeline:
+def normalize_batches(pipeline: "Pipeline", name: str, device: "torch.device") -> "Pipeline":
     """A pipeline that hands out the batches of another one, on `device`, in the range `name`."""
+    import torch
+
     if name not in NAMES:
         raise ValueError(f"normalize must be one of {', '.join(map(repr, NAMES))}, got {name!r}")
     if name == "symmetric":
@@ -36,18 +39,18 @@ def normalize_batches(pipeline: Pipeline, name: str, device: torch.device) -> Pi
 class _Affine:
     """x * scale + shift, in place: nobody has seen the batch yet."""
 
-    def __init__(self, pipeline: Pipeline, scale: torch.Tensor, shift: torch.Tensor) -> None:
+    def __init__(self, pipeline: "Pipeline", scale: "torch.Tensor", shift: "torch.Tensor") -> None:
         self.inner, self.scale, self.shift = pipeline, scale, shift
         self.block_samples, self.background = pipeline.block_samples, pipeline.background
         self.ahead = scale.device.type == "cpu"  # where `make` gives the batches themselves
 
-    def make(self, positions: np.ndarray, sizes: list[int]) -> Any:
+    def make(self, positions: "np.ndarray", sizes: list[int]) -> Any:
         made = self.inner.make(positions, sizes)
         return list(self._mapped(made)) if self.ahead else made
 
-    def finish(self, made: Any) -> Iterable[Batch]:
+    def finish(self, made: Any) -> "Iterable[Batch]":
         return made if self.ahead else self._mapped(self.inner.finish(made))
 
-    def _mapped(self, made: Iterable[Batch]) -> Iterator[Batch]:
+    def _mapped(self, made: "Iterable[Batch]") -> "Iterator[Batch]":
         for images, labels in made:
             yield images.mul_(self.scale).add_(self.shift), labels

@@ -14,7 +14,8 @@ import torch
 
 from worlds.data.images import resized_shape
 from worlds.data.photographs import ATTEMPTS, CROP, SHORTER, PhotographImages, centre, crop_box
-from worlds.rng.philox import DECODE, words
+from worlds.rng.philox import words
+from worlds.rng.streams import DECODE
 
 
 def check_nvjpeg() -> None:

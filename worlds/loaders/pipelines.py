@@ -12,7 +12,8 @@ from worlds.data.photographs import PhotographImages
 from worlds.data.splits import Split
 from worlds.loaders.augment import Augment, normalize
 from worlds.loaders.samplers import Sampler
-from worlds.rng.philox import AUGMENT, key_of, words
+from worlds.rng.philox import words
+from worlds.rng.streams import AUGMENT, key_of
 from worlds.runtime.prefetch import BufferPool
 from worlds.runtime.processes import cpu_count
 

@@ -23,7 +23,7 @@ from typing import Final, Literal, get_args
 import numpy as np
 
 from worlds.rng.orders import key_words, pass_order
-from worlds.rng.philox import BOOTSTRAP, SUBSET, key_of
+from worlds.rng.streams import BOOTSTRAP, SUBSET, key_of
 from worlds.runtime.checks import count, integer
 
 Remainder = Literal["carry", "drop", "short"]

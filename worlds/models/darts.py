@@ -15,7 +15,8 @@ from torch import nn
 
 from worlds.models.layers import check_positive, conv, global_average
 from worlds.models.registry import Architecture
-from worlds.rng import philox
+from worlds.rng.philox import words
+from worlds.rng.streams import ARCHITECTURE
 
 NODES = 4
 EDGES = tuple((j, i) for i in range(1, NODES) for j in range(i))  # from node j to node i
@@ -63,7 +64,7 @@ OPERATIONS: dict[str, Callable[[int], nn.Module]] = {
 
 def _draws(seed: int, major: int, count: int) -> list[int]:
     address = torch.zeros(1, dtype=torch.int64, device="cpu")  # even while the net goes to meta
-    drawn = philox.words(seed, philox.ARCHITECTURE, major, address, 2)
+    drawn = words(seed, ARCHITECTURE, major, address, 2)
     return drawn[0, :count].tolist()
 
 

@@ -6,7 +6,7 @@ from threading import Lock
 
 import numpy as np
 
-from worlds.rng.philox import ORDER, key_of
+from worlds.rng.streams import ORDER, key_of
 
 _permuting = Lock()  # threads that come to a pass together make its permutation once
 

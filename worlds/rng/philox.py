@@ -16,27 +16,12 @@ Everything here is 64-bit integer arithmetic in torch, so the CPU, a GPU and a c
 equal bits.
 """
 
-from typing import Final
-
 import torch
 
-from worlds.runtime.checks import integer
-
-NOISE: Final = 0  # of a generated image: minor = image index, major = diffusion step
-SUBSET: Final = 1  # of a Real World: major = trial
-ORDER: Final = 2  # of a pass: major = epoch
-AUGMENT: Final = 3  # crop, flip and cutout: minor = global position in the training stream
-LABEL_NOISE: Final = 4  # minor = sample index
-BOOTSTRAP: Final = 5  # draws with replacement: minor = global position, major = trial
-DECODE: Final = 6  # RandomResizedCrop of photographs: minor = global position
-ARCHITECTURE: Final = 7  # of a random DARTS network: major 0 = genotype, 1 = width and cells
-PREVIEW: Final = 8  # the choice of images on a contact sheet: minor = image index
-TRAINING: Final = 9  # torch's generator in a run (weights, dropout): major = trial
-EVALUATION: Final = 10  # crops and flips under which train metrics are taken: major = trial
+from worlds.rng.streams import MASK, key_of
 
 _MULTIPLIER_0, _MULTIPLIER_1 = 0xD2511F53, 0xCD9E8D57
 _WEYL_0, _WEYL_1 = 0x9E3779B9, 0xBB67AE85  # golden ratio and sqrt(3) - 1, as 32-bit fractions
-_MASK = 0xFFFFFFFF
 
 Words = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 Key = tuple[int, int] | tuple[torch.Tensor, torch.Tensor]
@@ -53,21 +38,13 @@ def philox(counter: Words, key: Key) -> Words:
         # sign's copies.
         p0, p1 = c0 * _MULTIPLIER_0, c2 * _MULTIPLIER_1
         c0, c1, c2, c3 = (
-            ((p1 >> 32) & _MASK) ^ c1 ^ k0,
-            p1 & _MASK,
-            ((p0 >> 32) & _MASK) ^ c3 ^ k1,
-            p0 & _MASK,
+            ((p1 >> 32) & MASK) ^ c1 ^ k0,
+            p1 & MASK,
+            ((p0 >> 32) & MASK) ^ c3 ^ k1,
+            p0 & MASK,
         )
-        k0, k1 = (k0 + _WEYL_0) & _MASK, (k1 + _WEYL_1) & _MASK
+        k0, k1 = (k0 + _WEYL_0) & MASK, (k1 + _WEYL_1) & MASK
     return c0, c1, c2, c3
-
-
-def key_of(seed: int) -> tuple[int, int]:
-    """The Philox key of a seed, which must lie in [0, 2^64)."""
-    seed = integer("seed", seed)
-    if not 0 <= seed < 1 << 64:
-        raise ValueError(f"seed must be in [0, 2^64), got {seed}")
-    return seed & _MASK, seed >> 32
 
 
 def words(
@@ -79,7 +56,7 @@ def words(
     none or N of them. The result is int64 (N, 4 * blocks) on the device of `minor`, values in
     [0, 2^32).
     """
-    if isinstance(major, int) and not 0 <= major <= _MASK:
+    if isinstance(major, int) and not 0 <= major <= MASK:
         raise ValueError(f"major must be in [0, 2^32), got {major}")
     return words_of_key(key_of(seed), stream, major, minor, blocks)
 
@@ -95,7 +72,7 @@ def words_of_key(
     counter = (
         torch.arange(blocks, device=minor.device).expand(len(minor), blocks),
         torch.as_tensor(major, device=minor.device).reshape(-1, 1),
-        minor & _MASK,
+        minor & MASK,
         (minor >> 32) | (stream << 24),
     )
     return torch.stack(philox(counter, key), dim=-1).flatten(1)

@@ -8,7 +8,8 @@ from worlds.data.splits import Split
 from worlds.data.stores import Store
 from worlds.loaders.base import Loader
 from worlds.loaders.loaders import IdealLoader, RealLoader
-from worlds.rng.philox import TRAINING, words
+from worlds.rng.philox import words
+from worlds.rng.streams import TRAINING
 from worlds.runtime.device import AUTOCAST_DTYPES
 from worlds.training.config import TrainConfig
 from worlds.training.distributed import ALONE, Replicas

@@ -20,7 +20,7 @@ import numpy as np
 
 from worlds.data.labels import Kind, LabelNoise
 from worlds.loaders.normalize import NAMES
-from worlds.rng.philox import key_of
+from worlds.rng.streams import key_of
 from worlds.runtime.json_files import convert_json
 from worlds.training.schedules import UNIT, Schedule, log_points, spaced_log_points
 

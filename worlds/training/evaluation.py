@@ -18,7 +18,8 @@ from torch import nn
 from worlds.data.images import ArrayImages
 from worlds.data.splits import Split
 from worlds.loaders.loaders import SequentialLoader
-from worlds.rng.philox import EVALUATION, words
+from worlds.rng.philox import words
+from worlds.rng.streams import EVALUATION
 from worlds.training.config import TrainConfig
 from worlds.training.metrics import means, metric_sums
 

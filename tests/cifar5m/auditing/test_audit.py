@@ -152,7 +152,7 @@ def test_a_second_run_changes_nothing_and_makes_new_only_what_changed(folder, ci
 def test_a_stopped_audit_goes_on_to_the_same_report(folder, cifar10, monkeypatch, capsys):
     whole = audit(folder, cifar10, "--labeler", "none")[1]
     (folder / "audit").rename(folder.parent / "whole")
-    calls = iter([None, Stopped(15)])
+    calls = iter([None, None, Stopped(15)])  # the phase begins, a shard, another
 
     def stop_after_a_shard(signal):
         if error := next(calls):
@@ -233,7 +233,7 @@ def test_a_dry_run_says_the_cost_and_writes_nothing(folder, cifar10, labeler_fol
     assert audit(folder, cifar10, "--labeler", str(labeler_folder), "--dry-run") == (0, {})
     out = capsys.readouterr().out
     assert "19 in 4 finished shards" in out
-    assert "80, 80 not labelled yet" in out
+    assert "80, 80 not labeled yet" in out
     assert not (folder / "audit").exists()
 
 

@@ -231,7 +231,7 @@ def test_a_dry_run_counts_what_is_left_and_all_that_will_lie_on_the_disk(
     assert audit(folder, cifar10, labeler_folder, "--dry-run") == 0
     rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert rows["images"] == "19 in 4 finished shards, 5 not examined yet"
-    assert rows["photographs"] == "80, 0 not labelled yet"
+    assert rows["reference"] == "80, 0 not labeled yet"
 
 
 @pytest.mark.parametrize("labeler", ["given", "none"])

@@ -30,9 +30,8 @@ def server(monkeypatch, tmp_path):
             "ho-ema": Source(RemoteFile("ema.ckpt", (server.url,), **known), "ema", "tiny"),
             "mirror": Source(RemoteFile("mirror.ckpt", (server.url,)), "ema", "tiny, no hash"),
         } | {name: source for name, source in SOURCES.items() if source.kind == "non-ema"}
-        for module in (ema_weights, weights):
-            monkeypatch.setattr(module, "SOURCES", sources)
-        monkeypatch.setattr(weights, "UNET_CONFIG", TINY)
+        monkeypatch.setattr(ema_weights, "SOURCES", sources)
+        monkeypatch.setattr("cifar5m.weights.convert.UNET_CONFIG", TINY)
         yield server
 
 

@@ -320,3 +320,14 @@ def test_ranks_share_all_shards_without_overlap(world):
     together = sorted((shard for share in shares for shard in share), key=lambda s: s.start)
     assert together == shards
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_the_help_names_every_recipe_and_sampler_without_loading_them():
+    from cifar5m.commands.generate import make_parser
+    from cifar5m.sampling.diffusion import SAMPLERS
+    from cifar5m.sampling.recipes import DEFAULT, RECIPES
+
+    parser = make_parser()
+    assert parser.get_default("recipe") == DEFAULT
+    words = parser.format_help().replace(",", " ").split()
+    assert {*RECIPES, *SAMPLERS} <= set(words)

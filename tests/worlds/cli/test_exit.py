@@ -58,7 +58,7 @@ def test_an_interrupted_download_is_one_line_and_the_signals_code(monkeypatch, c
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "install", interrupted)
+    monkeypatch.setattr("cifar5m.weights.ho_ema.install", interrupted)
     assert command.main(["fetch", "ho-ema"]) == 130
     assert capsys.readouterr().err.splitlines() == ["cifar5m-weights: stopped"]
 

@@ -34,10 +34,7 @@ def parse(command: str, arguments: list[str]) -> tuple[float, int, str, bool]:
     return tuple(json.loads(done.stdout))
 
 
-SLOW = {"cifar5m-generate", "cifar5m-weights", "worlds-train", "worlds-models", "worlds-experiment"}
-
-
-@pytest.mark.parametrize("command", sorted(SCRIPTS.keys() - SLOW))
+@pytest.mark.parametrize("command", SCRIPTS)
 def test_help_version_and_a_wrong_option_cost_no_heavy_import(command):
     for arguments, expected in (["--help"], 0), (["--version"], 0), (["--helpp"], 2):
         seconds, code, output, has_torch = min(parse(command, arguments) for _ in range(2))

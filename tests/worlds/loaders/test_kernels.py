@@ -6,7 +6,8 @@ from worlds.loaders import kernels
 from worlds.loaders.augment import Augment, augment_batch, parse_augment
 from worlds.rng import kernels as rng_kernels
 from worlds.rng.orders import key_words
-from worlds.rng.philox import AUGMENT, key_of, words
+from worlds.rng.philox import words
+from worlds.rng.streams import AUGMENT, key_of
 
 ONES = 0xFFFFFFFF
 

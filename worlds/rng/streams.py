@@ -1,0 +1,27 @@
+"""What random words are for, and their key: the part of `worlds.rng.philox` without torch."""
+
+from typing import Final
+
+from worlds.runtime.checks import integer
+
+NOISE: Final = 0  # of a generated image: minor = image index, major = diffusion step
+SUBSET: Final = 1  # of a Real World: major = trial
+ORDER: Final = 2  # of a pass: major = epoch
+AUGMENT: Final = 3  # crop, flip and cutout: minor = global position in the training stream
+LABEL_NOISE: Final = 4  # minor = sample index
+BOOTSTRAP: Final = 5  # draws with replacement: minor = global position, major = trial
+DECODE: Final = 6  # RandomResizedCrop of photographs: minor = global position
+ARCHITECTURE: Final = 7  # of a random DARTS network: major 0 = genotype, 1 = width and cells
+PREVIEW: Final = 8  # the choice of images on a contact sheet: minor = image index
+TRAINING: Final = 9  # torch's generator in a run (weights, dropout): major = trial
+EVALUATION: Final = 10  # crops and flips under which train metrics are taken: major = trial
+
+MASK: Final = 0xFFFFFFFF
+
+
+def key_of(seed: int) -> tuple[int, int]:
+    """Return the Philox key of a seed; ValueError unless it is in [0, 2^64)."""
+    seed = integer("seed", seed)
+    if not 0 <= seed < 1 << 64:
+        raise ValueError(f"seed must be in [0, 2^64), got {seed}")
+    return seed & MASK, seed >> 32
