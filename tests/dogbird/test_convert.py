@@ -95,5 +95,5 @@ def test_the_shorter_side_is_resized_as_torchvision_does(size):
 
 @pytest.mark.parametrize("options", [{"size": 31}, {"size": 5000}, {"quality": 0}, {"quality": 96}])
 def test_a_format_out_of_range_is_refused(options):
-    with pytest.raises(ValueError, match=f"--{next(iter(options))} must be"):
+    with pytest.raises(ValueError, match=f"{next(iter(options))} must be"):
         Format(**options)
