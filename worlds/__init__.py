@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from worlds.loaders.loaders import IdealLoader as IdealLoader
     from worlds.loaders.loaders import RealLoader as RealLoader
     from worlds.loaders.loaders import SequentialLoader as SequentialLoader
+    from worlds.loaders.streaming import StreamLoader as StreamLoader
     from worlds.training.build import Data as Data
     from worlds.training.config import TrainConfig as TrainConfig
     from worlds.training.run_folder import find_runs as find_runs
@@ -38,6 +39,7 @@ _MODULES = {
     "SequentialLoader": "worlds.loaders.loaders",
     "Split": "worlds.data.splits",
     "Store": "worlds.data.stores",
+    "StreamLoader": "worlds.loaders.streaming",
     "TrainConfig": "worlds.training.config",
     "find_runs": "worlds.training.run_folder",
     "open_store": "worlds.data.stores",
