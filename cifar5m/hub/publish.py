@@ -23,12 +23,13 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from cifar5m.labels.labeling import LABELS_FOLDER, SUMMARY, labelling_names
-from cifar5m.weights.download import RETRIED, Note
+from cifar5m.weights.download import Note
 from worlds.formats.layout import AUDIT, CARD, PARQUET_FOLDER, PLAN, TIMM_INFO, Shard
 from worlds.formats.plan import differences, load_plan
 from worlds.formats.shards import find_record, load_record
 from worlds.runtime.errors import first_line
 from worlds.runtime.files import sha256_of
+from worlds.runtime.http import RETRIED, asked_wait, describe_status
 from worlds.runtime.json_files import load_json
 
 # The Hub advises 50 to 100 files a commit; the bytes bound what a progress bar jumps by.
@@ -238,13 +239,17 @@ def _patiently(call: Callable[[], _Result], hub: Hub) -> _Result:
             cause = _cause(error)
             _raise_if_final(cause, hub.repo)
             attempt += 1
-            reason = first_line(cause)
+            response = getattr(cause, "response", None)
+            wait = 0.0 if response is None else asked_wait(response.headers)
+            reason, state = first_line(cause), "cannot be reached"
+            if response is not None:
+                reason = describe_status(response.status_code, response.reason_phrase)
+                state = "is busy"
             if attempt == _ATTEMPTS:
                 raise PublishError(
-                    f"the Hub cannot be reached ({reason}); what is sent is kept: run the same "
-                    f"command again"
+                    f"the Hub {state} ({reason}); what is sent is kept: run the same command again"
                 ) from error
-            pause = min(max(_asked_wait(cause), 2.0**attempt), _LONGEST_WAIT)
+            pause = min(max(wait, 2.0**attempt), _LONGEST_WAIT)
             hub.note(f"{hub.repo}: {reason}; again in {pause:.0f} s")
             for _ in range(math.ceil(pause)):
                 hub.check()
@@ -287,9 +292,3 @@ def _raise_if_final(error: BaseException, repo: str) -> None:
     of_the_network = isinstance(error, HTTPError | OSError | RuntimeError)
     if isinstance(error, FileNotFoundError | PermissionError) or not of_the_network:
         raise error
-
-
-def _asked_wait(error: BaseException) -> float:
-    """The seconds that an answer's Retry-After asks for, 0 where it does not."""
-    after = getattr(getattr(error, "response", None), "headers", {}).get("Retry-After", "")
-    return float(after) if after.isdigit() else 0.0

@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from worlds.runtime.files import check_disk, lock_stream
+from worlds.runtime.http import RETRIED, asked_wait, describe_status
 
 if TYPE_CHECKING:
     import httpx2
 
 CACHE_VARIABLE: Final = "DEEP_BOOTSTRAP_CACHE"
-RETRIED: Final = frozenset({408, 416, 425, 429, 500, 502, 503, 504})  # HTTP states that may pass
-LONGEST_WAIT: Final = 30.0  # seconds, also where a server asks for more
+LONGEST_WAIT: Final = 300.0  # seconds, also where a server asks for more
 HASHES: Final = {"md5": 32, "sha256": 64}  # hex digits
 
 Progress = Callable[[int, int | None], None]  # bytes so far, bytes in all if known
@@ -262,10 +262,8 @@ class _Download:
         if status not in (200, 206):
             if status == 416:  # the part is not the start of this file
                 self._clear()
-            after = head.get("Retry-After", "")
-            wait = float(after) if after.isdigit() else 0.0
-            reason = f"HTTP {status} {response.reason_phrase}"
-            raise _Failed(reason, wait if status in RETRIED else None)
+            reason = describe_status(status, response.reason_phrase)
+            raise _Failed(reason, asked_wait(head) if status in RETRIED else None)
         if head.get("Content-Type", "").startswith("text/html"):
             raise _Failed("the server sent a web page, not the file")
         whole = f"bytes 0-/{head.get('Content-Length', '*')}"

@@ -27,13 +27,21 @@ def ask_hub(address: str, call: Callable[[], Result]) -> Result:
     """Return what a call of the Hub's client returns, repeated while the Hub is busy.
 
     Waits as long as the Hub asks, with one warning each time. Raises ValueError if the address is
-    wrong or not the user's to read, OSError if the Hub stays busy; both are one line.
+    wrong or not the user's to read, OSError if the Hub stays busy; both are one line. That a
+    repository lacks a file is left as it is.
     """
-    from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import (
+        HTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RemoteEntryNotFoundError,
+    )
 
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             return call()
+        except RemoteEntryNotFoundError:
+            raise
         except OfflineModeIsEnabled as error:
             raise ValueError(f"{address}: HF_HUB_OFFLINE is set: unset it to read it") from error
         except (HTTPError, LocalEntryNotFoundError) as error:

@@ -230,7 +230,7 @@ def _file_blocks(file: IO[bytes]) -> Iterator[bytes]:
         yield block
 
 
-def _http_blocks(shard: RemoteShard) -> Generator[bytes]:
+def _http_blocks(shard: RemoteShard) -> Generator[bytes, None, None]:
     """Yield the bytes of a web address; a cut connection goes on where it was cut."""
     import httpx2
 

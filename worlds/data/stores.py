@@ -14,12 +14,14 @@ A store has splits, most often `train` and `test`; a loader draws from a split.
 import hashlib
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from worlds.data.hub import HUB, ask_hub, parse_hub_address
 from worlds.data.images import ArrayImages, TarImages
 from worlds.data.pack import MANIFEST, open_pack
 from worlds.data.photographs import PhotographImages
@@ -29,7 +31,6 @@ from worlds.formats.dataset import DatasetFolder
 from worlds.formats.layout import CIFAR10_CLASSES, PLAN
 from worlds.formats.npz import map_member
 
-_HUB: Final = "hf://datasets/"
 _PART: Final = re.compile(r"cifar5m_part(\d+)\.npz")
 _TEST_PART: Final = 5  # the released code trains on parts 0 to 4 and tests on part 5
 _SAMPLED: Final = 1024  # images that go into the fingerprint of arrays
@@ -135,7 +136,7 @@ def open_store(path: str | PathLike[str]) -> Store:
     if not isinstance(path, str | PathLike):
         given = type(path).__name__
         raise ValueError(f"expected a path, got {given}; of arrays, ArrayStore makes a store")
-    if str(path).startswith(_HUB):
+    if str(path).startswith(HUB):
         return open_store(_fetch(str(path)))
     if "://" in str(path):
         raise ValueError(f"expected a folder or hf://datasets/OWNER/NAME, got {path}")
@@ -154,30 +155,11 @@ def open_store(path: str | PathLike[str]) -> Store:
 def _fetch(address: str) -> Path:
     """A dataset of the Hub in the Hub's own cache, without the forms that no store is."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
 
-    name, _, revision = address.removeprefix(_HUB).partition("@")
-    if name.count("/") != 1:
-        raise ValueError(f"expected hf://datasets/OWNER/NAME[@REVISION], got {address}")
-    try:
-        return Path(
-            snapshot_download(
-                name,
-                repo_type="dataset",
-                revision=revision or None,
-                ignore_patterns=["parquet/*", "audit/*"],
-            )
-        )
-    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise ValueError(
-            f"{address} is not on the Hub, or is private: check the name, or run `hf auth login`"
-        ) from error
-    except LocalEntryNotFoundError as error:
-        raise ValueError(f"{address} is not in the cache, and the Hub is out of reach") from error
+    name, revision = parse_hub_address(address)
+    options = {"repo_type": "dataset", "ignore_patterns": ["parquet/*", "audit/*"]}
+    call = partial(snapshot_download, name, revision=revision, **options)
+    return Path(ask_hub(address, call))
 
 
 def _open_shards(folder: Path) -> list[Split]:
