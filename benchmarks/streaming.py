@@ -74,7 +74,7 @@ def plain(url: str, workers: int, seed: int) -> Iterable[Any]:
 
 def normalized(image: np.ndarray) -> torch.Tensor:
     """uint8 (H, W, 3) to float32 (3, H, W) in [-1, 1]."""
-    return torch.from_numpy(image).permute(2, 0, 1).float().div_(127.5).sub_(1)
+    return torch.from_numpy(image.copy()).permute(2, 0, 1).float().div_(127.5).sub_(1)
 
 
 def rate(loader: Iterable[Any], expected: int) -> float:
