@@ -18,77 +18,20 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from worlds.cli.exit import EXIT_FAILED, exit_code
-from worlds.cli.parser import Parser
-from worlds.experiments.scales import SCALES
+from worlds.commands.experiment_options import make_parser
 from worlds.runtime.signals import StopSignal
-from worlds.training.config import Precision
 
 if TYPE_CHECKING:
-    from worlds.experiments.plan import Expanded, Job
+    from worlds.experiments.plan import Job
+    from worlds.experiments.run.select import Selection
     from worlds.experiments.sources import Sources
 
 
-def make_parser() -> Parser:
-    parse = Parser("worlds-experiment", __doc__)
-    verbs = parse.add_subparsers(dest="verb", required=True, metavar="VERB")
-    listing = verbs.add_parser("list", help="one line an experiment: runs, steps, GPU-hours")
-    show = verbs.add_parser("show", help="an experiment's recipe, cost and claim")
-    run = verbs.add_parser("run", help="train what is missing of some experiments, or of all")
-    status = verbs.add_parser("status", help="what is done, running and missing")
-    report = verbs.add_parser("report", help="one page of all experiments that were begun")
-    for verb in (show, run):
-        verb.add_argument("names", nargs="+", metavar="NAME", help="experiments, or all")
-    for verb in (status, report):
-        verb.add_argument("names", nargs="*", metavar="NAME", help="only these")
-    for verb in (listing, show, run):
-        verb.add_argument("--trials", type=int, help="1 or more (default: the paper's; else 1)")
-    for verb in (listing, show, run, status, report):
-        verb.add_argument("--scale", choices=SCALES, default="paper", help="default: paper")
-    for verb in (run, status, report):
-        verb.add_argument(
-            "--runs", type=Path, metavar="DIR", help="their folder (default: runs/SCALE)"
-        )
-    _add_data(run)
-    _add_machine(run)
-    return parse
-
-
-def _add_data(run: argparse.ArgumentParser) -> None:
-    data = run.add_argument_group("data", "folders or hf://datasets/...; smoke makes its own")
-    data.add_argument("--data", metavar="STORE", help="CIFAR-5m, or any pool of 32 px images")
-    data.add_argument("--cifar10", metavar="STORE", help="CIFAR-10: tables, and a second test set")
-    data.add_argument("--dogbird", metavar="STORE", help="ImageNet-DogBird, for figure 3")
-    data.add_argument(
-        "--weights",
-        action="append",
-        default=[],
-        metavar="NAME=PATH",
-        help="what the pretrained networks of fig13 or fig14 begin from",
-    )
-
-
-def _add_machine(run: argparse.ArgumentParser) -> None:
-    machine = run.add_argument_group("machine")
-    machine.add_argument("--workers", type=int, default=1, help="runs at once (default: 1)")
-    machine.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 (default: all GPUs)")
-    machine.add_argument(
-        "--ray",
-        metavar="ADDRESS",
-        help="use a Ray cluster (auto or HOST:PORT): a run a GPU, or a CPU where it has none; "
-        "--runs and the data must lie on storage that its nodes share",
-    )
-    machine.add_argument(
-        "--precision", choices=get_args(Precision), help="of all runs (default: the paper's, fp32)"
-    )
-    machine.add_argument("--dry-run", action="store_true", help="print runs and cost, then stop")
-    machine.add_argument("--quiet", action="store_true", help="no progress bar")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = make_parser()
+    parser = make_parser(__doc__)
     args = parser.parse_args(argv)
     verbs: dict[str, Callable[[argparse.Namespace], int]] = {
         "list": _list,
@@ -126,42 +69,23 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from worlds.experiments.plan import expand, jobs_of
-    from worlds.experiments.registry import find_recipes
-    from worlds.experiments.state import begin, bound, ended
-    from worlds.training.pretrained import weights_file
+    from worlds.experiments.run.select import devices_of, open_sources, select
+    from worlds.experiments.state import begin, bound
 
-    recipes, weights = find_recipes(args.names), dict(map(_named, args.weights))
-    for path in weights.values():
-        weights_file(path)
-    if args.workers < 1:
-        raise ValueError(f"--workers must be 1 or more, got {args.workers}")
+    weights = dict(map(_named, args.weights))
     if args.ray is not None and (args.workers, args.device) != (1, "auto"):
         raise ValueError("--ray places the runs itself: leave --workers and --device out")
-    devices = _devices(args.device, args.workers)
-    sources = _sources(args)
-    chosen, skipped = _possible(
-        [
-            expand(recipe, args.scale, args.trials, args.precision, weights.pop(recipe.name, None))
-            for recipe in recipes
-        ],
-        sources,
-    )
-    if weights:
-        raise ValueError(f"--weights are given for {', '.join(weights)}, which is not run here")
-    jobs = jobs_of(chosen)
-    known = {
-        kind: None if kind == "none" else sources.data(kind).describe()
-        for kind in {job.data for job in jobs}
-    }
-    waiting = [job for job in jobs if not ended(job, args.runs, known[job.data])]
-    left = _print_plan(chosen, jobs, waiting, skipped)
+    devices = devices_of(args.device, args.workers)
+    sources = open_sources(args.data, args.cifar10, args.dogbird, args.scale, args.runs)
+    chosen = args.names, args.scale, args.trials, args.precision
+    selection = select(*chosen, weights, sources, args.runs)
+    left = _print_plan(selection)
     if args.dry_run:
         print(json.dumps({"out": str(args.runs), "scale": args.scale, "left": left}))
         return 0
-    for one in chosen:
+    for one in selection.chosen:
         begin(bound(one, sources), args.runs)
-    return _train(waiting, len(jobs), sources, devices, args)
+    return _train(selection.waiting, len(selection.jobs), sources, devices, args)
 
 
 def _named(text: str) -> tuple[str, str]:
@@ -171,60 +95,18 @@ def _named(text: str) -> tuple[str, str]:
     return name, path
 
 
-def _sources(args: argparse.Namespace) -> "Sources":
-    """The stores that were given; made data at smoke scale where none was."""
-    from worlds.experiments.sources import Sources
-
-    if args.scale == "smoke" and args.data is None and args.cifar10 is None:
-        return Sources.make(args.runs / "data", args.dogbird)
-    return Sources(args.data, args.cifar10, args.dogbird)
-
-
-def _possible(
-    chosen: "list[Expanded]", sources: "Sources"
-) -> "tuple[list[Expanded], dict[str, str]]":
-    """What the data can feed, and why not the others; ValueError if nothing is left."""
-    from worlds.experiments.sources import why_not
-
-    reasons = {one.name: why_not(one, sources) for one in chosen}
-    skipped = {name: reason for name, reason in reasons.items() if reason is not None}
-    left = [one for one in chosen if one.name not in skipped]
-    if not left:
-        name, reason = next(iter(skipped.items()))
-        raise ValueError(f"{name}: {reason}")
-    return left, skipped
-
-
-def _devices(device: str, workers: int) -> list[str]:
-    """A device for each worker: all GPUs in turn, or the one that was named."""
-    import torch
-
-    from worlds.runtime.device import check_device
-
-    gpus = torch.cuda.device_count()
-    if device == "auto":
-        return [f"cuda:{i % gpus}" if gpus else "cpu" for i in range(workers)]
-    check_device(device)
-    return [device] * workers
-
-
-def _print_plan(
-    chosen: "Sequence[Expanded]",
-    jobs: "Sequence[Job]",
-    waiting: "Sequence[Job]",
-    skipped: dict[str, str],
-) -> dict[str, Any]:
-    """What there is to do; its totals."""
+def _print_plan(selection: "Selection") -> dict[str, Any]:
+    """Print what there is to do; return its totals."""
     from worlds.experiments.costs import ASSUMED
     from worlds.experiments.listing import hours, totals
 
-    for name, reason in skipped.items():
+    for name, reason in selection.skipped.items():
         print(f"skipped {name}: {reason}")
-    apart = sum(len(one.keys) for one in chosen)
-    total = totals(waiting)
+    apart = sum(len(one.keys) for one in selection.chosen)
+    total, jobs = totals(selection.waiting), len(selection.jobs)
     print(
-        f"{len(chosen)} experiments of {apart:,} runs, {len(jobs):,} after sharing, "
-        f"{len(jobs) - len(waiting):,} of them done; left {total['runs']:,} runs, "
+        f"{len(selection.chosen)} experiments of {apart:,} runs, {jobs:,} after sharing, "
+        f"{jobs - len(selection.waiting):,} of them done; left {total['runs']:,} runs, "
         f"{total['steps']:,} steps, {hours(total['gpu_hours'])} GPU-hours ({ASSUMED})"
     )
     return total

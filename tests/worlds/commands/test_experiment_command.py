@@ -189,7 +189,7 @@ def pack(tmp_path_factory):
         (["run", "fig7", "--trials", "0"], "trials must be 1 or more, got 0"),
         (["run", "fig7", "--weights", "mlp.pt"], "--weights is NAME=PATH, such as"),
         (["run", "fig7", "--weights", "fig13=PACK"], "expected a run folder, *.pt or"),
-        (["run", "fig7", "--workers", "0"], "--workers must be 1 or more, got 0"),
+        (["run", "fig7", "--workers", "0"], "--workers must be at least 1, got 0"),
         (["run", "fig7", "--device", "cuda:9"], "device 'cuda:9': this machine has"),
         (["status", "--runs", "nowhere"], "no experiment was begun in nowhere"),
         (["report", "fig1", "--runs", "nowhere"], "no experiment was begun in nowhere"),
