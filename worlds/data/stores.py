@@ -3,8 +3,10 @@
     open_store("out/cifar5m")               a folder of shards (plan.json, data/, meta/)
     open_store("dogbird")                   photographs in such shards
     open_store("pack")                      a pack (pack.json): memory-mapped, the fast path
-    open_store("cifar5m-released")          the released cifar5m_part{0..5}.npz, mapped in place
-    open_store("~/data")                    CIFAR-10 as torchvision downloads it
+    open_store("cifar5m-released")          the released part{0..5}.npz, mapped in place
+    open_store("1m.npz")                    arrays of an .npz (worlds/formats/pools.py has the keys)
+    open_store("~/data")                    CIFAR-10, CIFAR-100 or SVHN as published or downloaded
+    open_store("cifar10")                   Parquet files as the Hub has them
     open_store("hf://datasets/owner/name")  a dataset of the Hub in one of these forms
     ArrayStore(images, labels)              arrays
 
@@ -12,12 +14,11 @@ A store has splits, most often `train` and `test`; a loader draws from a split.
 """
 
 import hashlib
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -26,13 +27,20 @@ from worlds.data.images import ArrayImages, TarImages
 from worlds.data.pack import MANIFEST, open_pack
 from worlds.data.photographs import PhotographImages
 from worlds.data.splits import Split, integer_labels
-from worlds.formats.cifar10 import TEST_FILES, TRAIN_FILES, find_cifar10, read_batches
+from worlds.formats.cifar import Form, find_cifar, read_cifar
 from worlds.formats.dataset import DatasetFolder
-from worlds.formats.layout import CIFAR10_CLASSES, PLAN
-from worlds.formats.npz import map_member
+from worlds.formats.hub_parquet import open_parquet, parquet_files
+from worlds.formats.layout import PLAN
+from worlds.formats.pools import (
+    Arrays,
+    class_files,
+    npz_files,
+    open_class_files,
+    open_npz,
+    open_svhn,
+    svhn_files,
+)
 
-_PART: Final = re.compile(r"cifar5m_part(\d+)\.npz")
-_TEST_PART: Final = 5  # the released code trains on parts 0 to 4 and tests on part 5
 _SAMPLED: Final = 1024  # images that go into the fingerprint of arrays
 
 
@@ -131,25 +139,44 @@ def _fingerprint(images: ArrayImages, labels: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def open_store(path: str | PathLike[str]) -> Store:
-    """Open the store at `path`, whichever of the module's forms it has; ValueError if none."""
+def open_store(path: str | PathLike[str], *, keys: tuple[str, str] | None = None) -> Store:
+    """Open the dataset at `path`, whichever of the module's forms it has.
+
+    Args:
+        path: A directory or file, or `hf://datasets/OWNER/NAME[@REVISION]`.
+        keys: Names of the images and labels in .npz files, if they are unusual.
+
+    Raises:
+        ValueError: If `path` is missing, in no known form, or corrupt.
+    """
     if not isinstance(path, str | PathLike):
         given = type(path).__name__
         raise ValueError(f"expected a path, got {given}; of arrays, ArrayStore makes a store")
     if str(path).startswith(HUB):
-        return open_store(_fetch(str(path)))
+        return open_store(_fetch(str(path)), keys=keys)
     if "://" in str(path):
         raise ValueError(f"expected a folder or hf://datasets/OWNER/NAME, got {path}")
     folder = Path(path).expanduser()
     if not folder.exists():
         raise ValueError(f"{folder} does not exist: give the folder of a store")
-    for found, opened in _FORMS:
-        if found(folder):
-            return Store(opened(folder), str(folder))
+    if keys is not None:
+        if not (files := npz_files(folder)):
+            raise ValueError(f"keys={keys} is for .npz files, and {folder} has none")
+        return Store(_splits(open_npz(files, keys)), str(folder))
+    for find, opened in _FORMS:
+        if found := find(folder):
+            return Store(opened(found), str(folder))
     raise ValueError(
-        f"{folder} is no store: expected plan.json (shards), pack.json (a pack), "
-        "cifar5m_part*.npz (the released parts) or cifar-10-batches-py"
+        f"{folder} is not a recognized dataset: expected plan.json (shards), pack.json (a pack), "
+        f".npz, .parquet or class0.npy files, or CIFAR's own{_advise(folder)}"
     )
+
+
+def _advise(path: Path) -> str:
+    """Name the command that imports a directory of images."""
+    if (path.is_dir() and any(path.rglob("*.png"))) or any(path.rglob("*.jp*g")):
+        return f"; a directory of images is imported by: cifar5m-import {path} --out DIR"
+    return ""
 
 
 def _fetch(address: str) -> Path:
@@ -198,38 +225,22 @@ def _open_shards(folder: Path) -> list[Split]:
     return splits
 
 
-def _released_parts(folder: Path) -> dict[int, Path]:
-    found = ((_PART.fullmatch(path.name), path) for path in folder.glob("cifar5m_part*.npz"))
-    return dict(sorted((int(match[1]), path) for match, path in found if match))
+def _splits(found: Iterable[Arrays]) -> list[Split]:
+    return [_array_split(a.split, a.images, a.labels, a.class_names) for a in found]
 
 
-def _open_parts(folder: Path) -> list[Split]:
-    parts = _released_parts(folder)
-    splits = []
-    for name, numbers in (
-        ("train", [k for k in parts if k != _TEST_PART]),
-        ("test", [k for k in parts if k == _TEST_PART]),
-    ):
-        if numbers:
-            images = [map_member(parts[k], "X") for k in numbers]
-            labels = np.concatenate([np.array(map_member(parts[k], "Y")) for k in numbers])
-            splits.append(_array_split(name, images, labels, CIFAR10_CLASSES))
-    return splits
+def _open_cifar(found: tuple[Form, Path]) -> list[Split]:
+    splits, names = read_cifar(*found)
+    return [_array_split(split, [x], y, names) for split, (x, y) in splits.items()]
 
 
-def _open_cifar10(path: Path) -> list[Split]:
-    folder = find_cifar10(path) or path
-    splits = []
-    for name, files in (("train", TRAIN_FILES), ("test", TEST_FILES)):
-        if any((folder / file).is_file() for file in files):
-            images, labels = read_batches(folder, files)
-            splits.append(_array_split(name, [images], labels, CIFAR10_CLASSES))
-    return splits
-
-
-_FORMS: Final[tuple[tuple[Callable[[Path], object], Callable[[Path], list[Split]]], ...]] = (
-    (lambda folder: (folder / PLAN).is_file(), _open_shards),
-    (lambda folder: (folder / MANIFEST).is_file(), open_pack),
-    (_released_parts, _open_parts),
-    (find_cifar10, _open_cifar10),
+# How a form is recognized (what it returns is true), and how what was recognized is opened.
+_FORMS: Final[tuple[tuple[Callable[[Path], Any], Callable[[Any], list[Split]]], ...]] = (
+    (lambda path: path if (path / PLAN).is_file() else None, _open_shards),
+    (lambda path: path if (path / MANIFEST).is_file() else None, open_pack),
+    (find_cifar, _open_cifar),
+    (svhn_files, lambda files: _splits(open_svhn(files))),
+    (class_files, lambda files: _splits(open_class_files(files))),
+    (npz_files, lambda files: _splits(open_npz(files))),
+    (parquet_files, lambda files: _splits(open_parquet(files))),
 )

@@ -173,7 +173,7 @@ def test_a_malicious_batch_is_refused_and_not_run(tmp_path):
 
     batches = write_cifar10(tmp_path)
     (batches / "data_batch_2").write_bytes(pickle.dumps({b"data": Attack()}))
-    with pytest.raises(ValueError, match=r"data_batch_2 is no CIFAR-10 batch.*not (_)?io.open"):
+    with pytest.raises(ValueError, match=r"data_batch_2 is not a CIFAR batch.*not (_)?io.open"):
         open_store(tmp_path)
     assert not (tmp_path / "owned").exists()
 
@@ -272,11 +272,11 @@ BAD = [
     (lose_record, "1 of the 4 shards of train are not made yet, the first is train-00002"),
     (cut_part, "cifar5m_part3.npz is no .npz, or is cut short"),
     (compress_part, "'X' is compressed"),
-    (rename_array, r"has no array 'X'; it holds \['Y', 'images'\]"),
+    (rename_array, "holds Y, images: expected X and Y"),
     (lose_batch, "data_batch_4 is missing"),
     (no_test_split, "has no test split; it has train"),
     (lambda folder: open_store(folder / "nothing"), "does not exist"),
-    (lambda folder: open_store(folder), "is no store: expected plan.json"),
+    (lambda folder: open_store(folder), "is not a recognized dataset: expected plan.json"),
     (lambda folder: ArrayStore(IMAGES, LABELS[:9]), "120 images but 9 labels"),
     (lambda folder: ArrayStore(IMAGES, LABELS - 1), "labels must be between 0 and"),
     (lambda folder: ArrayStore(IMAGES, LABELS, class_names="ab"), "0 and 1 for 2 classes"),
