@@ -22,7 +22,7 @@ class DecodeJob:
     folder: Path
     shard: Shard
     extension: str
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     target: Path
     offset: int
 

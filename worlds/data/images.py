@@ -1,10 +1,12 @@
 """Where a split's images lie, and how some of them are fetched.
 
-`ArrayImages` are uint8 arrays in memory or mapped from files: their bytes have addresses, so the
-compiled kernel reads them in place. `TarImages` are encoded images inside tars (a sample is one
-positioned read and a decode); those of many sizes are `worlds.data.photographs.PhotographImages`.
+`ArrayImages` are arrays in memory or mapped from files: their bytes have addresses, so the compiled
+kernel reads them in place. They may also hold float features or integer sequences. `TarImages` are
+encoded images inside tars (a sample is one positioned read and a decode); those of many sizes are
+worlds/data/photographs.py's.
 """
 
+import math
 from collections.abc import Sequence
 from mmap import mmap
 from pathlib import Path
@@ -24,10 +26,13 @@ def resized_shape(height: int, width: int, shorter: int) -> tuple[int, int]:
 
 
 class Images(Protocol):
-    """uint8 images of one size, (height, width, 3) each, by index."""
+    """Samples of one shape and type by index: uint8 images (height, width, channels), or others."""
 
     @property
-    def shape(self) -> tuple[int, int, int, int]: ...
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype: ...
 
     def addresses(self, indices: np.ndarray) -> np.ndarray | None:
         """Where each image's bytes lie in this process, uint64 (B,); None if they are not in memory
@@ -35,20 +40,36 @@ class Images(Protocol):
         """
 
     def gather(self, indices: np.ndarray, out: np.ndarray) -> None:
-        """Copy the images at `indices` to `out`, uint8 (B, height, width, 3)."""
+        """Copy the samples at `indices` to `out`, (B, ...)."""
 
 
 class ArrayImages:
-    """Images in one or more uint8 arrays (N, height, width, 3), one after the other."""
+    """Samples in one or more arrays of one type and shape, one after the other.
+
+    uint8 arrays are images, (N, height, width) or (N, height, width, 1 or 3). Float arrays
+    (N, ...) are features, other integers (N, ...) sequences.
+    """
 
     def __init__(self, parts: Sequence[np.ndarray]) -> None:
-        sizes = {part.shape[1:] for part in parts}
-        if len(sizes) != 1 or len(next(iter(sizes))) != 3 or next(iter(sizes))[2] != 3:
-            found = ", ".join(str(part.shape) for part in parts)
-            raise ValueError(f"images must be (N, height, width, 3), all of one size, got {found}")
-        for part in parts:
-            if part.dtype != np.uint8:
-                raise ValueError(f"images must be uint8, 0 to 255, got {part.dtype}")
+        kinds = {(part.dtype, part.shape[1:]) for part in parts}
+        if len(kinds) != 1:
+            found = ", ".join(f"{part.dtype} {part.shape}" for part in parts)
+            raise ValueError(f"arrays must share type and shape, got {found}")
+        dtype, shape = next(iter(kinds))
+        if dtype.kind not in "iuf" or not shape:
+            raise ValueError(f"samples must be numbers (N, ...), got {dtype} {parts[0].shape}")
+        if dtype != np.uint8 and len(shape) == 3 and shape[2] in (1, 3):
+            raise ValueError(
+                f"images must be uint8, 0 to 255, got {dtype} {parts[0].shape}; features of that "
+                "kind go planes first, (N, channels, height, width)"
+            )
+        if dtype == np.uint8 and len(shape) == 2:
+            parts = [part[..., None] for part in parts]  # (N, H, W) => (N, H, W, 1)
+        elif dtype == np.uint8 and (len(shape) != 3 or shape[2] not in (1, 3)):
+            raise ValueError(
+                f"images must be uint8 (N, height, width) or (N, height, width, 1 or 3), got "
+                f'{parts[0].shape}; give layout="chw" for (N, channels, height, width)'
+            )
         # Of a memory map this keeps the pages, not a copy.
         self.parts = [np.ascontiguousarray(part) for part in parts]
         self._starts = np.cumsum([0] + [len(part) for part in self.parts])
@@ -59,18 +80,21 @@ class ArrayImages:
         return _restored, ([_place(part) for part in self.parts],)
 
     @property
-    def shape(self) -> tuple[int, int, int, int]:
-        _, height, width, channels = self.parts[0].shape
-        return int(self._starts[-1]), height, width, channels
+    def shape(self) -> tuple[int, ...]:
+        return int(self._starts[-1]), *self.parts[0].shape[1:]
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.parts[0].dtype
 
     def addresses(self, indices: np.ndarray) -> np.ndarray | None:
-        _, height, width, channels = self.shape
+        size = math.prod(self.shape[1:]) * self.dtype.itemsize
         indices = indices.astype(np.int64)
         if len(self.parts) == 1:
-            return (self._bases[0] + indices * (height * width * channels)).astype(np.uint64)
+            return (self._bases[0] + indices * size).astype(np.uint64)
         part = np.searchsorted(self._starts, indices, side="right") - 1
         within = indices - self._starts[part]
-        return (self._bases[part] + within * (height * width * channels)).astype(np.uint64)
+        return (self._bases[part] + within * size).astype(np.uint64)
 
     def gather(self, indices: np.ndarray, out: np.ndarray) -> None:
         if len(self.parts) == 1:
@@ -83,20 +107,20 @@ class ArrayImages:
 
 
 def _place(part: np.ndarray) -> Any:
-    """(path, offset, shape) of an array that is mapped from a file; any other as it is."""
+    """Return (path, dtype, offset, shape) of a file-mapped array; any other as it is."""
     mapped: Any = part
     while isinstance(mapped, np.ndarray) and not isinstance(mapped.base, mmap):
         mapped = mapped.base
     if not isinstance(mapped, np.memmap) or mapped.filename is None or mapped.mode == "c":
         return part
     offset = mapped.offset + part.ctypes.data - mapped.ctypes.data
-    return str(mapped.filename), offset, part.shape
+    return str(mapped.filename), part.dtype, offset, part.shape
 
 
 def _restored(places: Sequence[Any]) -> ArrayImages:
     return ArrayImages(
         [
-            np.memmap(place[0], np.uint8, "r", place[1], place[2])
+            np.memmap(place[0], place[1], "r", place[2], place[3])
             if isinstance(place, tuple)
             else place
             for place in places
@@ -106,6 +130,8 @@ def _restored(places: Sequence[Any]) -> ArrayImages:
 
 class TarImages:
     """Encoded images of one size in tars, decoded one by one."""
+
+    dtype = np.dtype(np.uint8)
 
     def __init__(self, tars: Sequence[Path], counts: Sequence[int]) -> None:
         self.members = TarMembers(tars, counts)

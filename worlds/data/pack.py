@@ -1,7 +1,8 @@
 """Packs: the fast path of every loader. One folder, made once from any store, then memory-mapped.
 
-    images.npy          uint8 (N, height, width, 3), the splits one after the other
-    labels.npy          int64 (N,)
+    images.npy          uint8 (N, height, width, 1 or 3), the splits one after the other; or float
+                        features or integer sequences (N, ...)
+    labels.npy          int64 (N,), or targets
     probabilities.npy   float16 (N, K), where every split of the source has them
     pack.json           splits, class names, fingerprint; bytes and sha256 of files; written last
 
@@ -79,7 +80,7 @@ def write_pack(
                     report(done, total)
 
     files: dict[FileName, FileFacts] = {
-        "images.npy": write_npy(folder / "images.npy", shape, np.dtype(np.uint8), images()),
+        "images.npy": write_npy(folder / "images.npy", shape, splits[0].images.dtype, images()),
         **write_labels(splits, folder),
     }
     write_json(folder / MANIFEST, replace(manifest, files=files))

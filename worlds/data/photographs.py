@@ -42,6 +42,8 @@ Box = tuple[int, int, int, int]  # top, left, height, width
 class PhotographImages:
     """The photographs of one split: `Images` whose pixels are those of a centre crop."""
 
+    dtype = np.dtype(np.uint8)
+
     def __init__(self, tars: Sequence[Path], counts: Sequence[int]) -> None:
         self.members = TarMembers(tars, counts)
         self.shape = (len(self.members), CROP, CROP, 3)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,19 +21,26 @@ def integers(indices: Sequence[int] | np.ndarray) -> np.ndarray:
     return array
 
 
-def integer_labels(labels: Sequence[int] | np.ndarray) -> np.ndarray:
-    """`labels` as an array; ValueError unless they are integers (N,)."""
+def integer_labels(labels: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Return `labels` as an array; raises ValueError unless they are integers (N,)."""
     array = np.asarray(labels)
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise ValueError(f"labels must be integers (N,), got {array.dtype} {array.shape}")
     return array
 
 
+def are_targets(labels: Sequence[float] | np.ndarray) -> bool:
+    """Return whether these are regression targets, floats or (N, ...) arrays, not classes."""
+    array = np.asarray(labels)
+    return array.dtype.kind == "f" or (array.ndim > 1 and array.dtype.kind in "iu")
+
+
 @dataclass(frozen=True, eq=False)
 class Split:
     """One split of a store. It is a torch map-style dataset as well: `split[i]` is (image, label).
 
-    `labels` are those to train on, `clean_labels` those before noise: the same without noise.
+    `labels` are those to train on, `clean_labels` those before noise: the same without noise. They
+    are classes, int64 (N,), or, without `class_names`, targets: floats (N,) or arrays (N, ...).
     `fingerprint` names the content; two splits with equal fingerprints hold the same samples.
     """
 
@@ -54,11 +62,19 @@ class Split:
         )
 
     def __post_init__(self) -> None:
-        clean, classes = integer_labels(self.clean_labels), len(self.class_names)
+        classes = len(self.class_names)
+        targets = not classes and are_targets(self.clean_labels)
+        clean = np.asarray(self.clean_labels) if targets else integer_labels(self.clean_labels)
         if len(clean) != len(self):
             raise ValueError(f"{self.name}: {len(self):,} images but {len(clean):,} labels")
         if not len(clean):
             raise ValueError(f"{self.name}: a split must hold at least one sample")
+        if targets:
+            if self.label_noise is not None:
+                raise ValueError(f"{self.name}: label noise is for classes, not for targets")
+            object.__setattr__(self, "clean_labels", clean)
+            object.__setattr__(self, "labels", clean)
+            return
         low, high = int(clean.min()), int(clean.max())
         if low < 0 or high >= classes:
             raise ValueError(
@@ -80,14 +96,19 @@ class Split:
         return self.images.shape[0]
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(height, width, 3)"""
+    def image_shape(self) -> tuple[int, ...]:
+        """(height, width, channels) of an image, or the shape of a sample that is none."""
         return self.images.shape[1:]
+
+    @property
+    def holds_images(self) -> bool:
+        """Whether the samples are uint8 images, which can be augmented and normalized."""
+        return self.images.dtype == np.uint8
 
     def gather(
         self, indices: Sequence[int] | np.ndarray, out: np.ndarray | None = None
     ) -> np.ndarray:
-        """The images at `indices` as uint8 (B, height, width, 3), into `out` where it is given."""
+        """Return the samples at `indices`, (B, ...) of the pool's type, in `out` if it is given."""
         wanted = integers(indices).astype(np.int64)
         if len(wanted) and not 0 <= wanted.min() <= wanted.max() < len(self):
             raise ValueError(
@@ -95,19 +116,23 @@ class Split:
                 f"got {wanted.min()} to {wanted.max()}"
             )
         shape = (len(wanted), *self.image_shape)
+        dtype = self.images.dtype
         if out is None:
-            out = np.empty(shape, dtype=np.uint8)
-        elif out.shape != shape or out.dtype != np.uint8 or not out.flags.c_contiguous:
-            raise ValueError(f"out must be contiguous uint8 {shape}, got {out.dtype} {out.shape}")
+            out = np.empty(shape, dtype=dtype)
+        elif out.shape != shape or out.dtype != dtype or not out.flags.c_contiguous:
+            raise ValueError(f"out must be contiguous {dtype} {shape}, got {out.dtype} {out.shape}")
         self.images.gather(wanted, out)
         return out
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        """One image, uint8 (3, height, width), and its label."""
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, Any]:
+        """Return one sample, images as uint8 (channels, height, width), and its label."""
         if not 0 <= index < len(self):
             raise IndexError(f"{self.name}: index must be in [0, {len(self):,}), got {index}")
-        image = torch.from_numpy(self.gather([index])[0]).permute(2, 0, 1)
-        return image, int(self.labels[index])
+        sample = torch.from_numpy(self.gather([index])[0])
+        label = self.labels[index]
+        if self.holds_images:
+            sample = sample.permute(2, 0, 1)
+        return sample, int(label) if self.class_names else torch.as_tensor(label)
 
     def with_label_noise(self, noise: LabelNoise) -> "Split":
         """The same samples with noisy `labels`; `clean_labels` stay."""

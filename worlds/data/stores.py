@@ -5,7 +5,7 @@
     open_store("pack")                      a pack (pack.json): memory-mapped, the fast path
     open_store("cifar5m-released")          the released part{0..5}.npz, mapped in place
     open_store("1m.npz")                    arrays of an .npz (worlds/formats/pools.py has the keys)
-    open_store("~/data")                    CIFAR-10, CIFAR-100 or SVHN as published or downloaded
+    open_store("~/data")                    CIFAR-10, CIFAR-100, SVHN, MNIST as torchvision has them
     open_store("cifar10")                   Parquet files as the Hub has them
     open_store("hf://datasets/owner/name")  a dataset of the Hub in one of these forms
     ArrayStore(images, labels)              arrays
@@ -26,10 +26,11 @@ from worlds.data.hub import HUB, ask_hub, parse_hub_address
 from worlds.data.images import ArrayImages, TarImages
 from worlds.data.pack import MANIFEST, open_pack
 from worlds.data.photographs import PhotographImages
-from worlds.data.splits import Split, integer_labels
+from worlds.data.splits import Split, are_targets, integer_labels
 from worlds.formats.cifar import Form, find_cifar, read_cifar
 from worlds.formats.dataset import DatasetFolder
 from worlds.formats.hub_parquet import open_parquet, parquet_files
+from worlds.formats.idx import idx_files, open_idx
 from worlds.formats.layout import PLAN
 from worlds.formats.pools import (
     Arrays,
@@ -78,21 +79,39 @@ class Store:
 
 
 class ArrayStore(Store):
-    """A store of arrays: images uint8 (N, height, width, 3), labels integers (N,)."""
+    """A store of arrays.
+
+    Args:
+        images: uint8 images (N, H, W) or (N, H, W, 1 or 3), float features (N, ...), or integer
+            sequences (N, T) such as tokens. Only images can be augmented and normalized.
+        labels: Classes, integers (N,); or targets, floats (N,) or arrays (N, ...).
+        test_images, test_labels: The test split, both or neither.
+        layout: "hwc" (default), or "chw" for images (N, channels, H, W), which are copied.
+        class_names: Default: the numbers up to the highest label.
+        probabilities, test_probabilities: A labeler's class probabilities (N, C).
+    """
 
     def __init__(
         self,
         images: np.ndarray,
-        labels: np.ndarray | Sequence[int],
+        labels: np.ndarray | Sequence[float],
         test_images: np.ndarray | None = None,
-        test_labels: np.ndarray | Sequence[int] | None = None,
+        test_labels: np.ndarray | Sequence[float] | None = None,
         *,
+        layout: str = "hwc",
         class_names: Sequence[str] | None = None,
         probabilities: np.ndarray | None = None,
         test_probabilities: np.ndarray | None = None,
     ) -> None:
         if (test_images is None) != (test_labels is None):
             raise ValueError("test_images and test_labels go together: give both or neither")
+        if layout not in ("hwc", "chw"):
+            raise ValueError(f'layout must be "hwc" or "chw", got {layout!r}')
+        if layout == "chw":
+            images = _channels_last(images)
+            test_images = None if test_images is None else _channels_last(test_images)
+        if class_names is None and are_targets(labels):
+            class_names = ()
         if class_names is None:
             known = [integer_labels(a) for a in (labels, test_labels) if a is not None]
             highest = max((int(a.max()) for a in known if a.size), default=0)
@@ -106,15 +125,26 @@ class ArrayStore(Store):
         super().__init__(splits, "arrays")
 
 
+def _channels_last(images: np.ndarray) -> np.ndarray:
+    """Return images (N, C, H, W) as (N, H, W, C)."""
+    array = np.asarray(images)
+    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[1] not in (1, 3):
+        raise ValueError(
+            f'layout="chw" is for uint8 images (N, 1 or 3, height, width), got {array.dtype} '
+            f"{array.shape}"
+        )
+    return np.ascontiguousarray(array.transpose(0, 2, 3, 1))
+
+
 def _array_split(
     name: str,
     parts: Sequence[np.ndarray],
-    labels: np.ndarray | Sequence[int],
+    labels: np.ndarray | Sequence[float],
     class_names: tuple[str, ...],
     probabilities: np.ndarray | None = None,
 ) -> Split:
     images = ArrayImages([np.asarray(part) for part in parts])
-    labels = integer_labels(labels)
+    labels = np.asarray(labels) if not class_names else integer_labels(labels)
     return Split(
         name=name,
         images=images,
@@ -130,10 +160,12 @@ def _fingerprint(images: ArrayImages, labels: np.ndarray) -> str:
     that costs milliseconds, not proof against a change of single pixels.
     """
     count = images.shape[0]
-    digest = hashlib.sha256(str(images.shape).encode())
-    digest.update(np.ascontiguousarray(labels, dtype=np.int64).data)
+    kind = "" if images.dtype == np.uint8 else str(images.dtype)
+    digest = hashlib.sha256(f"{images.shape}{kind}".encode())
+    classes = labels.dtype.kind in "iu"
+    digest.update(np.ascontiguousarray(labels, dtype=np.int64 if classes else None).data)
     sampled = np.unique(np.linspace(0, count - 1, min(count, _SAMPLED)).astype(np.int64))
-    out = np.empty((len(sampled), *images.shape[1:]), dtype=np.uint8)
+    out = np.empty((len(sampled), *images.shape[1:]), dtype=images.dtype)
     images.gather(sampled, out)
     digest.update(out.data)
     return digest.hexdigest()
@@ -240,6 +272,7 @@ _FORMS: Final[tuple[tuple[Callable[[Path], Any], Callable[[Any], list[Split]]], 
     (lambda path: path if (path / MANIFEST).is_file() else None, open_pack),
     (find_cifar, _open_cifar),
     (svhn_files, lambda files: _splits(open_svhn(files))),
+    (idx_files, lambda files: _splits(open_idx(files))),
     (class_files, lambda files: _splits(open_class_files(files))),
     (npz_files, lambda files: _splits(open_npz(files))),
     (parquet_files, lambda files: _splits(open_parquet(files))),

@@ -13,9 +13,10 @@ import torch
 from worlds.data.photographs import PhotographImages
 from worlds.data.splits import Split
 from worlds.loaders.augment import Augment, parse_augment
-from worlds.loaders.normalize import normalize_batches
+from worlds.loaders.normalize import Range, check_normalize, normalize_batches
 from worlds.loaders.pipelines import (
     DTYPES,
+    ArrayPipeline,
     Batch,
     CpuPipeline,
     Pipeline,
@@ -33,7 +34,8 @@ _ARGS: Final = """
 Args (keyword-only, of every loader):
     augment: None, "flip", "crop+flip", "crop+flip+cutout" or a worlds.Augment.
     transform: instead of augment, a function of uint8 (3, H, W) that returns a tensor; slower.
-    normalize: range of pixels: "symmetric" [-1, 1], "unit" [0, 1] or "imagenet".
+    normalize: range of pixels: "symmetric" [-1, 1], "unit" [0, 1], "cifar10", "imagenet",
+        any (mean, std) on the [0, 1] scale, or None for the uint8 pixels themselves.
     device: "cpu", "cuda" or "cuda:K".
     dtype: torch.float32, float16 or bfloat16.
     channels_last: memory format of the images.
@@ -66,7 +68,7 @@ class Loader:
         *,
         augment: Augment | str | None = None,
         transform: Transform | None = None,
-        normalize: str = "symmetric",
+        normalize: Range = "symmetric",
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         channels_last: bool = False,
@@ -98,6 +100,15 @@ class Loader:
             )
         if transform is not None and normalize != "symmetric":
             raise ValueError(f"a transform normalizes by itself: leave normalize={normalize!r} out")
+        if split.holds_images:
+            check_normalize(normalize, split.image_shape[-1])
+        elif normalize != "symmetric":
+            raise ValueError(
+                f"normalize is for uint8 images, {split.name} holds {split.images.dtype}: "
+                "leave normalize out"
+            )
+        if normalize is None and dtype != torch.float32:
+            raise ValueError(f"normalize=None yields uint8: leave dtype={dtype} out")
         target = check_device(device)
         if pin_memory and not torch.cuda.is_available():
             raise ValueError("pin_memory=True needs a CUDA device, and torch finds none")
@@ -107,6 +118,8 @@ class Loader:
         self._pipeline: Pipeline
         if transform is not None:
             self._pipeline = TransformPipeline(split, sampler, transform, *layout, target)
+        elif not split.holds_images or split.image_shape[-1] != 3:
+            self._pipeline = ArrayPipeline(split, sampler, self.augment, *layout, target)
         elif target.type == "cuda":
             from worlds.loaders.cuda import cuda_pipeline
 
@@ -115,7 +128,10 @@ class Loader:
             )
         else:
             self._pipeline = CpuPipeline(split, sampler, self.augment, *layout, pin_memory)
-        self._pipeline = normalize_batches(self._pipeline, normalize, target)
+        if split.holds_images and transform is None:
+            self._pipeline = normalize_batches(
+                self._pipeline, normalize, split.image_shape[-1], target
+            )
         self._step = 0
 
     def __repr__(self) -> str:

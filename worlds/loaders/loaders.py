@@ -17,6 +17,7 @@ import torch
 from worlds.data.splits import Split, check_split, integers
 from worlds.loaders.augment import Augment
 from worlds.loaders.base import Loader
+from worlds.loaders.normalize import Range
 from worlds.loaders.pipelines import Batch, Transform
 from worlds.loaders.samplers import Remainder, Sampler, subset
 from worlds.runtime.checks import count, integer
@@ -68,7 +69,7 @@ class RealLoader(Loader):
         disjoint_from: "Loader | np.ndarray | None" = None,
         augment: Augment | str | None = None,
         transform: Transform | None = None,
-        normalize: str = "symmetric",
+        normalize: Range = "symmetric",
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         channels_last: bool = False,
@@ -128,7 +129,7 @@ class FixedReuseLoader(Loader):
         disjoint_from: "Loader | np.ndarray | None" = None,
         augment: Augment | str | None = None,
         transform: Transform | None = None,
-        normalize: str = "symmetric",
+        normalize: Range = "symmetric",
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         channels_last: bool = False,
@@ -200,7 +201,7 @@ class IdealLoader(FixedReuseLoader):
         disjoint_from: "Loader | np.ndarray | None" = None,
         augment: Augment | str | None = None,
         transform: Transform | None = None,
-        normalize: str = "symmetric",
+        normalize: Range = "symmetric",
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         channels_last: bool = False,
@@ -252,7 +253,7 @@ class BootstrapLoader(Loader):
         trial: int = 0,
         augment: Augment | str | None = None,
         transform: Transform | None = None,
-        normalize: str = "symmetric",
+        normalize: Range = "symmetric",
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         channels_last: bool = False,
@@ -306,7 +307,7 @@ class SequentialLoader(Loader):
         trial: int = 0,
         augment: Augment | str | None = None,
         transform: Transform | None = None,
-        normalize: str = "symmetric",
+        normalize: Range = "symmetric",
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         channels_last: bool = False,

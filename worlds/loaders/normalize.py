@@ -2,55 +2,115 @@
 
     "symmetric"   [-1, 1]: the paper's code at 32 pixels, and the default
     "unit"        [0, 1]: the paper's code at 224 pixels, which normalizes no further
-    "imagenet"    [0, 1] less ImageNet's mean, divided by its standard deviation, of each channel
+    "cifar10"     [0, 1] less CIFAR-10's mean, divided by its standard deviation, of each channel
+    "imagenet"    the same with ImageNet's
+    (mean, std)   the same with given numbers on the [0, 1] scale, one or one a channel
+    None          the pixels themselves, uint8
 
 Batches are made symmetric, in one pass with all the rest; the others are an affine map after it, in
 the thread that made the batch on a CPU, on the GPU's own stream there.
 """
 
-from collections.abc import Iterable, Iterator
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the names of the ranges are needed without torch, by `--help`
     import numpy as np
     import torch
 
     from worlds.loaders.pipelines import Batch, Pipeline
 
-MEAN: Final = (0.485, 0.456, 0.406)  # of ImageNet's training images, as torchvision's models take
-STD: Final = (0.229, 0.224, 0.225)
-NAMES: Final = ("symmetric", "unit", "imagenet")
+Range = str | tuple[float | Sequence[float], float | Sequence[float]] | None
+
+NAMES: Final = ("symmetric", "unit", "cifar10", "imagenet")
+_CONSTANTS: Final = {  # mean, standard deviation on the [0, 1] scale
+    "unit": (0.0, 1.0),
+    # Of CIFAR-10's 50,000 training images, as computed in most public training code.
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    # Of ImageNet's training images, as torchvision's models take.
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
 
 
-def normalize_batches(pipeline: "Pipeline", name: str, device: "torch.device") -> "Pipeline":
-    """A pipeline that hands out the batches of another one, on `device`, in the range `name`."""
+def check_normalize(normalize: Range, channels: int) -> None:
+    """Raise ValueError unless `normalize` is a known range for images of `channels` channels."""
+    if normalize is None or normalize == "symmetric":
+        return
+    if isinstance(normalize, str) and normalize not in _CONSTANTS:
+        raise ValueError(
+            f"normalize must be one of {', '.join(map(repr, NAMES))}, (mean, std) or None, got "
+            f"{normalize!r}"
+        )
+    _constants(normalize, channels)
+
+
+def _constants(normalize: Any, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and standard deviation, float64 (channels,) each."""
     import torch
 
-    if name not in NAMES:
-        raise ValueError(f"normalize must be one of {', '.join(map(repr, NAMES))}, got {name!r}")
-    if name == "symmetric":
+    given = _CONSTANTS[normalize] if isinstance(normalize, str) else normalize
+    try:
+        mean, std = (torch.as_tensor(x, dtype=torch.float64) for x in given)
+        mean, std = mean.expand(channels), std.expand(channels)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"normalize must be (mean, std), one number or {channels} each, got {normalize!r}"
+        ) from error
+    if not (mean.isfinite().all() and std.isfinite().all() and (std > 0).all()):
+        raise ValueError(f"mean must be finite and std above 0, got {normalize!r}")
+    return mean, std
+
+
+def normalize_batches(
+    pipeline: Pipeline, normalize: Range, channels: int, device: torch.device
+) -> Pipeline:
+    """Return a pipeline that hands out the batches of another one, on `device`, in a range."""
+    if normalize == "symmetric":
         return pipeline
-    mean, std = (MEAN, STD) if name == "imagenet" else ((0.0,) * 3, (1.0,) * 3)
-    scale = torch.tensor([0.5 / s for s in std], device=device)
-    shift = torch.tensor([(0.5 - m) / s for m, s in zip(mean, std, strict=True)], device=device)
-    return _Affine(pipeline, scale.view(3, 1, 1), shift.view(3, 1, 1))
+    if normalize is None:
+        return _Mapped(pipeline, _to_uint8, device)
+    import torch
+
+    mean, std = (c.float().to(device).view(-1, 1, 1) for c in _constants(normalize, channels))
+
+    def standardize(images: torch.Tensor) -> torch.Tensor:
+        if images.dtype != torch.float32:  # half precision has no room for the steps below
+            return images.sub_(2 * mean - 1).div_(2 * std)
+        # Twice the pixel less 255 is a whole number (0 in a hole of cutout): from there on the
+        # steps and their rounding are torchvision's.
+        return images.mul_(255).round_().add_(255).mul_(1 / 510).sub_(mean).div_(std)
+
+    return _Mapped(pipeline, standardize, device)
 
 
-class _Affine:
-    """x * scale + shift, in place: nobody has seen the batch yet."""
+def _to_uint8(images: torch.Tensor) -> torch.Tensor:
+    import torch
 
-    def __init__(self, pipeline: "Pipeline", scale: "torch.Tensor", shift: "torch.Tensor") -> None:
-        self.inner, self.scale, self.shift = pipeline, scale, shift
+    return images.float().add_(1).mul_(127.5).round_().to(torch.uint8)
+
+
+class _Mapped:
+    """A function of each batch's images, in place where it can be: nobody has seen them yet."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        function: Callable[[torch.Tensor], torch.Tensor],
+        device: torch.device,
+    ) -> None:
+        self.inner, self.function = pipeline, function
         self.block_samples, self.background = pipeline.block_samples, pipeline.background
-        self.ahead = scale.device.type == "cpu"  # where `make` gives the batches themselves
+        self.ahead = device.type == "cpu"  # where `make` gives the batches themselves
 
-    def make(self, positions: "np.ndarray", sizes: list[int]) -> Any:
+    def make(self, positions: np.ndarray, sizes: list[int]) -> Any:
         made = self.inner.make(positions, sizes)
         return list(self._mapped(made)) if self.ahead else made
 
-    def finish(self, made: Any) -> "Iterable[Batch]":
+    def finish(self, made: Any) -> Iterable[Batch]:
         return made if self.ahead else self._mapped(self.inner.finish(made))
 
-    def _mapped(self, made: "Iterable[Batch]") -> "Iterator[Batch]":
+    def _mapped(self, made: Iterable[Batch]) -> Iterator[Batch]:
         for images, labels in made:
-            yield images.mul_(self.scale).add_(self.shift), labels
+            yield self.function(images), labels

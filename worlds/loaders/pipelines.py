@@ -10,7 +10,7 @@ import torch
 
 from worlds.data.photographs import PhotographImages
 from worlds.data.splits import Split
-from worlds.loaders.augment import Augment, normalize
+from worlds.loaders.augment import Augment, augment_batch, normalize
 from worlds.loaders.samplers import Sampler
 from worlds.rng.philox import words
 from worlds.rng.streams import AUGMENT, key_of
@@ -177,6 +177,49 @@ def _stacked(images: list[torch.Tensor]) -> torch.Tensor:
         told = " and ".join(map(str, sorted(found, key=str)[:2]))
         raise ValueError(f"transform must give tensors, all of one size, got {told}")
     return torch.stack(images)
+
+
+class ArrayPipeline:
+    """Gather what the compiled pass is not for: gray images, features, sequences.
+
+    Gray images are augmented and normalized by the plain torch code that the kernels are held
+    equal to. Floats become `dtype`; integers stay as they are.
+    """
+
+    background = True
+
+    def __init__(
+        self,
+        split: Split,
+        sampler: Sampler,
+        augment: Augment,
+        dtype: torch.dtype,
+        channels_last: bool,
+        device: torch.device,
+    ) -> None:
+        if split.holds_images:
+            check_augment(augment, split)
+        elif augment != Augment():
+            raise ValueError(
+                f"augment is for uint8 images, {split.name} holds {split.images.dtype} "
+                f"{split.image_shape}: leave augment out"
+            )
+        self.split, self.sampler, self.augment = split, sampler, augment
+        self.dtype, self.channels_last, self.device = dtype, channels_last, device
+        self.block_samples = block_of(split, 256)
+
+    def make(self, positions: np.ndarray, sizes: list[int]) -> list[Batch]:
+        indices = self.sampler.at(positions)
+        x = torch.from_numpy(self.split.gather(indices))  # (B, ...)
+        if self.split.holds_images:
+            drawn = self.sampler.seed, self.sampler.trial, torch.from_numpy(positions)
+            x = augment_batch(x, self.augment, *drawn, self.dtype, self.channels_last)
+        elif x.is_floating_point():
+            x = x.to(self.dtype)
+        return batches(x, torch.from_numpy(self.split.labels[indices]), sizes)
+
+    def finish(self, made: list[Batch]) -> Iterable[Batch]:
+        return [(x.to(self.device), y.to(self.device)) for x, y in made]
 
 
 class TransformPipeline:

@@ -22,7 +22,6 @@ from worlds.data.photographs import AREA, RATIO, crop_box, decode_photograph
 from worlds.data.resampling import resample
 from worlds.formats.layout import Layout
 from worlds.formats.shards import decode_image, write_shard
-from worlds.loaders.normalize import MEAN, STD
 from worlds.runtime.files import write_json
 
 CROP = {"augment": "crop+flip"}
@@ -242,7 +241,9 @@ def test_normalization_is_an_affine_map_of_the_pixels(name, options, store):
     found, _ = next(iter(RealLoader(store.train, 30, 30, 1, normalize=name, **options)))
     expected = (plain.double() + 1) / 2
     if name == "imagenet":
-        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
+        mean, std = (
+            torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+        )
         expected = (expected - mean) / std
     assert torch.allclose(found.double(), expected, atol=2e-6)
     assert found.stride() == plain.stride()
@@ -265,7 +266,10 @@ def test_a_transform_gets_the_whole_photograph(store):
     [
         ({"augment": Augment(pad=4)}, "pad must be 0, got 4"),
         ({"gpu_decode": True}, "gpu_decode=True decodes photographs on a GPU"),
-        ({"normalize": "mean"}, "normalize must be one of 'symmetric', 'unit', 'imagenet'"),
+        (
+            {"normalize": "mean"},
+            "normalize must be one of 'symmetric', 'unit', 'cifar10', 'imagenet'",
+        ),
         ({"normalize": "unit", "transform": abs}, "a transform normalizes by itself"),
     ],
 )

@@ -282,7 +282,7 @@ BAD = [
     (lambda folder: ArrayStore(IMAGES, LABELS, class_names="ab"), "0 and 1 for 2 classes"),
     (lambda folder: ArrayStore(IMAGES, LABELS * 1.0, class_names="ab"), "must be integers"),
     (lambda folder: ArrayStore(IMAGES / 255, LABELS), "uint8, 0 to 255, got float64"),
-    (lambda folder: ArrayStore(IMAGES[..., :1], LABELS), "images must be .N, height, width, 3"),
+    (lambda folder: ArrayStore(IMAGES[..., :2], LABELS), "images must be uint8 .N, height, width"),
     (lambda folder: ArrayStore(IMAGES, LABELS, IMAGES), "go together"),
     (lambda folder: ArrayStore(IMAGES, LABELS, probabilities=LABELS), "probabilities must be"),
     (lambda folder: ArrayStore(IMAGES[:0], LABELS[:0]), "at least one sample"),
