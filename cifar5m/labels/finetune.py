@@ -54,6 +54,7 @@ from worlds.formats.plan import (
 )
 from worlds.rng.orders import pass_order
 from worlds.rng.streams import key_of
+from worlds.runtime.checkpoints import load_checkpoint
 from worlds.runtime.device import float32_products, in_precision
 from worlds.runtime.errors import first_line
 from worlds.runtime.files import atomic_write, json_text, sha256_of, write_json
@@ -325,7 +326,7 @@ class Trainer:
         if not path.is_file():
             return
         try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
+            state = load_checkpoint(path, self.device)
             fingerprint, rows = state["fingerprint"], [Row(*row) for row in state["rows"]]
             if fingerprint == self.plan.fingerprint:
                 self.network.load_state_dict(state["network"])

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
+from worlds.runtime.checkpoints import load_checkpoint
 from worlds.runtime.errors import first_line
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ def read_state(file: Path) -> dict[str, torch.Tensor]:
         elif file.suffix == ".safetensors":
             state = _load_safetensors(file.read_bytes())
         else:
-            state = torch.load(file, map_location="cpu", weights_only=True)
+            state = load_checkpoint(file)
     except _UNREADABLE as error:
         raise ValueError(f"{file} cannot be read as weights: {first_line(error)}") from error
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
@@ -218,7 +219,7 @@ def _read_zip(file: Path) -> Any:
         data = archive.read(found[0])
     if found[0].endswith(".safetensors"):
         return _load_safetensors(data)
-    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    return load_checkpoint(io.BytesIO(data))
 
 
 def _load_safetensors(data: bytes) -> dict[str, torch.Tensor]:

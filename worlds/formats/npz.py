@@ -2,7 +2,9 @@
 .npy inside the zip, so it can be memory-mapped where it lies, at no cost in memory.
 """
 
+import math
 import zipfile
+import zlib
 from pathlib import Path
 from tokenize import TokenError
 from typing import IO
@@ -23,6 +25,30 @@ def map_member(path: Path, name: str) -> np.ndarray:
     with path.open("rb") as stream:
         stream.seek(member_offset(path, member))
         return map_npy(path, stream)
+
+
+def load_npz(path: Path, most_bytes: int) -> dict[str, np.ndarray]:
+    """Load all arrays of an .npz; nothing larger than `most_bytes` is allocated.
+
+    numpy's own loader believes the sizes that a file declares. Raises ValueError with the path if
+    an array is too large, cut short, corrupt, or not of numbers.
+    """
+    arrays = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                if info.file_size > most_bytes:
+                    raise ValueError(f"{info.filename} declares {info.file_size:,} bytes")
+                with archive.open(info) as stream:
+                    shape, fortran, dtype = read_header(stream)
+                    size = math.prod(shape) * dtype.itemsize
+                    if dtype.hasobject or fortran or size != info.file_size - stream.tell():
+                        raise ValueError(f"{info.filename} is not a plain array of its size")
+                    array = np.frombuffer(stream.read(), dtype).reshape(shape)
+                arrays[info.filename.removesuffix(".npy")] = array
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
+        raise ValueError(f"{path} is corrupt, or not an .npz of arrays: {error}") from error
+    return arrays
 
 
 def find_member(path: Path, name: str) -> zipfile.ZipInfo:

@@ -1,4 +1,8 @@
-"""Random access to a split's tars: offsets are indexed once a shard, a sample is one read."""
+"""Random access to a split's tars: offsets are indexed once a shard, a sample is one read.
+
+The first tars that are read stay open; the others of a large dataset are opened for each sample,
+so that 600 shards do not take 600 of a process's descriptors.
+"""
 
 import os
 import weakref
@@ -7,10 +11,13 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from pathlib import Path
 from threading import Lock
+from typing import Final
 
 import numpy as np
 
 from worlds.formats.shards import tar_members
+
+_KEPT_OPEN: Final = 64  # tars
 
 
 class TarMembers:
@@ -37,16 +44,19 @@ class TarMembers:
     def read(self, index: int) -> bytes:
         """The encoded image `index` of the split."""
         shard = self._shard(index)
-        descriptor, spans = self._opened(shard)
+        spans = self._indexed(shard)
         offset, size = spans[index - self._starts[shard]].tolist()
-        return os.pread(descriptor, size, offset)
+        if (descriptor := self._descriptors.get(shard)) is not None:
+            return os.pread(descriptor, size, offset)
+        with self.tars[shard].open("rb", buffering=0) as stream:
+            return os.pread(stream.fileno(), size, offset)
 
     def decoded(self, index: int, decode: Callable[[bytes], np.ndarray]) -> np.ndarray:
         """The image `index` as `decode` gives it; ValueError names the tar if it is damaged."""
         data = self.read(index)
         try:
             return decode(data)
-        except (OSError, SyntaxError) as error:
+        except (OSError, SyntaxError, ValueError) as error:
             raise ValueError(
                 f"{self.tar_of(index)}: sample {index} cannot be decoded: make the shard again"
             ) from error
@@ -54,8 +64,8 @@ class TarMembers:
     def _shard(self, index: int) -> int:
         return bisect_right(self._starts, index) - 1
 
-    def _opened(self, shard: int) -> tuple[int, np.ndarray]:
-        """A shard's file descriptor and the (offset, size) of its images, int64 (N, 2)."""
+    def _indexed(self, shard: int) -> np.ndarray:
+        """Return (offset, size) of a shard's images, int64 (N, 2)."""
         with self._lock:
             if shard not in self._spans:
                 path = self.tars[shard]
@@ -70,8 +80,9 @@ class TarMembers:
                         "make the shard again"
                     )
                 self._spans[shard] = np.array(found, dtype=np.int64)
-                self._descriptors[shard] = os.open(path, os.O_RDONLY)
-            return self._descriptors[shard], self._spans[shard]
+                if len(self._descriptors) < _KEPT_OPEN:
+                    self._descriptors[shard] = os.open(path, os.O_RDONLY)
+            return self._spans[shard]
 
 
 def _close(descriptors: dict[int, int]) -> None:

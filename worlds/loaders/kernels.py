@@ -12,9 +12,10 @@ only the first run on a machine compiles.
 from typing import Any, Final
 
 import numpy as np
-from numba import carray, njit, types
+from numba import carray, types
 from numba.extending import intrinsic
 
+from worlds.rng.compiled import compiled
 from worlds.rng.kernels import _MASK, _U, Scalar, philox4
 
 _THREE: Final = np.uint64(3)
@@ -35,7 +36,7 @@ def _pointer(typing_context: Any, address: Any) -> Any:
     return types.CPointer(types.uint8)(types.uint64), generate
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _stage(
     source: np.ndarray,
     staged: np.ndarray,
@@ -73,24 +74,24 @@ def _stage(
             staged[blue + k] = source[_THREE * k + _U(2)]
 
 
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+@compiled(error_model="numpy", inline="always")
 def _convert(staged: np.ndarray, first: Scalar, out: np.ndarray, to: Scalar, count: Scalar) -> None:
     for k in range(_U(count)):
         out[_U(to) + k] = (np.float32(staged[_U(first) + k]) * _TWO - _MAX) * _SCALE
 
 
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+@compiled(error_model="numpy", inline="always")
 def _constant(value: Scalar, out: np.ndarray, to: Scalar, count: Scalar) -> None:
     for k in range(_U(count)):
         out[_U(to) + k] = value
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _reflected(i: Scalar, size: Scalar) -> Scalar:
     return (size - 1) - abs((size - 1) - abs(i))
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _crop(
     staged: np.ndarray,
     first: Scalar,
@@ -146,14 +147,14 @@ def _crop(
                 _constant(_BLACK, out, place, unit)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _hole(fraction: Scalar, size: Scalar, side: Scalar) -> tuple[Scalar, Scalar]:
     """First and past-the-last pixel of a hole centred fraction / 2^16 of the way along."""
     centre, half = (fraction * size) >> _U(16), side >> _ONE
     return centre - min(half, centre), min(centre + half, size)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _fill_image(
     address: Scalar,
     position: Scalar,
@@ -209,7 +210,7 @@ def _fill_image(
                 )
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _to_bfloat16(values: np.ndarray, out: np.ndarray, base: Scalar) -> None:
     """Round to nearest even in the top half of the word; the values are finite."""
     bits = values.view(np.uint32)
@@ -220,7 +221,7 @@ def _to_bfloat16(values: np.ndarray, out: np.ndarray, base: Scalar) -> None:
         )
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _to_float16(values: np.ndarray, out: np.ndarray, base: Scalar) -> None:
     """Round to nearest even; a value is 0 or 1/255 to 1 in magnitude, so a normal float16."""
     bits = values.view(np.uint32)
@@ -233,7 +234,7 @@ def _to_float16(values: np.ndarray, out: np.ndarray, base: Scalar) -> None:
         out[base + i] = np.uint16(half | ((b >> np.uint32(16)) & np.uint32(0x8000)))
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def fill_float32(
     addresses: np.ndarray,
     positions: np.ndarray,
@@ -257,7 +258,7 @@ def fill_float32(
         )
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def fill_half(
     addresses: np.ndarray,
     positions: np.ndarray,

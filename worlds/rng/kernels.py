@@ -3,7 +3,8 @@
 from typing import Any, Final
 
 import numpy as np
-from numba import njit
+
+from worlds.rng.compiled import compiled
 
 Scalar = Any  # uint64 unless said otherwise; numba sees the types of the arguments
 
@@ -14,7 +15,7 @@ _U = np.uint64
 _MASK: Final = np.uint64(0xFFFFFFFF)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def philox4(
     c0: Scalar, c1: Scalar, c2: Scalar, c3: Scalar, k0: Scalar, k1: Scalar
 ) -> tuple[Scalar, Scalar, Scalar, Scalar]:
@@ -31,7 +32,7 @@ def philox4(
     return c0, c1, c2, c3
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _scaled(high: Scalar, low: Scalar, n: Scalar) -> Scalar:
     """A 64-bit word times n / 2^64, rounded down; n < 2^32. No value is favoured by more than
     n / 2^64.
@@ -39,7 +40,7 @@ def _scaled(high: Scalar, low: Scalar, n: Scalar) -> Scalar:
     return (high * n + ((low * n) >> _U(32))) >> _U(32)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def shuffled_prefix(
     n: Scalar, count: Scalar, key: np.ndarray, stream: Scalar, major: Scalar, minor: Scalar
 ) -> np.ndarray:
@@ -64,7 +65,7 @@ def shuffled_prefix(
     return order[:count]
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def draws_with_replacement(
     n: Scalar, positions: np.ndarray, key: np.ndarray, stream: Scalar, major: Scalar
 ) -> np.ndarray:
@@ -79,7 +80,7 @@ def draws_with_replacement(
     return drawn
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def first_words(count: Scalar, key: np.ndarray, stream: Scalar, major: Scalar) -> np.ndarray:
     """The first two words for each minor from 0 to count - 1, uint64 (count, 2)."""
     words = np.empty((count, 2), np.uint64)

@@ -1,7 +1,8 @@
 """Files that are never half written: temporary name in the target folder, fsync, rename.
 
 A temporary name is `.{name}.{host}.{pid}.{random}.tmp`. What a killed process leaves behind is
-therefore recognisable, and `remove_stale` clears it once that process is gone.
+therefore recognizable, and `remove_stale` deletes it once that process is gone. Process numbers are
+those of a namespace: containers of one host may share its name, so the name holds both.
 """
 
 import errno
@@ -29,8 +30,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     is left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    host = socket.gethostname().replace(".", "-")
-    unique = f".{path.name}.{host}.{os.getpid()}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
+    unique = f".{path.name}.{_host()}.{os.getpid()}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
     temporary = path.with_name(unique)
     try:
         with temporary.open("xb") as stream:
@@ -45,10 +45,13 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename inside `folder` survive a power cut."""
+    """Make a rename inside `folder` survive a power cut, where the file system can."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:  # CIFS and some FUSE file systems sync files only
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            raise
     finally:
         os.close(descriptor)
 
@@ -135,12 +138,22 @@ def is_locked(folder: Path) -> bool:
 
 def remove_stale(folder: Path) -> None:
     """Delete temporary files in `folder` whose process, on this host, no longer lives."""
-    host = socket.gethostname().replace(".", "-")
+    host = _host()
     for path in folder.glob(f".*{TEMPORARY_SUFFIX}"):
         _, _, tail = path.name.rpartition(f".{host}.")
         pid = tail.partition(".")[0]
         if tail != path.name and pid.isdigit() and not _lives(int(pid)):
             path.unlink(missing_ok=True)
+
+
+def _host() -> str:
+    """Return the host's name and this process's PID namespace, as one word without dots."""
+    host = socket.gethostname().replace(".", "-")
+    try:
+        namespace = os.readlink("/proc/self/ns/pid")  # pid:[4026531836]
+    except OSError:  # not Linux, where there are none
+        return host
+    return f"{host}-{namespace.strip('pid:[]')}"
 
 
 def _lives(pid: int) -> bool:

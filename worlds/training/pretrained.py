@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from worlds.runtime.checkpoints import load_checkpoint
 from worlds.runtime.errors import first_line
 from worlds.runtime.files import sha256_of
 from worlds.training.config import TrainConfig
@@ -98,7 +99,7 @@ def read_weights(file: Path) -> State:
         except SafetensorError as error:
             raise ValueError(f"{file} cannot be read as weights: {error}") from error
     try:
-        state: Any = torch.load(file, map_location="cpu", weights_only=True)
+        state: Any = load_checkpoint(file)
     except Exception as error:
         raise ValueError(f"{file} cannot be read as weights: {first_line(error)}") from error
     if isinstance(state, dict) and "stepper" in state:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from worlds.runtime.checkpoints import load_checkpoint
 from worlds.runtime.device import device_name
 from worlds.runtime.errors import first_line
 from worlds.runtime.files import atomic_write, json_text, write_json
@@ -230,7 +231,7 @@ class Trainer:
 
 def _checkpoint(path: Path, config: TrainConfig) -> dict[str, Any]:
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = load_checkpoint(path)
     except Exception as error:
         raise ValueError(
             f"{path} cannot be read ({first_line(error)}): delete it to begin again"

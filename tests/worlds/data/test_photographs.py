@@ -320,7 +320,7 @@ def test_a_gpu_makes_the_cpus_batches(augment, store):
 
 def test_a_damaged_photograph_is_named(tmp_path):
     store = make_store(tmp_path, 20)
-    offset, size = store.train.images.members._opened(0)[1][3].tolist()
+    offset, size = store.train.images.members._indexed(0)[3].tolist()
     tar = tmp_path / "data" / "train-00000-of-00001.tar"
     content = bytearray(tar.read_bytes())
     content[offset : offset + size] = bytes(size)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from worlds.runtime.files import atomic_write, remove_stale, sha256_of, write_json
+from worlds.runtime.files import _host, atomic_write, remove_stale, sha256_of, write_json
 
 REPO = Path(__file__).resolve().parents[3]
 
@@ -21,7 +21,7 @@ def names(folder):
 
 
 def temporary_name(pid, host=None):
-    host = host or socket.gethostname().replace(".", "-")
+    host = host or _host()
     return f".file.tar.{host}.{pid}.0123abcd.tmp"
 
 
@@ -116,8 +116,7 @@ def test_json_that_cannot_be_written_leaves_nothing(tmp_path):
 
 def test_a_killed_process_that_nobody_has_waited_for_counts_as_gone(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    host = socket.gethostname().replace(".", "-")
-    left = tmp_path / f".shard.tar.{host}.{process.pid}.0123abcd.tmp"
+    left = tmp_path / f".shard.tar.{_host()}.{process.pid}.0123abcd.tmp"
     left.write_bytes(b"half")
     remove_stale(tmp_path)
     assert left.exists()  # it lives
