@@ -319,7 +319,7 @@ class StreamLoader:
             made = TransformPipeline(split, sampler, self.transform, *layout, cpu)
         else:
             made = CpuPipeline(split, sampler, self.augment, *layout, self.pin_memory)
-        return normalize_batches(made, self.normalize, torch.device("cpu"))
+        return normalize_batches(made, self.normalize, 3, torch.device("cpu"))
 
     def state_dict(self) -> dict[str, Any]:
         """The position (this rank's window of shards, and the samples taken of it), and what

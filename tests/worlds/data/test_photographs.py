@@ -125,7 +125,8 @@ def test_a_crop_is_its_box_resized_and_flipped(store):
     from torchvision.transforms.functional import InterpolationMode, resized_crop
 
     from worlds.loaders.augment import draw
-    from worlds.rng.philox import DECODE, words
+    from worlds.rng.philox import words
+    from worlds.rng.streams import DECODE
 
     loader = RealLoader(store.train, 30, 30, 3, seed=5, **CROP)
     flipped = 0
@@ -173,7 +174,8 @@ def test_boxes_are_distributed_as_torchvisions(size):
 
 def test_the_first_boxes_are_frozen():
     """Literals: another definition of the crops would change every training run on photographs."""
-    from worlds.rng.philox import DECODE, words
+    from worlds.rng.philox import words
+    from worlds.rng.streams import DECODE
 
     drawn = words(7, DECODE, 0, torch.arange(4), 10).tolist()
     assert [crop_box(256, 341, row) for row in drawn] == [
@@ -292,7 +294,8 @@ def test_what_is_cropped_on_a_gpu_is_the_same_box(random, store):
     resampling of tensors, which rounds otherwise than Pillow's.
     """
     from worlds.loaders.nvjpeg import crop_decoded
-    from worlds.rng.philox import DECODE, words
+    from worlds.rng.philox import words
+    from worlds.rng.streams import DECODE
 
     index, positions = np.arange(12), np.arange(100, 112)
     decoded = [torch.tensor(image).permute(2, 0, 1) for image in store.train.images.whole(index)]

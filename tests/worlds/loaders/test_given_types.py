@@ -139,7 +139,7 @@ BAD = [
     (lambda f: open_store((IMAGES, LABELS)), "expected a path, got tuple; of arrays, ArrayStore"),
     (lambda f: open_store("s3://bucket/name"), "hf://datasets/OWNER/NAME, got s3://bucket/name"),
     (lose("meta/*.npz"), "train-00000.npz is missing: make the shard again"),
-    (empty_record, "1 of the 4 shards of train are not made yet"),
+    (empty_record, "missing required field `tar`"),
     (damage_image, "train-00001-of-00004.tar: sample 25 cannot be decoded: make the shard again"),
 ]
 
