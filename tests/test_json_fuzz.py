@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cifar5m.labels.agreement import MeanConfidence, Summary
-from cifar5m.labels.labeling import LabelingPlan, labelling_plan
+from cifar5m.labels.labeling import LabelingPlan, labeling_plan
 from cifar5m.sampling.job import GeneratedPlan, Options, find_sources, plan_of
 from cifar5m.shards.importing import ImportedPlan
 from cifar5m.weights.ho_ema import read_provenance
@@ -54,7 +54,7 @@ def generated() -> dict[str, Any]:
 def labeling() -> dict[str, Any]:
     options = Options(n=20, recipe="tiny")
     dataset = plan_of(options, find_sources(options))
-    return labelling_plan(dataset, "tiny", find_labeler("tiny").sha256, "fp32", 4).to_json()
+    return labeling_plan(dataset, "tiny", find_labeler("tiny").sha256, "fp32", 4).to_json()
 
 
 def imported() -> dict[str, Any]:

@@ -3,7 +3,7 @@
     python tools/card_tiny.py --data ../shared/data
 
 Makes 10,000 images with the recipe as it is (in --work, resumed by the same command), labels the
-test photographs, and compares in the labeller's features. About 15 minutes on two CPU cores.
+test photographs, and compares in the labeler's features. About 15 minutes on two CPU cores.
 """
 
 import argparse
@@ -32,13 +32,13 @@ CHUNK = 1_000
 CARD = Template("""\
 # The networks of the recipe `tiny`
 
-Two small networks, so that `cifar5m-generate --recipe tiny` makes a labelled set on any machine,
+Two small networks, so that `cifar5m-generate --recipe tiny` makes a labeled set on any machine,
 without a network and without a GPU. They are for trying things out. **They are not the networks of
 CIFAR-5m**: both are far smaller and far less trained than Ho et al.'s U-Net and BiT-M-R152x2, their
 images are of another distribution, and no figure measured on them says anything about CIFAR-5m.
 $remark
 
-| | generator | labeller |
+| | generator | labeler |
 |---|---|---|
 | network | diffusers `UNet2DModel`, predicts noise, linear betas as Ho et al. | timm `resnetv2_18` of width 32, input resized to 128 px |
 | parameters | $generator_parameters | $labeler_parameters |
@@ -58,15 +58,15 @@ $recipe, float32, on the CPU.
 
 | | |
 |---|---|
-| labeller, accuracy on the 10,000 test photographs | $accuracy % |
-| labeller, mean confidence there | $confidence % |
-| Frechet distance in the labeller's features, $samples images against train | $distance |
+| labeler, accuracy on the 10,000 test photographs | $accuracy % |
+| labeler, mean confidence there | $confidence % |
+| Frechet distance in the labeler's features, $samples images against train | $distance |
 | the same, test photographs against train | $reference |
-| labeller's mean confidence on the images | $image_confidence % |
+| labeler's mean confidence on the images | $image_confidence % |
 | classes of the images | $classes |
 
-The distance is in the features of this labeller: it compares with the line below it and with other
-weights measured by `tools/card_tiny.py` on the same labeller, and with no published FID.
+The distance is in the features of this labeler: it compares with the line below it and with other
+weights measured by `tools/card_tiny.py` on the same labeler, and with no published FID.
 
 Licence: Apache-2.0, as the project. CIFAR-10 itself carries no licence.
 """)

@@ -93,7 +93,7 @@ def crop(x: torch.Tensor, pad: int = 4) -> torch.Tensor:
 
 
 def cutout(x: torch.Tensor, size: int) -> torch.Tensor:
-    """Grey out one square of `size` px in each image, its centre uniform."""
+    """Gray out one square of `size` px in each image, its centre uniform."""
     centre_y, centre_x = torch.randint(0, 32, (2, len(x), 1, 1, 1), device=x.device)
     steps = torch.arange(32, device=x.device) + size // 2
     rows = (steps.view(-1, 1) >= centre_y) & (steps.view(-1, 1) < centre_y + size)

@@ -20,13 +20,13 @@ _PHOTOGRAPH_BYTES = 4 * 10  # the probabilities of a photograph
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds an image takes; those of labeller and features are 0 without a labeller."""
+    """Seconds an image takes; those of labeler and features are 0 without a labeler."""
 
     pixel_seconds: float
     label_seconds: float
     feature_seconds: float
     pixel_operations: float
-    feature_width: int  # numbers; 0 without a labeller
+    feature_width: int  # numbers; 0 without a labeler
 
     @property
     def image_seconds(self) -> float:

@@ -1,6 +1,6 @@
 """Frechet distance between two sets of feature vectors (Heusel et al. 2017): the distance of the
 Gaussians with their means and covariances. In Inception features it is called FID; here it is used
-in the labeller's own features, and compares only with distances in the same features.
+in the labeler's own features, and compares only with distances in the same features.
 """
 
 from collections.abc import Iterable

@@ -12,10 +12,10 @@ import numpy as np
 from cifar5m.labels.agreement import compare
 from cifar5m.labels.labeling import (
     LABELS_FOLDER,
+    Labeling,
     LabelingPlan,
-    Labelling,
-    is_labelled,
-    labelling_names,
+    is_labeled,
+    labeling_names,
 )
 from worlds.formats.layout import Shard
 from worlds.formats.plan import load_plan
@@ -61,48 +61,48 @@ def confidence_histogram(confidence: np.ndarray, bins: int = 20) -> list[int]:
 def agreements(
     folder: Path, shards: list[Shard], names: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    """Of each second labelling that has all of `shards`, its agreement with the first."""
+    """Of each second labeling that has all of `shards`, its agreement with the first."""
     return {
         name: msgspec.to_builtins(
             compare(folder, folder / LABELS_FOLDER / name, shards, names).summary()
         )
-        for name in whole_labellings(folder, shards)
+        for name in whole_labelings(folder, shards)
     }
 
 
-def whole_labellings(folder: Path, shards: list[Shard]) -> list[str]:
-    """Second labellings that are intact and have all of `shards`."""
+def whole_labelings(folder: Path, shards: list[Shard]) -> list[str]:
+    """Second labelings that are intact and have all of `shards`."""
     found = []
-    for name in labelling_names(folder):
+    for name in labeling_names(folder):
         try:
             plan = load_plan(folder / LABELS_FOLDER / name, LabelingPlan)
         except ValueError:
-            continue  # no_second_labelling tells
-        labelling = Labelling(folder, name, plan)
-        if all(is_labelled(labelling, shard) for shard in shards):
+            continue  # no_second_labeling tells
+        labeling = Labeling(folder, name, plan)
+        if all(is_labeled(labeling, shard) for shard in shards):
             found.append(name)
     return found
 
 
-def no_second_labelling(folder: Path) -> str:
+def no_second_labeling(folder: Path) -> str:
     """Why `agreements` has none, and what to do."""
-    names = labelling_names(folder)
+    names = labeling_names(folder)
     if names:
         return f"labels/{names[0]} is damaged or not complete: run its cifar5m-label again"
-    return f"there is no second labelling: cifar5m-label {folder} --labeler OTHER"
+    return f"there is no second labeling: cifar5m-label {folder} --labeler OTHER"
 
 
 def second_opinion(folder: Path, shards: list[Shard], judge: Opinion | None) -> Opinion:
-    """The probabilities that labels are held against: of a second labelling where there is one,
-    else of `judge`, the audit's labeller where it is another than the set's.
+    """The probabilities that labels are held against: of a second labeling where there is one,
+    else of `judge`, the audit's labeler where it is another than the set's.
 
     NotMeasured without either: the probabilities that gave the labels never disagree with them.
     """
-    names = whole_labellings(folder, shards)
+    names = whole_labelings(folder, shards)
     if names:
         place = folder / LABELS_FOLDER / names[-1]
         parts = [read_arrays(place, shard).probabilities for shard in shards]
-        return Opinion(np.concatenate(parts), f"the second labelling {names[-1]}")
+        return Opinion(np.concatenate(parts), f"the second labeling {names[-1]}")
     if judge is None:
         raise NotMeasured(
             f"it takes a second opinion: cifar5m-label {folder} --labeler OTHER, then this again"

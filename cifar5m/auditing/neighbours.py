@@ -29,7 +29,7 @@ _LEAST_QUERIES, _ROWS_MULTIPLE = 32, 8  # what an int8 product on CUDA asks for
 class Neighbours:
     """For each query its k nearest rows of the reference, nearest first.
 
-    `distance` of pixels is the root mean square difference in grey levels, 0 to 255; of features
+    `distance` of pixels is the root mean square difference in gray levels, 0 to 255; of features
     the Euclidean distance of the vectors at unit length, 0 to 2.
     """
 
@@ -40,7 +40,7 @@ class Neighbours:
     def ratio(self) -> np.ndarray:
         """Float32 (N,): the nearest one's distance as a share of the mean of all k.
 
-        Carlini et al. (2023, section 5) call an image memorised by this share, because a plain
+        Carlini et al. (2023, section 5) call an image memorized by this share, because a plain
         image is close to many others and its small distance alone means little. Where all k are
         equal to the query the share is 0.
         """

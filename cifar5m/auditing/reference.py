@@ -1,9 +1,9 @@
-"""CIFAR-10, as an audit holds a dataset against it: pixels, and what the labeller makes of them.
+"""CIFAR-10, as an audit holds a dataset against it: pixels, and what the labeler makes of them.
 
     photographs = open_photographs(Path("~/data"))            # {"train": ..., "test": ...}
     seen = label_photographs(audit, photographs["test"], judge)  # features and probabilities
 
-The labeller's pass over 60,000 photographs takes minutes on a CPU, so it is kept in parts, and
+The labeler's pass over 60,000 photographs takes minutes on a CPU, so it is kept in parts, and
 a rerun goes on.
 """
 
@@ -31,7 +31,7 @@ OnImages = Callable[[int], None]  # images done since the last call
 
 @dataclass(frozen=True)
 class Judge:
-    """The labeller of an audit, and what tells it from every other."""
+    """The labeler of an audit, and what tells it from every other."""
 
     labeler: Labeler
     source: str
@@ -44,7 +44,7 @@ class Judge:
 
 @dataclass(frozen=True)
 class Seen:
-    """What the labeller makes of images: `features` float32 (N, F), `probabilities` (N, 10)."""
+    """What the labeler makes of images: `features` float32 (N, F), `probabilities` (N, 10)."""
 
     features: np.ndarray
     probabilities: np.ndarray
@@ -97,7 +97,7 @@ def see(judge: Judge, images: np.ndarray, on_images: OnImages = lambda images: N
 def label_photographs(
     audit: Path, split: Split, judge: Judge, on_images: OnImages = lambda images: None
 ) -> Seen:
-    """The labeller on a whole split of CIFAR-10, from the audit's folder where it was before."""
+    """The labeler on a whole split of CIFAR-10, from the audit's folder where it was before."""
     parts = []
     for number, start in enumerate(range(0, len(split), _PART)):
         path = _part(audit, split, judge, number)
@@ -114,7 +114,7 @@ def label_photographs(
     )
 
 
-def unlabelled(audit: Path, split: Split, judge: Judge) -> int:
+def unlabeled(audit: Path, split: Split, judge: Judge) -> int:
     """How many photographs `label_photographs` would still have to label."""
     starts = range(0, len(split), _PART)
     sizes = [min(_PART, len(split) - start) for start in starts]

@@ -21,7 +21,7 @@ from cifar5m.auditing.labels import (
     agreements,
     class_table,
     confidence_histogram,
-    no_second_labelling,
+    no_second_labeling,
     second_opinion,
     suspected_errors,
 )
@@ -61,7 +61,7 @@ class Subject:
 class Measured:
     """What was measured beside the images' own facts.
 
-    `seen` has the labeller's view of CIFAR-10 by split; `baseline` how near its test photographs
+    `seen` has the labeler's view of CIFAR-10 by split; `baseline` how near its test photographs
     are to its train split (auditing/shards.py). `quality` has figures or the reason why not.
     """
 
@@ -252,14 +252,14 @@ def _labels(
     summary.put(
         "labeler_agreement",
         min(rates, default=None),
-        no_second_labelling(subject.folder),
+        no_second_labeling(subject.folder),
     )
     judge = None
     if measured.judge is not None:
         test = measured.seen["test"]
         found["calibration"] = calibration(test.probabilities, photographs["test"].clean_labels)
         if measured.judge.sha256 != subject.plan.labeler_sha256:
-            judge = Opinion(images.facts["probabilities"], f"the labeller {measured.judge.source}")
+            judge = Opinion(images.facts["probabilities"], f"the labeler {measured.judge.source}")
     for name in ("accuracy", "expected_calibration_error"):
         value = found["calibration"] and found["calibration"][name]
         summary.put(f"labeler_cifar10_{name}", value, measured.no_judge)
@@ -291,7 +291,7 @@ def _suspects(images: _Images, opinion: Opinion, rows: np.ndarray) -> Iterator[d
 
 
 def _distances(subject: Subject, measured: Measured, summary: _Summary) -> None:
-    """Frechet distances in the labeller's features, and the figures of well-known networks."""
+    """Frechet distances in the labeler's features, and the figures of well-known networks."""
     names = ("frechet_labeler", "frechet_labeler_of_cifar10_test")
     if measured.judge is None:
         for name in names:

@@ -21,7 +21,7 @@ from cifar5m.auditing.reference import (
     label_photographs,
     open_photographs,
     pixels_of,
-    unlabelled,
+    unlabeled,
 )
 from cifar5m.auditing.report import Measured, Subject, make_report
 from cifar5m.auditing.shards import (
@@ -160,7 +160,7 @@ def measure_audit(
     # What is left.
     left = [s for s in plan.shards if not is_examined(plan.folder, audit, s, comparison)]
     images, total = sum(map(len, plan.shards)), sum(map(len, photographs.values()))
-    waiting = sum(unlabelled(audit, split, judge) for split in photographs.values()) if judge else 0
+    waiting = sum(unlabeled(audit, split, judge) for split in photographs.values()) if judge else 0
     searched = 0 if baseline_path(audit, comparison).is_file() else len(photographs["test"])
 
     # How long it takes.
@@ -251,7 +251,7 @@ def _label_reference(plan: _Audit) -> dict[str, Seen]:
     if judge is None:
         return {}
     total = sum(map(len, plan.photographs.values()))
-    waiting = sum(unlabelled(plan.out, split, judge) for split in plan.photographs.values())
+    waiting = sum(unlabeled(plan.out, split, judge) for split in plan.photographs.values())
     phase = Phase("reference", total, plan.on_progress, total - waiting)
     return {
         name: label_photographs(plan.out, split, judge, phase)

@@ -1,13 +1,13 @@
 """What an audit finds of each image, a shard at a time; what is saved is not done again.
 
     AUDIT/images/{split}-{k:05d}.npz       one row an image
-    AUDIT/work/features-{split}-{k:05d}.npz   labeller features of the first 50,000 images
+    AUDIT/work/features-{split}-{k:05d}.npz   labeler features of the first 50,000 images
 
 The arrays of an image file are `index` int64, `digest` uint64 (N, 2) (equal for equal pixels),
 and for each space (pixel, feature) and CIFAR-10 split (train, test) `{space}_{split}_index` int32,
 `_distance` and `_ratio` float32: the nearest photograph, its distance, and that as a share of the
 mean of the 50 nearest (auditing/neighbours.py). `probabilities` float16 (N, 10) are those of
-the audit's labeller.
+the audit's labeler.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ class Comparison:
     """What each image is held against. `references` by space (pixel, feature) and split."""
 
     references: Mapping[tuple[str, str], Reference]
-    judge: Judge | None  # for features and probabilities, None without a labeller
+    judge: Judge | None  # for features and probabilities, None without a labeler
     fingerprints: Mapping[str, str]  # of CIFAR-10's splits
 
     @property

@@ -1,10 +1,10 @@
-"""cifar5m-finetune-labeler: make a labeller of CIFAR-10's classes by BiT-HyperRule.
+"""cifar5m-finetune-labeler: make a labeler of CIFAR-10's classes by BiT-HyperRule.
 
     cifar5m-finetune-labeler --data ~/data                       # BiT-M-R152x2, as the paper's
     cifar5m-finetune-labeler --data ~/data --dry-run             # the plan, and seconds a step
     cifar5m-finetune-labeler --data ~/data --model vit_base_patch16_224.augreg_in21k --out vit
 
-The labeller goes to --out, a timm folder for `--labeler`; by default where `--labeler bit` looks.
+The labeler goes to --out, a timm folder for `--labeler`; by default where `--labeler bit` looks.
 evaluation.json beside it says its accuracy and calibration on the test images. The same command
 again goes on from the last checkpoint. BiT-M-R152x2 on the rule's 10,000 steps of 512 takes 0.47
 EFLOP; on one card give --micro-batch if the memory does not hold a batch.
@@ -35,7 +35,7 @@ def make_parser() -> Parser:
     parser = Parser("cifar5m-finetune-labeler", __doc__)
     add = parser.add_argument
     add("--data", required=True, metavar="DIR", help="CIFAR-10: a folder or pack with both splits")
-    add("--out", type=Path, help="folder of the labeller (default: the cache, for `bit`)")
+    add("--out", type=Path, help="folder of the labeler (default: the cache, for `bit`)")
     model = parser.add_argument_group("model")
     add = model.add_argument
     add("--model", help="timm's name or a timm folder (default resnetv2_152x2_bit.goog_in21k)")

@@ -1,4 +1,4 @@
-"""cifar5m-generate: make labelled shards of CIFAR-10-like images with a diffusion model.
+"""cifar5m-generate: make labeled shards of CIFAR-10-like images with a diffusion model.
 
     cifar5m-generate --recipe tiny --n 1000 --out out/tiny       # offline, on any machine
     cifar5m-generate --n 6000000 --out cifar5m                    # the published recipe, every GPU

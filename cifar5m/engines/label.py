@@ -10,11 +10,11 @@ from pathlib import Path
 
 from cifar5m.labels.agreement import Agreement, compare
 from cifar5m.labels.labeling import (
-    Labelling,
+    Labeling,
     default_name,
-    is_labelled,
-    labelling_plan,
-    open_labelling,
+    is_labeled,
+    labeling_plan,
+    open_labeling,
 )
 from cifar5m.labels.relabel import label_shards, load_labeler, write_summary
 from cifar5m.sampling.recipes import labeling_settings
@@ -88,24 +88,24 @@ def label(
 
     # A labeler that does not load is refused before anything is written.
     weights = find_labeler(labeler)
-    plan = labelling_plan(dataset, labeler, weights.sha256, *settings)
+    plan = labeling_plan(dataset, labeler, weights.sha256, *settings)
     network = load_labeler(weights, plan, target)
-    labeling = open_labelling(folder, name or default_name(labeler), plan)
+    labeling = open_labeling(folder, name or default_name(labeler), plan)
 
     mine = (rank or Rank()).share(shards)
     mine = [shard for shard in mine if is_finished(folder, shard, dataset.fingerprint)]
-    waiting = [shard for shard in mine if not is_labelled(labeling, shard)]
+    waiting = [shard for shard in mine if not is_labeled(labeling, shard)]
     done = sum(map(len, mine)) - sum(map(len, waiting))
     phase = Phase("label", sum(map(len, mine)), on_progress, done)
     found = label_shards(labeling, network, waiting, phase)
     problems = tuple(f"{each.shard.tar}: {each.problem}" for each in found if each.problem)
-    labeled = [shard for shard in shards if is_labelled(labeling, shard)]
+    labeled = [shard for shard in shards if is_labeled(labeling, shard)]
     ends = rank is None or len(labeled) == len(shards)  # else another rank tells the agreement
     agreement = _agreement(labeling, labeled, len(shards)) if ends else None
     return LabelingResult(labeling.place, len(labeled), len(shards), agreement, problems)
 
 
-def _agreement(labeling: Labelling, labeled: Sequence[Shard], planned: int) -> Agreement | None:
+def _agreement(labeling: Labeling, labeled: Sequence[Shard], planned: int) -> Agreement | None:
     """Return the agreement over the labeled shards; written too once that is all of them."""
     if not labeled:
         return None

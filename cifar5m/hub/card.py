@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from cifar5m.labels.agreement import Summary
-from cifar5m.labels.labeling import LABELS_FOLDER, SUMMARY, labelling_names
+from cifar5m.labels.labeling import LABELS_FOLDER, SUMMARY, labeling_names
 from worlds.cli.pages import render_markdown
 from worlds.formats.layout import AUDIT, CARD, PARQUET_FOLDER, PLAN, TIMM_INFO, Shard
 from worlds.formats.shards import Record, load_record
@@ -266,7 +266,7 @@ def _in_words(value: Any) -> str:
 
 def _labelings(facts: Facts) -> Iterator[tuple[str, Summary]]:
     """Yield each second labeling that was compared with the first, and its summary."""
-    for name in labelling_names(facts.folder):
+    for name in labeling_names(facts.folder):
         path = facts.folder / LABELS_FOLDER / name / SUMMARY
         if path.is_file():
             yield name, load_json(path, Summary)

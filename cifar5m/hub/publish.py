@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from cifar5m.labels.labeling import LABELS_FOLDER, SUMMARY, labelling_names
+from cifar5m.labels.labeling import LABELS_FOLDER, SUMMARY, labeling_names
 from cifar5m.weights.download import Note
 from worlds.formats.layout import AUDIT, CARD, PARQUET_FOLDER, PLAN, TIMM_INFO, Shard
 from worlds.formats.plan import differences, load_plan
@@ -95,7 +95,7 @@ def published_files(folder: Path, shards: Sequence[Shard], parquet: bool = False
     paths = [PLAN, *(path for path in beside if (folder / path).is_file())]
     for shard in shards:
         paths += map(str, (shard.tar, shard.arrays, shard.record))
-    for name in labelling_names(folder):
+    for name in labeling_names(folder):
         place = folder / LABELS_FOLDER / name
         done = [shard for shard in shards if find_record(place, shard) is not None]
         inner = [Path(PLAN), *(path for shard in done for path in (shard.arrays, shard.record))]

@@ -1,4 +1,4 @@
-"""How two labellings of one dataset agree: the matrix of their labels, and both confidences."""
+"""How two labelings of one dataset agree: the matrix of their labels, and both confidences."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Fine-tune a timm classifier on CIFAR-10 into a labeller, by BiT-HyperRule.
+"""Fine-tune a timm classifier on CIFAR-10 into a labeler, by BiT-HyperRule.
 
     network = pretrained_network(options)
     trainer = Trainer(finetune_plan(options, network, store), network, store.train, device)
@@ -217,12 +217,12 @@ def _state_sha256(network: torch.nn.Module) -> str:
 
 
 def is_trained(folder: Path) -> bool:
-    """Whether the labeller's files are there, which are written when training has ended."""
+    """Whether the labeler's files are there, which are written when training has ended."""
     return all((folder / name).is_file() for name in ("config.json", "model.safetensors"))
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the labeller was measured. ValueError where its weights are others by now."""
+    """Whether the labeler was measured. ValueError where its weights are others by now."""
     if not is_trained(folder):
         return False
     try:
@@ -343,7 +343,7 @@ class Trainer:
 def finetune(
     folder: Path, trainer: Trainer, micro_batch: int | None = None, save_every: int = 500
 ) -> Generator[Row, None, None]:
-    """Train to the end of the schedule and save the labeller; yields each step's row.
+    """Train to the end of the schedule and save the labeler; yields each step's row.
 
     Goes on from the folder's checkpoint. Closing the iterator, or an error thrown by whoever
     listens, saves the step it stands at.
@@ -397,7 +397,7 @@ def save_labeler(folder: Path, trainer: Trainer) -> None:
 def evaluate_labeler(
     folder: Path, store: Store, device: torch.device, precision: str
 ) -> Iterator[int]:
-    """Measure the saved labeller as `--labeler` loads it, and write evaluation.json.
+    """Measure the saved labeler as `--labeler` loads it, and write evaluation.json.
 
     Yields how many test images each call took. The checkpoint, which is not needed any more, goes.
     """

@@ -1,4 +1,4 @@
-"""The labeller: a timm classifier with ten classes; its argmax is the label.
+"""The labeler: a timm classifier with ten classes; its argmax is the label.
 
 BiT-M-R152x2 (`resnetv2_152x2_bit` of timm, fine-tuned on CIFAR-10) in the paper's recipe. Images
 are resized bilinearly to the size the classifier was tuned for (128 for BiT) without a crop, and
@@ -115,13 +115,13 @@ def load_classifier(weights: Weights) -> tuple[torch.nn.Module, Preprocessing]:
         raise WeightsError(f"{weights.file} does not load as a timm model: {reason}") from error
     if network.num_classes != len(CIFAR10_CLASSES):
         raise WeightsError(
-            f"the labeller must have the ten classes of CIFAR-10, {weights.source} has "
+            f"the labeler must have the ten classes of CIFAR-10, {weights.source} has "
             f"{network.num_classes}: fine-tune it first"
         )
     names = network.pretrained_cfg.get("label_names")
     if names is not None and tuple(names) != CIFAR10_CLASSES:
         raise WeightsError(
-            f"the labeller's classes must be {', '.join(CIFAR10_CLASSES)}, {weights.source} has "
+            f"the labeler's classes must be {', '.join(CIFAR10_CLASSES)}, {weights.source} has "
             f"{', '.join(map(str, names))}"
         )
     config = network.pretrained_cfg

@@ -1,6 +1,6 @@
-"""A second labelling of a dataset: what another labeller says of the same shards, kept beside.
+"""A second labeling of a dataset: what another labeler says of the same shards, kept beside.
 
-    FOLDER/labels/{name}/plan.json                       which labeller, how, of which dataset
+    FOLDER/labels/{name}/plan.json                       which labeler, how, of which dataset
     FOLDER/labels/{name}/meta/{split}-{k:05d}.npz        index, label, float16 probabilities
     FOLDER/labels/{name}/meta/{split}-{k:05d}.json       record, written last
     FOLDER/labels/{name}/summary.json                    agreement with the first labels, at the end
@@ -42,8 +42,8 @@ class LabelingPlan(SealedPlan, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 @dataclass(frozen=True)
-class Labelling:
-    """The labelling `name` of the dataset in `folder`, and its plan."""
+class Labeling:
+    """The labeling `name` of the dataset in `folder`, and its plan."""
 
     folder: Path
     name: str
@@ -63,13 +63,13 @@ def default_name(source: str) -> str:
     return re.sub(r"[/@]", "-", source)
 
 
-def labelling_plan(
+def labeling_plan(
     dataset: Plan, source: str, sha256: str, precision: str, batch: int
 ) -> LabelingPlan:
     """Return the plan of a labeling: all that decides it. `dataset` is the plan of the dataset."""
     if dataset.class_names != CIFAR10_CLASSES:
         raise ValueError(
-            f"a labeller has CIFAR-10's classes, this dataset has "
+            f"a labeler has CIFAR-10's classes, this dataset has "
             f"{', '.join(dataset.class_names[:10])}: the two cannot be compared"
         )
     plan = LabelingPlan(
@@ -87,23 +87,23 @@ def labelling_plan(
     return seal(plan)
 
 
-def open_labelling(folder: Path, name: str, plan: LabelingPlan) -> Labelling:
-    """Begin a labelling, or go on with it; ValueError where the name is another labelling's."""
+def open_labeling(folder: Path, name: str, plan: LabelingPlan) -> Labeling:
+    """Begin a labeling, or go on with it; ValueError where the name is another labeling's."""
     if not _NAME.fullmatch(name):
         raise ValueError(f"name must be letters, digits, '.', '_' and '-', got {name!r}")
-    labelling = Labelling(folder, name, plan)
-    claim_folder(labelling.place, plan, parameter="name")
-    for place in (labelling.place, labelling.place / "meta"):
+    labeling = Labeling(folder, name, plan)
+    claim_folder(labeling.place, plan, parameter="name")
+    for place in (labeling.place, labeling.place / "meta"):
         place.mkdir(exist_ok=True)
         remove_stale(place)
-    return labelling
+    return labeling
 
 
 def write_labels(
-    labelling: Labelling, shard: Shard, probabilities: np.ndarray, facts: dict[str, Any]
+    labeling: Labeling, shard: Shard, probabilities: np.ndarray, facts: dict[str, Any]
 ) -> None:
     """Write the side file and, last, the record of one shard. `probabilities` float (N, C)."""
-    place = labelling.place
+    place = labeling.place
     index = np.arange(shard.start, shard.stop, dtype=np.int64)
     label = probabilities.argmax(1).astype(np.int64)
     probabilities = probabilities.astype(np.float16)
@@ -114,32 +114,32 @@ def write_labels(
         "arrays_sha256": arrays,
         "count": len(shard),
         "classes": np.bincount(label, minlength=probabilities.shape[1]).tolist(),
-        "fingerprint": labelling.plan.fingerprint,
+        "fingerprint": labeling.plan.fingerprint,
     }
     write_json(place / shard.record, record | facts)
 
 
-def is_labelled(labelling: Labelling, shard: Shard) -> bool:
+def is_labeled(labeling: Labeling, shard: Shard) -> bool:
     """Whether a shard's labels are there, intact, of this plan and of the tar as recorded now."""
-    own = find_record(labelling.place, shard)
-    first = find_record(labelling.folder, shard)
+    own = find_record(labeling.place, shard)
+    first = find_record(labeling.folder, shard)
     if own is None or first is None or own.sha256 != first.sha256:
         return False
     try:
-        found = read_arrays(labelling.place, shard)
+        found = read_arrays(labeling.place, shard)
     except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile):
         return False
     sha256 = arrays_sha256(found.index, found.label, found.probabilities)
-    return (own.fingerprint, own.arrays_sha256) == (labelling.plan.fingerprint, sha256)
+    return (own.fingerprint, own.arrays_sha256) == (labeling.plan.fingerprint, sha256)
 
 
-def labelling_names(folder: Path) -> list[str]:
-    """The labellings that a dataset folder holds."""
+def labeling_names(folder: Path) -> list[str]:
+    """The labelings that a dataset folder holds."""
     return sorted(path.parent.name for path in (folder / LABELS_FOLDER).glob(f"*/{PLAN}"))
 
 
-def labelling_files(name: str, shards: Sequence[Shard]) -> set[str]:
-    """Relative to the dataset folder: the folders and files that a labelling may hold."""
+def labeling_files(name: str, shards: Sequence[Shard]) -> set[str]:
+    """Relative to the dataset folder: the folders and files that a labeling may hold."""
     place = Path(LABELS_FOLDER, name)
     inner = {Path(), Path(PLAN), Path(SUMMARY), Path("meta")}
     inner |= {path for shard in shards for path in (shard.arrays, shard.record)}

@@ -1,9 +1,9 @@
 """Label existing shards again, with another classifier; the dataset itself is only read.
 
-    for result in label_shards(labelling, labeler, shards):
-        ...  # result.problem says why a shard could not be labelled
+    for result in label_shards(labeling, labeler, shards):
+        ...  # result.problem says why a shard could not be labeled
 
-A thread reads, hashes and decodes the shards ahead of the labeller: 17,500 to 20,000 images of
+A thread reads, hashes and decodes the shards ahead of the labeler: 17,500 to 20,000 images of
 random pixels a second, measured on one of two CPU cores that a training run shared.
 """
 
@@ -20,11 +20,11 @@ from cifar5m.labels.labeler import Labeler, load_classifier
 from cifar5m.labels.labeling import (
     LABELS_FOLDER,
     SUMMARY,
+    Labeling,
     LabelingPlan,
-    Labelling,
-    is_labelled,
-    labelling_plan,
-    open_labelling,
+    is_labeled,
+    labeling_plan,
+    open_labeling,
     write_labels,
 )
 from cifar5m.weights.sources import Weights, find_labeler
@@ -35,11 +35,11 @@ from worlds.runtime.device import device_name, float32_products
 from worlds.runtime.files import sha256_of, write_json
 from worlds.runtime.prefetch import Prefetcher
 
-OnImages = Callable[[int], None]  # images labelled since the last call
+OnImages = Callable[[int], None]  # images labeled since the last call
 
 
 @dataclass(frozen=True)
-class Labelled:
+class Labeled:
     """One shard's end: its labels are written, or `problem` says why they are not."""
 
     shard: Shard
@@ -47,24 +47,24 @@ class Labelled:
 
 
 def load_labeler(weights: Weights, plan: LabelingPlan, device: str) -> Labeler:
-    """The labeller of a labelling's plan on a device."""
+    """The labeler of a labeling's plan on a device."""
     classifier, preprocessing = load_classifier(weights)
     place = torch.device(device)
     return Labeler(classifier, preprocessing, place, plan.precision, plan.label_batch)
 
 
 def label_shards(
-    labelling: Labelling,
+    labeling: Labeling,
     labeler: Labeler,
     shards: Sequence[Shard],
     on_images: OnImages = lambda images: None,
-) -> Iterator[Labelled]:
+) -> Iterator[Labeled]:
     """Label each of `shards` and write what was found, in order. A damaged shard is left out."""
-    ahead = Prefetcher(lambda k: read_pixels(labelling.folder, shards[k]), len(shards), threads=1)
+    ahead = Prefetcher(lambda k: read_pixels(labeling.folder, shards[k]), len(shards), threads=1)
     try:
         for shard, read in zip(shards, ahead, strict=True):
             if isinstance(read, str):
-                yield Labelled(shard, read)
+                yield Labeled(shard, read)
                 continue
             start = time.monotonic()
             probabilities = label_images(labeler, read.images, on_images)
@@ -73,8 +73,8 @@ def label_shards(
                 "seconds": round(time.monotonic() - start, 3),
                 "device": device_name(labeler.device),
             }
-            write_labels(labelling, shard, probabilities, facts)
-            yield Labelled(shard)
+            write_labels(labeling, shard, probabilities, facts)
+            yield Labeled(shard)
     finally:
         ahead.close()
 
@@ -90,35 +90,35 @@ def label_images(labeler: Labeler, images: np.ndarray, on_images: OnImages) -> n
     return torch.cat(found).cpu().numpy()
 
 
-def write_summary(labelling: Labelling, shards: Sequence[Shard]) -> Agreement:
+def write_summary(labeling: Labeling, shards: Sequence[Shard]) -> Agreement:
     """The agreement over all of the dataset's shards, written beside the labels."""
-    names = labelling.plan.class_names
-    agreement = compare(labelling.folder, labelling.place, shards, names)
-    write_json(labelling.place / SUMMARY, agreement.summary())
+    names = labeling.plan.class_names
+    agreement = compare(labeling.folder, labeling.place, shards, names)
+    write_json(labeling.place / SUMMARY, agreement.summary())
     return agreement
 
 
 def repair_labels(
     folder: Path, name: str, device: str, on_images: OnImages = lambda images: None
-) -> list[Labelled]:
-    """Label again what a labelling lacks or has damaged, with the labeller that its plan names.
+) -> list[Labeled]:
+    """Label again what a labeling lacks or has damaged, with the labeler that its plan names.
 
-    Returns the shards that were labelled or could not be. ValueError where the labeller is not
+    Returns the shards that were labeled or could not be. ValueError where the labeler is not
     found, or is another one by now.
     """
     dataset, plan = load_plan(folder), load_plan(folder / LABELS_FOLDER / name, LabelingPlan)
     source = plan.about.labeler
     if source is None:
-        raise ValueError(f"labels/{name} does not say which labeller: run cifar5m-label again")
+        raise ValueError(f"labels/{name} does not say which labeler: run cifar5m-label again")
     weights = find_labeler(source)
-    plan = labelling_plan(dataset, source, weights.sha256, plan.precision, plan.label_batch)
-    labelling = open_labelling(folder, name, plan)
+    plan = labeling_plan(dataset, source, weights.sha256, plan.precision, plan.label_batch)
+    labeling = open_labeling(folder, name, plan)
     shards = dataset.shards
-    waiting = [shard for shard in shards if not is_labelled(labelling, shard)]
+    waiting = [shard for shard in shards if not is_labeled(labeling, shard)]
     labeler = load_labeler(weights, plan, device)
-    results = list(label_shards(labelling, labeler, waiting, on_images))
+    results = list(label_shards(labeling, labeler, waiting, on_images))
     if all(result.problem is None for result in results):
-        write_summary(labelling, shards)
+        write_summary(labeling, shards)
     return results
 
 

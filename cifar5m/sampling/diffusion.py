@@ -345,7 +345,7 @@ class FiniteGuard:
 def to_uint8(x: torch.Tensor) -> torch.Tensor:
     """float (B, 3, H, W) in [-1, 1] to uint8 (B, H, W, 3), values outside clamped.
 
-    -1 becomes 0, 1 becomes 255, and the nearest grey level is taken, as EDM and diffusers do:
+    -1 becomes 0, 1 becomes 255, and the nearest gray level is taken, as EDM and diffusers do:
     truncating would darken every image by half a level on average.
     """
     levels = ((x.float() + 1) * 127.5).round().clamp(0, 255)

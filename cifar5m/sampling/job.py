@@ -224,7 +224,7 @@ class Estimate:
 
 
 def estimate(job: Job, layout: Layout) -> Estimate:
-    """Measure two network calls, one labelled micro-batch and 256 PNGs."""
+    """Measure two network calls, one labeled micro-batch and 256 PNGs."""
     batches = sum(-(-len(shard) // job.micro_batch) for shard in layout.shards())
     device = job.generator.device
     x = torch.randn(job.micro_batch, 3, 32, 32, device=device)

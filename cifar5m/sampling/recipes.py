@@ -64,7 +64,7 @@ RECIPES: Final = {
         micro_batch=64,
         label_batch=64,
         licence="Apache-2.0",
-        measured="Frechet distance 9.77 in its labeller's features, test against train 0.02",
+        measured="Frechet distance 9.77 in its labeler's features, test against train 0.02",
     ),
 }
 

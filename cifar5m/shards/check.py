@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from cifar5m.labels.agreement import Summary, compare
-from cifar5m.labels.labeling import LABELS_FOLDER, SUMMARY, LabelingPlan, labelling_names
+from cifar5m.labels.labeling import LABELS_FOLDER, SUMMARY, LabelingPlan, labeling_names
 from worlds.formats.layout import PLAN, Shard
 from worlds.formats.plan import Plan, fingerprint_of, load_plan
 from worlds.formats.shards import (
@@ -34,7 +34,7 @@ from worlds.runtime.json_files import load_json
 
 SHOWN = 5  # problems of one kind that are told of one shard; the rest are counted
 # Half precision rounds a probability by at most 2^-12 of itself, so ten of them add up to 1 within
-# 0.00025; a labeller that sums in float32 stays far below the rest.
+# 0.00025; a labeler that sums in float32 stays far below the rest.
 SUM_TOLERANCE = 1e-3
 
 
@@ -287,11 +287,11 @@ def check_plan(folder: Path, place: Path = Path()) -> Iterator[Problem]:
         yield Problem("plan", str(place / PLAN), message + plan["fingerprint"])
 
 
-def check_labellings(
+def check_labelings(
     folder: Path, dataset: Plan, tars: Mapping[Shard, str | None]
 ) -> Iterator[Problem]:
     """`tars` has the sha256 of each shard's tar as measured, None where there is no tar."""
-    for name in labelling_names(folder):
+    for name in labeling_names(folder):
         place = Path(LABELS_FOLDER, name)
         try:
             plan = load_plan(folder / place, LabelingPlan)
@@ -329,7 +329,7 @@ def _check_shards(
         for problem in problems:
             yield replace(problem, path=str(place / problem.path))
     if waiting:
-        message = f"{waiting} of {len(tars)} shards are not labelled yet"
+        message = f"{waiting} of {len(tars)} shards are not labeled yet"
         yield Problem("missing", str(place / "meta"), message)
     elif whole:
         yield from _check_summary(folder, place, plan, tars)
@@ -356,7 +356,7 @@ def _check_summary(
 ) -> Iterator[Problem]:
     path = place / SUMMARY
     if not (folder / path).exists():
-        yield Problem("missing", str(path), "all shards are labelled, the summary is missing")
+        yield Problem("missing", str(path), "all shards are labeled, the summary is missing")
         return
     try:
         found = load_json(folder / path, Summary)
@@ -367,4 +367,4 @@ def _check_summary(
         yield Problem("record", str(path), f"cannot be compared: {error}")
         return
     if found != expected:
-        yield Problem("record", str(path), "is not what the two labellings amount to")
+        yield Problem("record", str(path), "is not what the two labelings amount to")

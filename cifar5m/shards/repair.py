@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from cifar5m.labels.labeling import LABELS_FOLDER, labelling_names
+from cifar5m.labels.labeling import LABELS_FOLDER, labeling_names
 from cifar5m.labels.relabel import repair_labels
 from cifar5m.sampling.generate import Job, make_shard
 from cifar5m.sampling.job import (
@@ -236,7 +236,7 @@ def repair(
 def _repair_labelings(
     folder: Path, report: Report, device: str, on_progress: OnProgress | None
 ) -> Iterator[Outcome]:
-    for name in broken_labellings(report):
+    for name in broken_labelings(report):
         phase = Phase(f"labels/{name}", None, on_progress)
         for found in repair_labels(folder, name, device, phase):
             message = "labeled again" if found.problem is None else found.problem
@@ -279,8 +279,8 @@ def broken_shards(report: Report, shards: Sequence[Shard]) -> list[Shard]:
     ]
 
 
-def broken_labellings(report: Report) -> list[str]:
-    """The second labellings with a problem, unless it is the plan's or that of files too many."""
+def broken_labelings(report: Report) -> list[str]:
+    """The second labelings with a problem, unless it is the plan's or that of files too many."""
     kinds: dict[str, set[str]] = {}
     for problem in report.problems:
         top, *rest = Path(problem.path).parts
@@ -291,8 +291,8 @@ def broken_labellings(report: Report) -> list[str]:
 
 def remove_leftovers(folder: Path) -> None:
     """Delete what processes of this machine, which are gone, left half-written."""
-    labellings = [folder / LABELS_FOLDER / name for name in labelling_names(folder)]
-    places = [folder, folder / "data", *labellings, *(p / "meta" for p in (folder, *labellings))]
+    labelings = [folder / LABELS_FOLDER / name for name in labeling_names(folder)]
+    places = [folder, folder / "data", *labelings, *(p / "meta" for p in (folder, *labelings))]
     for place in places:
         if place.is_dir():
             remove_stale(place)

@@ -3,7 +3,7 @@
     cifar5m-verify DIR
 
 Every shard is re-hashed, every image decoded, every label compared with the side file, and every
-image with all others; second labellings are held against the tars they were made from. What is off
+image with all others; second labelings are held against the tars they were made from. What is off
 becomes a `Problem`; cifar5m/shards/repair.py mends what it can.
 """
 
@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from cifar5m.labels.labeling import LABELS_FOLDER, labelling_files, labelling_names
+from cifar5m.labels.labeling import LABELS_FOLDER, labeling_files, labeling_names
 from cifar5m.shards.check import (
     SHOWN,
     Problem,
     ShardReport,
     and_more,
-    check_labellings,
+    check_labelings,
     check_plan,
     check_shard,
 )
@@ -122,7 +122,7 @@ def verify(
             *check_plan(folder),
             *problems,
             *(found if plan.duplicates != "kept" else ()),
-            *check_labellings(folder, plan, tars),
+            *check_labelings(folder, plan, tars),
             *_foreign(folder, plan, shards),
         ),
     )
@@ -218,9 +218,9 @@ def _foreign(folder: Path, plan: Plan, shards: list[Shard]) -> Iterator[Problem]
     known |= set(plan.beside or ())
     known |= {str(path) for shard in shards for path in (shard.tar, shard.arrays, shard.record)}
     places = [folder, folder / "data", folder / "meta", folder / LABELS_FOLDER]
-    for labelling in labelling_names(folder):
-        known |= labelling_files(labelling, shards)
-        places += [places[3] / labelling, places[3] / labelling / "meta"]
+    for labeling in labeling_names(folder):
+        known |= labeling_files(labeling, shards)
+        places += [places[3] / labeling, places[3] / labeling / "meta"]
     for place in places:
         for path in sorted(place.iterdir()) if place.is_dir() else ():
             name = str(path.relative_to(folder))

@@ -99,7 +99,7 @@ def find_labeler(source: str) -> Weights:
     folder = cache_folder() / "labelers" / "bit-m-r152x2-cifar10"
     if not folder.is_dir():
         raise WeightsError(
-            f"the labeller BiT-M-R152x2 fine-tuned on CIFAR-10 is not published by anyone: put a "
+            f"the labeler BiT-M-R152x2 fine-tuned on CIFAR-10 is not published by anyone: put a "
             f"fine-tuned timm folder (config.json, model.safetensors) at {folder}, or pass "
             f"--labeler with a ten-class timm folder or Hub id; {OFFLINE_HINT}"
         )

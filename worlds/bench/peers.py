@@ -2,7 +2,7 @@
 in memory or in the loader's own format, random crop (zero padding 4), flip, float32 NCHW, [-1, 1].
 
 Each peer is used as its documentation would have it used for speed: in batches where it can, with
-numpy's vectorised augmentation; without worker processes, which make all of them slower on few
+numpy's vectorized augmentation; without worker processes, which make all of them slower on few
 cores, because batches are then copied between processes. (FFCV works in a thread of its own.)
 """
 
@@ -302,7 +302,7 @@ PEERS: Final = (
     Peer("torch DataLoader, batched numpy", "torch", _in_memory, _torch_batched),
     Peer("torch DataLoader, torchvision v2 per sample", "torchvision", _in_memory, _torch_each),
     Peer("webdataset, batched records", "webdataset", _webdataset_prepare, _webdataset),
-    Peer("Hugging Face datasets, vectorised", "datasets", _hugging_face_prepare, _hugging_face),
+    Peer("Hugging Face datasets, vectorized", "datasets", _hugging_face_prepare, _hugging_face),
     Peer("FFCV, numba normalization", "ffcv", _ffcv_prepare, _ffcv),
     Peer("grain, batched", "grain", _in_memory, _grain),
     Peer("litdata, batched collate", "litdata", _litdata_prepare, _litdata, True),

@@ -33,7 +33,7 @@ _GROUPS: dict[str, tuple[tuple[str, type, str], ...]] = {
         ("label_noise", str, "symmetric:RATE, uniform:RATE or pairs:RATE:3>5, RATE 0 to 1"),
         ("seed", int, "0 or more, below 2^64"),
     ),
-    "optimisation": (
+    "optimization": (
         ("optimizer", str, ""),
         ("learning_rate", float, "above 0"),
         ("momentum", float, "0 to below 1; the paper's figure 1 has 0.9"),
@@ -89,18 +89,18 @@ def make_parser(description: str | None) -> Parser:
     for title, entries in _GROUPS.items():
         for name, kind, text in entries:
             _add_field(groups[title], name, kind, text)
-    worlds, optimisation = groups["worlds"], groups["optimisation"]
+    worlds, optimization = groups["worlds"], groups["optimization"]
     worlds.add_argument("--disjoint", action="store_true", help="Ideal leaves Real's n samples out")
     length = worlds.add_mutually_exclusive_group()
     length.add_argument("--steps", type=int, help="1 or more (default: 39000)")
     length.add_argument("--epochs", type=int, help="instead of steps: passes over the n samples")
-    optimisation.add_argument(
+    optimization.add_argument(
         "--unit",
         type=int,
         help="steps between changes of the rate (default: 390; an epoch's "
         "with --epochs; the paper's code never changes it within)",
     )
-    optimisation.add_argument("--drops", default="", help="units of schedule steps, such as 60,80")
+    optimization.add_argument("--drops", default="", help="units of schedule steps, such as 60,80")
     groups["measurement"].add_argument(
         "--log",
         default=_DEFAULTS["log"],

@@ -52,7 +52,7 @@ class PhotographImages:
         return None
 
     def gather(self, indices: np.ndarray, out: np.ndarray) -> None:
-        """The centres, uint8 (B, 224, 224, 3), of the photographs with the shorter side at 256."""
+        """The centers, uint8 (B, 224, 224, 3), of the photographs with the shorter side at 256."""
         from worlds.data.resampling import resample
 
         for row, image in zip(out, self.whole(indices), strict=True):

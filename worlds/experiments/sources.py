@@ -9,7 +9,7 @@
     dogbird   ImageNet-DogBird at 224 px
     none      the toy example
 
-Made data are ten classes of blurred colour patterns under noise: learnable, cheap, and of no
+Made data are ten classes of blurred color patterns under noise: learnable, cheap, and of no
 meaning.
 """
 
@@ -152,7 +152,7 @@ def make_pool(folder: Path, kind: Data) -> Path:
 
 
 def _drawn(seed: int, part: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 (count, 32, 32, 3) and their labels: a class's 4 x 4 colour pattern, a mixture
+    """Images uint8 (count, 32, 32, 3) and their labels: a class's 4 x 4 color pattern, a mixture
     with another class's, and noise.
     """
     patterns = np.random.Generator(np.random.Philox(key=[9, 9])).uniform(40, 215, (10, 4, 4, 3))

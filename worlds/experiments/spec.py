@@ -44,7 +44,7 @@ class Group:
     real: tuple[TrainConfig, ...] = ()
     ideal: tuple[TrainConfig, ...] = ()
     panel: str | None = None  # groups of one name share a panel; None: one of its own
-    series: str | None = None  # groups of one name share a colour in a scatter
+    series: str | None = None  # groups of one name share a color in a scatter
     data: str | None = None  # only runs on this data: its name, or its training fingerprint
 
     def __post_init__(self) -> None:

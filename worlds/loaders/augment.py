@@ -10,7 +10,7 @@ batch size, rank or device changes them.
     word 3           centre of the hole: row from the high half, column from the low half
 
 The order is crop, flip, normalize, cutout: padding is black (pixel 0, so -1) and the hole is
-mid-grey (0). A pixel p becomes float32(2 p - 255) * float32(1 / 255): one rounding, so a CPU and a
+mid-gray (0). A pixel p becomes float32(2 p - 255) * float32(1 / 255): one rounding, so a CPU and a
 GPU agree to the bit, and 0 and 255 are -1 and 1 exactly.
 
 `augment_batch` is the definition in torch, on any device; tests hold `worlds.loaders.kernels` and

@@ -2,7 +2,7 @@
 
 numba, without the GIL. `fill_float32` reads each image once and writes its augmented, normalized
 floats once; worlds/loaders/augment.py says what it computes. Indices into arrays are unsigned:
-with signed ones numba adds a wrap-around test to every access, LLVM no longer vectorises the loops,
+with signed ones numba adds a wrap-around test to every access, LLVM no longer vectorizes the loops,
 and the pass is three times slower.
 
 Compiled code is cached beside this file, or in numba's user-wide folder where that is read-only, so

@@ -42,7 +42,7 @@ def gather_on_gpu(
     address: tuple[int, int, np.ndarray] | None,
 ) -> torch.Tensor:
     """Photographs as uint8 (B, 224, 224, 3) on `device`: the random boxes of `address` (seed,
-    trial, global positions), without one the centres.
+    trial, global positions), without one the centers.
     """
     drawn = None
     if address is not None:
@@ -64,7 +64,7 @@ def crop_decoded(
     decoded: Sequence[torch.Tensor], drawn: Sequence[Sequence[int]] | None
 ) -> torch.Tensor:
     """uint8 (3, H, W) of many sizes to uint8 (B, 224, 224, 3): the boxes of `drawn` (40 words for
-    each), or the centres, on the device where they are.
+    each), or the centers, on the device where they are.
     """
     import worlds.runtime.torchvision_ops  # noqa: F401, I001
     from torchvision.transforms.v2.functional import resize, resized_crop

@@ -3,7 +3,7 @@ steps of pretraining; pretrained.py loads such checkpoints.
 
     model = create("igpt_s", num_classes=10)
 
-A pixel becomes the token of the nearest of 512 colours, and a causal transformer reads the 1,024
+A pixel becomes the token of the nearest of 512 colors, and a causal transformer reads the 1,024
 tokens shifted right behind a start token; logits are a linear map, first zero, of the mean over its
 outputs. Three norms exist. Released weights have a gain alone: "rms" divides by the root mean
 square, as OpenAI's model does, while the paper's code divides the uncentred input by its standard
@@ -31,7 +31,7 @@ COLORS, CONTEXT = 512, 32 * 32
 SIZES = {"igpt_s": (24, 512, 8), "igpt_m": (36, 1024, 8), "igpt_l": (48, 1536, 16)}
 NORMS = ("std", "rms", "layer")
 EPSILON = 1e-5
-# Variables of the optimiser, which lie in OpenAI's files beside the weights.
+# Variables of the optimizer, which lie in OpenAI's files beside the weights.
 _OPTIMIZER = ("adam_m", "adam_v", "AdamWeightDecayOptimizer", "global_step", "_step")
 
 
@@ -104,9 +104,9 @@ class ImageGPT(nn.Module):
         nn.init.zeros_(self.classifier.weight)
 
     def tokens(self, x: torch.Tensor) -> torch.Tensor:
-        """The nearest colour of each pixel of x, in raster order: int64 (B, 1024)."""
+        """The nearest color of each pixel of x, in raster order: int64 (B, 1024)."""
         pixels = x.flatten(2).transpose(1, 2).float()
-        # |p - c|^2 up to |p|^2, which is the same for every colour.
+        # |p - c|^2 up to |p|^2, which is the same for every color.
         distance = self.colors.square().sum(1) - 2 * (pixels @ self.colors.T)
         return distance.argmin(-1)
 

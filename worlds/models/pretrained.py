@@ -88,14 +88,14 @@ def transfer_vit(model: VisionTransformer, state: Mapping[str, torch.Tensor]) ->
 
 
 def load_released_igpt(model: ImageGPT, arrays: Mapping[str, Any], centers: Any) -> None:
-    """Give `model` a checkpoint of OpenAI's, {variable name: array}, and its (512, 3) colours.
+    """Give `model` a checkpoint of OpenAI's, {variable name: array}, and its (512, 3) colors.
 
     The classifier stays as it is and the biases, which the released model has not, are 0. The
     language-model head is loaded where `model` has one.
     """
     colors = torch.as_tensor(centers, dtype=torch.float32)
     if colors.shape != (COLORS, 3):
-        raise ValueError(f"the colour clusters must be ({COLORS}, 3), got {tuple(colors.shape)}")
+        raise ValueError(f"the color clusters must be ({COLORS}, 3), got {tuple(colors.shape)}")
     state = released_state(arrays, model.wpe.embedding_dim)
     for name, value in model.named_parameters():
         if name.startswith("h.") and name.endswith(".bias") and ".ln_" not in name:

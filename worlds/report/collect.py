@@ -246,7 +246,7 @@ def _plain(value: Any) -> str:
 
 
 def _sizes(groups: Sequence[Group]) -> list[tuple[Group, ...]]:
-    """Groups that differ in n alone, three or more, by n; labelled by it."""
+    """Groups that differ in n alone, three or more, by n; labeled by it."""
     families: dict[str, list[Group]] = defaultdict(list)
     for group in groups:
         families[replace(group.real[0], n=1).group_key() + str(group.data)].append(group)
@@ -254,8 +254,8 @@ def _sizes(groups: Sequence[Group]) -> list[tuple[Group, ...]]:
     for family in families.values():
         if len({group.real[0].n for group in family}) >= 3:
             ordered = sorted(family, key=lambda group: group.real[0].n)
-            relabelled = [replace(group, label=f"n = {group.real[0].n:,}") for group in ordered]
-            chosen.append(tuple(relabelled))
+            relabeled = [replace(group, label=f"n = {group.real[0].n:,}") for group in ordered]
+            chosen.append(tuple(relabeled))
     return chosen
 
 

@@ -34,7 +34,7 @@ def philox4(
 
 @compiled()
 def _scaled(high: Scalar, low: Scalar, n: Scalar) -> Scalar:
-    """A 64-bit word times n / 2^64, rounded down; n < 2^32. No value is favoured by more than
+    """A 64-bit word times n / 2^64, rounded down; n < 2^32. No value is favored by more than
     n / 2^64.
     """
     return (high * n + ((low * n) >> _U(32))) >> _U(32)

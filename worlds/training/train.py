@@ -85,10 +85,10 @@ def train(
             try:
                 trainer.run(on_step, on_row)
             except NotFinite as error:
-                trainer.summarise("not_finite", error.step)
+                trainer.summarize("not_finite", error.step)
                 raise
             trainer.save()
-            trainer.summarise(trainer.ended() or "schedule")
+            trainer.summarize(trainer.ended() or "schedule")
             replicas.wait()
     return read_run(folder)
 

@@ -211,7 +211,7 @@ class Trainer:
         self.replicas.wait()
         self.rows = read_rows(metrics)
 
-    def summarise(self, ended: str, bad_step: int | None = None) -> None:
+    def summarize(self, ended: str, bad_step: int | None = None) -> None:
         if not self.replicas.writes:
             return
         summary = {

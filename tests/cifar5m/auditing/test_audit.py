@@ -106,7 +106,7 @@ def test_every_missing_figure_has_its_reason(folder, cifar10, capsys):
     assert lines[-2:] == [str(folder / "audit" / name) for name in ("audit.json", "index.html")]
 
 
-def test_a_labeller_adds_features_calibration_and_distances(folder, cifar10, labeler_folder):
+def test_a_labeler_adds_features_calibration_and_distances(folder, cifar10, labeler_folder):
     code, report = audit(folder, cifar10, "--labeler", str(labeler_folder), "--batch", "8")
     assert code == 0
     summary, neighbours = report["summary"], report["details"]["neighbours"]
@@ -120,14 +120,14 @@ def test_a_labeller_adds_features_calibration_and_distances(folder, cifar10, lab
     assert report["labeler"]["source"] == str(labeler_folder)
 
 
-def test_an_imported_set_without_a_labeller_says_so(folder, cifar10, monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # no labeller was fine-tuned here
+def test_an_imported_set_without_a_labeler_says_so(folder, cifar10, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # no labeler was fine-tuned here
     code, report = audit(folder, cifar10)
     assert code == 0
     assert "BiT-M-R152x2" in report["not_measured"]["frechet_labeler"]
 
 
-def test_second_labellings_are_compared(folder, cifar10, labeler_folder):
+def test_second_labelings_are_compared(folder, cifar10, labeler_folder):
     arguments = ["--labeler", str(labeler_folder), "--device", "cpu", "--batch", "8", "--quiet"]
     assert label([str(folder), *arguments, "--name", "second"]) == 0
     report = audit(folder, cifar10, "--labeler", "none")[1]

@@ -89,8 +89,8 @@ def test_what_is_kept_between_runs_may_be_damaged(kept, damage, folder, cifar10,
     assert report(folder) == before
 
 
-def test_features_of_another_labeller_are_not_taken_for_this_ones(folder, cifar10, labeler_folder):
-    """As a run with another labeller leaves them, that was killed after writing them."""
+def test_features_of_another_labeler_are_not_taken_for_this_ones(folder, cifar10, labeler_folder):
+    """As a run with another labeler leaves them, that was killed after writing them."""
     before = report(folder)
     [path] = (folder / "audit").glob("work/features-train-00001*")
     with np.load(path) as arrays:
@@ -100,7 +100,7 @@ def test_features_of_another_labeller_are_not_taken_for_this_ones(folder, cifar1
     assert report(folder) == before
 
 
-def test_a_damaged_second_labelling_is_not_called_absent(folder, cifar10, labeler_folder):
+def test_a_damaged_second_labeling_is_not_called_absent(folder, cifar10, labeler_folder):
     command = [str(folder), "--labeler", str(labeler_folder), "--name", "second", "--quiet"]
     assert label([*command, "--device", "cpu"]) == 0
     (folder / "labels/second/meta/train-00001.npz").write_bytes(b"nothing")

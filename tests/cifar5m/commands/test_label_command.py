@@ -1,4 +1,4 @@
-"""A second labelling: what it counts, that it resumes, and that it touches nothing else."""
+"""A second labeling: what it counts, that it resumes, and that it touches nothing else."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from cifar5m.commands.label import main
 from cifar5m.commands.verify import main as verify
 from cifar5m.labels.agreement import compare, table
 from cifar5m.labels.labeler import Labeler, load_classifier
-from cifar5m.labels.labeling import default_name, labelling_plan, open_labelling, write_labels
+from cifar5m.labels.labeling import default_name, labeling_plan, open_labeling, write_labels
 from cifar5m.shards import verify as verifying
 from cifar5m.weights.sources import find_labeler
 from tests.cifar5m.small_set import images_of, labels_of, make_set, rewrite, shards_of
@@ -42,9 +42,9 @@ def folder(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def labelled(tmp_path_factory, labeler_folder):
-    """A set with a labelling `second`."""
-    folder = make_set(tmp_path_factory.mktemp("labelled") / "set")
+def labeled(tmp_path_factory, labeler_folder):
+    """A set with a labeling `second`."""
+    folder = make_set(tmp_path_factory.mktemp("labeled") / "set")
     assert label(folder, labeler_folder) == 0
     return folder
 
@@ -66,23 +66,23 @@ def contents(folder) -> dict[str, bytes]:
 
 
 def labels_in(folder) -> dict[str, str]:
-    """The recorded hash of each labelled shard."""
+    """The recorded hash of each labeled shard."""
     found = {s.name: find_record(folder / "labels/second", s) for s in shards_of(folder)}
     return {name: record.arrays_sha256 for name, record in found.items() if record}
 
 
-def test_probabilities_are_the_labellers_own_for_each_image(labelled, labeler_folder):
+def test_probabilities_are_the_labelers_own_for_each_image(labeled, labeler_folder):
     classifier, preprocessing = load_classifier(find_labeler(str(labeler_folder)))
     labeler = Labeler(classifier, preprocessing, torch.device("cpu"), "fp32", batch=4)
-    for shard in shards_of(labelled):
-        found = read_arrays(labelled / "labels/second", shard)
-        pixels = [decode_image(data) for _, data, _ in read_samples(labelled / shard.tar)]
+    for shard in shards_of(labeled):
+        found = read_arrays(labeled / "labels/second", shard)
+        pixels = [decode_image(data) for _, data, _ in read_samples(labeled / shard.tar)]
         expected = labeler(torch.from_numpy(np.stack(pixels))).numpy()
         np.testing.assert_array_equal(found.probabilities, expected.astype(np.float16))
         np.testing.assert_array_equal(found.label, expected.argmax(1))
         np.testing.assert_array_equal(found.index, np.arange(shard.start, shard.stop))
-        record = load_record(labelled / "labels/second", shard)
-        assert record.sha256 == load_record(labelled, shard).sha256
+        record = load_record(labeled / "labels/second", shard)
+        assert record.sha256 == load_record(labeled, shard).sha256
 
 
 def test_the_dataset_itself_keeps_its_bytes(folder, labeler_folder):
@@ -95,8 +95,8 @@ def test_the_dataset_itself_keeps_its_bytes(folder, labeler_folder):
 def test_agreement_is_counted_as_by_hand(tmp_path):
     folder = make_set(tmp_path / "set", shard_size=4, splits={"train": 6})
     dataset = load_plan(folder)
-    plan = labelling_plan(dataset, "by hand", "0" * 64, "fp32", 4)
-    labelling = open_labelling(folder, "hand", plan)
+    plan = labeling_plan(dataset, "by hand", "0" * 64, "fp32", 4)
+    labeling = open_labeling(folder, "hand", plan)
     first, second = [0, 0, 1, 2, 2, 9], [0, 1, 1, 2, 3, 0]
     sure = [1.0, 0.5, 0.75, 1.0, 0.5, 0.25]
     for shard in shards_of(folder):
@@ -104,8 +104,8 @@ def test_agreement_is_counted_as_by_hand(tmp_path):
         rewrite(folder, shard, labels=first[rows])  # each with the probability 0.82
         probabilities = np.zeros((len(shard), 10), np.float32)
         probabilities[np.arange(len(shard)), second[rows]] = sure[rows]
-        write_labels(labelling, shard, probabilities, {"sha256": "0" * 64})
-    found = compare(folder, labelling.place, shards_of(folder), dataset.class_names)
+        write_labels(labeling, shard, probabilities, {"sha256": "0" * 64})
+    found = compare(folder, labeling.place, shards_of(folder), dataset.class_names)
     expected = np.zeros((10, 10), int)
     expected[0, 0] = expected[0, 1] = expected[1, 1] = expected[2, 2] = expected[2, 3] = 1
     expected[9, 0] = 1
@@ -118,13 +118,13 @@ def test_agreement_is_counted_as_by_hand(tmp_path):
     assert lines[-1].startswith("agreement 0.5000 of 6 images; mean confidence 0.8198 (first), 0.6")
 
 
-def test_it_ends_with_the_agreement_on_screen_and_on_disk(labelled, labeler_folder, capsys):
-    assert label(labelled, labeler_folder) == 0
+def test_it_ends_with_the_agreement_on_screen_and_on_disk(labeled, labeler_folder, capsys):
+    assert label(labeled, labeler_folder) == 0
     out = capsys.readouterr().out
     assert "4 of 4 shards are labeled" in out
-    summary = json.loads((labelled / "labels/second/summary.json").read_text())
-    first = np.concatenate([labels_of(shard) for shard in shards_of(labelled)])
-    places = [read_arrays(labelled / "labels/second", shard) for shard in shards_of(labelled)]
+    summary = json.loads((labeled / "labels/second/summary.json").read_text())
+    first = np.concatenate([labels_of(shard) for shard in shards_of(labeled)])
+    places = [read_arrays(labeled / "labels/second", shard) for shard in shards_of(labeled)]
     second = np.concatenate([arrays.label for arrays in places])
     assert summary["images"] == 19
     assert summary["agreement"] == (first == second).mean()
@@ -133,7 +133,7 @@ def test_it_ends_with_the_agreement_on_screen_and_on_disk(labelled, labeler_fold
     assert f"agreement {summary['agreement']:.4f} of 19 images" in out
 
 
-def test_the_first_labeller_agrees_with_itself_in_everything(small_run, tmp_path, capsys):
+def test_the_first_labeler_agrees_with_itself_in_everything(small_run, tmp_path, capsys):
     from cifar5m.commands.generate import main as generate
 
     folder = tmp_path / "set"
@@ -147,43 +147,43 @@ def test_the_first_labeller_agrees_with_itself_in_everything(small_run, tmp_path
     assert verify([str(folder), "--workers", "1"]) == 0
 
 
-def test_another_labeller_under_the_name_is_refused_with_the_difference(
-    labelled, other_labeler, labeler_folder, capsys
+def test_another_labeler_under_the_name_is_refused_with_the_difference(
+    labeled, other_labeler, labeler_folder, capsys
 ):
-    before = labels_in(labelled)
-    assert label(labelled, other_labeler) == 2
+    before = labels_in(labeled)
+    assert label(labeled, other_labeler) == 2
     error = capsys.readouterr().err
     assert "labeler_sha256 is" in error
     assert "choose another directory as --name" in error
-    assert label(labelled, labeler_folder, "--batch", "5") == 2
+    assert label(labeled, labeler_folder, "--batch", "5") == 2
     assert "label_batch is 4 there, 5 here" in capsys.readouterr().err
-    assert labels_in(labelled) == before
+    assert labels_in(labeled) == before
 
 
-def test_two_labellings_live_side_by_side(labelled, other_labeler, tmp_path):
+def test_two_labelings_live_side_by_side(labeled, other_labeler, tmp_path):
     folder = tmp_path / "set"
-    shutil.copytree(labelled, folder)
+    shutil.copytree(labeled, folder)
     assert main([str(folder), "--labeler", str(other_labeler), *QUICK]) == 0
     assert sorted(p.name for p in (folder / "labels").iterdir()) == ["other", "second"]
-    assert labels_in(folder) == labels_in(labelled)
+    assert labels_in(folder) == labels_in(labeled)
     assert verifying.verify(folder, workers=1).ok
 
 
 @pytest.mark.parametrize("ranks", [2, 5])
 def test_any_number_of_ranks_gives_the_same_labels(
-    labelled, labeler_folder, tmp_path, monkeypatch, ranks
+    labeled, labeler_folder, tmp_path, monkeypatch, ranks
 ):
     folder = make_set(tmp_path / "set")
     monkeypatch.setenv("WORLD_SIZE", str(ranks))
     for rank in reversed(range(ranks)):
         monkeypatch.setenv("RANK", str(rank))
         assert label(folder, labeler_folder) == 0
-    assert labels_in(folder) == labels_in(labelled)
+    assert labels_in(folder) == labels_in(labeled)
     assert verifying.verify(folder, workers=1).ok
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_killed_labelling_goes_on_to_the_unbroken_ones_labels(number, labeler_folder, tmp_path):
+def test_a_killed_labeling_goes_on_to_the_unbroken_ones_labels(number, labeler_folder, tmp_path):
     folder = make_set(tmp_path / "set", shard_size=1, splits={"train": 30})
     unbroken = tmp_path / "unbroken"
     shutil.copytree(folder, unbroken)
@@ -205,15 +205,15 @@ def test_a_killed_labelling_goes_on_to_the_unbroken_ones_labels(number, labeler_
     assert verifying.verify(folder, workers=1).ok
 
 
-def test_finished_labels_are_not_made_again(labelled, labeler_folder):
-    place = labelled / "labels/second/meta"
+def test_finished_labels_are_not_made_again(labeled, labeler_folder):
+    place = labeled / "labels/second/meta"
     before = {path: path.stat().st_mtime_ns for path in place.iterdir()}
-    assert label(labelled, labeler_folder) == 0
+    assert label(labeled, labeler_folder) == 0
     assert {path: path.stat().st_mtime_ns for path in place.iterdir()} == before
 
 
 def test_shards_that_are_damaged_or_not_made_yet_are_named_and_done_later(
-    folder, labeler_folder, labelled, capsys
+    folder, labeler_folder, labeled, capsys
 ):
     shards = shards_of(folder)
     whole = (folder / shards[1].tar).read_bytes()
@@ -229,7 +229,7 @@ def test_shards_that_are_damaged_or_not_made_yet_are_named_and_done_later(
     (folder / shards[1].tar).write_bytes(whole)
     (folder / shards[3].record).write_text(record)
     assert label(folder, labeler_folder) == 0
-    assert labels_in(folder) == labels_in(labelled)
+    assert labels_in(folder) == labels_in(labeled)
 
 
 SIDE, RECORD = "labels/second/meta/train-00001.npz", "labels/second/meta/train-00001.json"
@@ -284,7 +284,7 @@ LABEL_DAMAGE = {
             ("side file", SIDE, "sha256"),
         ],
     ),
-    "record of another labelling": (
+    "record of another labeling": (
         change(RECORD, fingerprint="0"),
         [("record", RECORD, "fingerprint is 0, expected")],
     ),
@@ -302,7 +302,7 @@ LABEL_DAMAGE = {
         stray("labels/second/meta/extra"),
         [("foreign", "labels/second/meta/extra", "a file that the plan does not name")],
     ),
-    "no labelling": (
+    "no labeling": (
         stray("labels/thesis/chapter1.tex"),
         [("foreign", "labels/thesis", "a folder that the plan does not name")],
     ),
@@ -310,11 +310,11 @@ LABEL_DAMAGE = {
 
 
 @pytest.mark.parametrize("damage, expected", LABEL_DAMAGE.values(), ids=LABEL_DAMAGE.keys())
-def test_damage_to_a_labelling_is_found_by_name_and_mended_by_the_same_command(
-    damage, expected, labelled, labeler_folder, tmp_path
+def test_damage_to_a_labeling_is_found_by_name_and_mended_by_the_same_command(
+    damage, expected, labeled, labeler_folder, tmp_path
 ):
     folder = tmp_path / "set"
-    shutil.copytree(labelled, folder)
+    shutil.copytree(labeled, folder)
     damage(folder)
     problems = verifying.verify(folder, workers=1).problems
     assert [(p.kind, p.path) for p in problems] == [(kind, path) for kind, path, _ in expected]
@@ -324,14 +324,14 @@ def test_damage_to_a_labelling_is_found_by_name_and_mended_by_the_same_command(
         assert verifying.verify(folder, workers=1).ok
 
 
-def test_a_labelling_that_is_not_complete_is_said_so(labelled, labeler_folder, tmp_path):
+def test_a_labeling_that_is_not_complete_is_said_so(labeled, labeler_folder, tmp_path):
     folder = tmp_path / "set"
-    shutil.copytree(labelled, folder)
+    shutil.copytree(labeled, folder)
     for path in (SIDE, RECORD):
         (folder / path).unlink()
     problems = verifying.verify(folder, workers=1).problems
     assert [str(p) for p in problems] == [
-        "missing: labels/second/meta: 1 of 4 shards are not labelled yet"
+        "missing: labels/second/meta: 1 of 4 shards are not labeled yet"
     ]
 
 
@@ -362,7 +362,7 @@ def test_other_classes_and_other_folders_are_refused(tmp_path, labeler_folder, c
     assert "is not a dataset directory" in capsys.readouterr().err
 
 
-def test_the_name_is_taken_from_the_labeller(labeler_folder):
+def test_the_name_is_taken_from_the_labeler(labeler_folder):
     assert default_name(str(labeler_folder)) == "labeler"
     assert default_name(str(labeler_folder / "model.safetensors")) == "model"
     assert default_name("user/resnet18_cifar10@main") == "user-resnet18_cifar10-main"

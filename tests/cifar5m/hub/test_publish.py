@@ -303,7 +303,7 @@ def test_a_dry_run_refuses_what_the_run_would(folder, capsys):
     assert "was not written by cifar5m-publish" in capsys.readouterr().err
 
 
-def test_a_half_made_labelling_is_not_called_half_generated(folder, labeler_folder, capsys):
+def test_a_half_made_labeling_is_not_called_half_generated(folder, labeler_folder, capsys):
     options = ["--labeler", str(labeler_folder), "--name", "second", "--device", "cpu", "--quiet"]
     assert label([str(folder), *options]) == 0
     for path in (folder / "labels/second/meta").glob("train-00001.*"):

@@ -90,7 +90,7 @@ def test_a_licence_is_stated_and_not_guessed(said, chosen, license, folder):
     assert (said or "names no license") in text
 
 
-def test_the_labeller_is_told_with_what_was_measured_of_it(folder):
+def test_the_labeler_is_told_with_what_was_measured_of_it(folder):
     say_about(folder, labeler="bit")
     assert "Its accuracy was not measured" in card(folder)[1]
     say_about(folder, labeler_evaluation=MEASURED)
@@ -99,7 +99,7 @@ def test_the_labeller_is_told_with_what_was_measured_of_it(folder):
     assert "0.0123" in text
 
 
-def test_a_second_labelling_is_told(folder, labeler_folder):
+def test_a_second_labeling_is_told(folder, labeler_folder):
     command = [str(folder), "--labeler", str(labeler_folder), "--name", "second"]
     assert label([*command, "--device", "cpu", "--quiet"]) == 0
     summary = json.loads((folder / "labels" / "second" / "summary.json").read_text())

@@ -261,7 +261,7 @@ def test_another_model_needs_its_own_folder(command, capsys):
     assert "--model needs --out" in capsys.readouterr().err
 
 
-def test_a_network_from_scratch_does_not_land_where_the_papers_labeller_belongs(data, capsys):
+def test_a_network_from_scratch_does_not_land_where_the_papers_labeler_belongs(data, capsys):
     assert main(["--data", str(data), "--scratch"]) == 2
     assert "--scratch needs --out" in capsys.readouterr().err
 
@@ -300,7 +300,7 @@ def test_a_lost_evaluation_is_measured_again_without_training(
     assert path.read_bytes() == before
 
 
-def test_weights_other_than_those_measured_are_not_called_a_labeller(command, tmp_path, capsys):
+def test_weights_other_than_those_measured_are_not_called_a_labeler(command, tmp_path, capsys):
     assert main([*command, "--out", str(tmp_path)]) == 0
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])

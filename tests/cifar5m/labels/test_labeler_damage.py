@@ -1,4 +1,4 @@
-"""Damaged labellers, plans and side files end every command that meets them in one line."""
+"""Damaged labelers, plans and side files end every command that meets them in one line."""
 
 import shutil
 from pathlib import Path
@@ -25,7 +25,7 @@ def one_line(capsys) -> str:
 
 @pytest.mark.parametrize("damage", [b"", b"no weights", "cut"])
 @pytest.mark.parametrize("file", ["model.safetensors", "weights.bin", "weights.pt"])
-def test_a_damaged_labeller_is_named(file, damage, folder, labeler_folder, tmp_path, capsys):
+def test_a_damaged_labeler_is_named(file, damage, folder, labeler_folder, tmp_path, capsys):
     copy = Path(shutil.copytree(labeler_folder, tmp_path / "labeler"))
     path = copy / file
     content = (copy / "model.safetensors").read_bytes()[:1000] if damage == "cut" else damage
@@ -35,7 +35,7 @@ def test_a_damaged_labeller_is_named(file, damage, folder, labeler_folder, tmp_p
     assert f"{path} does not load as a timm model" in one_line(capsys)
 
 
-def test_an_evaluation_that_is_none_says_nothing_of_a_labeller(labeler_folder, small_run, tmp_path):
+def test_an_evaluation_that_is_none_says_nothing_of_a_labeler(labeler_folder, small_run, tmp_path):
     copy = Path(shutil.copytree(labeler_folder, tmp_path / "labeler"))
     (copy / "evaluation.json").write_text("[]")
     options = ["--n", "6", "--out", str(tmp_path / "made"), *small_run, "--labeler", str(copy)]

@@ -54,7 +54,7 @@ def job_of(small_run, **changes):
     return prepare.load_job(options, sources, prepare.plan_of(options, sources), "cpu"), options
 
 
-def test_a_run_ends_with_complete_labelled_shards(made):
+def test_a_run_ends_with_complete_labeled_shards(made):
     plan = load_plan(made)
     assert plan.splits == {"train": 17, "test": 3}
     assert [len(shard) for shard in plan.shards] == [6, 6, 5, 3]

@@ -263,7 +263,7 @@ def test_a_set_of_an_unknown_kind_says_what_to_do(tmp_path, capsys):
     assert "run the command that made the set once more" in error
 
 
-def test_a_damaged_second_labelling_is_labelled_again(folder, labeler_folder, capsys):
+def test_a_damaged_second_labeling_is_labeled_again(folder, labeler_folder, capsys):
     assert label([str(folder), "--labeler", str(labeler_folder), "--device", "cpu"]) == 0
     place = folder / "labels" / "labeler"
     before = {s.name: load_record(place, s).arrays_sha256 for s in shards_of(folder)}

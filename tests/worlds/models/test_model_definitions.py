@@ -1,4 +1,4 @@
-"""What the networks compute: blocks, initialisation, DARTS, Image GPT, pretrained weights."""
+"""What the networks compute: blocks, initialization, DARTS, Image GPT, pretrained weights."""
 
 import numpy as np
 import pytest

@@ -326,7 +326,7 @@ def test_the_page_needs_nothing_else(tmp_path):
     assert references
     assert set(references) <= set(page.ids)
     svg = text[text.index("<figure") : text.index("</figure>")]
-    assert not [colour for colour in THEME if colour in svg]  # every colour follows the theme
+    assert not [color for color in THEME if color in svg]  # every color follows the theme
     assert not re.findall(r"#[0-9a-f]{6}\b", svg)  # and none was left out of it
 
 

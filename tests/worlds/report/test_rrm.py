@@ -25,7 +25,7 @@ def test_gaps_come_from_the_last_rows_of_a_clean_and_a_noisy_run(tmp_path):
     found = rrm(*write(tmp_path))
     assert found.robustness == pytest.approx(0.08)
     assert found.memorization == pytest.approx(0.40)
-    assert found.rationality == 0  # the wrongly labelled do worse than the test samples
+    assert found.rationality == 0  # the wrongly labeled do worse than the test samples
     assert found.generalization_gap == pytest.approx(0.13)
     assert found.bound == pytest.approx(0.48)
 

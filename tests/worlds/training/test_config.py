@@ -146,8 +146,8 @@ def test_numpys_numbers_and_paths_become_what_json_knows():
 
 
 def test_an_unknown_field_of_a_saved_config_is_named():
-    with pytest.raises(ValueError, match="no field 'colour'"):
-        TrainConfig.from_json(CONFIG.to_json() | {"colour": "red"})
+    with pytest.raises(ValueError, match="no field 'color'"):
+        TrainConfig.from_json(CONFIG.to_json() | {"color": "red"})
 
 
 def test_differences_are_told_field_by_field():

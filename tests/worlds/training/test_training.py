@@ -177,10 +177,10 @@ def test_a_row_holds_the_metrics_of_the_saved_weights(tmp_path):
 
 
 def test_label_noise_is_on_the_train_labels_alone_and_told_apart(tmp_path):
-    memorised = small(
+    memorized = small(
         label_noise="symmetric:0.5", augment=None, n=40, steps=200, train_eval=None, log=100
     )
-    row = train(memorised, DATA, tmp_path).final
+    row = train(memorized, DATA, tmp_path).final
     assert row["train_error"] == 0  # it knows the labels it was given by heart
     assert row["train_corrupted_error"] == 0
     assert row["train_corrupted_true_error"] == 1

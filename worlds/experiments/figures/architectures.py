@@ -189,7 +189,7 @@ def fig4b(scope: Scope) -> Experiment:
 
 @register("cifar5m")
 def fig5c(scope: Scope) -> Experiment:
-    """Expected: both fit their training set, D-CONV generalises much better, and each Real World is
+    """Expected: both fit their training set, D-CONV generalizes much better, and each Real World is
     close to its Ideal World: the bias of convolution shows as faster online learning.
     """
     groups = tuple(
@@ -201,7 +201,7 @@ def fig5c(scope: Scope) -> Experiment:
         "Convolutions against dense layers",
         "curves",
         groups,
-        claim="D-CONV generalises better than D-FC because it learns faster in the Ideal World.",
+        claim="D-CONV generalizes better than D-FC because it learns faster in the Ideal World.",
         checks=(
             Check("gap", "within", tolerance=0.05),
             Check("ideal", "rises"),

@@ -1,4 +1,4 @@
-"""Figures 1, 8, 6 and 16: three networks that generalise differently, in both worlds.
+"""Figures 1, 8, 6 and 16: three networks that generalize differently, in both worlds.
 
     worlds-experiment run fig1 fig8 fig6 fig16 --data DIR
 
@@ -23,7 +23,7 @@ def _three(scope: Scope) -> tuple[Group, ...]:
 @register("cifar5m")
 def fig1(scope: Scope) -> Experiment:
     """Expected: the soft-error of the Real World stays with that of the Ideal World until T0,
-    though the networks' errors differ; ResNet18 is best because it optimises fastest online.
+    though the networks' errors differ; ResNet18 is best because it optimizes fastest online.
     """
     return Experiment(
         "fig1",
@@ -31,7 +31,7 @@ def fig1(scope: Scope) -> Experiment:
         "curves",
         _three(scope),
         claim="Real and Ideal World have about the same test soft-error until the Real World has "
-        "fitted its training set, for networks that generalise differently.",
+        "fitted its training set, for networks that generalize differently.",
         checks=(Check("largest", "at most", CLOSE),),
     )
 

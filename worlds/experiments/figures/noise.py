@@ -82,7 +82,7 @@ def _rrm(name: str, label: str, clean: TrainConfig, scope: Scope) -> Experiment:
 
 @register("cifar5m")
 def class_pair(scope: Scope) -> Experiment:
-    """30 % of the training cats are labelled dogs. Expected (Nakkiran and Bansal): a Real World
+    """30 % of the training cats are labeled dogs. Expected (Nakkiran and Bansal): a Real World
     that has fitted its labels calls about that share of the test cats dogs; the Ideal World goes
     with the majority and calls few so. Their decisions differ, their soft-errors need not.
     """

@@ -32,7 +32,7 @@ from worlds.experiments.spec import Check, Experiment, Group
 from worlds.training.config import TrainConfig
 
 IGPT = (
-    "OpenAI's iGPT-S checkpoints at 131,000 and 1,000,000 steps, and the colour clusters: "
+    "OpenAI's iGPT-S checkpoints at 131,000 and 1,000,000 steps, and the color clusters: "
     "https://openaipublic.blob.core.windows.net/image-gpt/checkpoints/igpt-s/{131000,1000000} and "
     ".../image-gpt/color-clusters/kmeans_centers.npy, read with TensorFlow into arrays, then given "
     "to worlds.models.pretrained.load_released_igpt; and Adam with betas of 0.9 and 0.95"
