@@ -46,7 +46,7 @@ class Survey:
 
     @property
     def has_confidence(self) -> bool:
-        """Whether a classifier gave the labels, with probabilities."""
+        """True if a classifier gave the labels, with probabilities."""
         return self.plan.probabilities != "one-hot"
 
     @property

@@ -67,7 +67,7 @@ def check_counts(source: Source, task: Task, any_counts: bool = False) -> None:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a build takes, by some of its photographs converted on this machine."""
+    """Cost of a build, from some of its photographs converted on this machine."""
 
     seconds: float  # a photograph, on one core
     bytes: float  # a photograph, in the shards

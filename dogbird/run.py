@@ -21,7 +21,7 @@ from worlds.runtime.progress import OnProgress, Phase
 
 @dataclass(frozen=True)
 class BuildResult:
-    """What a build holds: a summary of each split, and the photographs that do not decode."""
+    """Result of a build: a summary of each split, and the photographs that do not decode."""
 
     path: Path
     splits: dict[str, DatasetSummary]

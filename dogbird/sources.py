@@ -131,7 +131,7 @@ def _hint(split: str, val_labels: Mapping[str, str]) -> str:
 
 
 def _found(root: Path, folders: list[Path]) -> str:
-    """What lies in the split's folder, or else at the top, in a few names."""
+    """Name a few files of the split's directory, or of the top."""
     place = next(iter(folders), root)
     names = sorted(path.name + "/" * path.is_dir() for path in place.iterdir())
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""

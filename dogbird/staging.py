@@ -63,7 +63,9 @@ class StageJob:
 
 
 def encoder_versions() -> dict[str, str]:
-    """What decides the bytes beside the format: Pillow and the JPEG library in it."""
+    """Return the versions that decide the bytes beside the format: Pillow and the JPEG library in
+    it.
+    """
     return {"pillow": version("pillow"), "jpeg": f"{features.version('libjpeg_turbo')}"}
 
 
@@ -113,7 +115,7 @@ def is_staged(job: StageJob) -> bool:
 
 
 def read_rows(job: StageJob) -> list[Row]:
-    """What a staged piece holds."""
+    """Load the rows of a staged piece."""
     rows, offset, path = [], 0, str(job.photographs)
     for wnid, name, sha256, size, broken in load_json(job.listing, Listed):
         rows.append(Row(job.piece.split, wnid, name, sha256, path, offset, size, broken))

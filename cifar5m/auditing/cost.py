@@ -37,7 +37,7 @@ class Cost:
         return self.pixel_seconds + self.feature_seconds
 
     def disk_bytes(self, images: int, photographs: int) -> int:
-        """Of the finished audit's arrays."""
+        """Return the bytes of the finished audit's arrays."""
         found = images * (_FACTS_BYTES + _SPACE_BYTES)
         if self.feature_width:
             found += images * (_SPACE_BYTES + _PROBABILITIES_BYTES)

@@ -61,7 +61,7 @@ def confidence_histogram(confidence: np.ndarray, bins: int = 20) -> list[int]:
 def agreements(
     folder: Path, shards: list[Shard], names: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    """Of each second labeling that has all of `shards`, its agreement with the first."""
+    """Return the agreement of each complete second labeling with the first."""
     return {
         name: msgspec.to_builtins(
             compare(folder, folder / LABELS_FOLDER / name, shards, names).summary()

@@ -154,7 +154,9 @@ def _unit_length(features: np.ndarray, device: torch.device) -> torch.Tensor:
 
 
 def _int8_is_exact(device: torch.device, width: int) -> bool:
-    """Whether the extremes come out right: CPUs from before VNNI saturate, some devices refuse."""
+    """Return whether int8 products of extremes are exact: CPUs from before VNNI saturate, some
+    devices refuse.
+    """
     extremes = torch.tensor([127, -128], dtype=torch.int8, device=device)
     rows = extremes.repeat_interleave(16)[:, None].repeat(1, width)
     try:

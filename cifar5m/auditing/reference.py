@@ -44,7 +44,7 @@ class Judge:
 
 @dataclass(frozen=True)
 class Seen:
-    """What the labeler makes of images: `features` float32 (N, F), `probabilities` (N, 10)."""
+    """A labeler's output for images: `features` float32 (N, F), `probabilities` (N, 10)."""
 
     features: np.ndarray
     probabilities: np.ndarray

@@ -59,7 +59,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured beside the images' own facts.
+    """Measurements beside the images' own facts.
 
     `seen` has the labeler's view of CIFAR-10 by split; `baseline` how near its test photographs
     are to its train split (auditing/shards.py). `quality` has figures or the reason why not.

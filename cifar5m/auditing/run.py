@@ -49,7 +49,7 @@ _INCEPTION = ("auto", "download", "none")
 
 @dataclass(frozen=True, repr=False)
 class AuditResult:
-    """What an audit measured, and where its report and page are."""
+    """Result of an audit: its report, and the paths of report and page."""
 
     report: Path
     page: Path
@@ -66,7 +66,7 @@ class AuditResult:
 
 @dataclass(frozen=True)
 class _Audit:
-    """What is held against what: checked, and with the labeler on its device."""
+    """Inputs of an audit, checked, with the labeler on its device."""
 
     folder: Path
     out: Path

@@ -37,7 +37,9 @@ _CHUNK = 500  # about as many images between two looks at the progress
 
 @dataclass(frozen=True)
 class Comparison:
-    """What each image is held against. `references` by space (pixel, feature) and split."""
+    """The references that each image is compared with. `references` by space (pixel, feature) and
+    split.
+    """
 
     references: Mapping[tuple[str, str], Reference]
     judge: Judge | None  # for features and probabilities, None without a labeler
@@ -154,7 +156,7 @@ def baseline(
 
 
 def is_examined(folder: Path, audit: Path, shard: Shard, comparison: Comparison) -> bool:
-    """Whether a shard's facts are there, of this comparison and of the tar as recorded now."""
+    """Return whether a shard's results exist for this comparison and the recorded tar."""
     record = find_record(folder, shard)
     files = [facts_path(audit, shard)]
     if comparison.judge is not None and shard.start < FEATURE_IMAGES:
@@ -164,8 +166,8 @@ def is_examined(folder: Path, audit: Path, shard: Shard, comparison: Comparison)
 
 
 def damage(folder: Path, shard: Shard, plan: Plan) -> str | None:
-    """What is off with the side file or the tar's size of a shard that has a record, None where
-    nothing is. The tar is hashed when it is examined.
+    """Return what is wrong with the side file or tar size of a recorded shard, or None. The tar is
+    hashed when it is examined.
     """
     problems = check_arrays(folder, shard, plan)[1]
     if problems:
@@ -176,7 +178,7 @@ def damage(folder: Path, shard: Shard, plan: Plan) -> str | None:
 
 
 def _key(sha256: str | None, comparison: Comparison) -> str:
-    """What the facts of a tar are of; other facts are not taken for them."""
+    """Return the cache key: tar sha256 and comparison settings."""
     return f"{sha256} {comparison.key}"
 
 

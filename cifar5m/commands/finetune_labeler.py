@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def default_out() -> Path:
-    """Where `--labeler bit` looks; nothing else may land there unasked."""
+    """Return the directory where `--labeler bit` looks."""
     from cifar5m.weights.download import cache_folder
 
     return cache_folder() / "labelers" / "bit-m-r152x2-cifar10"

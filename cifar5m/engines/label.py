@@ -29,7 +29,7 @@ from worlds.runtime.ranks import Rank, rank_of
 
 @dataclass(frozen=True, repr=False)
 class LabelingResult:
-    """What a labeling holds now, and the agreement with the dataset's own labels."""
+    """State of a labeling, and its agreement with the dataset's own labels."""
 
     path: Path
     shards: int
@@ -39,7 +39,7 @@ class LabelingResult:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every planned shard is labeled."""
+        """True if every planned shard is labeled."""
         return self.shards == self.shards_planned
 
     def __repr__(self) -> str:

@@ -29,7 +29,7 @@ OnFinished = Callable[[float], None]  # images of shards that are finished since
 
 
 class ShardMaker:
-    """What an actor is: both networks on one device, and the shards that it is told to make."""
+    """Ray actor: both networks on one device; makes the shards it is given."""
 
     def __init__(self, folder: str, options: Options, plan: GeneratedPlan, device: str) -> None:
         from cifar5m.sampling.job import find_sources, load_job, plan_of

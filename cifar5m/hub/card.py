@@ -28,7 +28,7 @@ from worlds.runtime.json_files import load_json
 
 @dataclass(frozen=True)
 class Kind:
-    """What the Hub is told of a kind of dataset; its text is in the template, by `name`."""
+    """Metadata of a kind of dataset; its text is in the template, by `name`."""
 
     name: str
     title: str
@@ -83,7 +83,9 @@ _SIZES: Final = (
 
 @dataclass(frozen=True)
 class Facts:
-    """What a card is written from. `shards` are those published; `duplicates` is verify's count."""
+    """The facts that a card is written from. `shards` are those published; `duplicates` is verify's
+    count.
+    """
 
     folder: Path
     repo: str
@@ -123,7 +125,7 @@ def made_files(facts: Facts) -> dict[str, bytes]:
 
 
 def timm_info(shards: Sequence[Shard]) -> dict[str, Any]:
-    """What timm's ReaderWds reads of `_info.json`."""
+    """Return the content of `_info.json` for timm's ReaderWds."""
     splits: dict[str, Any] = {}
     for shard in shards:
         empty = {"name": shard.split, "num_samples": 0, "filenames": [], "shard_lengths": []}
@@ -226,7 +228,7 @@ def _info(facts: Facts, plan: dict[str, Any]) -> dict[str, Any]:
 
 
 def _totals(facts: Facts) -> dict[str, tuple[int, int, int]]:
-    """Of each split: shards, images, bytes of the tars."""
+    """Return shards, images and bytes of the tars of each split."""
     found: dict[str, tuple[int, int, int]] = {}
     for shard, record in facts.records.items():
         shards, images, size = found.get(shard.split, (0, 0, 0))

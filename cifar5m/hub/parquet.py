@@ -37,7 +37,7 @@ def write_parquets(folder: Path, shards: Sequence[Shard], extension: str) -> Ite
 
 
 def _metadata(parquet: Any, path: Path) -> dict[bytes, bytes] | None:
-    """What a file carries, None where there is none or it is damaged."""
+    """Return a file's metadata, None if it is missing or corrupt."""
     try:
         return dict(parquet.read_schema(path).metadata or {})
     except (OSError, ValueError):  # pyarrow's own errors are among these

@@ -195,7 +195,7 @@ def claim_repo(hub: Hub, plan: dict[str, Any], private: bool) -> None:
 
 
 def hub_files(hub: Hub) -> dict[str, Any]:
-    """What the repository holds, by path: huggingface_hub's RepoFile."""
+    """List the repository's files by path, as huggingface_hub's RepoFile."""
     found = hub.call("list_repo_tree", recursive=True)
     entries = _patiently(lambda: list(found), hub)
     return {entry.path: entry for entry in entries if hasattr(entry, "blob_id")}
@@ -257,7 +257,7 @@ def _patiently(call: Callable[[], _Result], hub: Hub) -> _Result:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """What stopped one of the client's threads, which it wraps in a RuntimeError."""
+    """Return the error of a client thread, which comes wrapped in a RuntimeError."""
     while isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
         error = error.__cause__
     return error

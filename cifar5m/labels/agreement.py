@@ -13,14 +13,14 @@ from worlds.formats.shards import read_arrays
 
 
 class MeanConfidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Of the first and the second labels."""
+    """Mean confidence of the first and the second labels."""
 
     first: float
     second: float
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What summary.json says of a second labeling."""
+    """The content of a second labeling's summary.json."""
 
     images: int
     agreement: float

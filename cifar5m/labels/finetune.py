@@ -70,7 +70,9 @@ _EVALUATED: Final = 100  # images a call
 
 @dataclass(frozen=True)
 class Options:
-    """What decides the weights. `steps`, `mixup`, `size` None: as the rule and the model say."""
+    """Settings that decide the weights. `steps`, `mixup`, `size` None: as the rule and the model
+    say.
+    """
 
     model: str = MODEL  # timm's name, or a timm folder
     weights: str | None = None  # a file, in place of the model's published weights
@@ -158,8 +160,8 @@ def pretrained_network(options: Options) -> torch.nn.Module:
 
 
 def input_size(options: Options, network: torch.nn.Module) -> int:
-    """Of the crop: as chosen, else what the model cannot do without, else BiT's 128. ValueError
-    where these two differ.
+    """Return the crop's size: as chosen, else as the model requires, else BiT's 128. Raises
+    ValueError if the first two differ.
     """
     config: Any = network.pretrained_cfg
     fixed = int(config["input_size"][-1]) if config.get("fixed_input_size") else None
@@ -202,13 +204,13 @@ def finetune_plan(options: Options, network: torch.nn.Module, store: Store) -> F
 
 
 def _model_args(options: Options) -> dict[str, Any]:
-    """What a timm folder says beside the architecture's name."""
+    """Return the model arguments of a timm directory."""
     path = Path(options.model).expanduser() / "config.json"
     return load_json(path, dict[str, Any]).get("model_args", {}) if path.is_file() else {}
 
 
 def _state_sha256(network: torch.nn.Module) -> str:
-    """Of all weights before the first step, wherever they came from."""
+    """Return the sha256 of all weights before the first step."""
     digest = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
@@ -217,12 +219,14 @@ def _state_sha256(network: torch.nn.Module) -> str:
 
 
 def is_trained(folder: Path) -> bool:
-    """Whether the labeler's files are there, which are written when training has ended."""
+    """Return whether the labeler's files exist; they are written when training has ended."""
     return all((folder / name).is_file() for name in ("config.json", "model.safetensors"))
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the labeler was measured. ValueError where its weights are others by now."""
+    """Return whether the labeler was evaluated. Raises ValueError if its weights have changed
+    since.
+    """
     if not is_trained(folder):
         return False
     try:

@@ -36,7 +36,7 @@ def schedule_of(images: int, steps: int | None = None) -> tuple[int, ...]:
 
 
 def learning_rate(step: int, base: float, schedule: tuple[int, ...]) -> float:
-    """Of step 0, 1, ...: linear from 0 in the warm-up, then a tenth after each milestone."""
+    """Return the rate of a step: linear from 0 in the warm-up, then a tenth after each milestone."""
     warm_up, *falls, _ = schedule
     if step < warm_up:
         return base * step / warm_up
@@ -50,7 +50,7 @@ def mixup_of(images: int) -> float:
 
 @dataclass(frozen=True)
 class Draws:
-    """What is random in one step, a function of (seed, step): nothing else is kept on resuming."""
+    """Random draws of one step, a function of (seed, step)."""
 
     top: np.ndarray  # int (B,), in [0, room]
     left: np.ndarray  # int (B,)

@@ -58,7 +58,7 @@ class Labeler:
         return self._in_batches(images, lambda x: self.network(x).float().softmax(1))
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """What the classifier's last layer sees, float32 (N, F)."""
+        """Return the input of the classifier's last layer, float32 (N, F)."""
         return self.features_and_probabilities(images)[0]
 
     def features_and_probabilities(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -120,7 +120,7 @@ def write_labels(
 
 
 def is_labeled(labeling: Labeling, shard: Shard) -> bool:
-    """Whether a shard's labels are there, intact, of this plan and of the tar as recorded now."""
+    """Return whether a shard's labels exist, intact, for this plan and the recorded tar."""
     own = find_record(labeling.place, shard)
     first = find_record(labeling.folder, shard)
     if own is None or first is None or own.sha256 != first.sha256:

@@ -45,7 +45,7 @@ class GeneratedPlan(Plan, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 @dataclass(frozen=True)
 class Options:
-    """What a user may choose; None takes the recipe's value."""
+    """Options of a user; None takes the recipe's value."""
 
     n: int
     recipe: str = DEFAULT
@@ -204,7 +204,7 @@ def load_job(options: Options, sources: Sources, plan: GeneratedPlan, device: st
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run will cost, from one measured micro-batch on this device."""
+    """Cost of a run, from one measured micro-batch on this device."""
 
     network_calls: int  # of one image each, padding included
     flop_per_call: float
@@ -218,7 +218,9 @@ class Estimate:
         return self.network_calls * self.seconds_per_call
 
     def bytes(self, images: int) -> int:
-        """Of the shards: two tar headers, the PNG and the label, each filled up to 512 bytes."""
+        """Return the bytes of the shards: two tar headers, the PNG and the label, each filled up to
+        512 bytes.
+        """
         blocks = 3 + -(-self.png_bytes // 512)
         return int(images * blocks * 512)
 

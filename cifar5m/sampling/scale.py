@@ -36,7 +36,7 @@ class Fleet:
 
     @property
     def device_hours(self) -> float:
-        """What is paid for: every device until the last one ends."""
+        """Hours to pay for: every device until the last one ends."""
         return self.hours * self.devices
 
     @property

@@ -57,7 +57,7 @@ def pixel_digest(pixels: np.ndarray) -> bytes:
 
 @dataclass(frozen=True)
 class ShardReport:
-    """What one shard's files hold, as found by reading all of them."""
+    """Result of reading all files of one shard."""
 
     shard: Shard
     sha256: str | None  # of the tar's bytes, None where there is no tar
@@ -338,7 +338,7 @@ def _check_shards(
 def _check_labeling_record(
     folder: Path, place: Path, shard: Shard, plan: LabelingPlan, measured: str | None
 ) -> Iterator[Problem]:
-    """What the labels were made from. A damaged tar is told of once, as the dataset's problem."""
+    """Check what the labels were made from. A corrupt tar is reported once, by the dataset."""
     record, first = find_record(folder / place, shard), find_record(folder, shard)
     if record is None:
         return  # told by check_arrays

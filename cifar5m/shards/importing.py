@@ -44,7 +44,7 @@ _SAMPLED = 256  # images encoded to foresee bytes and time
 
 
 class SourceFiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What was imported: one of FORMS, and the hash of each file in order."""
+    """The imported files: one of FORMS, and the hash of each file in order."""
 
     form: str
     sha256: tuple[str, ...]
@@ -237,13 +237,13 @@ def reopen(
 
 @dataclass(frozen=True)
 class Estimate:
-    """What an import takes, by the source's first images encoded and written on this machine."""
+    """Cost of an import, from the source's first images encoded on this machine."""
 
     image_bytes: float  # of the tar, an image
     write_seconds: float  # an image, on one core
 
     def bytes(self, images: int) -> int:
-        """Of shards and side files."""
+        """Return the bytes of shards and side files."""
         return int(images * (self.image_bytes + _SIDE_BYTES))
 
 

@@ -72,7 +72,7 @@ class NpzArray:
 
     @property
     def item_bytes(self) -> int:
-        """Of one element along the first axis."""
+        """Bytes of one element along the first axis."""
         return int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
 
     def open(self) -> IO[bytes]:

@@ -171,7 +171,7 @@ class _Images:
         self._digest, self._hashed, self._next = hashlib.sha256(), 0, 0
 
     def offset(self, index: int) -> int:
-        """Where image `index` begins in the file."""
+        """Return the offset of image `index` in the file."""
         return len(self.header) + index * int(np.prod(self.shape))
 
     def job(self, folder: Path, shard: Shard) -> DecodeJob:

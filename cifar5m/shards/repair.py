@@ -50,9 +50,7 @@ from worlds.runtime.progress import Download, OnProgress, Phase
 
 @dataclass(frozen=True)
 class RepairOptions:
-    """Where networks and imported files lie now (None: where the plan says that they lay), and on
-    what to run.
-    """
+    """Paths of networks and imported files (None: as in the plan), and the device."""
 
     generator: str | None = None
     labeler: str | None = None
@@ -137,7 +135,7 @@ MAKERS: Final[dict[str, Maker]] = {DATASET: regenerate, importing.DATASET: reimp
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one broken part: a shard, or the labels of a shard in labels/NAME."""
+    """Result for one broken part: a shard, or the labels of a shard in labels/NAME."""
 
     name: str  # "" if no part could be tried
     repaired: bool
@@ -151,14 +149,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Repair:
-    """What came of a repair: each broken part, and the report of the directory as it is now."""
+    """Result of a repair: each broken part, and the report on the directory now."""
 
     outcomes: tuple[Outcome, ...]
     report: Report
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is broken now."""
+        """True if nothing is broken now."""
         return self.report.ok
 
     def __repr__(self) -> str:
@@ -272,7 +270,7 @@ def repair_shards(folder: Path, report: Report, options: RepairOptions) -> Itera
 
 
 def broken_shards(report: Report, shards: Sequence[Shard]) -> list[Shard]:
-    """Those whose own files have a problem. Images that repeat others are as they were made."""
+    """Return the shards whose own files have a problem; duplicates are not one."""
     paths = {problem.path for problem in report.problems if problem.kind != "duplicate"}
     return [
         shard for shard in shards if paths & {str(shard.tar), str(shard.arrays), str(shard.record)}
@@ -320,7 +318,7 @@ def put_back(folder: Path, plan: Plan, remade: Remade) -> Outcome:
 
 
 def tar_sha256(remade: Remade, extension: str) -> str:
-    """Of the tar that the shard would be."""
+    """Return the sha256 of the tar that the shard would be."""
     index = range(remade.shard.start, remade.shard.stop)
     with open(os.devnull, "wb") as nowhere:
         stream = HashingStream(nowhere)

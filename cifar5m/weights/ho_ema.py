@@ -133,7 +133,7 @@ CONVERTER: Final = 1  # raised when a conversion gives other files; older ones a
 
 @dataclass(frozen=True)
 class Weights:
-    """What a file of weights is; `tensors_sha256` is the network's, whatever the file's form."""
+    """Identity of a weights file; `tensors_sha256` is the network's, whatever the file's form."""
 
     kind: Kind
     why: str  # how the kind is known, one phrase
@@ -220,7 +220,7 @@ def refuse_known_non_ema(file: Path, allow_non_ema: bool) -> None:
 def identify(
     path: Path, cache: Path | None = None, config: Mapping[str, Any] = UNET_CONFIG
 ) -> Weights:
-    """What a file or a diffusers folder of weights is; ValueError if it is not this network."""
+    """Identify a file or diffusers directory of weights; raises ValueError for another network."""
     return _read(path, cache or cache_folder(), config)[1]
 
 
@@ -233,12 +233,12 @@ def source_name(text: str) -> str | None:
 
 
 def converted_folder(name: str, cache: Path) -> Path:
-    """Where the converted network of a source lies."""
+    """Return the directory of a source's converted network."""
     return cache / "weights" / name
 
 
 def download_folder(cache: Path) -> Path:
-    """Where a file that was downloaded by hand is to be put, under its source's file name."""
+    """Return the directory for files downloaded by hand, under their source's file names."""
     return cache / "downloads"
 
 

@@ -42,7 +42,7 @@ class Weights:
 
     @property
     def config(self) -> dict[str, Any] | None:
-        """What the folder's config.json says of the network, None for a bare file."""
+        """The network's config.json, None for a bare file."""
         if self.folder is None:
             return None
         path = self.folder / "config.json"

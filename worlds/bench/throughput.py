@@ -49,9 +49,9 @@ def samples_per_second(
     seconds: float,
     last: frozenset[str] = frozenset(),
 ) -> dict[str, list[Rate]]:
-    """What each candidate does in each turn. Its start-up and what it made ahead meanwhile are not
-    timed: batches are taken untimed for a third of a turn. Those named in `last` have all their
-    turns after everyone else.
+    """Measure samples per second of each candidate in each turn. Its start-up and what it made
+    ahead meanwhile are not timed: batches are taken untimed for a third of a turn. Those named in
+    `last` have all their turns after everyone else.
     """
     rates: dict[str, list[Rate]] = {name: [] for name in candidates}
     order = [name for name in candidates if name not in last] * turns

@@ -35,7 +35,7 @@ class Images(Protocol):
     def dtype(self) -> np.dtype: ...
 
     def addresses(self, indices: np.ndarray) -> np.ndarray | None:
-        """Where each image's bytes lie in this process, uint64 (B,); None if they are not in memory
+        """Return the address of each image's bytes, uint64 (B,); None if they are not in memory
         as pixels.
         """
 

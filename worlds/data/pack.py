@@ -35,14 +35,14 @@ _CHUNK: Final = 4096  # images at a time, 12 MB of CIFAR
 
 
 class FileFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the manifest says of a file."""
+    """Size and hash of a file in the manifest."""
 
     bytes: Annotated[int, msgspec.Meta(ge=1, le=10**15)]
     sha256: str
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What pack.json says; written last, with its `files`."""
+    """The content of pack.json, which is written last, with its `files`."""
 
     format: Literal[1]
     splits: dict[str, Count]
@@ -87,7 +87,7 @@ def write_pack(
 
 
 def holds_pack(folder: Path, manifest: Manifest) -> bool:
-    """Whether `folder` already holds this content; ValueError where it holds another."""
+    """Return whether `folder` already holds this content; raises ValueError if it holds another."""
     if not (folder / MANIFEST).exists():
         return False
     if read_manifest(folder).fingerprint != manifest.fingerprint:
@@ -142,7 +142,7 @@ def write_npy(
 
 
 def npy_header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
-    """What precedes the elements in the .npy of an array in C order."""
+    """Return the header of the .npy file of an array in C order."""
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     stream = io.BytesIO()
     np.lib.format.write_array_header_1_0(stream, header)

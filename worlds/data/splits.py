@@ -102,7 +102,7 @@ class Split:
 
     @property
     def holds_images(self) -> bool:
-        """Whether the samples are uint8 images, which can be augmented and normalized."""
+        """True if the samples are uint8 images, which can be augmented and normalized."""
         return self.images.dtype == np.uint8
 
     def gather(

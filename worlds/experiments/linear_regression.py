@@ -66,7 +66,7 @@ class Toy:
 
     @property
     def best(self) -> np.ndarray:
-        """Where the population risk is least: E[x_1 y] on the first axis, float64 (dimensions,)."""
+        """The minimum of the population risk: E[x_1 y] on the first axis, float64 (dimensions,)."""
         b = np.zeros(self.dimensions)
         b[0] = 1.0 if self.case == "A" else MEAN_MAGNITUDE
         return b

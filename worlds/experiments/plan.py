@@ -39,7 +39,7 @@ class Expanded:
         return () if self.experiment is None else self.experiment.groups
 
     def kind(self, group: Group) -> Data:
-        """What a group is trained on."""
+        """Return the kind of data that a group is trained on."""
         return group.data or self.recipe.data  # type: ignore[return-value]
 
     @property
@@ -73,7 +73,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Of its folder: what it is, for people, and the fingerprint, for uniqueness."""
+        """Name of its directory: readable, and unique by the fingerprint."""
         c = self.config
         size = f"n{c.n}-" if c.world == "real" or c.disjoint else ""
         data = f"{self.data}-" if self.data not in ("cifar5m", "none") else ""
@@ -121,7 +121,7 @@ def expand(
 
 
 def _options(one: Expanded, scale: Scale) -> str:
-    """What a command needs for the data; smoke makes its own of 32 px."""
+    """Return the options that name the data; smoke makes its own of 32 px."""
     given = {"cifar5m": "data", "cifar10": "cifar10", "dogbird": "dogbird"}
     made = ("cifar5m", "cifar10") if scale == "smoke" else ()
     return "".join(

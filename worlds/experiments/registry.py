@@ -33,7 +33,7 @@ MODULES: Final = (
 
 @dataclass(frozen=True)
 class Scope:
-    """What an experiment is made for."""
+    """Scale, trials, image size and weights that an experiment is built for."""
 
     scale: Scale = "paper"
     trials: tuple[int, ...] = (0,)
@@ -90,7 +90,7 @@ def recipes() -> list[Recipe]:
 
 
 def find_recipes(names: list[str]) -> list[Recipe]:
-    """Those of the names, each once; "all" is every one. ValueError lists what is known."""
+    """Return the recipes of these names, each once; "all" is every one. ValueError lists them."""
     known = {recipe.name: recipe for recipe in recipes()}
     unknown = [name for name in names if name != "all" and name not in known]
     if unknown:

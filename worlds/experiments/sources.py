@@ -46,7 +46,7 @@ _POOLS: Final[dict[Data, tuple[int, int, int]]] = {  # seed, training and test i
 
 @dataclass(frozen=True)
 class Sources:
-    """Where each kind of data lies; None where it was not given."""
+    """The path of each kind of data; None if it was not given."""
 
     cifar5m: str | None = None
     cifar10: str | None = None
@@ -63,7 +63,7 @@ class Sources:
         return asdict(self)
 
     def missing(self, kind: Data) -> str | None:
-        """What to give and how to make it, where it was not given."""
+        """Return which option to give and how to make the data, None if it was given."""
         if kind == "none" or getattr(self, kind) is not None:
             return None if kind != "cifar10" else self.missing("cifar5m")
         return f"it needs {_HOW[kind]}"

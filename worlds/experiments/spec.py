@@ -86,7 +86,7 @@ class Check:
         return sum(each) >= self.share * len(each)
 
     def met(self, values: list[float]) -> bool:
-        """Whether the groups' values, in order, are as claimed."""
+        """Return whether the groups' values, in order, are as claimed."""
         if self.relation == "within":
             return self._enough(abs(value - self.value) <= self.tolerance for value in values)
         if self.relation == "at least":

@@ -29,7 +29,7 @@ Key = tuple[str, str | None]
 
 
 def state_of(folder: Path) -> State:
-    """Of a run's folder, from its small files alone."""
+    """Return the state of a run's directory, from its small files alone."""
     if not (folder / CONFIG).is_file():
         return "missing"
     if (folder / SUMMARY).is_file():
@@ -40,8 +40,8 @@ def state_of(folder: Path) -> State:
 
 
 def ended(job: Job, root: Path, data: DataFacts | None) -> bool:
-    """Whether nothing is left to do of a run on `data` (described; None: the toy's). ValueError
-    where the folder has it on other data.
+    """Return whether nothing is left to do of a run on `data` (described; None: the toy's).
+    ValueError where the folder has it on other data.
     """
     folder = job.folder(root)
     state = state_of(folder)
@@ -79,7 +79,7 @@ def keys_of(experiment: Experiment) -> set[Key]:
 
 
 def read_experiments(root: Path, names: list[str]) -> list[Experiment]:
-    """Those that were begun in the folder; ValueError where there is none, or not that one."""
+    """Load the experiments begun in a directory; raises ValueError if one is missing."""
     found = [read_experiment(path) for path in sorted(root.glob(f"*{SUFFIX}"))]
     if not found:
         raise ValueError(f"no experiment was begun in {root}; worlds-experiment run begins one")

@@ -40,7 +40,7 @@ class DatasetFolder:
         return read_arrays(self.path, shard)
 
     def is_finished(self, shard: Shard) -> bool:
-        """Whether the record is of this plan, and the tar and the arrays are there."""
+        """Return whether the record is of this plan, and the tar and the arrays exist."""
         return is_finished(self.path, shard, self.plan.fingerprint)
 
     def finished(self) -> list[Shard]:

@@ -52,7 +52,7 @@ def load_npz(path: Path, most_bytes: int) -> dict[str, np.ndarray]:
 
 
 def find_member(path: Path, name: str) -> zipfile.ZipInfo:
-    """Where array `name` lies in the .npz at `path`; ValueError where it does not."""
+    """Find array `name` in the .npz at `path`; raises ValueError if it is missing."""
     members = read_members(path)
     if name not in members:
         raise ValueError(f"{path} has no array {name!r}; it holds {sorted(members)}")

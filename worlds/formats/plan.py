@@ -94,8 +94,8 @@ class SealedPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Plan(SealedPlan, frozen=True, kw_only=True):
-    """What the plan of every dataset says, whatever made it. A producer adds fields of its own in a
-    subclass, which refuses unknown ones; read as a `Plan`, those are left out.
+    """Fields that the plan of every dataset has, whatever made it. A producer adds fields of its
+    own in a subclass, which refuses unknown ones; read as a `Plan`, those are left out.
     """
 
     splits: dict[str, Count]

@@ -51,7 +51,7 @@ class Record(
 
 @dataclass(frozen=True)
 class SideArrays:
-    """What the side file says of each sample of a shard."""
+    """The arrays of a shard's side file."""
 
     index: np.ndarray  # int64 (N,)
     label: np.ndarray  # int64 (N,)
@@ -201,7 +201,9 @@ def read_arrays(folder: Path, shard: Shard) -> SideArrays:
 
 
 def is_finished(folder: Path, shard: Shard, fingerprint: str) -> bool:
-    """Whether the shard exists: its record is of this plan, and the tar has the recorded size."""
+    """Return whether the shard exists: its record is of this plan, and the tar has the recorded
+    size.
+    """
     record = find_record(folder, shard)
     if record is None or record.fingerprint != fingerprint:
         return False

@@ -20,7 +20,7 @@ class DatasetSummary:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every planned shard is finished."""
+        """True if every planned shard is finished."""
         return self.shards == self.shards_planned
 
     def __repr__(self) -> str:

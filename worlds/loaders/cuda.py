@@ -120,7 +120,7 @@ def _fill(  # type: ignore[no-untyped-def]
 
 
 def name_of(seed: int, trial: int, device: torch.device) -> torch.Tensor:
-    """What names a stream of augmentations: key low, key high, stream, trial; int64 (4,)."""
+    """Return the name of a stream of augmentations: key low, key high, stream, trial; int64 (4,)."""
     return torch.tensor([*key_of(seed), AUGMENT, trial], dtype=torch.int64, device=device)
 
 
@@ -267,8 +267,8 @@ class Resident(_OnDevice):
         return self._sent(positions)
 
     def _places(self, positions: np.ndarray, where: torch.Tensor) -> torch.Tensor:
-        """Which of the resident samples, int64: from the pass's order on the device, or, where a
-        block lies in several passes, computed here.
+        """Return positions among the resident samples, int64: from the pass's order on the device,
+        or, where a block lies in several passes, computed here.
         """
         sampler = self.sampler
         epochs = np.unique(positions[:: max(1, len(positions) - 1)] // sampler.pass_size)

@@ -171,7 +171,7 @@ class Sampler:
         return places if self.samples is None else self.samples[places]
 
     def places(self, positions: np.ndarray) -> np.ndarray:
-        """Which of the n samples, uint32, stand at increasing global positions (int64)."""
+        """Return which of the n samples, uint32, are at increasing global positions (int64)."""
         if self.replace:
             from worlds.rng.kernels import draws_with_replacement
 

@@ -18,7 +18,8 @@ def parameter_count(model: nn.Module) -> int:
 
 
 def multiply_adds(model: nn.Module, image_size: int) -> int:
-    """Of convolutions, linear layers and attention on one image; `model` is on the meta device.
+    """Count multiply-adds of convolutions, linear layers and attention on one image; `model` is on
+    the meta device.
 
     Causal attention counts as if it were full.
     """

@@ -43,7 +43,7 @@ class Architecture:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What `create` may be given beside the class count, with defaults."""
+        """Options of `create` beside the class count, with defaults."""
         parameters = list(inspect.signature(self.build).parameters.values())[1:]
         return {p.name: p.default for p in parameters if p.name not in self.fixed}
 

@@ -55,7 +55,7 @@ class Curves:
 
 
 def has(run: Run, column: str) -> bool:
-    """Whether the run measured this."""
+    """Return whether the run measured this."""
     return any(row.get(column) is not None for row in run.rows)
 
 

@@ -173,7 +173,7 @@ def patience_of(run: Run) -> int:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Of an experiment: "open" where nothing is claimed, or a check lacks its runs."""
+    """Verdict of an experiment: "open" if nothing is claimed, or a check lacks its runs."""
 
     status: Status
     lines: tuple[tuple[str, Status], ...]

@@ -235,7 +235,7 @@ class Drawn:
 
 
 def curve_of(runs: Sequence[Run], column: str) -> Curves | None:
-    """Of the runs that have the column, if any."""
+    """Return the curves of the runs that have the column, if any."""
     able = [run for run in runs if has(run, column)]
     return curves(able, column) if able else None
 

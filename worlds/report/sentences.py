@@ -9,7 +9,7 @@ from worlds.report.measure import TEST_SETS, Measured, number
 
 
 def sentence(experiment: Experiment, measured: Sequence[Measured]) -> str:
-    """Of the experiment's figure; it says where T0 was not reached."""
+    """Describe the experiment's figure; it says where T0 was not reached."""
     if experiment.kind == "rrm":
         return _each(measured, _rrm)
     if experiment.kind == "pairs":
@@ -63,7 +63,7 @@ def _one(one: Measured, metric: str) -> str:
 
 
 def _t0(both: Sequence[Measured]) -> str:
-    """Where the worlds are compared."""
+    """Describe where the worlds are compared."""
     trials = sum(len(one.values["gap"]) for one in both)
     reached = sum(one.reached for one in both)
     with_train = any(one.get("t0") is not None for one in both)
@@ -113,7 +113,7 @@ def _decomposed(one: Measured) -> str:
 
 
 def _patience(one: Measured) -> str:
-    """Where patience ends a run, beside T0 and the schedule."""
+    """Describe where patience ends a run, beside T0 and the schedule."""
     at, stopped, last = (one.get(n) for n in ("stopped_at", "stopped", "final_real"))
     if stopped is None or last is None:
         return ""

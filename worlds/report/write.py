@@ -153,7 +153,7 @@ def _write_points(entry: Entry, drawn: Drawn, out: Path) -> None:
 
 
 def _facts(library: Library, root: str) -> dict[str, str]:
-    """What stands below the title."""
+    """Return the facts below the title."""
     runs = library.runs
     descriptions = [run.description for run in runs]
     finished = sum(map(usable, runs))

@@ -20,7 +20,7 @@ from worlds.training.run_folder import DataFacts
 
 @dataclass(frozen=True)
 class Data:
-    """What is trained and measured on; `cifar10` is CIFAR-10's own test set, if it is at hand."""
+    """The splits to train and measure on; `cifar10` is CIFAR-10's own test set, if it is at hand."""
 
     train: Split
     test: Split
@@ -110,6 +110,6 @@ def make_model(config: TrainConfig, data: Data) -> torch.nn.Module:
 
 
 def training_seed(config: TrainConfig) -> int:
-    """What torch's generator starts from: the same for both worlds, another for every trial."""
+    """Return the seed of torch's generator: the same for both worlds, another for every trial."""
     drawn = words(config.seed, TRAINING, config.trial, torch.zeros(1, dtype=torch.int64), 1)
     return int(drawn[0, 0]) << 31 | int(drawn[0, 1]) >> 1

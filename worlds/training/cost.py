@@ -20,7 +20,7 @@ _WARM, _TIMED = 2, 5  # steps
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one run; multiply-adds count convolutions, linear layers and attention."""
+    """Cost of one run; multiply-adds count convolutions, linear layers and attention."""
 
     steps: int
     training_images: int

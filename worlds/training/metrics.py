@@ -99,9 +99,9 @@ def stopping_point(train_errors: Sequence[float], threshold: float = 0.01) -> in
 
 
 def patience_point(values: Sequence[float], patience: int) -> tuple[int | None, int]:
-    """Where stopping early ends a curve, and the best value before: the index of the first log
-    point that is `patience` points past the least value so far, or None; the index of that least
-    value (of the first of equal ones).
+    """Return where early stopping ends a curve, and the best value before: the index of the first
+    log point that is `patience` points past the least value so far, or None; the index of that
+    least value (of the first of equal ones).
     """
     if patience < 1:
         raise ValueError(f"patience must be 1 or more log points, got {patience}")

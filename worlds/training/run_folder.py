@@ -41,7 +41,7 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=10**10)]
 
 
 class DataFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a run was trained and measured on: a name, and the fingerprints of the splits."""
+    """The data that a run was trained and measured on: a name, and the fingerprints of the splits."""
 
     name: str
     train: str | None
@@ -57,7 +57,7 @@ class DataFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class Description(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What config.json says: what was to be done, on what, and by what."""
+    """The content of config.json: the config, the data, versions and device."""
 
     format: Literal[1]
     fingerprint: str
@@ -70,7 +70,7 @@ class Description(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What summary.json says of a run that has ended."""
+    """The content of summary.json, written when a run has ended."""
 
     format: Literal[1]
     ended: str  # "schedule", "train_error", "patience", "asked" or "not_finite"
@@ -85,7 +85,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class _Head(msgspec.Struct, frozen=True):
-    """What every row has."""
+    """The fields of every row."""
 
     step: Count
     updates: Count
@@ -93,7 +93,7 @@ class _Head(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Run:
-    """What a run folder says. `summary` is None while the run is not finished."""
+    """The content of a run directory. `summary` is None while the run is not finished."""
 
     folder: Path
     config: TrainConfig

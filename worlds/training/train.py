@@ -94,7 +94,7 @@ def train(
 
 
 def _covers(run: Run, last_step: int | None) -> bool:
-    """Whether a finished run goes as far as it is wanted."""
+    """Return whether a finished run goes as far as asked."""
     assert run.summary is not None
     if run.summary.ended != "asked":
         return True

@@ -124,7 +124,7 @@ def erm(scope: Scope) -> Experiment:
 
 @register("cifar5m")
 def stopping(scope: Scope) -> Experiment:
-    """Where patience of 20 log points would end the runs of figure 1, against T0. Expected:
+    """Compare where patience of 20 log points would end the runs of figure 1 with T0. Expected:
     patience ends before T0 where the test soft-error wavers; it gains little over T0.
     """
     groups = tuple(pair(label, config, scope) for label, config in INTRODUCTION.items())

@@ -30,7 +30,7 @@ _TAIL_BYTES: Final = 8192  # of the metrics, several rows
 
 @dataclass
 class Progress:
-    """What is known of a command's runs, by their names: how each ended, why it failed, which ones
+    """State of a command's runs, by their names: how each ended, why it failed, which ones
     another process was seen to train, and how far those are that are being trained here.
     """
 

@@ -111,7 +111,7 @@ def _absolute(sources: Sources) -> Sources:
 
 
 def train_on_node(job: Job, root: str, sources: Sources, device: str) -> dict[str, str]:
-    """What a task is: one run, trained to its end; how it ended, as `worker.run_job` says it."""
+    """Train one run to its end as a Ray task; returns what `worker.run_job` returns."""
     from worlds.experiments.run.worker import run_job
 
     folder = job.folder(Path(root))
