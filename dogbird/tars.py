@@ -82,7 +82,7 @@ def _of_class(path: Path, stream: IO[bytes], wnid: str, wanted: ClassFilter) -> 
 
 
 def _of_files(path: Path, stream: IO[bytes], wanted: ClassFilter) -> Iterator[Span]:
-    """List the photographs of one tar: classes by `.cls` members, by folder, by name, or by a list."""
+    """List the photographs of a tar: classes by `.cls` members, directory, name, or a list."""
     sample: dict[str, Span | str] = {}
     key = None
     for member in _members(stream):

@@ -36,7 +36,7 @@ def schedule_of(images: int, steps: int | None = None) -> tuple[int, ...]:
 
 
 def learning_rate(step: int, base: float, schedule: tuple[int, ...]) -> float:
-    """Return the rate of a step: linear from 0 in the warm-up, then a tenth after each milestone."""
+    """Return a step's rate: linear from 0 in the warm-up, then a tenth after each milestone."""
     warm_up, *falls, _ = schedule
     if step < warm_up:
         return base * step / warm_up

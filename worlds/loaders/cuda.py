@@ -120,7 +120,7 @@ def _fill(  # type: ignore[no-untyped-def]
 
 
 def name_of(seed: int, trial: int, device: torch.device) -> torch.Tensor:
-    """Return the name of a stream of augmentations: key low, key high, stream, trial; int64 (4,)."""
+    """Return a stream of augmentations' name: key low, key high, stream, trial; int64 (4,)."""
     return torch.tensor([*key_of(seed), AUGMENT, trial], dtype=torch.int64, device=device)
 
 

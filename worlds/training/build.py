@@ -20,7 +20,7 @@ from worlds.training.run_folder import DataFacts
 
 @dataclass(frozen=True)
 class Data:
-    """The splits to train and measure on; `cifar10` is CIFAR-10's own test set, if it is at hand."""
+    """The splits to train and measure on; `cifar10` is CIFAR-10's own test set, if given."""
 
     train: Split
     test: Split

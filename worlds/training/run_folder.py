@@ -41,7 +41,7 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=10**10)]
 
 
 class DataFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The data that a run was trained and measured on: a name, and the fingerprints of the splits."""
+    """The data that a run was trained and measured on: a name, and the splits' fingerprints."""
 
     name: str
     train: str | None
