@@ -1,349 +1,315 @@
-"""Train the two networks of the bundled recipe `tiny` on CIFAR-10 photographs.
+"""Train the two networks of the bundled recipes on CIFAR-10's training images.
 
-    python tools/train_tiny.py generator --data ../shared/data --images 15000000 --device cuda
-    python tools/train_tiny.py labeler   --data ../shared/data --epochs 60 --device cuda
+    python tools/train_tiny.py generator --conditional --data DIR --hours 12
+    python tools/train_tiny.py generator --data DIR --images 15000000 --device cuda
+    python tools/train_tiny.py labeler   --data DIR --hours 3 --initial cifar5m/tiny/labeler
 
 Each run keeps its state in --work (default runs/tiny) every few minutes; the same command goes on
-from there. At the end the weights are written as fp16 safetensors to
-cifar5m/tiny/{generator,labeler}: a diffusers folder and a timm folder. Then `python
-tools/card_tiny.py` measures them and writes the model card.
+from there. The learning rate is constant until the last --cooldown of the run, where it falls to 0;
+the state from before that is kept, so that the same command with more --hours prolongs a finished
+run. At the end the average of the weights is written as fp16 safetensors to
+cifar5m/tiny/{generator,conditional,labeler}: diffusers directories and a timm directory. Then
+`python tools/card_tiny.py` measures them and writes the model card.
 """
 
 import argparse
-import importlib.util
 import json
-import math
 import os
 import sys
 import time
-from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
 import torch
-import torch.nn.functional as F
+from tiny_common import MODES, data_name
+from tiny_generator import CHANNELS, GeneratorTask
+from tiny_labeler import LabelerTask
 
-from worlds.runtime.torchvision_ops import declare_missing_operators
+from worlds.runtime.signals import Stopped, StopSignal
 
 REPO = Path(__file__).resolve().parent.parent
-UNET = {
-    "sample_size": 32,
-    "in_channels": 3,
-    "out_channels": 3,
-    "layers_per_block": 1,
-    "block_out_channels": (64, 128, 192),
-    "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
-    "up_block_types": ("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
-    "norm_num_groups": 16,
-    "attention_head_dim": None,
-}
-# What two CPU cores can train in 90 minutes: 2.7 M parameters, attention at 8 px only.
-UNET_CPU = UNET | {
-    "block_out_channels": (32, 64, 128),
-    "down_block_types": ("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
-    "up_block_types": ("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
-}
-# Pre-activation ResNet-18 of width 32. Its ImageNet stem divides by 4, so 32 px images are resized
-# to 128 as for BiT.
-LABELER = {
-    "architecture": "resnetv2_18",
-    "num_classes": 10,
-    "model_args": {"channels": [32, 64, 128, 256], "stem_chs": 32},
-    "pretrained_cfg": {
-        "input_size": [3, 128, 128],
-        "mean": [0.5, 0.5, 0.5],
-        "std": [0.5, 0.5, 0.5],
-        "interpolation": "bilinear",
-        "crop_pct": 1.0,
-        "num_classes": 10,
-    },
-}
+SAVE_SECONDS, REPORT_STEPS, PROBE_STEPS = 180, 100, 500
 
 
-def load_cifar10(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """The JPEG copy of CIFAR-10: uint8 (N, 32, 32, 3) and int64 (N,)."""
-    spec = importlib.util.spec_from_file_location("cifar10_jpeg", folder / "cifar10_jpeg.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.load(split)
+class Task(Protocol):
+    """A network to train (tools/tiny_generator.py, tools/tiny_labeler.py)."""
+
+    name: str
+    warmup_steps: int
+    model: torch.nn.Module
+    optimizers: list[torch.optim.Optimizer]
+    mode: str
+
+    def next_loss(self, step: int) -> torch.Tensor: ...  # pure in (seed, step, weights)
+    def probe(self) -> float: ...  # a figure that compares between steps
+    def average_decay(self, step: int) -> float: ...
+    def save(self, directory: Path) -> None: ...
+    @property
+    def directory(self) -> Path: ...
 
 
-def to_signed(images: np.ndarray, device: str) -> torch.Tensor:
-    """uint8 (N, 32, 32, 3) to float32 (N, 3, 32, 32) in [-1, 1], channels_last."""
-    x = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
-    return x.contiguous(memory_format=torch.channels_last)
+@dataclass(frozen=True)
+class Budget:
+    """How long a run is, in hours or in images, and the share of it that cools down."""
+
+    hours: float | None
+    images: int | None
+    cooldown: float
+    batch: int
+
+    def progress(self, step: int, seconds: float) -> float:
+        """Return the share of the run that is done, 1 at its end."""
+        if self.images is not None:
+            return step / max(1, self.images // self.batch)
+        assert self.hours is not None
+        return seconds / (3600 * self.hours)
+
+    def rate(self, progress: float) -> float:
+        """Return the factor of the learning rate: 1, then linearly to 0."""
+        left = max(0.0, 1 - progress)
+        return min(1.0, left / self.cooldown) if self.cooldown else 1.0
 
 
-def flip(x: torch.Tensor) -> torch.Tensor:
-    """Mirror each image with probability one half."""
-    return torch.where(torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5, x.flip(3), x)
+@dataclass
+class Run:
+    """A task with what has become of it so far."""
 
+    task: Task
+    budget: Budget
+    average: dict[str, torch.Tensor] = field(default_factory=dict)
+    step: int = 0
+    seconds: float = 0.0
 
-def crop(x: torch.Tensor, pad: int = 4) -> torch.Tensor:
-    """A random 32 x 32 window of each image after zero padding."""
-    padded = F.pad(x, (pad,) * 4)
-    top, left = torch.randint(0, 2 * pad + 1, (2, len(x), 1, 1, 1), device=x.device)
-    steps = torch.arange(32, device=x.device)
-    batch = torch.arange(len(x), device=x.device).view(-1, 1, 1, 1)
-    channel = torch.arange(3, device=x.device).view(1, -1, 1, 1)
-    return padded[batch, channel, top + steps.view(1, 1, -1, 1), left + steps]
+    def __post_init__(self) -> None:
+        state = self.task.model.state_dict()
+        self.average = {name: value.detach().clone() for name, value in state.items()}
 
+    def save(self, path: Path) -> None:
+        state = {
+            "model": self.task.model.state_dict(),
+            "average": self.average,
+            "optimizers": [optimizer.state_dict() for optimizer in self.task.optimizers],
+            "step": self.step,
+            "seconds": self.seconds,
+            "budget": vars(self.budget),
+        }
+        temporary = path.with_name(f"{path.name}.tmp")
+        torch.save(state, temporary)
+        os.replace(temporary, path)
 
-def cutout(x: torch.Tensor, size: int) -> torch.Tensor:
-    """Gray out one square of `size` px in each image, its centre uniform."""
-    centre_y, centre_x = torch.randint(0, 32, (2, len(x), 1, 1, 1), device=x.device)
-    steps = torch.arange(32, device=x.device) + size // 2
-    rows = (steps.view(-1, 1) >= centre_y) & (steps.view(-1, 1) < centre_y + size)
-    columns = (steps >= centre_x) & (steps < centre_x + size)
-    return x.masked_fill(rows & columns, 0.0)
-
-
-def cosine(progress: float, warmup: float) -> float:
-    """Learning-rate factor: linear up over the first `warmup` of the run, cosine down to 0."""
-    if progress < warmup:
-        return progress / warmup
-    return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
-
-
-class Average:
-    """Exponential moving average of a model's parameters and buffers, corrected for its first
-    steps.
-    """
-
-    def __init__(self, model: torch.nn.Module, decay: float) -> None:
-        self.decay, self.steps = decay, 0
-        self.values = {k: v.detach().clone() for k, v in model.state_dict().items()}
+    def load(self, state: dict[str, Any]) -> None:
+        """Raises ValueError if the state is that of another network or optimizer."""
+        try:
+            self.task.model.load_state_dict(state["model"])
+            for optimizer, saved in zip(self.task.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"the state is not of this network and optimizer: {reason}") from error
+        self.average, self.step, self.seconds = state["average"], state["step"], state["seconds"]
 
     @torch.no_grad()
-    def update(self, model: torch.nn.Module) -> None:
-        self.steps += 1
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        for name, value in model.state_dict().items():
-            if value.dtype.is_floating_point:
-                self.values[name].lerp_(value, 1 - decay)
+    def update_average(self) -> None:
+        decay = self.task.average_decay(self.step)
+        for name, value in self.task.model.state_dict().items():
+            if value.is_floating_point():
+                self.average[name].lerp_(value, 1 - decay)
             else:
-                self.values[name].copy_(value)
+                self.average[name].copy_(value)
+
+    def probe(self) -> float:
+        """Return the task's figure for the average weights."""
+        now = {name: value.clone() for name, value in self.task.model.state_dict().items()}
+        self.task.model.load_state_dict(self.average)
+        try:
+            return self.task.probe()
+        finally:
+            self.task.model.load_state_dict(now)
 
 
-def train(
-    args: argparse.Namespace,
-    model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    average: Average,
-    total: int,
-    warmup: float,
-    next_loss: Callable[[int], torch.Tensor],
-) -> None:
-    """Run `total` optimizer steps from the last saved state, with progress on stderr."""
-    state_file = args.work / f"{args.what}.pt"
-    step, spent = 0, 0.0
-    if state_file.exists():
-        state: dict[str, Any] = torch.load(state_file, weights_only=True)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        average.values, average.steps = state["average"], state["average_steps"]
-        step, spent = state["step"], state["seconds"]
-        print(f"resumed at step {step} of {total}", file=sys.stderr)
-    start, first, saved, losses = time.time(), step, time.time(), []
-    model.train()
-    while step < total:
-        for group in optimizer.param_groups:
-            group["lr"] = args.lr * cosine((step + 1) / total, warmup)
-        torch.manual_seed(
-            args.seed * 1_000_003 + step
-        )  # a resumed run draws what the unbroken one would
-        loss = next_loss(step)
-        optimizer.zero_grad()
+def resume(run: Run, args: argparse.Namespace) -> None:
+    """Load the newest state: of this run's cool-down, else from before it."""
+    before, during = state_files(args)
+    if args.state is not None:
+        run.load(torch.load(args.state, weights_only=True))
+    elif during.exists() and _budget_of(during) == vars(run.budget):
+        run.load(torch.load(during, weights_only=True))
+    elif before.exists():
+        run.load(torch.load(before, weights_only=True))
+    else:
+        return
+    print(f"resumed at step {run.step:,}, {run.seconds / 3600:.2f} h", file=sys.stderr)
+
+
+def _budget_of(path: Path) -> dict[str, Any] | None:
+    return torch.load(path, weights_only=True).get("budget")
+
+
+def state_files(args: argparse.Namespace) -> tuple[Path, Path]:
+    """Return the state from before the cool-down, and that of the cool-down."""
+    return args.work / f"{args.what}.pt", args.work / f"{args.what}-cooldown.pt"
+
+
+def train(run: Run, args: argparse.Namespace, stop: StopSignal) -> None:
+    """Run steps to the end of the budget; save now and then, at the end, and when told to stop."""
+    task, budget = run.task, run.budget
+    before, during = state_files(args)
+    start = saved = time.monotonic()
+    first, spent = run.step, run.seconds
+    cooling = budget.rate(budget.progress(run.step, run.seconds)) < 1
+    losses: list[torch.Tensor] = []
+    task.model.train()
+    while (progress := budget.progress(run.step, run.seconds)) < 1:
+        if not cooling and budget.rate(progress) < 1:
+            run.save(before)  # to prolong the run from here
+            cooling = True
+        if stop.number is not None:
+            run.save(during if cooling else before)
+            raise Stopped(stop.number)
+
+        # One step.
+        warmup = min(1.0, (run.step + 1) / task.warmup_steps) if task.warmup_steps else 1.0
+        for group in (g for optimizer in task.optimizers for g in optimizer.param_groups):
+            group["lr"] = args.lr * warmup * budget.rate(progress)
+        loss = task.next_loss(run.step)
+        task.model.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        average.update(model)
-        step += 1
+        torch.nn.utils.clip_grad_norm_(task.model.parameters(), 1.0)
+        for optimizer in task.optimizers:
+            optimizer.step()
+        run.update_average()
+        run.step += 1
+        run.seconds = spent + time.monotonic() - start
+
+        # Progress and state.
         losses.append(loss.detach())
-        if step % 100 == 0:
-            rate = (step - first) / (time.time() - start)
-            mean = torch.stack(losses).mean().item()
+        if run.step % REPORT_STEPS == 0:
+            report(run, losses, (run.step - first) / (run.seconds - spent))
             losses.clear()
-            left = (total - step) / rate / 60
-            print(
-                f"step {step}/{total} loss {mean:.4f} {rate:.2f} steps/s, {left:.0f} min left",
-                file=sys.stderr,
-            )
-        if time.time() - saved > 180 or step == total:
-            saved = time.time()
-            state = {
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "average": average.values,
-                "average_steps": average.steps,
-                "step": step,
-                "seconds": spent + saved - start,
-            }
-            torch.save(state, f"{state_file}.tmp")
-            os.replace(f"{state_file}.tmp", state_file)
+        if time.monotonic() - saved > SAVE_SECONDS:
+            saved = time.monotonic()
+            run.save(during if cooling else before)
+    if run.step > first:
+        run.save(during if cooling else before)
 
 
-def write_facts(args: argparse.Namespace, folder: Path, model: torch.nn.Module) -> None:
-    """training.json beside the weights: what the model card says of the training."""
-    state = torch.load(args.work / f"{args.what}.pt", weights_only=True)
-    options = {k: str(v) for k, v in vars(args).items() if k not in ("run", "what", "work", "out")}
+def report(run: Run, losses: list[torch.Tensor], rate: float) -> None:
+    """Print where the run is. Raises RuntimeError if the loss is not finite."""
+    mean = torch.stack(losses).mean().item()
+    if mean != mean:
+        raise RuntimeError(f"the loss is NaN at step {run.step:,}: choose a smaller --lr")
+    done = run.budget.progress(run.step, run.seconds)
+    left = run.seconds * (1 - done) / max(done, 1e-9)
+    probe = f" probe {run.probe():.4f}" if run.step % PROBE_STEPS == 0 else ""
+    print(
+        f"step {run.step:,} loss {mean:.4f}{probe} {rate * run.budget.batch:.1f} images/s, "
+        f"{100 * done:.1f} % in {run.seconds / 3600:.2f} h, {left / 3600:.2f} h left",
+        file=sys.stderr,
+    )
+
+
+def write(run: Run, args: argparse.Namespace) -> Path:
+    """Write the averaged weights, and beside them training.json for the model card."""
+    task = run.task
+    task.model.load_state_dict(run.average)
+    directory = task.directory
+    task.save(directory)
+    hidden = ("run", "what", "work", "out", "data", "initial", "state")
     facts = {
-        "data": "CIFAR-10 (JPEG copy), the 50,000 training images",
-        "images_seen": state["step"] * args.batch,
-        "minutes": round(state["seconds"] / 60, 1),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "options": options | {"data": args.data.name},
+        "data": data_name(args.data),
+        "images_seen": run.step * args.batch + initial_images(args.initial),
+        "minutes": round(run.seconds / 60, 1),
+        "parameters": sum(p.numel() for p in task.model.parameters()),
+        "options": {k: str(v) for k, v in vars(args).items() if k not in hidden and v is not None},
+        "mode": task.mode,
         "torch": torch.__version__,
     }
-    (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
+    if args.initial is not None:
+        facts["initial"] = "weights trained before; their images are counted, their minutes are not"
+    (directory / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
+    return directory
 
 
-def min_snr_loss(
-    network: Callable[..., Any],
-    images: torch.Tensor,
-    noise: torch.Tensor,
-    time_step: torch.Tensor,
-    alpha_bar: torch.Tensor,
-) -> torch.Tensor:
-    """Noise-prediction loss with weight min(SNR, 5) / SNR (Hang et al. 2023)."""
-    a = alpha_bar[time_step].view(-1, 1, 1, 1)
-    noisy = a.sqrt() * images + (1 - a).sqrt() * noise
-    with torch.autocast(images.device.type, torch.bfloat16):
-        predicted = network(noisy, time_step, return_dict=False)[0]
-    signal_to_noise = (a / (1 - a)).flatten()
-    weight = signal_to_noise.clamp(max=5) / signal_to_noise
-    return (weight * (predicted.float() - noise).square().mean((1, 2, 3))).mean()
+def initial_images(initial: Path | None) -> int:
+    """Return the images that the initial weights had seen, 0 if nothing says so."""
+    for name in ("training.json", "facts.json"):
+        if initial is not None and (initial / name).is_file():
+            facts = json.loads((initial / name).read_text())
+            return int(facts.get("images_seen_in_all", facts.get("images_seen", 0)))
+    return 0
 
 
-def train_generator(args: argparse.Namespace) -> None:
-    declare_missing_operators()
-    from diffusers import UNet2DModel
-
-    torch.manual_seed(args.seed)
-    model = UNet2DModel(**(UNET_CPU if args.device == "cpu" else UNET)).to(
-        args.device, memory_format=torch.channels_last
-    )
-    images = torch.from_numpy(load_cifar10(args.data, "train")[0])
-    images = images.to(args.device)
-    optimizer = torch.optim.Adam(model.parameters(), args.lr)
-    average = Average(model, args.ema)
-    alpha_bar = (
-        torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
-        .float()
-        .to(args.device)
-    )
-    network = torch.compile(model)
-
-    def next_loss(step: int) -> torch.Tensor:
-        chosen = torch.randint(0, len(images), (args.batch,), device=args.device)
-        x = flip(images[chosen].permute(0, 3, 1, 2).float() / 127.5 - 1)
-        x = x.contiguous(memory_format=torch.channels_last)
-        time_step = torch.randint(0, 1000, (args.batch,), device=args.device)
-        return min_snr_loss(network, x, torch.randn_like(x), time_step, alpha_bar)
-
-    train(args, model, optimizer, average, args.images // args.batch, 0.02, next_loss)
-    model.load_state_dict(average.values)
-    model.half().save_pretrained(args.out / "generator", safe_serialization=True)
-    write_facts(args, args.out / "generator", model)
-
-
-def train_labeler(args: argparse.Namespace) -> None:
-    declare_missing_operators()
-    import timm
-    from safetensors.torch import save_file
-
-    torch.manual_seed(args.seed)
-    model = timm.create_model(LABELER["architecture"], num_classes=10, **LABELER["model_args"])
-    model = model.to(args.device, memory_format=torch.channels_last)
-    raw, targets = load_cifar10(args.data, "train")
-    images, labels = to_signed(raw, args.device), torch.from_numpy(targets).to(args.device)
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    rest = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": 5e-4}, {"params": rest, "weight_decay": 0.0}]
-    optimizer = torch.optim.SGD(groups, args.lr, momentum=0.9, nesterov=True)
-    average = Average(model, args.ema)
-    network = torch.compile(
-        lambda x: model(F.interpolate(x, (128, 128), mode="bilinear", align_corners=False))
-    )
-    per_epoch = len(images) // args.batch
-
-    def next_loss(step: int) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(args.seed * 7919 + step // per_epoch)
-        order = torch.randperm(len(images), generator=generator)
-        chosen = order[step % per_epoch * args.batch :][: args.batch].to(args.device)
-        x = crop(flip(images[chosen]))
-        if args.cutout:
-            x = cutout(x, args.cutout)
-        with torch.autocast(args.device, torch.bfloat16):
-            logits = network(x.contiguous(memory_format=torch.channels_last))
-        return F.cross_entropy(logits.float(), labels[chosen], label_smoothing=0.1)
-
-    train(args, model, optimizer, average, args.epochs * per_epoch, 0.2, next_loss)
-    model.load_state_dict(average.values)
-    folder = args.out / "labeler"
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = {
-        k: v.half().contiguous() if v.dtype.is_floating_point else v
-        for k, v in model.state_dict().items()
-    }
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(LABELER, indent=2) + "\n")
-    write_facts(args, folder, model)
-
-
-def main(argv: list[str] | None = None) -> int:
+def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="what", required=True)
-    generator = commands.add_parser(
-        "generator", formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    generator.add_argument("--images", type=int, default=15_000_000, help="images seen, >= --batch")
-    generator.add_argument("--batch", type=int, default=512, help="images a step, >= 1")
-    generator.add_argument("--lr", type=float, default=1e-3, help="peak learning rate of Adam")
+    form = argparse.ArgumentDefaultsHelpFormatter
+    generator = commands.add_parser("generator", formatter_class=form)
+    generator.add_argument("--conditional", action="store_true", help="tell it the class")
+    generator.add_argument("--optimizer", choices=("adam", "muon"), default="muon")
+    generator.add_argument("--lr", type=float, default=5e-4, help="learning rate, > 0")
+    generator.add_argument("--batch", type=int, default=64, help="images a step, >= 1")
+    generator.add_argument("--ema", type=float, default=0.9995, help="decay of the average, 0 to 1")
     generator.add_argument(
-        "--ema", type=float, default=0.9996, help="decay of the weight average, 0 to 1"
+        "--channels",
+        type=lambda text: tuple(int(part) for part in text.split(",")),
+        help="of each level, as 32,64,128 (default: that on a CPU, 64,128,192 on a GPU)",
     )
-    generator.set_defaults(run=train_generator)
-    labeler = commands.add_parser("labeler", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    labeler.add_argument(
-        "--epochs", type=int, default=60, help="passes over the 50,000 training images, >= 1"
-    )
+    generator.set_defaults(run=GeneratorTask)
+    labeler = commands.add_parser("labeler", formatter_class=form)
+    labeler.add_argument("--lr", type=float, default=0.1, help="learning rate, > 0")
     labeler.add_argument("--batch", type=int, default=256, help="images a step, >= 1")
-    labeler.add_argument("--lr", type=float, default=0.2, help="peak learning rate of SGD")
-    labeler.add_argument(
-        "--ema", type=float, default=0.999, help="decay of the weight average, 0 to 1"
-    )
-    labeler.add_argument(
-        "--cutout", type=int, default=8, help="side of the square cut out, 0 for none"
-    )
-    labeler.set_defaults(run=train_labeler)
-    for command in (generator, labeler):
-        command.add_argument(
-            "--data", type=Path, required=True, help="folder that holds cifar10_jpeg.py"
-        )
-        command.add_argument(
-            "--out", type=Path, default=REPO / "cifar5m" / "tiny", help="where the weights go"
-        )
-        command.add_argument(
-            "--work", type=Path, default=REPO / "runs" / "tiny", help="where the state is kept"
-        )
-        command.add_argument(
-            "--device",
-            default="cuda" if torch.cuda.is_available() else "cpu",
-            choices=("cpu", "cuda"),
-        )
-        command.add_argument("--threads", type=int, default=None, help="CPU threads")
-        command.add_argument("--seed", type=int, default=0)
+    labeler.add_argument("--ema", type=float, default=0.999, help="decay of the average, 0 to 1")
+    labeler.add_argument("--cutout", type=int, default=8, help="side of the square, 0 for none")
+    labeler.set_defaults(run=LabelerTask)
+    for command, cooldown in ((generator, 0.1), (labeler, 0.5)):
+        add_common_options(command, cooldown)
     args = parser.parse_args(argv)
+    if (args.hours is None) == (args.images is None):
+        parser.error("give --hours or --images, and not both")
+    if not 0 <= args.cooldown <= 1:
+        parser.error(f"--cooldown must be between 0 and 1, got {args.cooldown}")
+    if args.what == "generator" and args.channels is None:
+        args.channels = CHANNELS[args.device]
+    return args
+
+
+def add_common_options(command: argparse.ArgumentParser, cooldown: float) -> None:
+    gpu = torch.cuda.is_available()
+    option = command.add_argument
+    option("--data", type=Path, required=True, help="CIFAR-10, or a folder with cifar10_jpeg.py")
+    option("--hours", type=float, help="length of the run, earlier parts of it included, >= 0")
+    option("--images", type=int, help="length of the run in images seen, instead of --hours")
+    option("--cooldown", type=float, default=cooldown, help="share of the run, 0 to 1")
+    option("--initial", type=Path, help="directory of weights to start from")
+    option("--state", type=Path, help="state file to resume, instead of the newest in --work")
+    option("--mode", choices=("auto", *MODES), default="auto", help="auto takes 10 s trials")
+    option("--out", type=Path, default=REPO / "cifar5m" / "tiny", help="where the weights go")
+    option("--work", type=Path, default=REPO / "runs" / "tiny", help="where the state is kept")
+    option("--device", default="cuda" if gpu else "cpu", choices=("cpu", "cuda"))
+    option("--threads", type=int, help="CPU threads")
+    option("--seed", type=int, default=0, help=">= 0")
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
     args.work.mkdir(parents=True, exist_ok=True)
     if args.threads:
         torch.set_num_threads(args.threads)
-    args.run(args)
+    stop = StopSignal()
+    try:
+        run = Run(args.run(args), Budget(args.hours, args.images, args.cooldown, args.batch))
+        resume(run, args)
+        train(run, args, stop)
+        print(write(run, args))
+    except Stopped as stopped:
+        print("train_tiny: stopped; run the same command to go on", file=sys.stderr)
+        return 128 + stopped.number
+    except (ValueError, OSError) as error:
+        print(f"train_tiny: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

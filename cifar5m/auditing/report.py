@@ -79,6 +79,7 @@ class _Images:
     facts: dict[str, np.ndarray]
     label: np.ndarray
     probabilities: np.ndarray  # of the set itself
+    requested: np.ndarray | None  # classes that a conditional generator was asked for
 
     @property
     def index(self) -> np.ndarray:
@@ -131,10 +132,12 @@ def _read_images(subject: Subject) -> _Images:
     whole = [part for part in facts if part is not None]
     assert len(whole) == len(sides) > 0
     joined = {name: np.concatenate([p[name] for p in whole]) for name in whole[0] if name != "key"}
+    requested = [side.requested for side in sides if side.requested is not None]
     return _Images(
         joined,
         np.concatenate([side.label for side in sides]),
         np.concatenate([side.probabilities for side in sides]),
+        np.concatenate(requested) if len(requested) == len(sides) else None,
     )
 
 
@@ -254,7 +257,11 @@ def _labels(
         min(rates, default=None),
         no_second_labeling(subject.folder),
     )
+    if images.requested is not None:
+        found["requested"] = _requested(images, subject, summary)
     judge = None
+    if subject.plan.labels == "requested":
+        judge = Opinion(images.probabilities, "the labeler of the set itself")
     if measured.judge is not None:
         test = measured.seen["test"]
         found["calibration"] = calibration(test.probabilities, photographs["test"].clean_labels)
@@ -275,6 +282,18 @@ def _labels(
         "worst": list(_suspects(images, opinion, rows[:LISTED])),
     }
     return found
+
+
+def _requested(images: _Images, subject: Subject, summary: _Summary) -> list[dict[str, Any]]:
+    """By requested class: how often the set's labeler finds it."""
+    assert images.requested is not None
+    right = images.probabilities.argmax(axis=1) == images.requested
+    summary.put("requested_agreement", float(right.mean()))
+    table = class_table(images.requested, right.astype(np.float64), subject.class_names)
+    return [
+        {"name": row["name"], "count": row["count"], "agreement": row["mean_confidence"]}
+        for row in table
+    ]
 
 
 def _suspects(images: _Images, opinion: Opinion, rows: np.ndarray) -> Iterator[dict[str, Any]]:

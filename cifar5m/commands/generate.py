@@ -31,7 +31,7 @@ def make_parser() -> Parser:
         "--recipe",
         default="cifar5m",
         help="cifar5m (the published way, the default), cifar5m-ddim100 (a preview, another "
-        "distribution) or tiny (bundled small networks, offline)",
+        "distribution), tiny or tiny-conditional (bundled small networks, offline)",
     )
     main.add_argument("--seed", type=int, default=0, help="0 to 2^64 - 1 (default 0)")
     main.add_argument(
@@ -62,6 +62,17 @@ def make_parser() -> Parser:
     content.add_argument("--eta", type=float, help="of ddim: 0 (deterministic) to 1")
     content.add_argument(
         "--spacing", help="of the steps: uniform, quadratic (ddim) or logsnr (dpm)"
+    )
+    content.add_argument("--start", type=int, help="timestep of the first step, 0 to 999")
+    content.add_argument(
+        "--guidance",
+        type=float,
+        help="of a generator with class embeddings, >= 0: 1 leaves its prediction as it is, more "
+        "moves it away from the one without a class, at two network calls a step",
+    )
+    content.add_argument(
+        "--labels",
+        help="argmax (the labeler's class) or requested (the one the generator was asked for)",
     )
     content.add_argument("--precision", help=f"of the networks: {', '.join(PRECISIONS)}")
     content.add_argument("--micro-batch", type=int, help="images a network call, >= 1")

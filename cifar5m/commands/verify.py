@@ -95,6 +95,8 @@ def repair_and_report(args: argparse.Namespace, report: "Report", parser: Parser
 
 def report_lines(report: "Report") -> Iterator[str]:
     """Yield the report as a table, then OK or the list of problems."""
+    from worlds.formats.summary import agreement_line
+
     each = f"{report.bytes / report.images:,.0f} an image" if report.images else "nothing"
     rows = {
         "folder": report.folder,
@@ -104,6 +106,8 @@ def report_lines(report: "Report") -> Iterator[str]:
         "bytes": f"{report.bytes:,} ({each})",
         "duplicates": f"{report.duplicates:,}",
     }
+    if report.agreed is not None:
+        rows["agreement"] = agreement_line(report.agreed, report.images)
     width = max(map(len, [*rows, *report.class_names])) + 2
     for name, value in rows.items():
         yield f"{name:{width}}{value}"

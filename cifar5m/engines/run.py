@@ -39,6 +39,9 @@ def generate(
     variance: str | None = None,
     eta: float | None = None,
     spacing: str | None = None,
+    start: int | None = None,
+    guidance: float | None = None,
+    labels: str | None = None,
     precision: str | None = None,
     micro_batch: int | None = None,
     shard_size: int = 10_000,
@@ -57,7 +60,8 @@ def generate(
     Args:
         out: Dataset directory, created if missing. It belongs to one plan.
         n: Images in all, at least 1.
-        recipe: "cifar5m" (the published set's way), "cifar5m-ddim100" or "tiny" (offline).
+        recipe: "cifar5m" (the published set's way), "cifar5m-ddim100", or "tiny" and
+            "tiny-conditional" (offline).
         seed: 0 to 2^64 - 1.
         split: Images by split, adding up to n; by default the last sixth is "test".
         generator: Diffusers directory, file or Hub id of a 3 x 32 x 32 U-Net.
@@ -68,6 +72,10 @@ def generate(
         variance: Of the ancestral sampler, "fixed_large" or "fixed_small".
         eta: Of ddim, 0 (deterministic) to 1.
         spacing: Of the steps, "uniform", "quadratic" (ddim) or "logsnr" (dpm_solver_pp_2m).
+        start: Timestep of the first step, 0 to 999.
+        guidance: Of a generator with class embeddings, at least 0; 1 leaves its prediction as it
+            is, more moves it away from the one without a class.
+        labels: "argmax" (the labeler's class) or "requested" (the one the generator was asked for).
         precision: Of both networks, "fp32", "tf32", "bf16" or "fp16".
         micro_batch: Images a network call, at least 1.
         shard_size: Images a shard, at least 1.
@@ -97,6 +105,9 @@ def generate(
         variance=variance,
         eta=eta,
         spacing=spacing,
+        start=start,
+        guidance=guidance,
+        labels=labels,
         generator=generator,
         labeler=labeler,
         allow_non_ema=allow_non_ema,
@@ -111,7 +122,9 @@ def generate(
     sources = find_sources(options, download.progress, download.note)
     plan = plan_of(options, sources)
     alone = ray is None and workers == 1
-    job = load_job(options, sources, plan, target) if alone else None
+    loaded = load_job(options, sources, plan, target if alone else "cpu")
+    job = loaded if alone else None
+    del loaded
     claim_folder(out, plan)
 
     shards = options.layout.shards()

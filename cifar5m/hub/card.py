@@ -156,6 +156,7 @@ def card_text(facts: Facts) -> str:
         pattern=_pattern(facts),
         making=_making(facts, plan),
         labelings=dict(_labelings(facts)),
+        agreement=_agreement(facts, plan),
         classes=_classes(facts, plan),
         audit=_audit(facts, plan),
         images=sum(map(len, facts.shards)),
@@ -264,6 +265,16 @@ def _in_words(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(_in_words, value))
     return str(value)
+
+
+def _agreement(facts: Facts, plan: dict[str, Any]) -> float | None:
+    """Return the share of images whose requested class the labeler finds, None if no class was
+    requested.
+    """
+    if "conditioning" not in plan:
+        return None
+    agreed = sum(record.agreed or 0 for record in facts.records.values())
+    return agreed / sum(map(len, facts.shards))
 
 
 def _labelings(facts: Facts) -> Iterator[tuple[str, Summary]]:

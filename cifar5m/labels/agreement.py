@@ -19,7 +19,16 @@ class MeanConfidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     second: float
 
 
-class Summary(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RequestedAgreement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Share of the images in which the first and the second labeler find the requested class."""
+
+    first: float
+    second: float
+
+
+class Summary(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+):
     """The content of a second labeling's summary.json."""
 
     images: int
@@ -27,19 +36,22 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     mean_confidence: MeanConfidence
     class_names: tuple[str, ...]
     matrix: tuple[tuple[int, ...], ...]
+    requested_agreement: RequestedAgreement | None = None  # of a conditional set
 
 
 @dataclass(frozen=True)
 class Agreement:
     """`matrix` int64 (C, C) counts images: rows are the first label, columns the second.
 
-    Confidence is the largest probability of an image; the two are means over all images.
+    Confidence is the largest probability of an image; the two are means over all images. Of a
+    conditional set, `requested` has the shares in which both labelers find the requested class.
     """
 
     class_names: tuple[str, ...]
     matrix: np.ndarray
     first_confidence: float
     second_confidence: float
+    requested: RequestedAgreement | None = None
 
     @property
     def images(self) -> int:
@@ -57,6 +69,7 @@ class Agreement:
             mean_confidence=MeanConfidence(self.first_confidence, self.second_confidence),
             class_names=self.class_names,
             matrix=tuple(tuple(row) for row in self.matrix.tolist()),
+            requested_agreement=self.requested,
         )
 
 
@@ -66,12 +79,18 @@ def compare(first: Path, second: Path, shards: Iterable[Shard], names: Iterable[
     matrix = np.zeros((len(names), len(names)), dtype=np.int64)
     # Half-precision numbers up to 1 add up in float64 without any rounding, in whatever order.
     confidence = np.zeros(2)
+    agreed: np.ndarray | None = None
     for shard in shards:
         sides = [read_arrays(folder, shard) for folder in (first, second)]
         np.add.at(matrix, (sides[0].label, sides[1].label), 1)
         confidence += [side.probabilities.max(axis=1).sum(dtype=np.float64) for side in sides]
-    means = (confidence / matrix.sum()).tolist()
-    return Agreement(names, matrix, *means)
+        requested = sides[0].requested
+        if requested is not None:
+            hits = [(side.probabilities.argmax(axis=1) == requested).sum() for side in sides]
+            agreed = np.array(hits) + (0 if agreed is None else agreed)
+    first_mean, second_mean = (confidence / matrix.sum()).tolist()
+    shares = None if agreed is None else RequestedAgreement(*(agreed / matrix.sum()).tolist())
+    return Agreement(names, matrix, first_mean, second_mean, shares)
 
 
 def table(agreement: Agreement) -> Iterator[str]:
@@ -85,3 +104,8 @@ def table(agreement: Agreement) -> Iterator[str]:
         f"agreement {agreement.rate:.4f} of {agreement.images:,} images; mean confidence "
         f"{agreement.first_confidence:.4f} (first), {agreement.second_confidence:.4f} (second)"
     )
+    if agreement.requested is not None:
+        yield (
+            f"requested class found in {agreement.requested.first:.4f} (first labeler), "
+            f"{agreement.requested.second:.4f} (second)"
+        )

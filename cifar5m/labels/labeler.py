@@ -12,14 +12,24 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from cifar5m.weights.bounds import bounded_by
+from cifar5m.weights.convert import read_state
 from cifar5m.weights.sources import Weights, WeightsError
 from worlds.formats.layout import CIFAR10_CLASSES
 from worlds.runtime.device import in_precision, on_device
 from worlds.runtime.errors import first_line
 from worlds.runtime.torchvision_ops import declare_missing_operators
 
+_SHOWN = 400  # characters of what torch says of tensors that do not fit
 BIT = "resnetv2_152x2_bit"  # the architecture of a bare weights file
 BIT_SIZE = 128
+
+
+class NonFiniteLabelsError(RuntimeError):
+    """The labeler's output held NaN or an infinity."""
+
+    def __init__(self) -> None:
+        super().__init__("the labeler returned NaN or infinity")
 
 
 @dataclass(frozen=True)
@@ -78,8 +88,10 @@ class Labeler:
     def _in_batches(
         self, images: torch.Tensor, call: Callable[[torch.Tensor], torch.Tensor]
     ) -> torch.Tensor:
-        """The last batch is padded full, so that an image's result does not depend on how many
-        come with it.
+        """Return `call` of all images, in batches of which the last is padded full, so that an
+        image's result does not depend on how many come with it.
+
+        Raises NonFiniteLabelsError if the network returned NaN or infinity.
         """
         found = []
         for start in range(0, len(images), self.batch):
@@ -89,7 +101,10 @@ class Labeler:
                 part = torch.cat([part, part[-1:].expand(missing, *part.shape[1:])])
             with in_precision(self.precision, self.device):
                 found.append(call(self.prepare(part))[: self.batch - missing])
-        return torch.cat(found)
+        rows = torch.cat(found)
+        if not rows.isfinite().all():
+            raise NonFiniteLabelsError
+        return rows
 
     def prepare(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 (N, 32, 32, 3) to the network's float32 (N, 3, H, W)."""
@@ -101,7 +116,10 @@ class Labeler:
 
 
 def load_classifier(weights: Weights) -> tuple[torch.nn.Module, Preprocessing]:
-    """A timm model and its preprocessing; WeightsError unless it has CIFAR-10's ten classes."""
+    """Load a timm model and its preprocessing.
+
+    Raises WeightsError unless its tensors are those of its config, and its classes CIFAR-10's ten.
+    """
     declare_missing_operators()
     import timm
 
@@ -109,9 +127,15 @@ def load_classifier(weights: Weights) -> tuple[torch.nn.Module, Preprocessing]:
         if weights.folder is None:
             network = timm.create_model(BIT, num_classes=10, checkpoint_path=str(weights.file))
         else:
-            network = timm.create_model(f"local-dir:{weights.folder}", pretrained=True)
+            with bounded_by(read_state(weights.file)):
+                # A named classifier would be left random where the config gives two class counts.
+                network = timm.create_model(
+                    f"local-dir:{weights.folder}",
+                    pretrained=True,
+                    pretrained_cfg_overlay={"classifier": None},
+                )
     except Exception as error:  # of timm, of safetensors, of pickle: a damaged file brings up many
-        reason = first_line(error)
+        reason = _reason(error)
         raise WeightsError(f"{weights.file} does not load as a timm model: {reason}") from error
     if network.num_classes != len(CIFAR10_CLASSES):
         raise WeightsError(
@@ -128,6 +152,14 @@ def load_classifier(weights: Weights) -> tuple[torch.nn.Module, Preprocessing]:
     if weights.folder is None:
         config = config | {"input_size": (3, BIT_SIZE, BIT_SIZE), "interpolation": "bilinear"}
     return network.float(), _preprocessing(config)
+
+
+def _reason(error: Exception) -> str:
+    """The message in one line: torch names tensors that do not fit on lines of their own."""
+    if "in loading state_dict" not in str(error):
+        return first_line(error)
+    line = " ".join(str(error).split())
+    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]} ..."
 
 
 def _preprocessing(config: dict[str, Any]) -> Preprocessing:

@@ -21,7 +21,7 @@ import numpy as np
 
 from worlds.formats.layout import CIFAR10_CLASSES, FORMAT, PLAN, Shard
 from worlds.formats.plan import About, Count, Plan, SealedPlan, claim_folder, package_versions, seal
-from worlds.formats.shards import arrays_sha256, find_record, read_arrays, write_arrays
+from worlds.formats.shards import SideArrays, find_record, read_arrays, write_arrays
 from worlds.runtime.files import remove_stale, write_json
 
 LABELS_FOLDER = "labels"
@@ -108,10 +108,11 @@ def write_labels(
     label = probabilities.argmax(1).astype(np.int64)
     probabilities = probabilities.astype(np.float16)
     (place / shard.record).unlink(missing_ok=True)
-    arrays = write_arrays(place / shard.arrays, index, label, probabilities)
+    arrays = SideArrays(index, label, probabilities)
+    write_arrays(place / shard.arrays, arrays)
     record = {
         "tar": shard.tar.name,
-        "arrays_sha256": arrays,
+        "arrays_sha256": arrays.sha256,
         "count": len(shard),
         "classes": np.bincount(label, minlength=probabilities.shape[1]).tolist(),
         "fingerprint": labeling.plan.fingerprint,
@@ -129,8 +130,7 @@ def is_labeled(labeling: Labeling, shard: Shard) -> bool:
         found = read_arrays(labeling.place, shard)
     except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile):
         return False
-    sha256 = arrays_sha256(found.index, found.label, found.probabilities)
-    return (own.fingerprint, own.arrays_sha256) == (labeling.plan.fingerprint, sha256)
+    return (own.fingerprint, own.arrays_sha256) == (labeling.plan.fingerprint, found.sha256)
 
 
 def labeling_names(folder: Path) -> list[str]:

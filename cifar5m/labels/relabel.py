@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from cifar5m.labels.agreement import Agreement, compare
-from cifar5m.labels.labeler import Labeler, load_classifier
+from cifar5m.labels.labeler import Labeler, NonFiniteLabelsError, load_classifier
 from cifar5m.labels.labeling import (
     LABELS_FOLDER,
     SUMMARY,
@@ -67,7 +67,13 @@ def label_shards(
                 yield Labeled(shard, read)
                 continue
             start = time.monotonic()
-            probabilities = label_images(labeler, read.images, on_images)
+            try:
+                probabilities = label_images(labeler, read.images, on_images)
+            except NonFiniteLabelsError as error:
+                raise RuntimeError(
+                    f"shard {shard.name}: {error}; nothing of it was written. Check the weights, "
+                    f"or try --precision fp32"
+                ) from error
             facts = {
                 "sha256": read.sha256,
                 "seconds": round(time.monotonic() - start, 3),

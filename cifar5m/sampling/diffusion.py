@@ -67,34 +67,45 @@ def linear_schedule(
 # changes nothing, so where rounding repeats a timestep its call is saved.
 
 
-def leading_timesteps(schedule: Schedule, steps: int) -> list[int]:
-    """Every (T // steps)-th timestep from 0: Ho et al.'s and DDIM's uniform spacing."""
+def leading_timesteps(schedule: Schedule, steps: int, start: int | None = None) -> list[int]:
+    """Every (T // steps)-th timestep from 0: Ho et al.'s and DDIM's uniform spacing. From a given
+    start to 0 in equal parts, rounded.
+    """
+    if start is not None:
+        return _falling(np.linspace(start, 0, steps).round())
     return _falling(np.arange(steps) * (schedule.num_train_steps // steps))
 
 
-def quadratic_timesteps(schedule: Schedule, steps: int) -> list[int]:
-    """Squares of equal spacing from 0 to sqrt(0.8 T), cut to integers: DDIM's CIFAR-10 setting."""
+def quadratic_timesteps(schedule: Schedule, steps: int, start: int | None = None) -> list[int]:
+    """Squares of equal spacing from 0 to sqrt(0.8 T), cut to integers: DDIM's CIFAR-10 setting.
+    From a given start, squares of equal spacing to 0, rounded.
+    """
+    if start is not None:
+        return _falling((np.linspace(math.sqrt(start), 0, steps) ** 2).round())
     return _falling(np.linspace(0, math.sqrt(0.8 * schedule.num_train_steps), steps) ** 2)
 
 
-def linspace_timesteps(schedule: Schedule, steps: int) -> list[int]:
-    """From T - 1 towards 0 in `steps` equal parts, rounded; 0 itself is left out."""
-    return _falling(np.linspace(0, schedule.num_train_steps - 1, steps + 1).round()[1:])
+def linspace_timesteps(schedule: Schedule, steps: int, start: int | None = None) -> list[int]:
+    """From the start (T - 1) towards 0 in `steps` equal parts, rounded; 0 itself is left out."""
+    first = schedule.num_train_steps - 1 if start is None else start
+    return _falling(np.linspace(0, first, steps + 1).round()[1:])
 
 
-def logsnr_timesteps(schedule: Schedule, steps: int) -> list[int]:
-    """From T - 1 to 0 in equal parts of the log signal-to-noise ratio, rounded.
+def logsnr_timesteps(schedule: Schedule, steps: int, start: int | None = None) -> list[int]:
+    """From the start (T - 1) to 0 in equal parts of the log signal-to-noise ratio, rounded.
 
     DPM-Solver's setting for small images. In tests/cifar5m/test_diffusion.py its largest error is
     0.063 at 10 calls and 0.029 at 20, where equal timesteps give 0.385 and 0.092.
     """
     falling = np.log(schedule.alphas_bar / (1 - schedule.alphas_bar))
-    wanted = np.linspace(falling[-1], falling[0], steps)
+    wanted = np.linspace(falling[-1 if start is None else start], falling[0], steps)
     timesteps = np.arange(schedule.num_train_steps)
     return _falling(np.interp(wanted, falling[::-1], timesteps[::-1]).round())
 
 
-def _check_steps(num_train_steps: int, steps: int) -> None:
+def _check_steps(num_train_steps: int, steps: int, start: int | None = None) -> None:
+    if start is not None and not 0 <= start < num_train_steps:
+        raise ValueError(f"start must be between 0 and {num_train_steps - 1}, got {start}")
     if not 1 <= steps <= num_train_steps:
         raise ValueError(
             f"steps must be between 1 and the network's {num_train_steps}, got {steps}"
@@ -102,11 +113,11 @@ def _check_steps(num_train_steps: int, steps: int) -> None:
 
 
 def _steps(
-    sampler: str, spacing: str, schedule: Schedule, steps: int
+    sampler: str, spacing: str, schedule: Schedule, steps: int, start: int | None = None
 ) -> Iterator[tuple[int, tuple[int, int]]]:
     """(i, (t, the timestep the step leads to)); the last one leads to the image, -1."""
-    _check_steps(schedule.num_train_steps, steps)
-    timesteps = SAMPLERS[sampler].spacings[spacing](schedule, steps)
+    _check_steps(schedule.num_train_steps, steps, start)
+    timesteps = SAMPLERS[sampler].spacings[spacing](schedule, steps, start)
     return enumerate(zip(timesteps, [*timesteps[1:], -1], strict=True))
 
 
@@ -117,7 +128,8 @@ def _falling(rising: np.ndarray) -> list[int]:
 # --------------------------------------------------------------------------------------------------
 # The samplers. Each returns float32 x; with `clip` the estimate of the image is held in [-1, 1] at
 # every step, and the result, being the last such estimate, lies there too. `on_step` is called
-# after each step, for progress and for stopping by an exception.
+# after each step, for progress and for stopping by an exception. With `start` the first call is at
+# that timestep, and the starting noise is taken for what the forward process has left by then.
 
 
 @torch.no_grad()
@@ -128,11 +140,12 @@ def ancestral(
     steps: int = 1000,
     variance: str = "fixed_large",  # beta_t, Ho et al.'s CIFAR-10 choice; fixed_small: posterior's
     clip: bool = True,
+    start: int | None = None,
     on_step: OnStep | None = None,
 ) -> torch.Tensor:
     """DDPM, algorithm 2 of Ho et al.; fewer steps than T skip timesteps as DDPMScheduler does."""
     x = noise(schedule.num_train_steps).float()
-    for i, (t, t_next) in _steps("ancestral", "uniform", schedule, steps):
+    for i, (t, t_next) in _steps("ancestral", "uniform", schedule, steps, start):
         a, a_next = schedule.alpha_bar(t), schedule.alpha_bar(t_next)
         beta = 1 - a / a_next
         x0, _ = _denoise(predict_noise, x, t, a, clip)
@@ -157,6 +170,7 @@ def ddim(
     eta: float = 0.0,  # 0 = deterministic; 1 = the ancestral sampler with fixed_small variance
     spacing: str = "uniform",  # or "quadratic"
     clip: bool = True,
+    start: int | None = None,
     on_step: OnStep | None = None,
 ) -> torch.Tensor:
     """Equation (12) of Song et al.
@@ -165,7 +179,7 @@ def ddim(
     (diffusers' `use_clipped_model_output=True`). DDIM's released code never clips.
     """
     x = noise(schedule.num_train_steps).float()
-    for i, (t, t_next) in _steps("ddim", spacing, schedule, steps):
+    for i, (t, t_next) in _steps("ddim", spacing, schedule, steps, start):
         a, a_next = schedule.alpha_bar(t), schedule.alpha_bar(t_next)
         x0, epsilon = _denoise(predict_noise, x, t, a, clip)
         sigma = eta * math.sqrt((1 - a_next) / (1 - a) * (1 - a / a_next))  # equation (16)
@@ -185,6 +199,7 @@ def dpm_solver_pp_2m(
     steps: int,
     spacing: str = "uniform",  # or "logsnr"
     clip: bool = True,
+    start: int | None = None,
     on_step: OnStep | None = None,
 ) -> torch.Tensor:
     """DPM-Solver++(2M), algorithm 2 of Lu et al. (arXiv 2211.01095); deterministic.
@@ -193,7 +208,7 @@ def dpm_solver_pp_2m(
     """
     x = noise(schedule.num_train_steps).float()
     before: tuple[torch.Tensor, float] | None = None  # the last step's x0 and h
-    for i, (t, t_next) in _steps("dpm_solver_pp_2m", spacing, schedule, steps):
+    for i, (t, t_next) in _steps("dpm_solver_pp_2m", spacing, schedule, steps, start):
         a, a_next = schedule.alpha_bar(t), schedule.alpha_bar(t_next)
         x0, _ = _denoise(predict_noise, x, t, a, clip)
 
@@ -233,7 +248,7 @@ class Sampler:
     """A row of the table: the function, its spacings, and which settings it takes beside `clip`."""
 
     run: Callable[..., torch.Tensor]
-    spacings: dict[str, Callable[[Schedule, int], list[int]]]
+    spacings: dict[str, Callable[[Schedule, int, int | None], list[int]]]
     settings: tuple[str, ...] = ()
 
 
@@ -259,6 +274,7 @@ class SamplerConfig:
     spacing: str = "uniform"  # also "quadratic" (ddim) and "logsnr" (dpm_solver_pp_2m)
     clip: bool = True
     num_train_steps: int = 1000  # T of the schedule that `sample` is given
+    start: int | None = None  # timestep of the first call, below T; None: where the spacing has it
 
     def __post_init__(self) -> None:
         if self.name not in SAMPLERS:
@@ -275,13 +291,13 @@ class SamplerConfig:
         for setting, default in (("variance", "fixed_large"), ("eta", 0.0)):
             if getattr(self, setting) != default and setting not in SAMPLERS[self.name].settings:
                 raise ValueError(f"{self.name} has no {setting}; leave it at {default}")
-        _check_steps(self.num_train_steps, self.steps)
+        _check_steps(self.num_train_steps, self.steps, self.start)
 
     @property
     def network_calls(self) -> int:
         """Calls per image on a linear schedule: `steps`, less what rounding repeats."""
         spacing = SAMPLERS[self.name].spacings[self.spacing]
-        return len(spacing(linear_schedule(self.num_train_steps), self.steps))
+        return len(spacing(linear_schedule(self.num_train_steps), self.steps, self.start))
 
 
 def sample(
@@ -299,8 +315,8 @@ def sample(
         )
     row = SAMPLERS[config.name]
     settings = {name: getattr(config, name) for name in row.settings}
-    common = {"steps": config.steps, "clip": config.clip, "on_step": on_step}
-    return row.run(predict_noise, noise, schedule, **common, **settings)
+    common = {"steps": config.steps, "start": config.start, "clip": config.clip}
+    return row.run(predict_noise, noise, schedule, on_step=on_step, **common, **settings)
 
 
 # --------------------------------------------------------------------------------------------------

@@ -18,10 +18,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cifar5m.labels.labeler import Labeler
+from cifar5m.labels.labeler import Labeler, NonFiniteLabelsError
+from cifar5m.sampling.classes import Conditioning, image_classes
 from cifar5m.sampling.diffusion import (
     FiniteGuard,
     NonFiniteError,
+    Predict,
     SamplerConfig,
     Schedule,
     sample,
@@ -31,11 +33,13 @@ from cifar5m.sampling.noise import image_noise
 from cifar5m.sampling.unet import Generator
 from worlds.formats.layout import Shard
 from worlds.formats.shards import is_finished
-from worlds.formats.writers import ShardWriters, WriteHere
+from worlds.formats.writers import ShardWriters, WriteHere, WriteJob
 from worlds.runtime.device import device_name, float32_products
 from worlds.runtime.files import remove_stale
 
 OnProgress = Callable[[float], None]  # images made since the last call, in parts of a step
+
+LABELS = ("argmax", "requested")  # what becomes the label: the labeler's or the requested class
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,22 @@ class Job:
     seed: int
     micro_batch: int
     fingerprint: str
+    conditioning: Conditioning | None = None  # of a generator with class embeddings
+    labels: str = "argmax"  # one of LABELS
 
     def __post_init__(self) -> None:
         if self.micro_batch < 1:
             raise ValueError(f"the micro-batch must be at least 1, got {self.micro_batch}")
+
+
+@dataclass(frozen=True)
+class ShardContent:
+    """The images of one shard and what is known of each."""
+
+    images: np.ndarray  # uint8 (N, 32, 32, 3)
+    labels: np.ndarray  # int64 (N,)
+    probabilities: np.ndarray  # float32 (N, 10), of the labeler
+    requested: np.ndarray | None  # int64 (N,), the class that the generator was asked for
 
 
 class BadShardError(RuntimeError):
@@ -74,21 +90,21 @@ def generate_shards(
         if is_finished(folder, shard, job.fingerprint):  # by another process, meanwhile
             continue
         start = time.monotonic()
-        images, probabilities = make_shard(job, shard, on_progress)
+        made = make_shard(job, shard, on_progress)
         facts = {
             "fingerprint": job.fingerprint,
             "seconds": round(time.monotonic() - start, 3),
             "device": device_name(job.generator.device),
         }
-        labels = probabilities.argmax(1)
-        writers.put((folder, shard, images, labels, probabilities, facts))
+        arrays = (made.images, made.labels, made.probabilities, facts, made.requested)
+        writers.put(WriteJob(folder, shard, *arrays))
         yield shard
 
 
 def make_shard(
     job: Job, shard: Shard, on_progress: OnProgress = lambda images: None
-) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 (N, 32, 32, 3) images and float32 (N, 10) probabilities of one shard."""
+) -> ShardContent:
+    """Return the content of one shard. Raises BadShardError if a network returns NaN."""
     images, probabilities = [], []
     calls = job.sampler.network_calls
     with float32_products(job.generator.precision):
@@ -97,21 +113,30 @@ def make_shard(
             wanted = min(job.micro_batch, shard.stop - first)
             try:
                 pixels = make_images(job, index, partial(on_progress, wanted / calls))
-            except NonFiniteError as error:
+                found = job.labeler(pixels)
+            except (NonFiniteError, NonFiniteLabelsError) as error:
                 raise BadShardError(
                     f"shard {shard.name}: {error}; nothing of it was written. Check the weights, "
                     f"or try precision=fp32"
                 ) from error
             images.append(pixels[:wanted].cpu().numpy())
-            probabilities.append(job.labeler(pixels)[:wanted].cpu().numpy())
-    return np.concatenate(images), np.concatenate(probabilities)
+            probabilities.append(found[:wanted].cpu().numpy())
+    joined, requested = np.concatenate(probabilities), None
+    if job.conditioning is not None:
+        index = torch.arange(shard.start, shard.stop)
+        requested = image_classes(job.seed, index, job.conditioning.classes).numpy()
+    labels = joined.argmax(1)
+    if job.labels == "requested":
+        assert requested is not None, "only a conditional generator is asked for classes"
+        labels = requested
+    return ShardContent(np.concatenate(images), labels, joined, requested)
 
 
 def make_images(
     job: Job, index: torch.Tensor, on_step: Callable[[], None] = lambda: None
 ) -> torch.Tensor:
     """uint8 (B, 32, 32, 3) on the device: the images of int64 (B,) global indices."""
-    predict_noise = FiniteGuard(job.generator)
+    predict_noise = FiniteGuard(predictor(job, index))
     x = sample(
         job.sampler,
         predict_noise,
@@ -121,3 +146,22 @@ def make_images(
     )
     predict_noise.check()
     return to_uint8(x)
+
+
+def predictor(job: Job, index: torch.Tensor) -> Predict:
+    """Return the noise predictor of the images of int64 (B,) global indices: the network itself,
+    or the network asked for their classes, guided away from the prediction without a class.
+    """
+    asked = job.conditioning
+    if asked is None:
+        return job.generator
+    classes = image_classes(job.seed, index, asked.classes)
+    if not asked.is_guided:
+        return lambda x, t: job.generator(x, t, classes)
+    both = torch.cat([classes, torch.full_like(classes, asked.null_class or 0)])  # (2B,)
+
+    def predict(x: torch.Tensor, t: int) -> torch.Tensor:
+        conditional, null = job.generator(torch.cat([x, x]), t, both).chunk(2)
+        return null + asked.guidance * (conditional - null)
+
+    return predict

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from cifar5m.labels.labeler import Labeler, load_classifier
+from cifar5m.sampling.classes import Conditioning, conditioning_of
 from cifar5m.sampling.diffusion import SAMPLERS, SamplerConfig, linear_schedule
-from cifar5m.sampling.generate import Job, make_images
+from cifar5m.sampling.generate import LABELS, Job, make_images, predictor
 from cifar5m.sampling.recipes import DEFAULT, Recipe, find_recipe
 from cifar5m.sampling.unet import Generator, load_unet
 from cifar5m.weights.download import Note, Progress
@@ -41,6 +42,14 @@ class GeneratedPlan(Plan, frozen=True, kw_only=True, forbid_unknown_fields=True)
     labeler_sha256: str
     labeler_config: dict[str, Any] | None
     versions: dict[str, str]
+    conditioning: Conditioning | None = None  # type: ignore[assignment]  # a dict to other readers
+
+    def content(self) -> dict[str, Any]:
+        """A start is said only if there is one: plans from before it keep their fingerprints."""
+        content = super().content()
+        if self.sampler.start is None:
+            content["sampler"].pop("start", None)
+        return content
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,9 @@ class Options:
     variance: str | None = None
     eta: float | None = None
     spacing: str | None = None
+    start: int | None = None
+    guidance: float | None = None
+    labels: str | None = None
     generator: str | None = None
     labeler: str | None = None
     allow_non_ema: bool = False
@@ -70,6 +82,8 @@ class Options:
             check_positive(name, getattr(self, name))
         if self.precision is not None:
             check_precision(self.precision)
+        if self.labels is not None and self.labels not in LABELS:
+            raise ValueError(f"labels must be one of {', '.join(LABELS)}, got {self.labels!r}")
         if self.split is not None and (total := sum(self.split.values())) != self.n:
             raise ValueError(f"split must add up to n={self.n}, got {total}")
         _ = self.layout, self.resolved  # refuse bad splits, and a bad sampler
@@ -86,7 +100,7 @@ class Options:
     def resolved(self) -> Recipe:
         """The recipe with the user's changes."""
         recipe = find_recipe(self.recipe)
-        names = ("generator", "labeler", "precision", "micro_batch")
+        names = ("generator", "labeler", "precision", "micro_batch", "guidance", "labels")
         chosen: dict[str, Any] = {name: getattr(self, name) for name in names}
         recipe = replace(recipe, **{k: v for k, v in chosen.items() if v is not None})
         return replace(recipe, sampler=self._sampler(recipe.sampler))
@@ -95,8 +109,8 @@ class Options:
         if self.sampler is not None and self.sampler not in SAMPLERS:
             raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, got {self.sampler!r}")
         if self.sampler is not None and self.sampler != default.name:
-            default = SamplerConfig(self.sampler, default.steps)
-        names = ("steps", "variance", "eta", "spacing")
+            default = SamplerConfig(self.sampler, default.steps, start=default.start)
+        names = ("steps", "variance", "eta", "spacing", "start")
         chosen: dict[str, Any] = {name: getattr(self, name) for name in names}
         return replace(default, **{k: v for k, v in chosen.items() if v is not None})
 
@@ -136,7 +150,7 @@ def plan_of(options: Options, sources: Sources) -> GeneratedPlan:
         shard_size=layout.shard_size,
         class_names=CIFAR10_CLASSES,
         dataset=DATASET,
-        labels="argmax",
+        labels=recipe.labels,
         seed=options.seed,
         micro_batch=recipe.micro_batch,
         label_batch=recipe.label_batch,
@@ -149,10 +163,27 @@ def plan_of(options: Options, sources: Sources) -> GeneratedPlan:
         labeler_sha256=sources.labeler.sha256,
         labeler_config=sources.labeler.config,
         versions=package_versions(),
+        conditioning=find_conditioning(recipe, sources),
         fingerprint="",
         about=about,
     )
     return seal(plan)
+
+
+def find_conditioning(recipe: Recipe, sources: Sources) -> Conditioning | None:
+    """Return how classes are requested of the recipe's generator, None if it takes none.
+
+    Raises ValueError if the recipe wants classes and the generator takes none.
+    """
+    weights = sources.generator
+    classes = len(CIFAR10_CLASSES)
+    found = conditioning_of(weights.config, classes, recipe.guidance, weights.source)
+    if found is None and recipe.labels == "requested":
+        raise ValueError(
+            f"labels='requested' needs a generator with class embeddings, {weights.source} has "
+            f"none: choose labels='argmax'"
+        )
+    return found
 
 
 def options_of(
@@ -181,6 +212,9 @@ def options_of(
         variance=sampler.variance,
         eta=sampler.eta,
         spacing=sampler.spacing,
+        start=sampler.start,
+        guidance=plan.conditioning.guidance if plan.conditioning else None,
+        labels=plan.labels,
         generator=generator or about.generator,
         labeler=labeler or about.labeler,
         allow_non_ema=allow_non_ema,
@@ -199,6 +233,8 @@ def load_job(options: Options, sources: Sources, plan: GeneratedPlan, device: st
         seed=options.seed,
         micro_batch=recipe.micro_batch,
         fingerprint=plan.fingerprint,
+        conditioning=plan.conditioning,
+        labels=recipe.labels,
     )
 
 
@@ -230,7 +266,9 @@ def estimate(job: Job, layout: Layout) -> Estimate:
     batches = sum(-(-len(shard) // job.micro_batch) for shard in layout.shards())
     device = job.generator.device
     x = torch.randn(job.micro_batch, 3, 32, 32, device=device)
-    call = _seconds(lambda: job.generator(x, 500), device)
+    predict = predictor(job, _first(job))
+    step = _seconds(lambda: predict(x, 500), device)
+    calls = job.conditioning.calls_per_step if job.conditioning else 1
     pixels = make_images(replace(job, sampler=SamplerConfig("dpm_solver_pp_2m", 2)), _first(job))
     label = _seconds(lambda: job.labeler(pixels), device)
     pictures = pixels[:256].cpu().numpy()
@@ -238,9 +276,9 @@ def estimate(job: Job, layout: Layout) -> Estimate:
     sizes = [len(encode_png(picture)) for picture in pictures]
     write = (time.perf_counter() - start) / len(pictures)
     return Estimate(
-        network_calls=batches * job.micro_batch * job.sampler.network_calls,
+        network_calls=batches * job.micro_batch * job.sampler.network_calls * calls,
         flop_per_call=flop_per_call(job.generator.network),
-        seconds_per_call=call / job.micro_batch,
+        seconds_per_call=step / job.micro_batch / calls,
         label_seconds=label / job.micro_batch,
         write_seconds=write,
         png_bytes=float(np.mean(sizes)),
@@ -252,8 +290,11 @@ def flop_per_call(network: torch.nn.Module) -> float:
     from torch.utils.flop_counter import FlopCounterMode
 
     device = next(network.parameters()).device
+    x, t = torch.zeros(1, 3, 32, 32, device=device), torch.zeros(1, device=device)
+    takes_classes = getattr(network, "class_embedding", None) is not None
+    classes = torch.zeros(1, dtype=torch.int64, device=device) if takes_classes else None
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(torch.zeros(1, 3, 32, 32, device=device), torch.zeros(1, device=device))
+        network(x, t, classes)
     return float(counter.get_total_flops())
 
 

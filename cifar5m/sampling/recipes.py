@@ -7,6 +7,7 @@ and says so.
 from dataclasses import dataclass, replace
 from typing import Final
 
+from cifar5m.sampling.classes import UNGUIDED
 from cifar5m.sampling.diffusion import SamplerConfig
 from worlds.formats.plan import Plan
 from worlds.runtime.checks import check_positive
@@ -26,11 +27,18 @@ class Recipe:
     label_batch: int
     licence: str
     measured: str  # what is known of the result, and who measured it
+    guidance: float = UNGUIDED  # of a generator with class embeddings
+    labels: str = "argmax"  # or "requested": the class that the generator was asked for
 
     @property
     def distribution(self) -> str:
         """The sampler in words, as plans and cards state it."""
-        return f"{self.sampler.name}, {self.sampler.network_calls} network calls an image"
+        words = f"{self.sampler.name}, {self.sampler.network_calls} network calls an image"
+        if self.sampler.start is not None:
+            words += f", started at timestep {self.sampler.start}"
+        if self.guidance != UNGUIDED:
+            words += f", each with and without the class, guidance {self.guidance:g}"
+        return words
 
 
 DEFAULT: Final = "cifar5m"
@@ -47,6 +55,18 @@ _CIFAR5M = Recipe(
     measured="FID 3.17 to 3.25 (published for these weights and this sampler)",
 )
 
+_TINY = Recipe(
+    summary="bundled small networks, for trying everything out without a network or a GPU",
+    generator="tiny",
+    labeler="tiny",
+    sampler=SamplerConfig("ddim", steps=15, spacing="quadratic"),
+    precision="fp32",
+    micro_batch=64,
+    label_batch=64,
+    licence="Apache-2.0",
+    measured="Frechet distance 9.77 in its labeler's features, test against train 0.02",
+)
+
 RECIPES: Final = {
     "cifar5m": _CIFAR5M,
     "cifar5m-ddim100": replace(
@@ -55,16 +75,14 @@ RECIPES: Final = {
         sampler=SamplerConfig("ddim", steps=100, spacing="quadratic", clip=False),
         measured="FID 4.16 to 4.19 (published)",
     ),
-    "tiny": Recipe(
-        summary="bundled small networks, for trying everything out without a network or a GPU",
-        generator="tiny",
-        labeler="tiny",
-        sampler=SamplerConfig("ddim", steps=15, spacing="quadratic"),
-        precision="fp32",
-        micro_batch=64,
-        label_batch=64,
-        licence="Apache-2.0",
-        measured="Frechet distance 9.77 in its labeler's features, test against train 0.02",
+    "tiny": _TINY,
+    "tiny-conditional": replace(
+        _TINY,
+        summary="the same with a generator that is asked for classes: every ten images hold all",
+        generator="tiny-conditional",
+        sampler=SamplerConfig("ddim", steps=20, start=600),
+        labels="requested",
+        measured="see cifar5m/tiny/README.md",
     ),
 }
 

@@ -21,8 +21,8 @@ from worlds.runtime.torchvision_ops import declare_missing_operators
 class Generator:
     """A noise predictor `generator(x, t)` on one device, in one precision.
 
-    `x` is float32 (B, 3, 32, 32) and `t` the time step, 0 to T - 1; the result is float32, shaped
-    like x.
+    `x` is float32 (B, 3, 32, 32), `t` the time step, 0 to T - 1, and `classes` int64 (B,) for a
+    network with class embeddings; the result is float32, shaped like x.
     """
 
     def __init__(self, network: torch.nn.Module, device: torch.device, precision: str) -> None:
@@ -38,27 +38,30 @@ class Generator:
         return sum(p.numel() for p in self.network.parameters())
 
     @torch.inference_mode()
-    def __call__(self, x: torch.Tensor, t: int) -> torch.Tensor:
+    def __call__(
+        self, x: torch.Tensor, t: int, classes: torch.Tensor | None = None
+    ) -> torch.Tensor:
         time_step = torch.full((len(x),), t, device=self.device)
         x = x.contiguous(memory_format=torch.channels_last)
         with in_precision(self.precision, self.device):
-            return self._call(x, time_step, return_dict=False)[0].float()
+            return self._call(x, time_step, classes, return_dict=False)[0].float()
 
 
 def load_unet(weights: Weights) -> torch.nn.Module:
-    """The U-Net of a diffusers folder, or of a file in the published layout of Ho's checkpoint.
+    """Load the U-Net of a diffusers directory, or of a file in the published layout of Ho's
+    checkpoint.
 
-    Raises WeightsError unless it maps 3 x 32 x 32 to 3 x 32 x 32.
+    Raises WeightsError unless its tensors are exactly those of its config, and it maps
+    3 x 32 x 32 to 3 x 32 x 32.
     """
     if weights.folder is None:
         return build_unet(unet_state(read_state(weights.file), UNET_CONFIG), UNET_CONFIG)
     declare_missing_operators()
-    from diffusers import UNet2DModel
-
+    config = weights.config or {}
     try:
-        network = UNet2DModel.from_pretrained(
-            weights.folder, local_files_only=True, low_cpu_mem_usage=False
-        )
+        # Weights that are not finite are left to the guard on the network's output.
+        state = unet_state(read_state(weights.file), config, finite=False)
+        network: Any = build_unet(state, config)
     except Exception as error:  # of diffusers, of safetensors, of pickle
         raise WeightsError(
             f"{weights.folder} does not load as a diffusers UNet2DModel: {first_line(error)}"
@@ -69,4 +72,4 @@ def load_unet(weights: Weights) -> torch.nn.Module:
             f"the generator must map 3 x 32 x 32 to 3 x 32 x 32, {weights.folder} has "
             f"in_channels {shape[0]}, out_channels {shape[1]}, sample_size {shape[2]}"
         )
-    return network.float()
+    return network

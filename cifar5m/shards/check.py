@@ -22,7 +22,6 @@ from worlds.formats.plan import Plan, fingerprint_of, load_plan
 from worlds.formats.shards import (
     Record,
     SideArrays,
-    arrays_sha256,
     decode_image,
     find_record,
     load_record,
@@ -66,6 +65,7 @@ class ShardReport:
     index: np.ndarray  # int64 (n,), the images that could be decoded
     digests: np.ndarray  # uint64 (n, 2), hash of each one's pixels
     problems: tuple[Problem, ...]
+    agreed: int = 0  # images in which the labeler finds the requested class
 
 
 def check_shard(folder: Path, shard: Shard, plan: Plan) -> ShardReport:
@@ -87,13 +87,14 @@ def check_shard(folder: Path, shard: Shard, plan: Plan) -> ShardReport:
     reader.read(path)
     counts = tuple(np.bincount(reader.labels, minlength=classes)[:classes].tolist())
     problems = [
-        *_check_record(folder, shard, plan, sha256, size, counts),
+        *_check_record(folder, shard, plan, sha256, size, counts, arrays),
         *problems,
         *_shortened(reader.problems),
     ]
     digests = np.frombuffer(b"".join(reader.digests), np.uint64).reshape(-1, 2)
     index = np.asarray(reader.index, np.int64)
-    return ShardReport(shard, sha256, size, counts, index, digests, tuple(problems))
+    agreed = (arrays and arrays.agreed) or 0
+    return ShardReport(shard, sha256, size, counts, index, digests, tuple(problems), agreed)
 
 
 def _without_tar(shard: Shard, classes: int, problems: list[Problem]) -> ShardReport:
@@ -187,7 +188,13 @@ def and_more(kind: str, path: str, count: int) -> list[Problem]:
 
 
 def _check_record(
-    folder: Path, shard: Shard, plan: Plan, sha256: str, size: int, counts: Iterable[int]
+    folder: Path,
+    shard: Shard,
+    plan: Plan,
+    sha256: str,
+    size: int,
+    counts: Iterable[int],
+    arrays: SideArrays | None,
 ) -> Iterator[Problem]:
     """The tar as measured against what the record says of it."""
     record = find_record(folder, shard)
@@ -204,6 +211,8 @@ def _check_record(
         "count": len(shard),
         "classes": tuple(counts),
     }
+    if arrays is not None:
+        expected["agreed"] = arrays.agreed
     yield from _compare(record, expected, shard)
 
 
@@ -236,22 +245,19 @@ def check_arrays(
     except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
         return None, [*problems, Problem("side file", path, f"cannot be read: {error}")]
     length, classes = len(shard), len(plan.class_names)
-    found = [
-        f"{array.dtype}{list(array.shape)}"
-        for array in (arrays.index, arrays.label, arrays.probabilities)
-    ]
+    found = [f"{array.dtype}{list(array.shape)}" for array in arrays.by_name.values()]
     expected = [f"int64[{length}]", f"int64[{length}]", f"float16[{length}, {classes}]"]
+    if isinstance(plan, Plan) and plan.conditioning is not None:
+        expected.append(f"int64[{length}]")  # requested
     if found != expected:
         message = f"arrays {', '.join(found)}, expected {', '.join(expected)}"
         return None, [*problems, Problem("side file", path, message)]
     problems += [
         Problem("side file", path, message) for message in _wrong_rows(shard, plan, arrays)
     ]
-    if record is not None:
-        sha256 = arrays_sha256(arrays.index, arrays.label, arrays.probabilities)
-        if record.arrays_sha256 != sha256:
-            message = f"sha256 {sha256}, the record says {record.arrays_sha256}"
-            problems.append(Problem("side file", path, message))
+    if record is not None and record.arrays_sha256 != arrays.sha256:
+        message = f"sha256 {arrays.sha256}, the record says {record.arrays_sha256}"
+        problems.append(Problem("side file", path, message))
     return arrays, problems
 
 
@@ -272,10 +278,25 @@ def _wrong_rows(shard: Shard, plan: Plan | LabelingPlan, arrays: SideArrays) -> 
     if plan.labels == "argmax":
         # Half precision can make two probabilities equal; the label is then one of the largest.
         rules["label is not the most probable class"] = chosen < probabilities.max(axis=1)
+    if arrays.requested is not None and isinstance(plan, Plan):
+        requested = requested_classes(plan, shard)
+        rules["requested class is not that of (seed, index)"] = arrays.requested != requested
+        if plan.labels == "requested":
+            rules["label is not the requested class"] = arrays.label != arrays.requested
     for rule, broken in rules.items():
         if broken.any():
             row = int(np.argmax(broken))
             yield f"{rule}: {int(broken.sum()):,} rows, the first is row {row}"
+
+
+def requested_classes(plan: Plan, shard: Shard) -> np.ndarray:
+    """The classes that the plan's generator was asked for, int64 (N,)."""
+    import torch  # a second of each process, which sets without requested classes save
+
+    from cifar5m.sampling.classes import image_classes
+
+    index = torch.arange(shard.start, shard.stop)
+    return image_classes(plan.seed or 0, index, len(plan.class_names)).numpy()
 
 
 def check_plan(folder: Path, place: Path = Path()) -> Iterator[Problem]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from worlds.formats.layout import Shard
-from worlds.formats.shards import arrays_sha256, decode_image, load_record, read_arrays, tar_members
+from worlds.formats.shards import decode_image, load_record, read_arrays, tar_members
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def _check_side_file(job: DecodeJob, sha256: str) -> None:
     arrays = read_arrays(job.folder, shard)
     if not np.array_equal(arrays.index, np.arange(shard.start, shard.stop)):
         raise ValueError(f"{path}: index must run from {shard.start} to {shard.stop - 1}")
-    if arrays_sha256(arrays.index, arrays.label, arrays.probabilities) != sha256:
+    if arrays.sha256 != sha256:
         raise ValueError(f"{path} does not match the sha256 of its record: make the shard again")
 
 

@@ -32,7 +32,7 @@ from worlds.formats.layout import FORMAT, PLAN, Shard
 from worlds.formats.plan import About, Plan, claim_folder, differences, load_plan, seal
 from worlds.formats.shards import encode_png, is_finished, write_tar
 from worlds.formats.summary import DatasetSummary, summarize
-from worlds.formats.writers import ShardWriters
+from worlds.formats.writers import ShardWriters, WriteJob
 from worlds.runtime.files import HashingStream, check_disk, remove_stale
 from worlds.runtime.processes import worker_count
 from worlds.runtime.progress import Download, OnProgress, Phase
@@ -191,7 +191,7 @@ def import_shards(
             check()
             if is_finished(folder, shard, plan.fingerprint):
                 continue
-            writers.put((folder, shard, *content_of(source, shard), facts))
+            writers.put(WriteJob(folder, shard, *content_of(source, shard), facts))
     finally:
         source.close()
 

@@ -36,7 +36,7 @@ from worlds.formats.layout import PLAN, Shard
 from worlds.formats.plan import Plan, differences, load_plan
 from worlds.formats.shards import (
     Record,
-    arrays_sha256,
+    SideArrays,
     encode_png,
     find_record,
     write_shard,
@@ -71,6 +71,7 @@ class Remade:
     labels: np.ndarray  # int (N,)
     probabilities: np.ndarray  # float (N, C)
     facts: dict[str, Any]  # seconds and device, for the record
+    requested: np.ndarray | None = None  # int (N,), of a conditional generator
 
 
 # Makes shards of a folder again: (folder, shards, options), in the order of the shards.
@@ -82,13 +83,13 @@ def regenerate(folder: Path, shards: Sequence[Shard], options: RepairOptions) ->
     job = job_of(folder, options)
     for shard in shards:
         start = time.monotonic()
-        images, probabilities = make_shard(job, shard, options.on_images)
+        made = make_shard(job, shard, options.on_images)
         facts = {
             "seconds": round(time.monotonic() - start, 3),
             "device": device_name(job.generator.device),
         }
-        samples = [encode_png(image) for image in images]
-        yield Remade(shard, samples, probabilities.argmax(1), probabilities, facts)
+        samples = [encode_png(image) for image in made.images]
+        yield Remade(shard, samples, made.labels, made.probabilities, facts, made.requested)
 
 
 def job_of(folder: Path, options: RepairOptions) -> Job:
@@ -307,7 +308,8 @@ def put_back(folder: Path, plan: Plan, remade: Remade) -> Outcome:
         return Outcome(shard.name, False, f"{message}; nothing was replaced")
     probabilities, remark = _settle_probabilities(folder, plan, remade, record)
     facts = remade.facts | {"fingerprint": plan.fingerprint}
-    write_shard(folder, shard, remade.samples, remade.labels, probabilities, facts, extension)
+    arrays = (remade.labels, probabilities, facts, extension, remade.requested)
+    write_shard(folder, shard, remade.samples, *arrays)
     if made == present:
         proof = "the tar was whole, its sha256 came out again"
     elif record is not None:
@@ -346,7 +348,8 @@ def _settle_probabilities(
     """
     index = np.arange(remade.shard.start, remade.shard.stop, dtype=np.int64)
     labels, made = remade.labels.astype(np.int64), remade.probabilities.astype(np.float16)
-    if record is None or arrays_sha256(index, labels, made) == record.arrays_sha256:
+    sha256 = SideArrays(index, labels, made, remade.requested).sha256
+    if record is None or sha256 == record.arrays_sha256:
         return made, ""
     present, problems = check_arrays(folder, remade.shard, plan)
     if present is not None and not problems and np.array_equal(present.label, labels):

@@ -63,6 +63,7 @@ class Report:
     classes: tuple[int, ...]
     duplicates: int
     problems: tuple[Problem, ...]
+    agreed: int | None = None  # images in which the labeler finds the requested class
 
     @property
     def ok(self) -> bool:
@@ -118,6 +119,7 @@ def verify(
         class_names=plan.class_names,
         classes=tuple(np.sum([report.classes for report in reports], axis=0).tolist()),
         duplicates=duplicates,
+        agreed=sum(report.agreed for report in reports) if plan.conditioning is not None else None,
         problems=(
             *check_plan(folder),
             *problems,

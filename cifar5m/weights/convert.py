@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
+from cifar5m.weights.bounds import bounded_by
 from worlds.runtime.checkpoints import load_checkpoint
 from worlds.runtime.errors import first_line
 
@@ -142,8 +143,15 @@ def convert(state: State, config: Mapping[str, Any] = UNET_CONFIG) -> dict[str, 
     }
 
 
-def unet_state(state: State, config: Mapping[str, Any] = UNET_CONFIG) -> dict[str, torch.Tensor]:
-    """The state dict of `UNet2DModel(**config)` from the published layout or diffusers' own."""
+def unet_state(
+    state: State, config: Mapping[str, Any] = UNET_CONFIG, finite: bool = True
+) -> dict[str, torch.Tensor]:
+    """Return the state dict of `UNet2DModel(**config)`, float32, from the published layout or
+    diffusers' own.
+
+    Raises ValueError if a tensor is missing, not used, of another shape or, unless `finite` is
+    false, holds a value that is not finite.
+    """
     if "temb.dense.0.weight" in state:
         return convert(state, config)
     if "time_embedding.linear_1.weight" not in state:
@@ -153,9 +161,10 @@ def unet_state(state: State, config: Mapping[str, Any] = UNET_CONFIG) -> dict[st
             f"{_few(state)}"
         )
     renamed = {_new_attention_name(name): tensor for name, tensor in state.items()}
-    wanted = _shapes(config)
+    with bounded_by(renamed):
+        wanted = _shapes(config)
     _refuse_other_names(renamed, wanted)
-    return {name: _fit(name, renamed[name], shape) for name, shape in wanted.items()}
+    return {name: _fit(name, renamed[name], shape, finite) for name, shape in wanted.items()}
 
 
 def build_unet(state: State, config: Mapping[str, Any] = UNET_CONFIG) -> "UNet2DModel":
@@ -238,14 +247,14 @@ def _empty_unet(config: Mapping[str, Any]) -> "UNet2DModel":
     import worlds.runtime.torchvision_ops  # noqa: F401  # diffusers imports torchvision
 
     with torch.device("meta"):
-        return UNet2DModel(**config)
+        return UNet2DModel.from_config(dict(config))
 
 
 def _shapes(config: Mapping[str, Any]) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in _empty_unet(config).state_dict().items()}
 
 
-def _fit(name: str, tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+def _fit(name: str, tensor: torch.Tensor, shape: torch.Size, finite: bool = True) -> torch.Tensor:
     if tensor.ndim == 4 and len(shape) == 2 and tensor.shape[2:] == (1, 1):
         tensor = tensor.flatten(1)  # a 1x1 convolution is a linear layer
     if tensor.shape != shape or not tensor.is_floating_point():
@@ -253,7 +262,7 @@ def _fit(name: str, tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
             f"{name} is {tensor.dtype} {tuple(tensor.shape)}, "
             f"expected floating point {tuple(shape)}"
         )
-    if not tensor.isfinite().all():
+    if finite and not tensor.isfinite().all():
         raise ValueError(f"{name} holds values that are not finite")
     return tensor.to(torch.float32).contiguous()
 

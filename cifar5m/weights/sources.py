@@ -21,6 +21,12 @@ OFFLINE_HINT = "`--recipe tiny` works offline"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
 _SUFFIXES = (".safetensors", ".bin", ".ckpt", ".pt", ".pth")
 _GENERATOR_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+# What the package holds in cifar5m/tiny, by kind and name.
+_BUNDLED: Final = {
+    ("generator", "tiny"): "generator",
+    ("generator", "tiny-conditional"): "conditional",
+    ("labeler", "tiny"): "labeler",
+}
 _LABELER_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -69,7 +75,8 @@ def find_generator(
     progress: Progress | None = None,
     note: Note | None = None,
 ) -> Weights:
-    """Weights of a U-Net that predicts noise: `tiny`, `ema`, a diffusers folder, file or Hub id.
+    """Weights of a U-Net that predicts noise: `tiny`, `tiny-conditional`, `ema`, a diffusers
+    directory, file or Hub id.
 
     `ema` is what `cifar5m-weights` has installed, or installs now. Files that are known not to be
     EMA weights are refused unless allowed.
@@ -107,8 +114,9 @@ def find_labeler(source: str) -> Weights:
 
 
 def _find(source: str, kind: str, names: tuple[str, ...]) -> Weights:
-    if source == "tiny":
-        return _in_folder(source, Path(str(files("cifar5m") / "tiny" / kind)), names)
+    if (kind, source) in _BUNDLED:
+        place = files("cifar5m") / "tiny" / _BUNDLED[kind, source]
+        return _in_folder(source, Path(str(place)), names)
     path = Path(source).expanduser()
     if path.is_file():
         if path.suffix not in _SUFFIXES:

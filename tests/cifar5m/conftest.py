@@ -29,6 +29,15 @@ def small_run(unet_folder, labeler_folder) -> list[str]:
 
 
 @pytest.fixture(scope="session")
+def conditional_run(tmp_path_factory, small_run) -> list[str]:
+    """`small_run` with a generator of eleven class embeddings, guided, labels as requested."""
+    unet = save_unet(tmp_path_factory.mktemp("networks") / "conditional", num_class_embeds=11)
+    # With this seed the random labeler finds the requested class in some of the first images.
+    options = ["--guidance", "2", "--labels", "requested", "--start", "600", "--seed", "4"]
+    return [*small_run, "--generator", str(unet), *options]
+
+
+@pytest.fixture(scope="session")
 def original(tmp_path_factory) -> Path:
     return make_set(tmp_path_factory.mktemp("small") / "set")
 

@@ -104,7 +104,9 @@ class Plan(SealedPlan, frozen=True, kw_only=True):
     extension: Text = "png"
     class_names: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
     dataset: str | None = None  # who made it
-    labels: str | None = None  # "argmax" of the probabilities, or "given"
+    seed: int | None = None  # of all that was drawn
+    labels: str | None = None  # "argmax" of the probabilities, "requested" or "given"
+    conditioning: dict[str, Any] | None = None  # of a generator that is asked for classes
     probabilities: str | None = None  # "one-hot" or "given"
     labeler_sha256: str | None = None
     label_batch: Count | None = None

@@ -1,7 +1,8 @@
 """Shards: WebDataset tars of `{index:09d}.png` + `{index:09d}.cls`, each with two side files.
 
 The side file `meta/{split}-{k:05d}.npz` holds `index` int64 (N,), `label` int64 (N,) and
-`probabilities` float16 (N, C); the record `meta/{split}-{k:05d}.json` holds the tar's sha256 and
+`probabilities` float16 (N, C), and of a conditional generator `requested` int64 (N,), the class
+that it was asked for; the record `meta/{split}-{k:05d}.json` holds the tar's sha256 and
 bytes, count, class histogram, plan fingerprint, seconds and device. The record is written last: a
 shard exists when its record exists and matches.
 
@@ -30,6 +31,7 @@ from worlds.runtime.json_files import load_json
 BLOCK = 512
 MOST_PIXELS = 1 << 26  # of one image; ImageNet's largest has a quarter of that
 _MOST_CLASSES = 1 << 12  # bounds what a side file may hold for each image
+_SIDE_ARRAYS = ("index", "label", "probabilities", "requested")
 Natural = Annotated[int, msgspec.Meta(ge=0, le=10**15)]
 
 
@@ -44,6 +46,7 @@ class Record(
     arrays_sha256: str
     count: Natural
     classes: tuple[Natural, ...]
+    agreed: Natural | None = None  # images in which the labeler finds the requested class
     fingerprint: str  # of the plan
     seconds: float | None = None
     device: str = "unknown"
@@ -56,6 +59,27 @@ class SideArrays:
     index: np.ndarray  # int64 (N,)
     label: np.ndarray  # int64 (N,)
     probabilities: np.ndarray  # float16 (N, C)
+    requested: np.ndarray | None = None  # int64 (N,), of a conditional generator
+
+    @property
+    def by_name(self) -> dict[str, np.ndarray]:
+        """The arrays that there are, as the side file names them."""
+        return {name: array for name, array in vars(self).items() if array is not None}
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the content (the npz container itself carries time stamps)."""
+        digest = hashlib.sha256()
+        for array in self.by_name.values():
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    @property
+    def agreed(self) -> int | None:
+        """Images whose most probable class is the requested one; None without requested classes."""
+        if self.requested is None:
+            return None
+        return int((self.probabilities.argmax(axis=1) == self.requested).sum())
 
 
 def encode_png(image: np.ndarray) -> bytes:
@@ -117,10 +141,12 @@ def write_shard(
     probabilities: np.ndarray,
     facts: dict[str, Any],
     extension: str = "png",
+    requested: np.ndarray | None = None,
 ) -> None:
     """Write the tar, the side file and, last, the record of one shard.
 
-    `samples` are encoded images in index order; `labels` int (N,), `probabilities` float (N, C).
+    `samples` are encoded images in index order; `labels` int (N,), `probabilities` float (N, C),
+    `requested` int (N,) the classes that a conditional generator was asked for.
     `facts` (fingerprint, seconds, device ...) go into the record. Whatever fails, nothing
     half-written keeps a final name, and without its record the shard does not exist.
     """
@@ -128,30 +154,33 @@ def write_shard(
     index = np.arange(shard.start, shard.stop, dtype=np.int64)
     probabilities = np.asarray(probabilities, dtype=np.float16)
     _check_side_arrays(shard, labels, probabilities)
+    if requested is not None:
+        requested = np.asarray(requested, dtype=np.int64)
+        _check_side_arrays(shard, requested, probabilities)
+    arrays = SideArrays(index, labels, probabilities, requested)
     (folder / shard.record).unlink(missing_ok=True)
     with atomic_write(folder / shard.tar) as stream:
         hashing = HashingStream(stream)
         rows = zip(index.tolist(), samples, labels.tolist(), strict=True)
         write_tar(hashing, rows, extension)  # type: ignore[arg-type]
-    arrays = write_arrays(folder / shard.arrays, index, labels, probabilities)
-    record = {
+    write_arrays(folder / shard.arrays, arrays)
+    record: dict[str, Any] = {
         "tar": shard.tar.name,
         "sha256": hashing.sha256.hexdigest(),
         "bytes": hashing.bytes,
-        "arrays_sha256": arrays,
+        "arrays_sha256": arrays.sha256,
         "count": len(shard),
         "classes": np.bincount(labels, minlength=probabilities.shape[1]).tolist(),
     }
+    if arrays.agreed is not None:
+        record["agreed"] = arrays.agreed
     write_json(folder / shard.record, record | facts)
 
 
-def write_arrays(
-    path: Path, index: np.ndarray, label: np.ndarray, probabilities: np.ndarray
-) -> str:
-    """Write int64 (N,), int64 (N,) and float16 (N, C) atomically; return their sha256."""
+def write_arrays(path: Path, arrays: SideArrays) -> None:
+    """Write a side file atomically."""
     with atomic_write(path) as stream:
-        np.savez(stream, index=index, label=label, probabilities=probabilities)
-    return arrays_sha256(index, label, probabilities)
+        np.savez(stream, **arrays.by_name)  # type: ignore[arg-type]
 
 
 def _check_side_arrays(shard: Shard, labels: np.ndarray, probabilities: np.ndarray) -> None:
@@ -167,14 +196,6 @@ def _check_side_arrays(shard: Shard, labels: np.ndarray, probabilities: np.ndarr
             f"shard {shard.name}: labels must be 0 to {classes - 1}, got {labels.min()} to "
             f"{labels.max()}"
         )
-
-
-def arrays_sha256(index: np.ndarray, label: np.ndarray, probabilities: np.ndarray) -> str:
-    """Hash of a side file's content (the npz container itself carries time stamps)."""
-    digest = hashlib.sha256()
-    for array in (index, label, probabilities):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
 
 
 def load_record(folder: Path, shard: Shard) -> Record:
@@ -195,7 +216,8 @@ def read_arrays(folder: Path, shard: Shard) -> SideArrays:
     path = folder / shard.arrays
     arrays = load_npz(path, most_bytes=4096 + len(shard) * 4 * _MOST_CLASSES)
     try:
-        return SideArrays(arrays["index"], arrays["label"], arrays["probabilities"])
+        names = [name for name in _SIDE_ARRAYS if name != "requested" or name in arrays]
+        return SideArrays(**{name: arrays[name] for name in names})
     except KeyError as error:
         raise ValueError(f"{path} is not a side file: it has no array {error}") from error
 

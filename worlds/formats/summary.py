@@ -9,7 +9,9 @@ from worlds.formats.shards import find_record
 
 @dataclass(frozen=True, repr=False)
 class DatasetSummary:
-    """Count of what is finished: images, shards, bytes of the tars, images of each class."""
+    """Count of what is finished: images, shards, bytes of the tars, images of each class, and of a
+    conditional set the images in which the labeler finds the requested class.
+    """
 
     path: Path
     images: int
@@ -17,6 +19,7 @@ class DatasetSummary:
     shards_planned: int
     bytes: int
     classes: dict[str, int]
+    agreed: int | None = None
 
     @property
     def is_complete(self) -> bool:
@@ -27,7 +30,10 @@ class DatasetSummary:
         return f"{type(self).__name__}({str(self.path)!r}, {self._counts()}; {self._classes()})"
 
     def __str__(self) -> str:
-        return f"{self._counts()}: {self.path}\nclasses: {self._classes()}"
+        lines = [f"{self._counts()}: {self.path}", f"classes: {self._classes()}"]
+        if self.agreed is not None:
+            lines.append(agreement_line(self.agreed, self.images))
+        return "\n".join(lines)
 
     def _counts(self) -> str:
         shards = f"{self.shards:,}"
@@ -37,6 +43,12 @@ class DatasetSummary:
 
     def _classes(self) -> str:
         return ", ".join(f"{name} {count:,}" for name, count in self.classes.items())
+
+
+def agreement_line(agreed: int, images: int) -> str:
+    """Return how often the labeler finds the class that the generator was asked for."""
+    share = agreed / max(images, 1)
+    return f"the labeler finds the requested class in {agreed:,} of {images:,} images ({share:.1%})"
 
 
 def summarize(folder: Path, plan: Plan, split: str | None = None) -> DatasetSummary:
@@ -53,4 +65,5 @@ def summarize(folder: Path, plan: Plan, split: str | None = None) -> DatasetSumm
         shards_planned=len(shards),
         bytes=sum(record.bytes for record in records),
         classes=dict(zip(plan.class_names, counts, strict=True)),
+        agreed=None if plan.conditioning is None else sum(r.agreed or 0 for r in records),
     )

@@ -6,7 +6,7 @@ what a GPU makes with the default recipe, so one writer is the default; few-step
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,16 +14,25 @@ from worlds.formats.layout import Shard
 from worlds.formats.shards import encode_png, write_shard
 from worlds.runtime.processes import Workers
 
-# Folder, shard, images uint8 (H, W, 3) each, labels (N,), probabilities (N, C), facts.
-Job = tuple[Path, Shard, Iterable[np.ndarray], np.ndarray, np.ndarray, dict[str, Any]]
+
+class WriteJob(NamedTuple):
+    """One shard to encode and write, with the arguments of `write_shard`."""
+
+    folder: Path
+    shard: Shard
+    images: Iterable[np.ndarray]  # uint8 (H, W, 3) each
+    labels: np.ndarray  # (N,)
+    probabilities: np.ndarray  # (N, C)
+    facts: dict[str, Any]
+    requested: np.ndarray | None = None  # (N,)
 
 
-def write_job(job: Job) -> Shard:
+def write_job(job: WriteJob) -> Shard:
     """Encode and write one shard."""
-    folder, shard, images, labels, probabilities, facts = job
-    samples = (encode_png(image) for image in images)
-    write_shard(folder, shard, samples, labels, probabilities, facts)
-    return shard
+    samples = (encode_png(image) for image in job.images)
+    arrays = (job.labels, job.probabilities, job.facts)
+    write_shard(job.folder, job.shard, samples, *arrays, requested=job.requested)
+    return job.shard
 
 
 class ShardWriters(Workers):
@@ -39,5 +48,5 @@ class ShardWriters(Workers):
 class WriteHere:
     """In place of `ShardWriters`: each shard is written by this process before `put` returns."""
 
-    def put(self, job: Job) -> None:
+    def put(self, job: WriteJob) -> None:
         write_job(job)

@@ -15,6 +15,7 @@ ARCHITECTURE: Final = 7  # of a random DARTS network: major 0 = genotype, 1 = wi
 PREVIEW: Final = 8  # the choice of images on a contact sheet: minor = image index
 TRAINING: Final = 9  # torch's generator in a run (weights, dropout): major = trial
 EVALUATION: Final = 10  # crops and flips under which train metrics are taken: major = trial
+CLASS: Final = 11  # requested of a conditional generator: minor = block of as many images
 SHARDS: Final = 12  # order of a stream's shards: major = epoch, minor = trial
 WITHIN: Final = 13  # order within a shard: major = epoch, minor = trial << 24 | place of the shard
 WINDOW: Final = 14  # how the shards of a window take turns: as WITHIN, of the window's first shard

@@ -22,7 +22,7 @@ from tests.cifar5m.small_set import make_set, rewrite, shards_of
 from worlds import open_store, verify_pack, write_pack
 from worlds.formats.layout import Shard
 from worlds.formats.plan import load_plan
-from worlds.formats.shards import arrays_sha256, load_record
+from worlds.formats.shards import SideArrays, load_record
 from worlds.runtime import files as runtime_files
 from worlds.runtime.files import write_json
 
@@ -188,7 +188,7 @@ def index_gap(folder) -> None:
     arrays = dict(np.load(folder / shard.arrays))
     arrays["index"] += 1
     np.savez(folder / shard.arrays, **arrays)
-    changed = replace(record, arrays_sha256=arrays_sha256(*arrays.values()))
+    changed = replace(record, arrays_sha256=SideArrays(**arrays).sha256)
     write_json(folder / shard.record, changed)
 
 

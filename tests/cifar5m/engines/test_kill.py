@@ -68,9 +68,12 @@ def run_with_kills(folder, images, small_run, world, kills, generator) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("world", [1, 2, 3])
-def test_twenty_kills_end_in_the_unbroken_runs_bytes(world, small_run, tmp_path):
-    slower = [*small_run, "--steps", "12", "--split", "train=240"]
+@pytest.mark.parametrize(
+    "world, run",
+    [(1, "small_run"), (2, "small_run"), (3, "small_run"), (2, "conditional_run")],
+)
+def test_twenty_kills_end_in_the_unbroken_runs_bytes(world, run, request, tmp_path):
+    slower = [*request.getfixturevalue(run), "--steps", "12", "--split", "train=240"]
     assert main(["--n", "240", "--out", str(tmp_path / "unbroken"), *slower]) == 0
     folder = tmp_path / "killed"
     run_with_kills(folder, 240, slower, world, 20, random.Random(world))
@@ -80,8 +83,9 @@ def test_twenty_kills_end_in_the_unbroken_runs_bytes(world, small_run, tmp_path)
     assert verify(["--json", str(folder)]) == 0
 
 
-def test_a_killed_run_goes_on_to_the_unbroken_runs_bytes(small_run, tmp_path):
-    images = 60
+@pytest.mark.parametrize("run", ["small_run", "conditional_run"])
+def test_a_killed_run_goes_on_to_the_unbroken_runs_bytes(run, request, tmp_path):
+    images, small_run = 60, request.getfixturevalue(run)
     assert main(["--n", str(images), "--out", str(tmp_path / "unbroken"), *small_run]) == 0
     unbroken = finished(tmp_path / "unbroken")
     folder = tmp_path / "killed"

@@ -35,9 +35,11 @@ def test_without_ray_the_line_names_the_extra(small_run, tmp_path, monkeypatch, 
     assert "Ray is not installed: pip install 'deep-bootstrap[ray]'" in line
 
 
-def test_an_actor_makes_the_bytes_of_the_command(small_run, tmp_path):
+@pytest.mark.parametrize("run", ["small_run", "conditional_run"])
+def test_an_actor_makes_the_bytes_of_the_command(run, request, tmp_path):
     from cifar5m.sampling.job import GeneratedPlan, options_of
 
+    small_run = request.getfixturevalue(run)
     assert main(["--n", "12", "--out", str(tmp_path / "one"), *small_run]) == 0
     plan = load_plan(tmp_path / "one", GeneratedPlan)
     (tmp_path / "two").mkdir()
@@ -62,9 +64,10 @@ def test_a_node_that_would_make_another_set_refuses(small_run, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Ray leaves sockets and files to the garbage collector
-def test_a_killed_node_costs_nothing_but_time(cluster, small_run, tmp_path):
+@pytest.mark.parametrize("run", ["small_run", "conditional_run"])
+def test_a_killed_node_costs_nothing_but_time(run, cluster, request, tmp_path):
     found, nodes = cluster
-    slower = [*small_run, "--steps", "20", "--split", "train=120"]
+    slower = [*request.getfixturevalue(run), "--steps", "20", "--split", "train=120"]
     assert main(["--n", "120", "--out", str(tmp_path / "one"), *slower]) == 0
     folder, kept = tmp_path / "two", {}
 

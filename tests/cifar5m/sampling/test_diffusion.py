@@ -257,6 +257,13 @@ def test_an_exception_in_on_step_stops_the_run():
         (SamplerConfig("dpm_solver_pp_2m", 1000), 999, 1, 999),
         (SamplerConfig("dpm_solver_pp_2m", 1, spacing="logsnr"), 999, 999, 1),
         (SamplerConfig("dpm_solver_pp_2m", 20, spacing="logsnr"), 999, 0, 20),
+        (SamplerConfig("ancestral", 50, start=600), 600, 0, 50),
+        (SamplerConfig("ddim", 31, start=600), 600, 0, 31),
+        (SamplerConfig("ddim", 15, spacing="quadratic", start=600), 600, 0, 15),
+        (SamplerConfig("ddim", 15, spacing="quadratic", start=599), 599, 0, 15),
+        (SamplerConfig("dpm_solver_pp_2m", 20, start=600), 600, 30, 20),
+        (SamplerConfig("dpm_solver_pp_2m", 20, spacing="logsnr", start=600), 600, 0, 20),
+        (SamplerConfig("ddim", 5, start=0), 0, 0, 1),
     ],
     ids=str,
 )
@@ -281,12 +288,33 @@ def test_timesteps_fall_without_repeats(config, first, last, calls):
         ({"name": "ddim", "eta": 1.5}, "eta must be between 0 and 1"),
         ({"name": "ddim", "eta": math.nan}, "eta must be between 0 and 1"),
         ({"name": "ddim", "variance": "fixed_small"}, "ddim has no variance"),
+        ({"start": -1}, "start must be between 0 and 999, got -1"),
+        ({"start": 1000}, "start must be between 0 and 999, got 1000"),
     ],
     ids=str,
 )
 def test_bad_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         SamplerConfig(**({"name": "ancestral", "steps": 10} | settings))
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_start_takes_the_starting_noise_for_what_is_left_by_then(name):
+    steps: list[int] = []
+    config = SamplerConfig(name, 4, start=600)
+    states: list[torch.Tensor] = []
+
+    def predict(x: torch.Tensor, t: int) -> torch.Tensor:
+        states.append(x)
+        return torch.zeros_like(x)
+
+    def noise(step: int) -> torch.Tensor:
+        steps.append(step)
+        return addressed_noise(step)
+
+    sample(config, predict, noise, SCHEDULE)
+    assert steps[0] == SCHEDULE.num_train_steps
+    assert torch.equal(states[0], addressed_noise(SCHEDULE.num_train_steps).float())
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

@@ -121,10 +121,10 @@ def test_an_image_alone_has_its_noise_to_the_bit(small_run):
 def test_a_micro_batch_made_alone_equals_its_part_of_the_shard(small_run):
     job, options = job_of(small_run)
     shard = options.layout.shards()[1]  # indices 6 to 11: micro-batches 6-9 and 10-13
-    images, probabilities = make_shard(job, shard)
+    made = make_shard(job, shard)
     alone = make_images(job, torch.arange(10, 14))
-    np.testing.assert_array_equal(images[4:], alone[:2].numpy())
-    np.testing.assert_array_equal(probabilities[4:], job.labeler(alone)[:2].numpy())
+    np.testing.assert_array_equal(made.images[4:], alone[:2].numpy())
+    np.testing.assert_array_equal(made.probabilities[4:], job.labeler(alone)[:2].numpy())
 
 
 def test_another_seed_gives_other_images(small_run):

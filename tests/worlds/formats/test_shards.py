@@ -12,7 +12,6 @@ from PIL import Image
 from worlds.formats.layout import Shard
 from worlds.formats.shards import (
     Record,
-    arrays_sha256,
     decode_image,
     encode_png,
     find_record,
@@ -64,7 +63,7 @@ def test_the_record_says_what_the_files_hold(folder):
         tar="train-00001-of-00003.tar",
         sha256=hashlib.sha256(data).hexdigest(),
         bytes=len(data),
-        arrays_sha256=arrays_sha256(arrays.index, arrays.label, arrays.probabilities),
+        arrays_sha256=arrays.sha256,
         count=5,
         classes=(1, 1, 0, 2, 0, 0, 0, 0, 0, 1),
     )
