@@ -2,6 +2,7 @@
 
     cifar5m-import part{0..5}.npz --out cifar5m            # what is missing is downloaded
     cifar5m-import 1m.npz --out edm-1m --pack              # keys image and label
+    cifar5m-import a.npz --test b.npz --keys x,y --out mine
     cifar5m-import pictures/ --out mine                    # pictures/train/CLASS/*.png
 
 Of the released parts, 0 to 4 become train and 5 test. The same command again resumes;
@@ -32,6 +33,20 @@ def make_parser() -> Parser:
     parser.add_argument("--out", type=Path, required=True, help="dataset directory")
     parser.add_argument("--format", dest="form", default="auto", choices=("auto", *FORMS))
     parser.add_argument(
+        "--split", choices=("train", "test"), help="of .npz files whose names do not say it"
+    )
+    parser.add_argument(
+        "--test",
+        metavar="FILE",
+        nargs="+",
+        type=Path,
+        default=[],
+        help=".npz of the test split",
+    )
+    parser.add_argument(
+        "--keys", metavar="IMAGES,LABELS", type=parse_keys, help="names of the arrays in .npz files"
+    )
+    parser.add_argument(
         "--base-url", default=BASE_URL, help=f"where missing part{{i}}.npz are ({BASE_URL})"
     )
     parser.add_argument(
@@ -42,6 +57,14 @@ def make_parser() -> Parser:
     parser.add_argument("--dry-run", action="store_true", help="print size and time, then stop")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser
+
+
+def parse_keys(text: str) -> tuple[str, str]:
+    """Return `X,Y` as two names."""
+    names = text.split(",")
+    if len(names) != 2 or not all(names):
+        raise argparse.ArgumentTypeError(f"expected IMAGES,LABELS, got {text!r}")
+    return names[0], names[1]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
             print_estimate(args, on_progress)
             return 0
         options = {"form": args.form, "base_url": args.base_url, "shard_size": args.shard_size}
+        options |= {"split": args.split, "test": args.test, "keys": args.keys}
         given = {"workers": args.workers, "on_progress": on_progress}
         print(import_dataset(args.paths, args.out, **options, **given))
         if args.pack:
@@ -75,7 +99,8 @@ def print_estimate(args: argparse.Namespace, on_progress: ProgressBars) -> None:
     if missing := missing_paths(args.paths):
         names = ", ".join(map(str, missing))
         raise ValueError(f"{names} would be downloaded from {args.base_url}: a dry run needs them")
-    source = load_source(args.paths, args.out, args.form, on_progress)
+    said = {"split": args.split, "test": args.test, "keys": args.keys}
+    source = load_source(args.paths, args.out, args.form, on_progress, **said)
     plan = plan_of(source, args.shard_size)
     layout, cost = plan.layout, estimate(source)
     images = len(layout)

@@ -1,4 +1,5 @@
-"""What can be imported: released .npz parts, image/label sets, folders of images, packs.
+"""Open what can be imported: released .npz parts, other image/label sets, packs, directories of
+images and EDM's zips (cifar5m/shards/image_sources.py).
 
 `open_source` reads a source whole once, so that nothing is found to be bad after shards were
 written: every array against its CRC, every label, every file's sha256 for the plan. A later run on
@@ -10,84 +11,34 @@ paper's test set is the first 10,000 images of part 5.
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import accumulate, chain
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+import msgspec
 import numpy as np
 
+from cifar5m.shards.image_sources import open_folder, open_zip
 from cifar5m.shards.npz_parts import NpzArray, OnBytes, Slices, find_array
+from cifar5m.shards.source import Remembered, Source
 from worlds.formats.layout import CIFAR10_CLASSES
-from worlds.formats.npz import read_header, read_members
+from worlds.formats.npz import read_header
 from worlds.formats.plan import SourceFile
-from worlds.formats.shards import decode_image
+from worlds.formats.pools import (
+    PAPER_TEST,
+    RELEASED,
+    TEST_PART,
+    find_keys,
+    part_number,
+    split_of,
+)
 
 BASE_URL: Final = "https://storage.googleapis.com/gresearch/cifar5m"  # of the released parts
-FORMS: Final = ("parts", "pairs", "folder", "pack")
-KEYS: Final = {"parts": ("X", "Y"), "pairs": ("image", "label")}
-RELEASED: Final = re.compile(r"(?:cifar5m_)?part(\d+)\.npz")
-TEST_PART: Final = 5
-PAPER_TEST: Final = 10_000
-SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm"})
+FORMS: Final = ("parts", "pairs", "folder", "zip", "pack")
+KEYED: Final = ("parts", "pairs")  # those of .npz files
 _BLOCK: Final = 1 << 20  # bytes or labels at a time
 _MANIFEST: Final = "pack.json"
-
-Remembered = Sequence[SourceFile]  # the `files` of a plan's `about`
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """The images of one shard: pieces that a worker process iterates over one after the other."""
-
-    pieces: tuple[Iterable[np.ndarray], ...]
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return chain.from_iterable(self.pieces)
-
-
-@dataclass(frozen=True)
-class ImageFiles:
-    """Encoded images in files of their own."""
-
-    paths: tuple[str, ...]
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return (decode_image(Path(path).read_bytes()) for path in self.paths)
-
-
-Piece = Callable[[int, int], Iterable[np.ndarray]]  # images [start, stop) of one part
-
-
-@dataclass(frozen=True)
-class Source:
-    """A checked set of images with labels, in the order in which it is imported."""
-
-    form: str
-    splits: tuple[tuple[str, int], ...]
-    labels: np.ndarray = field(repr=False)  # integers (N,)
-    parts: tuple[tuple[int, Piece], ...] = field(repr=False)  # length, how to read
-    files: tuple[SourceFile, ...] = field(repr=False)
-    class_names: tuple[str, ...] = CIFAR10_CLASSES
-    image_shape: tuple[int, ...] = (32, 32, 3)
-    probabilities: np.ndarray | None = field(default=None, repr=False)  # float16 (N, C)
-    subsets: dict[str, Any] = field(default_factory=dict)
-
-    def pictures(self, start: int, stop: int) -> Pictures:
-        """Images [start, stop) of all."""
-        pieces, ends = [], accumulate(length for length, _ in self.parts)
-        for (length, read), end in zip(self.parts, ends, strict=True):
-            first, last = max(start, end - length), min(stop, end)
-            if first < last:
-                pieces.append(read(first - (end - length), last - (end - length)))
-        return Pictures(tuple(pieces))
-
-    def close(self) -> None:
-        """Let go of the files that are read as streams."""
-        for _, read in self.parts:
-            if isinstance(read, Slices):
-                read.close()
+_MOST_CLASSES: Final = 1000
 
 
 def open_source(
@@ -95,34 +46,51 @@ def open_source(
     form: str = "auto",
     remembered: Remembered = (),
     on_bytes: OnBytes = lambda count: None,
+    *,
+    split: str | None = None,
+    test: Sequence[Path] = (),
+    keys: tuple[str, str] | None = None,
 ) -> Source:
-    """Read and check a source; ValueError with the file and what is wrong with it."""
+    """Read and check a source.
+
+    Args:
+        paths: .npz files, or one directory or zip.
+        form: One of FORMS, or "auto".
+        remembered: Files that an earlier import has read and hashed.
+        on_bytes: Called with bytes read since the last call.
+        split: The split of .npz files whose names do not decide it.
+        test: Those of `paths` that are the test split.
+        keys: Names of the images and labels in .npz files.
+
+    Raises:
+        ValueError: With the file and what is wrong with it.
+    """
     if not paths:
-        raise ValueError("nothing to import: give .npz files or a folder")
+        raise ValueError("nothing to import: give .npz files or a directory")
     for path in paths:
         if not path.exists():
             raise ValueError(f"{path} does not exist")
-    form = form_of(paths) if form == "auto" else form
-    if form in KEYS:
-        return _open_arrays(paths, form, remembered, on_bytes)
-    if len(paths) != 1 or not paths[0].is_dir():
-        raise ValueError(f"form={form} takes one directory, got {', '.join(map(str, paths))}")
+    form = form_of(paths, keys) if form == "auto" else form
+    if form in ("parts", "pairs"):
+        return _open_arrays(_in_order(paths, form, split, test), form, keys, remembered, on_bytes)
+    if split is not None or test or keys:
+        raise ValueError(f"split, test and keys are for .npz files, {paths[0]} is a {form}")
+    if len(paths) != 1 or paths[0].is_dir() != (form != "zip"):
+        what = "zip" if form == "zip" else "directory"
+        raise ValueError(f"form={form} takes one {what}, got {', '.join(map(str, paths))}")
     if form == "pack":
         return _open_pack(paths[0], remembered, on_bytes)
-    return _open_folder(paths[0], on_bytes)
+    return open_folder(paths[0], on_bytes) if form == "folder" else open_zip(paths[0], on_bytes)
 
 
-def form_of(paths: Sequence[Path]) -> str:
-    """One of FORMS, by what the first path holds."""
+def form_of(paths: Sequence[Path], keys: tuple[str, str] | None = None) -> str:
+    """Return one of FORMS, by what the first path holds."""
     if paths[0].is_dir():
         return "pack" if (paths[0] / _MANIFEST).is_file() else "folder"
-    names = read_members(paths[0])
-    for form, (images, labels) in KEYS.items():
-        if images in names and labels in names:
-            return form
-    raise ValueError(
-        f"{paths[0]} holds {sorted(names)}; expected X and Y (released parts) or image and label"
-    )
+    if paths[0].suffix == ".zip":
+        return "zip"
+    released = all(RELEASED.fullmatch(path.name) for path in paths)
+    return "parts" if find_keys(paths[0], keys) == ("X", "Y") and released else "pairs"
 
 
 def read_bytes_of(paths: Sequence[Path]) -> int:
@@ -131,63 +99,112 @@ def read_bytes_of(paths: Sequence[Path]) -> int:
 
 
 def _open_arrays(
-    paths: Sequence[Path], form: str, remembered: Remembered, on_bytes: OnBytes
+    ordered: Sequence[tuple[str, Path]],
+    form: str,
+    keys: tuple[str, str] | None,
+    remembered: Remembered,
+    on_bytes: OnBytes,
 ) -> Source:
-    ordered = _in_order(paths, form)
-    pairs = [_find_pair(path, form) for _, path in ordered]
+    pairs = [_find_pair(path, keys) for _, path in ordered]
     files, labels = [], []
-    for images, classes in pairs:
-        files.append(_seal(images.path, remembered, (images, classes), on_bytes))
-        labels.append(_read_labels(classes))
+    for (split, _), (images, classes) in zip(ordered, pairs, strict=True):
+        file = _seal(images.path, remembered, (images, classes), on_bytes)
+        files.append(msgspec.structs.replace(file, split=split, keys=keys))
+        labels.append(_read_labels(classes, 10 if form == "parts" else _MOST_CLASSES))
     lengths: dict[str, int] = {}
     for (split, _), (images, _) in zip(ordered, pairs, strict=True):
         lengths[split] = lengths.get(split, 0) + len(images)
+    shapes = {images.shape[1:] for images, _ in pairs}
+    if len(shapes) > 1:
+        raise ValueError(f"all images must have one size, got {sorted(shapes)}")
     subsets = {}
-    if "test" in lengths:
+    if form == "parts" and "test" in lengths:
         stop = min(PAPER_TEST, lengths["test"])
         subsets["paper_test"] = {"split": "test", "start": 0, "stop": stop}
+    everything = np.concatenate(labels)
+    notes = [f"{path.name}: {split}" for split, path in ordered]
+    if len(everything) > 1 and everything[0] != everything[-1] and (np.diff(everything) >= 0).all():
+        notes.append("the images are sorted by class: take no prefix of them as a sample")
     return Source(
         form=form,
         splits=tuple(lengths.items()),
-        labels=np.concatenate(labels),
+        labels=everything,
         parts=tuple((len(images), Slices(images)) for images, _ in pairs),
         files=tuple(files),
+        class_names=_class_names(int(everything.max()), ordered[0][1]),
+        image_shape=pairs[0][0].shape[1:],
         subsets=subsets,
+        notes=tuple(notes),
     )
 
 
-def _in_order(paths: Sequence[Path], form: str) -> list[tuple[str, Path]]:
-    """(split, file): the released parts by number, others in the order given, all of them train."""
+def _class_names(highest: int, path: Path) -> tuple[str, ...]:
+    """Return CIFAR-10's names for ten classes, except for digits; numbers for more."""
+    digits = any(word in path.name.lower() for word in ("svhn", "mnist"))
+    if highest < 10 and not digits:
+        return CIFAR10_CLASSES
+    return tuple(map(str, range(max(10, highest + 1))))
+
+
+def _in_order(
+    paths: Sequence[Path], form: str, split: str | None, test: Sequence[Path]
+) -> list[tuple[str, Path]]:
+    """Return (split, file): train first, released parts by number, others in the order given.
+
+    Raises ValueError unless the names decide the splits or the caller does: no file that may be
+    test data becomes train without a word.
+    """
     twice = [path for path in paths if sum(path.resolve() == p.resolve() for p in paths) > 1]
     if twice:
         raise ValueError(f"{twice[0]} is given twice")
-    matches = [RELEASED.fullmatch(path.name) if form == "parts" else None for path in paths]
-    if not any(matches):
-        return [("train", path) for path in paths]
-    numbered: dict[int, Path] = {}
-    for path, match in zip(paths, matches, strict=True):
-        if match is None:
-            raise ValueError(f"{path.name} among released parts: name it part0.npz to part5.npz")
-        if int(match[1]) in numbered or int(match[1]) > TEST_PART:
+    if split not in (None, "train", "test"):
+        raise ValueError(f'split must be "train" or "test", got {split!r}')
+    said = {path.resolve() for path in test}
+    rest = split or ("train" if test else None)  # of names that decide nothing
+    found = {p: "test" if p.resolve() in said else split_of(p.name) or rest for p in paths}
+    if len({part_number(path.name) is None for path in paths}) > 1 and split is None:
+        other = next(path for path in paths if part_number(path.name) is None)
+        raise ValueError(f"{other.name} among released parts: name it part0.npz to part5.npz")
+    undecided = [path for path in paths if found[path] is None]
+    # A pool that was sampled in several parts has no test data among them.
+    parts_of_a_pool = all(re.search(r"\d", path.name) for path in undecided)
+    if undecided and len(paths) > 1 and not (parts_of_a_pool and len(undecided) == len(paths)):
+        raise ValueError(
+            f"the name of {undecided[0].name} does not say whether it is train or test: give "
+            "split or test"
+        )
+    if not test and form == "parts":
+        _check_parts(paths)
+    ordered = sorted(paths, key=lambda path: part_number(path.name) or 0)
+    pairs = [(found[path] or "train", path) for path in ordered]
+    return sorted(pairs, key=lambda pair: pair[0] != "train")
+
+
+def _check_parts(paths: Sequence[Path]) -> None:
+    """Raise ValueError unless released parts 0, 1, ... are there once each, without a gap."""
+    numbers = [number for path in paths if (number := part_number(path.name)) is not None]
+    for path in paths:
+        number = part_number(path.name)
+        if number is not None and (numbers.count(number) > 1 or number > TEST_PART):
             raise ValueError(f"{path}: parts are 0 to {TEST_PART}, each given once")
-        numbered[int(match[1])] = path
-    train = sorted(set(numbered) - {TEST_PART})
+    train = sorted(set(numbers) - {TEST_PART})
     if train != list(range(len(train))):
         missing = min(set(range(TEST_PART)) - set(train))
         raise ValueError(
-            f"part {missing} is missing: got parts {', '.join(map(str, sorted(numbered)))}; "
+            f"part {missing} is missing: got parts {', '.join(map(str, sorted(numbers)))}; "
             f"train is part 0 and those that follow it without a gap"
         )
-    return [("test" if k == TEST_PART else "train", numbered[k]) for k in sorted(numbered)]
 
 
-def _find_pair(path: Path, form: str) -> tuple[NpzArray, NpzArray]:
-    """Images and labels of one file, by their headers."""
-    images_key, labels_key = KEYS[form]
+def _find_pair(path: Path, keys: tuple[str, str] | None) -> tuple[NpzArray, NpzArray]:
+    """Return images and labels of one file, by their headers."""
+    images_key, labels_key = find_keys(path, keys)
     images, labels = find_array(path, images_key), find_array(path, labels_key)
-    if images.dtype != np.uint8 or images.shape[1:] != (32, 32, 3) or not len(images):
+    pixels = images.dtype == np.uint8 and len(images.shape) == 4 and images.shape[3] == 3
+    if not pixels or not len(images):
         raise ValueError(
-            f"{path}: {images_key} must be uint8 (N, 32, 32, 3), got {images.dtype} {images.shape}"
+            f"{path}: {images_key} must be uint8 (N, height, width, 3), got {images.dtype} "
+            f"{images.shape}"
         )
     if labels.dtype.kind not in "iu" or len(labels.shape) != 1:
         raise ValueError(
@@ -198,15 +215,16 @@ def _find_pair(path: Path, form: str) -> tuple[NpzArray, NpzArray]:
     return images, labels
 
 
-def _read_labels(array: NpzArray) -> np.ndarray:
-    found = np.empty(len(array), np.uint8)
+def _read_labels(array: NpzArray, classes: int) -> np.ndarray:
+    found = np.empty(len(array), np.uint16)
     start = 0
     for block in array.blocks(_BLOCK):
-        wrong = (block < 0) | (block >= len(CIFAR10_CLASSES))
+        wrong = (block < 0) | (block >= classes)
         if wrong.any():
             row = int(np.argmax(wrong))
             raise ValueError(
-                f"{array.path}: labels must be 0 to 9, got {block[row]} in row {start + row}"
+                f"{array.path}: labels must be 0 to {classes - 1}, got {block[row]} in row "
+                f"{start + row}"
             )
         found[start : start + len(block)] = block
         start += len(block)
@@ -261,62 +279,3 @@ def _open_pack(folder: Path, remembered: Remembered, on_bytes: OnBytes) -> Sourc
         image_shape=shape[1:],
         probabilities=np.load(soft, mmap_mode="r") if soft.name in manifest.files else None,
     )
-
-
-def _open_folder(folder: Path, on_bytes: OnBytes) -> Source:
-    """ROOT/{train,test}/CLASS/*, or ROOT/CLASS/* as train; classes and files sorted by name."""
-    roots = {name: folder / name for name in ("train", "test") if (folder / name).is_dir()}
-    roots = roots or {"train": folder}
-    listed = {name: _classes_of(root) for name, root in roots.items()}
-    names = next(iter(listed.values()))
-    if not names or any(classes != names for classes in listed.values()):
-        raise ValueError(
-            f"{folder} must hold one folder a class, the same in each split; found "
-            + "; ".join(
-                f"{name}: {', '.join(classes) or 'none'}" for name, classes in listed.items()
-            )
-        )
-    paths: list[str] = []
-    labels: list[int] = []
-    splits = []
-    for split, root in roots.items():
-        before = len(paths)
-        for label, name in enumerate(names):
-            found = sorted(p for p in (root / name).iterdir() if p.suffix.lower() in SUFFIXES)
-            paths += map(str, found)
-            labels += [label] * len(found)
-        splits.append((split, len(paths) - before))
-        if len(paths) == before:
-            raise ValueError(f"{root} holds no images ({', '.join(sorted(SUFFIXES))})")
-    sha256 = _check_images(folder, paths, on_bytes)
-    digits = names == [str(label) for label in range(len(CIFAR10_CLASSES))]
-    return Source(
-        form="folder",
-        splits=tuple(splits),
-        labels=np.asarray(labels),
-        parts=((len(paths), lambda start, stop: ImageFiles(tuple(paths[start:stop]))),),
-        files=(SourceFile(path=str(folder.resolve()), sha256=sha256),),
-        class_names=CIFAR10_CLASSES if digits else tuple(names),
-    )
-
-
-def _classes_of(root: Path) -> list[str]:
-    return sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-
-
-def _check_images(folder: Path, paths: Sequence[str], on_bytes: OnBytes) -> str:
-    """Decode every image; the sha256 of all names and contents in order."""
-    digest = hashlib.sha256()
-    for path in paths:
-        data = Path(path).read_bytes()
-        try:
-            shape = decode_image(data).shape
-        # Pillow's decoders raise SyntaxError on a bad checksum, and OSError on most of the rest.
-        except (OSError, SyntaxError, ValueError) as error:
-            raise ValueError(f"{path} cannot be decoded: {error}") from error
-        if shape != (32, 32, 3):
-            raise ValueError(f"{path} is {shape[1]}x{shape[0]}, expected 32x32")
-        name = Path(path).relative_to(folder).as_posix()
-        digest.update(f"{name} {hashlib.sha256(data).hexdigest()}\n".encode())
-        on_bytes(len(data))
-    return digest.hexdigest()

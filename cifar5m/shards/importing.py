@@ -12,24 +12,23 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 import numpy as np
 
 from cifar5m.shards.import_sources import (
     BASE_URL,
-    RELEASED,
-    Pictures,
-    Remembered,
-    Source,
+    KEYED,
     open_source,
     read_bytes_of,
 )
 from cifar5m.shards.npz_parts import OnBytes
+from cifar5m.shards.source import Pictures, Remembered, Source
 from cifar5m.weights.download import RemoteFile, fetch
 from worlds.formats.layout import FORMAT, PLAN, Shard
 from worlds.formats.plan import About, Plan, claim_folder, differences, load_plan, seal
+from worlds.formats.pools import part_number
 from worlds.formats.shards import encode_png, is_finished, write_tar
 from worlds.formats.summary import DatasetSummary, summarize
 from worlds.formats.writers import ShardWriters, WriteJob
@@ -92,6 +91,9 @@ def import_dataset(
     out: str | Path,
     *,
     form: str = "auto",
+    split: str | None = None,
+    test: Sequence[str | Path] = (),
+    keys: tuple[str, str] | None = None,
     base_url: str = BASE_URL,
     shard_size: int = 10_000,
     workers: int | None = None,
@@ -100,10 +102,13 @@ def import_dataset(
     """Import an existing dataset as shards; the same call again resumes.
 
     Args:
-        paths: .npz files with X and Y or image and label, or one directory of images or pack. Of
-            the released parts, 0 to 4 become train and 5 test.
+        paths: .npz files, or one directory of images, pack, or zip of EDM's tools. Of the released
+            parts of CIFAR-5m, in any spelling, 0 to 4 become train and 5 test.
         out: Dataset directory, created if missing. It belongs to one plan.
-        form: "auto", "parts", "pairs", "folder" or "pack".
+        form: "auto", "parts", "pairs", "folder", "zip" or "pack".
+        split: "train" or "test" for .npz files whose names do not say which they are.
+        test: .npz files that are the test split; they need not be among `paths`.
+        keys: Names of the images and labels in .npz files; by default the usual ones.
         base_url: Where released parts that are missing are downloaded from.
         shard_size: Images a shard, at least 1.
         workers: Processes that encode, at least 1; by default one a CPU.
@@ -118,7 +123,7 @@ def import_dataset(
     """
     out, workers = Path(out), worker_count(workers)
     download_missing(paths, base_url, on_progress)
-    source = load_source(paths, out, form, on_progress)
+    source = load_source(paths, out, form, on_progress, split=split, test=test, keys=keys)
     plan = plan_of(source, shard_size)
     shards = plan.shards
     waiting = [shard for shard in shards if not is_finished(out, shard, plan.fingerprint)]
@@ -153,7 +158,7 @@ def missing_paths(paths: Sequence[str | Path]) -> list[Path]:
     """Return the released parts that are missing; ValueError for any other missing path."""
     missing = [path for path in map(Path, paths) if not path.exists()]
     for path in missing:
-        if not RELEASED.fullmatch(path.name):
+        if part_number(path.name) is None:
             raise ValueError(f"{path} does not exist")
     return missing
 
@@ -163,11 +168,22 @@ def load_source(
     out: Path,
     form: str = "auto",
     on_progress: OnProgress | None = None,
+    *,
+    split: str | None = None,
+    test: Sequence[str | Path] = (),
+    keys: tuple[str, str] | None = None,
 ) -> Source:
     """Read and check a source whole; what an earlier import into `out` has hashed is trusted."""
     given = [Path(path) for path in paths]
+    given += [path for path in map(Path, test) if path not in given]
     phase = Phase("check", read_bytes_of(given) or None, on_progress, unit="B")
-    return open_source(given, form, remembered_files(out), phase)
+    marked = tuple(map(Path, test))
+    source = open_source(
+        given, form, remembered_files(out), phase, split=split, test=marked, keys=keys
+    )
+    for note in source.notes:
+        phase.note(note)
+    return source
 
 
 def import_shards(
@@ -224,7 +240,13 @@ def reopen(
     for path in paths:
         if not path.exists():
             raise ValueError(f"{path} is not there: set `parts` to where the imported files are")
-    source = open_source(paths, form, files, on_bytes)
+    named = dict(zip(paths, files, strict=False))
+    test = [path for path, file in named.items() if file.split == "test"]
+    said = "train" if any(file.split for file in files) else None
+    options: dict[str, Any] = (
+        {"split": said, "test": test, "keys": files[0].keys} if form in KEYED else {}
+    )
+    source = open_source(paths, form, files, on_bytes, **options)
     again = plan_of(source, plan.shard_size)
     if again.fingerprint != plan.fingerprint:
         source.close()

@@ -36,6 +36,8 @@ class SourceFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     sha256: str
     bytes: int | None = None
     mtime_ns: int | None = None
+    split: str | None = None  # that an .npz file became
+    keys: tuple[str, str] | None = None  # of its images and labels
 
 
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -51,6 +51,10 @@ class Phase:
         self.done += amount
         self._report(Progress(self.name, self.done, self.total, self.unit, detail))
 
+    def note(self, line: str) -> None:
+        """Report a line for people."""
+        self._report(Progress(self.name, self.done, self.total, self.unit, note=line))
+
 
 class Download:
     """The two callbacks of a download, reported as progress in bytes."""

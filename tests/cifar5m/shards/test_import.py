@@ -171,7 +171,7 @@ def test_image_label_sets_become_train_in_the_order_given(dtype, tmp_path):
     np.savez_compressed(tmp_path / "b.npz", image=IMAGES[:10], label=labels[:10])
     np.savez(tmp_path / "a.npz", image=IMAGES[10:], label=labels[10:], extra=labels)
     paths = [str(tmp_path / name) for name in ("b.npz", "a.npz")]
-    assert run(paths, tmp_path / "set", "--workers", "1") == 0
+    assert run(paths, tmp_path / "set", "--workers", "1", "--split", "train") == 0
     train = open_store(tmp_path / "set").train
     np.testing.assert_array_equal(train.gather(np.arange(28)), IMAGES)
     np.testing.assert_array_equal(train.labels, LABELS)
@@ -268,8 +268,8 @@ BAD = {
     "cut short": (cut_short, "part0.npz is no .npz, or is cut short"),
     "flipped byte": (one_byte_flipped(np.savez), "part0.npz is damaged"),
     "flipped, deflated": (one_byte_flipped(np.savez_compressed), "part0.npz is damaged"),
-    "other keys": (save_part(keys=("images", "Y")), "holds ['Y', 'images']; expected X and Y"),
-    "dtype": (save_part(images=IMAGES.astype(np.float32)), "X must be uint8 (N, 32, 32, 3)"),
+    "other keys": (save_part(keys=("images", "Y")), "holds Y, images: expected X and Y"),
+    "dtype": (save_part(images=IMAGES.astype(np.float32)), "X must be uint8 (N, height, width, 3)"),
     "shape": (save_part(images=PLANAR.copy()), "got uint8 (28, 3, 32, 32)"),
     "fortran": (save_part(images=np.asfortranarray(IMAGES)), "must be a plain array in C order"),
     "float labels": (save_part(labels=LABELS / 2), "Y must be integers (N,), got float64"),
@@ -282,9 +282,9 @@ BAD = {
     "unknown part": (numbered(0, 6), "parts are 0 to 5"),
     "other name": (other_name, "mine.npz among released parts"),
     "twice": (twice, "part0.npz is given twice"),
-    "picture size": (small_picture, "x.png is 32x30, expected 32x32"),
-    "picture cut": (cut_picture, "000.png cannot be decoded"),
-    "other classes": (other_classes, "must hold one folder a class, the same in each split"),
+    "picture size": (small_picture, "is 32x30, the first image is 32x32"),
+    "picture cut": (cut_picture, "000.png could not be decoded"),
+    "other classes": (other_classes, "must hold one directory a class, the same in each split"),
 }
 
 
