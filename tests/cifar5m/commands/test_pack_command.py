@@ -209,7 +209,7 @@ DAMAGE = {
     "swapped": (swap_shards, "train-00000-of-00003.tar: sha256"),
     "side file": (
         lambda f: flip(f / shards_of(f)[1].arrays, 200),
-        "train-00001.npz is no side file, or is damaged",
+        "train-00001.npz is corrupt, or not an .npz of arrays",
     ),
     "missing": (lambda f: (f / shards_of(f)[1].record).unlink(), "1 of the 3 shards of train"),
     "index gap": (index_gap, "train-00001.npz: index must run from 5 to 9"),

@@ -230,7 +230,7 @@ def test_a_killed_process_ends_in_the_same_bytes(command, tmp_path):
 BAD = {
     "another plan in the folder": (["--seed", "1"], "holds another plan; differing: seed is 0"),
     "no such model": (["--model", "resnet_of_nobody"], "--model resnet_of_nobody cannot be had"),
-    "no such weights": (["--weights", "nowhere.safetensors"], "bring its weights with --weights"),
+    "no such weights": (["--weights", "nowhere.safetensors"], "bring its weights as --weights"),
     "no such data": (["--data", "nowhere"], "nowhere does not exist"),
     "batch": (["--batch", "0"], "--batch must be at least 1, got 0"),
     "learning rate": (["--lr", "0"], "--lr must be above 0, got 0.0"),

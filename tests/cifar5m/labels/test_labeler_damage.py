@@ -72,4 +72,4 @@ def test_a_damaged_side_file_is_named(damage, folder, labeler_folder, capsys):
     path.write_bytes(path.read_bytes()[:200] if damage == "cut" else damage)
     options = ["--labeler", str(labeler_folder), "--device", "cpu", "--quiet"]
     assert label([str(folder), *options]) == 2
-    assert f"{path} is no side file, or is damaged" in one_line(capsys)
+    assert f"{path} is corrupt, or not an .npz of arrays" in one_line(capsys)
