@@ -2,6 +2,7 @@
 
     python benchmarks/loaders.py               five minutes, 8 GB of memory, a C compiler
     python benchmarks/loaders.py --no-peers    one minute
+    python benchmarks/loaders.py --samplers    only the indices of samplers, 20 seconds
 
 Full shuffled epochs of 1,000,000 random 32-pixel images in memory: crop + flip + normalize to
 float32 NCHW. Candidates take turns, so that what else the machine does falls on all; the ratio
@@ -20,7 +21,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from torch.utils.data import BatchSampler, RandomSampler
 
 from worlds.bench.peers import PEERS
 from worlds.bench.throughput import (
@@ -40,9 +42,11 @@ from worlds.bench.throughput import (
     worlds_batches,
 )
 from worlds.data.splits import Split
+from worlds.loaders.batch_samplers import RealSampler
 from worlds.loaders.loaders import RealLoader
 
 FLOOR, OURS = "C loop, one thread", "worlds"
+NO_IMAGES = torch.empty(0)
 
 
 def compiled_floor(folder: Path) -> ctypes.CDLL:
@@ -128,6 +132,36 @@ def measure(args: argparse.Namespace, split: Split, batch_size: int) -> dict[str
     }
 
 
+def index_lists(make: Callable[[], Iterable[list[int]]]) -> Batches:
+    """Epochs of lists of indices, as `Batches` whose second part has their length."""
+    while True:
+        for indices in make():
+            yield NO_IMAGES, indices  # type: ignore[misc]
+
+
+def measure_samplers(args: argparse.Namespace, size: int, batch_size: int) -> dict[str, object]:
+    """RealSampler over all of `size` samples beside torch's own RandomSampler, indices alone."""
+    own = partial(RealSampler, size, size, batch_size, steps=1 << 40)
+    torchs = partial(BatchSampler, RandomSampler(range(size)), batch_size, False)
+    found = {OURS: partial(index_lists, own), "torch": partial(index_lists, torchs)}
+    # A turn holds several epochs, so that each pays for its permutations.
+    rates = samples_per_second(found, args.turns, max(args.seconds, 6e-7 * size))
+    ratio = median_ratio(rates[OURS], rates["torch"])
+    ours, theirs = median_rate(rates[OURS]), median_rate(rates["torch"])
+    print(
+        f"indices of {size:,} samples at batch {batch_size}: worlds {ours.wall:,.0f}/s "
+        f"({ours.processor:,.0f} per CPU s), torch {theirs.wall:,.0f} ({theirs.processor:,.0f}), "
+        f"{ratio.wall:.1f}x ({ratio.processor:.1f}x per CPU s)"
+    )
+    return {
+        "size": size,
+        "batch_size": batch_size,
+        "indices_per_second": {OURS: round(ours.wall), "torch": round(theirs.wall)},
+        "indices_per_cpu_second": {OURS: round(ours.processor), "torch": round(theirs.processor)},
+        "ratio": [round(ratio.wall, 2), round(ratio.processor, 2)],
+    }
+
+
 def processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -151,8 +185,14 @@ def main(argv: list[str] | None = None) -> int:
     parse.add_argument("--turns", type=int, default=7, help="of each candidate, default: 7")
     parse.add_argument("--seconds", type=float, default=0.7, help="of a turn, default: 0.7")
     parse.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True)
+    parse.add_argument("--samplers", action="store_true", help="measure only samplers' indices")
     args = parse.parse_args(argv)
     torch.set_num_threads(1)
+    sizes = (50_000, 5_000_000)
+    samplers = [measure_samplers(args, size, 128) for size in sizes]
+    if args.samplers:
+        print(json.dumps({"samplers": samplers}))
+        return 0
     split = random_split(args.images)
     first = first_batch_seconds(split)
     print(f"{args.images:,} images; {os.cpu_count()} cores of {processor()}, load {load()}")
@@ -162,6 +202,7 @@ def main(argv: list[str] | None = None) -> int:
         "images": args.images,
         "cores": os.cpu_count(),
         "first_batch_seconds": round(first, 3),
+        "samplers": samplers,
         "batches": [measure(args, split, size) for size in args.batch_sizes],
     }
     print(json.dumps(result))

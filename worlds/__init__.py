@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from worlds.data.stores import Store as Store
     from worlds.data.stores import open_store as open_store
     from worlds.loaders.augment import Augment as Augment
+    from worlds.loaders.batch_samplers import BootstrapSampler as BootstrapSampler
+    from worlds.loaders.batch_samplers import FixedReuseSampler as FixedReuseSampler
+    from worlds.loaders.batch_samplers import IdealSampler as IdealSampler
+    from worlds.loaders.batch_samplers import RealSampler as RealSampler
     from worlds.loaders.loaders import BootstrapLoader as BootstrapLoader
     from worlds.loaders.loaders import FixedReuseLoader as FixedReuseLoader
     from worlds.loaders.loaders import IdealLoader as IdealLoader
@@ -31,11 +35,15 @@ _MODULES = {
     "ArrayStore": "worlds.data.stores",
     "Augment": "worlds.loaders.augment",
     "BootstrapLoader": "worlds.loaders.loaders",
+    "BootstrapSampler": "worlds.loaders.batch_samplers",
     "Data": "worlds.training.build",
     "FixedReuseLoader": "worlds.loaders.loaders",
+    "FixedReuseSampler": "worlds.loaders.batch_samplers",
     "IdealLoader": "worlds.loaders.loaders",
+    "IdealSampler": "worlds.loaders.batch_samplers",
     "LabelNoise": "worlds.data.labels",
     "RealLoader": "worlds.loaders.loaders",
+    "RealSampler": "worlds.loaders.batch_samplers",
     "SequentialLoader": "worlds.loaders.loaders",
     "Split": "worlds.data.splits",
     "Store": "worlds.data.stores",

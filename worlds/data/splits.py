@@ -9,16 +9,7 @@ import torch
 
 from worlds.data.images import Images
 from worlds.data.labels import LabelNoise, noisy_labels
-
-
-def integers(indices: Sequence[int] | np.ndarray) -> np.ndarray:
-    """`indices`, (B,), as an array; ValueError for a mask, or numbers that are no integers."""
-    array = np.asarray(indices)
-    if array.ndim != 1:
-        raise ValueError(f"indices must be (B,), got {array.shape}")
-    if len(array) and array.dtype.kind not in "iu":
-        raise ValueError(f"indices must be integers, got {array.dtype}")
-    return array
+from worlds.runtime.checks import integers
 
 
 def integer_labels(labels: Sequence[float] | np.ndarray) -> np.ndarray:

@@ -1,9 +1,7 @@
 """What all loaders share: walking along a sampler's stream and saying how far they are."""
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict
-from functools import cached_property
 from inspect import cleandoc
 from typing import Any, Final
 
@@ -25,7 +23,8 @@ from worlds.loaders.pipelines import (
     default_threads,
 )
 from worlds.loaders.samplers import Sampler
-from worlds.runtime.checks import count, integer
+from worlds.loaders.stream import Stream
+from worlds.runtime.checks import integer
 from worlds.runtime.device import check_device
 from worlds.runtime.prefetch import Prefetcher
 
@@ -48,10 +47,9 @@ Args (keyword-only, of every loader):
 """
 
 
-class Loader:
+class Loader(Stream):
     """Walks along a sampler's stream; the worlds below only choose the sampler.
 
-    `batch_size` is the global one: with `world_size` W, each rank yields a W-th of every batch.
     Pickled to another process, a loader goes on from its position there, over the same files.
     """
 
@@ -79,17 +77,13 @@ class Loader:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        rank, world_size = integer("rank", rank), integer("world_size", world_size)
-        _check_share(sampler, rank, world_size)
+        super().__init__(sampler, steps, rank, world_size)
         threads = default_threads(split) if threads is None else integer("threads", threads)
         if threads < 0:
             raise ValueError(f"threads must be 0 or more, got {threads}")
         if dtype not in DTYPES:
             raise ValueError(f"dtype must be float32, float16 or bfloat16, got {dtype}")
-        self.dataset, self.sampler, self.threads = split, sampler, threads
-        self.batch_size = sampler.batch_size
-        self.rank, self.world_size = rank, world_size
-        self.steps = _checked_steps(sampler, steps)
+        self.dataset, self.threads = split, threads
         photographs = isinstance(split.images, PhotographImages)
         self.augment, self.transform = parse_augment(augment, photographs), transform
         if transform is not None and not callable(transform):
@@ -142,9 +136,6 @@ class Loader:
             f"batch_size={self.batch_size:,}, step {self._step:,} of {len(self):,}{share})"
         )
 
-    def __len__(self) -> int:
-        return self.steps if self.steps is not None else self.sampler.steps_per_pass or 0
-
     @property
     def step(self) -> int:
         """Batches handed out so far."""
@@ -156,26 +147,8 @@ class Loader:
         last = self.sampler.max_steps
         return self.sampler.epoch(self._step if last is None else min(self._step, last - 1))
 
-    @property
-    def passes(self) -> float:
-        """How often a whole run goes through its n samples; in an Ideal World, 1 at most."""
-        return len(self) * self.batch_size / self.sampler.pass_size
-
-    def positions(self, step: int) -> np.ndarray:
-        """The global positions, int64, of what this rank yields at `step`."""
-        start, stop = self.sampler.span(step)
-        size = stop - start
-        return np.arange(
-            start + size * self.rank // self.world_size,
-            start + size * (self.rank + 1) // self.world_size,
-        )
-
-    def indices(self, step: int) -> np.ndarray:
-        """Pool indices of what this rank yields at `step`; `sampler.indices` has them all."""
-        return self.sampler.at(self.positions(step))
-
     def __iter__(self) -> Iterator[Batch]:
-        first, last = self._step, self._end()
+        first, last = self._step, self.end_of_loop(self._step)
         per_block = max(1, self._pipeline.block_samples * self.world_size // self.batch_size)
         blocks = -(-(last - first) // per_block)
 
@@ -191,14 +164,6 @@ class Loader:
             yield from self._hand_out(iter(prefetcher), first)
         finally:
             prefetcher.close()
-
-    def _end(self) -> int:
-        """The step at which a `for` that begins now ends."""
-        if self.steps is not None:
-            return self.steps
-        per_pass = self.sampler.steps_per_pass
-        assert per_pass is not None
-        return (self._step // per_pass + 1) * per_pass
 
     def _block(self, steps: range) -> Any:
         """The batches of some steps, made together as far as can be done ahead."""
@@ -227,92 +192,17 @@ class Loader:
         Rank, world size, device, dtype, layout and threads may differ: they do not change the
         stream.
         """
-        if not _is_state(state):
-            raise ValueError(f"this is not a loader's state of format {_STATE_FORMAT}")
-        saved, present = state["config"], self._config()
-        for field in present | saved:
-            if saved.get(field) != present.get(field):
-                raise ValueError(
-                    f"the saved loader has {field} = {saved.get(field)!r}, this one has "
-                    f"{present.get(field)!r}: restore with an equal configuration"
-                )
-        step = state["step"]
-        if step < 0 or (self.steps is not None and step > self.steps):
-            raise ValueError(f"the saved step {step} is beyond this loader's {self.steps} steps")
-        self._step = step
-
-    @cached_property
-    def _subset_digest(self) -> str | None:
-        samples = self.sampler.samples
-        return None if samples is None else hashlib.sha256(samples.data).hexdigest()
+        self._step = self.saved_step(state, _STATE_FORMAT)
 
     def _config(self) -> dict[str, Any]:
-        sampler, noise = self.sampler, self.dataset.label_noise
-        return {
-            "world": sampler.world,
-            "seed": sampler.seed,
-            "trial": sampler.trial,
+        noise = self.dataset.label_noise
+        return super()._config() | {
             "pool": self.dataset.fingerprint,
-            "n": sampler.n,
-            "batch_size": sampler.batch_size,
-            "remainder": sampler.remainder,
-            "reuse": sampler.reuse,
-            "subset": self._subset_digest,
             "augment": asdict(self.augment) if self.transform is None else "transform",
             "label_noise": None if noise is None else _plain(asdict(noise)),
         }
 
 
-def _is_state(state: Any) -> bool:
-    return (
-        isinstance(state, dict)
-        and state.get("format") == _STATE_FORMAT
-        and isinstance(state.get("step"), int)
-        and isinstance(state.get("config"), dict)
-    )
-
-
 def _plain(noise: dict[str, Any]) -> dict[str, Any]:
     """With string keys in `pairs`, so that a state survives JSON."""
     return noise | {"pairs": {str(k): v for k, v in noise["pairs"].items()}}
-
-
-def _check_share(sampler: Sampler, rank: int, world_size: int) -> None:
-    if world_size < 1 or not 0 <= rank < world_size:
-        raise ValueError(f"rank must be in [0, world_size), got rank {rank} of {world_size}")
-    if sampler.batch_size % world_size:
-        raise ValueError(
-            f"the global batch_size {sampler.batch_size} must be a multiple of world_size "
-            f"{world_size}"
-        )
-    last = sampler.n % sampler.batch_size
-    if sampler.remainder == "short" and sampler.shuffle and 0 < last < world_size:
-        # The mean loss of an empty share is NaN, and the ranks' average with it.
-        raise ValueError(
-            f'remainder="short" ends a pass with a batch of {last}, too few for {world_size} '
-            'ranks: take "carry" or "drop"'
-        )
-
-
-def _checked_steps(sampler: Sampler, steps: int | None) -> int | None:
-    largest = sampler.max_steps
-    if steps is None:
-        if largest is None and sampler.steps_per_pass is None:
-            raise ValueError(
-                'remainder="carry" has no batch at which a pass ends: give steps, or take '
-                '"drop" or "short" for one pass a loop'
-            )
-        if largest == 0:
-            raise ValueError(
-                f"n = {sampler.n:,} used at most {sampler.reuse} time(s) fills no batch of "
-                f'{sampler.batch_size:,}: take a smaller batch_size or remainder="short"'
-            )
-        return largest
-    steps = count("steps", steps)
-    if largest is not None and steps > largest:
-        raise ValueError(
-            f"{steps:,} steps of {sampler.batch_size:,} need {steps * sampler.batch_size:,} "
-            f"samples, but n = {sampler.n:,} used at most {sampler.reuse} time(s) gives "
-            f"{sampler.n * (sampler.reuse or 1):,}: the largest possible is {largest:,} steps"
-        )
-    return steps

@@ -14,39 +14,29 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from worlds.data.splits import Split, check_split, integers
+from worlds.data.splits import Split, check_split
 from worlds.loaders.augment import Augment
 from worlds.loaders.base import Loader
 from worlds.loaders.normalize import Range
 from worlds.loaders.pipelines import Batch, Transform
-from worlds.loaders.samplers import Remainder, Sampler, subset
+from worlds.loaders.samplers import Remainder, Sampler
+from worlds.loaders.stream import (
+    bootstrap_order,
+    excluded_indices,
+    pool_indices,
+    real_order,
+    reuse_order,
+)
 from worlds.runtime.checks import count, integer
 
 
 def _excluded(split: Split, disjoint_from: "Loader | np.ndarray | None") -> np.ndarray | None:
     """Distinct pool indices that may not be drawn."""
     check_split(split)
-    if disjoint_from is None:
-        return None
-    if isinstance(disjoint_from, Loader):
-        if disjoint_from.dataset.fingerprint != split.fingerprint:
-            raise ValueError("disjoint_from is a loader over another pool: indices do not compare")
-        samples = disjoint_from.sampler.samples
-        excluded = np.arange(len(split)) if samples is None else samples
-    else:
-        excluded = np.unique(_pool_indices(split, disjoint_from))
-    return excluded
-
-
-def _pool_indices(split: Split, indices: np.ndarray) -> np.ndarray:
-    """`indices` as uint32, if all of them are in the pool."""
-    indices = integers(indices)
-    if len(indices) and not 0 <= indices.min() <= indices.max() < len(split):
-        raise ValueError(
-            f"indices must be in [0, {len(split):,}), the pool, "
-            f"got {indices.min()} to {indices.max()}"
-        )
-    return indices.astype(np.uint32)
+    other = disjoint_from.dataset if isinstance(disjoint_from, Loader) else split
+    if other.fingerprint != split.fingerprint:
+        raise ValueError("disjoint_from is a loader over another pool: indices do not compare")
+    return excluded_indices(len(split), disjoint_from)
 
 
 class RealLoader(Loader):
@@ -81,13 +71,8 @@ class RealLoader(Loader):
         world_size: int = 1,
     ) -> None:
         excluded = _excluded(split, disjoint_from)
-        samples: np.ndarray | None = None
-        if n != len(split) or excluded is not None:
-            balance = split.labels if balanced else None
-            samples = subset(len(split), n, seed, trial, exclude=excluded, balance=balance)
-        sampler = Sampler(
-            "real", len(split), batch_size, seed, trial, samples=samples, remainder=remainder
-        )
+        balance = split.labels if balanced else None
+        sampler = real_order(len(split), n, batch_size, seed, trial, remainder, balance, excluded)
         super().__init__(
             split,
             sampler,
@@ -141,26 +126,9 @@ class FixedReuseLoader(Loader):
         world_size: int = 1,
     ) -> None:
         excluded = _excluded(split, disjoint_from)
-        samples: np.ndarray | None = None
-        if n is not None:
-            balance = split.labels if balanced else None
-            samples = subset(len(split), n, seed, trial, exclude=excluded, balance=balance)
-        elif balanced:
-            raise ValueError("balanced=True chooses a subset: give n as well")
-        elif excluded is not None:
-            samples = np.delete(np.arange(len(split), dtype=np.uint32), excluded)
-            if not len(samples):
-                raise ValueError("disjoint_from excludes the whole pool: nothing is left to draw")
-        sampler = Sampler(
-            self.world,
-            len(split),
-            batch_size,
-            seed,
-            trial,
-            samples=samples,
-            remainder=remainder,
-            reuse=reuse,
-        )
+        balance = split.labels if balanced else None
+        order = (self.world, len(split), n, batch_size, seed, trial, remainder, balance, excluded)
+        sampler = reuse_order(*order, reuse)
         super().__init__(
             split,
             sampler,
@@ -265,10 +233,7 @@ class BootstrapLoader(Loader):
         world_size: int = 1,
     ) -> None:
         check_split(split)
-        samples = None if n is None else subset(len(split), n, seed, trial)
-        sampler = Sampler(
-            "bootstrap", len(split), batch_size, seed, trial, samples=samples, replace=True
-        )
+        sampler = bootstrap_order(len(split), n, batch_size, seed, trial)
         super().__init__(
             split,
             sampler,
@@ -334,7 +299,7 @@ class SequentialLoader(Loader):
             batch_size,
             seed,
             trial,
-            samples=None if indices is None else _pool_indices(split, indices),
+            samples=None if indices is None else pool_indices(len(split), indices),
             remainder="short",
             reuse=1,
             shuffle=False,

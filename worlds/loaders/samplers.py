@@ -17,6 +17,7 @@ on across the border of an epoch; "drop" leaves n mod batch_size samples of each
 each time); "short" ends a pass with a smaller batch.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
@@ -147,19 +148,32 @@ class Sampler:
 
     @property
     def steps_per_pass(self) -> int | None:
-        """Batches of one pass; None for "carry", where a pass does not begin with a batch."""
-        return None if self.remainder == "carry" else -(-self.pass_size // self.batch_size)
+        """Batches of one pass; None where batches run on across its end ("carry", unless n is a
+        multiple of the batch size).
+        """
+        if self.remainder == "carry" and self.n % self.batch_size:
+            return None
+        return -(-self.pass_size // self.batch_size)
 
     def span(self, step: int) -> tuple[int, int]:
         """The positions [start, stop) of a step's global batch."""
         if step < 0 or (self.max_steps is not None and step >= self.max_steps):
             most = "0 or more" if self.max_steps is None else f"in [0, {self.max_steps})"
             raise ValueError(f"step must be {most}, got {step}")
+        return self._start(step), self._start(step + 1)
+
+    def _start(self, step: int) -> int:
+        """The position at which a step begins, and the one before it ends."""
         if self.remainder != "short":
-            return step * self.batch_size, (step + 1) * self.batch_size
+            return step * self.batch_size
         per_pass = -(-self.n // self.batch_size)
-        start = step // per_pass * self.n + step % per_pass * self.batch_size
-        return start, min(start + self.batch_size, (step // per_pass + 1) * self.n)
+        return step // per_pass * self.n + step % per_pass * self.batch_size
+
+    def starts(self, first: int, last: int) -> Sequence[int]:
+        """The positions at which the steps `first` to `last` begin."""
+        if self.remainder != "short":
+            return range(first * self.batch_size, last * self.batch_size + 1, self.batch_size)
+        return [self._start(step) for step in range(first, last + 1)]
 
     def epoch(self, step: int) -> int:
         """The pass in which a step begins."""
@@ -184,7 +198,18 @@ class Sampler:
 
     def indices(self, step: int) -> np.ndarray:
         """Pool indices of a step's global batch."""
-        return self.at(np.arange(*self.span(step)))
+        return self.stretch(*self.span(step))
+
+    def stretch(self, start: int, stop: int) -> np.ndarray:
+        """Pool indices at the positions [start, stop), uint32: `at` without an array of them."""
+        if self.replace or not self.shuffle:
+            return self.at(np.arange(start, stop))
+        parts, size = [], self.pass_size
+        for epoch in range(start // size, -(-stop // size)):
+            order = pass_order(self.n, self.seed, self.trial, epoch)
+            parts.append(order[max(start - epoch * size, 0) : min(stop - epoch * size, size)])
+        places = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return places if self.samples is None else self.samples[places]
 
     def _in_passes(self, positions: np.ndarray) -> np.ndarray:
         if not len(positions):

@@ -94,8 +94,24 @@ def test_a_restored_loader_gives_exactly_the_rest(store, world, stop, threads):
     second = WORLDS[world](store.train, seed=3, augment="crop+flip", threads=threads)
     second.load_state_dict(saved)
     assert equal(head, whole[:stop])
-    assert equal(list(second), whole[taken:])
-    assert equal(list(first), whole[taken:])
+    for loader in (first, second):
+        if taken < len(whole):
+            assert equal(list(loader), whole[taken:])
+        with pytest.raises(RuntimeError, match=rf"finished \({len(whole)} of {len(whole)} steps\)"):
+            next(iter(loader))
+
+
+def test_a_finished_ideal_run_says_that_no_fresh_sample_is_left(store):
+    loader = IdealLoader(store.train, 32)
+    assert len(list(loader)) == len(loader) == 9
+    with pytest.raises(RuntimeError, match=r"9 of 9 steps\), and of the 300 samples none is left"):
+        list(loader)
+
+
+def test_an_n_of_whole_batches_needs_no_steps(store):
+    loader = RealLoader(store.train, 96, 32)
+    assert len(loader) == len(list(loader)) == 3
+    assert [loader.epoch, len(list(loader)), loader.epoch] == [1, 3, 2]
 
 
 @each_world

@@ -1,0 +1,237 @@
+"""A process's share of a training stream of so many steps: what loaders and batch samplers share.
+
+`real_order`, `reuse_order` and `bootstrap_order` are the one place where the arguments of a world
+become an order, so that `RealLoader(split, ...)` and `RealSampler(len(split), ...)` with equal
+arguments go through equal indices.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from worlds.loaders.samplers import Remainder, Sampler, subset
+from worlds.runtime.checks import count, integer, integers
+
+
+class Stream:
+    """`steps` batches of a sampler's stream, of each the part of `rank` among `world_size`.
+
+    `batch_size` is the global one: each of W ranks takes a W-th of every batch.
+    """
+
+    def __init__(
+        self, sampler: Sampler, steps: int | None, rank: int = 0, world_size: int = 1
+    ) -> None:
+        rank, world_size = integer("rank", rank), integer("world_size", world_size)
+        _check_share(sampler, rank, world_size)
+        self.sampler, self.steps = sampler, _checked_steps(sampler, steps)
+        self.batch_size, self.rank, self.world_size = sampler.batch_size, rank, world_size
+
+    def __len__(self) -> int:
+        return self.steps if self.steps is not None else self.sampler.steps_per_pass or 0
+
+    @property
+    def passes(self) -> float:
+        """How often a whole run goes through its n samples; in an Ideal World, 1 at most."""
+        return len(self) * self.batch_size / self.sampler.pass_size
+
+    def share(self, start: int, stop: int) -> tuple[int, int]:
+        """This rank's part of a global batch at the positions [start, stop)."""
+        size = stop - start
+        return (
+            start + size * self.rank // self.world_size,
+            start + size * (self.rank + 1) // self.world_size,
+        )
+
+    def positions(self, step: int) -> np.ndarray:
+        """The global positions, int64, of what this rank yields at `step`."""
+        return np.arange(*self.share(*self.sampler.span(step)))
+
+    def indices(self, step: int) -> np.ndarray:
+        """Pool indices of what this rank yields at `step`; `sampler.indices` has them all."""
+        return self.sampler.at(self.positions(step))
+
+    def end_of_loop(self, step: int) -> int:
+        """The step at which a `for` that begins at `step` ends. Raises RuntimeError if it would
+        yield nothing.
+        """
+        if self.steps is None:
+            per_pass = self.sampler.steps_per_pass
+            assert per_pass is not None
+            return (step // per_pass + 1) * per_pass
+        if step < self.steps:
+            return self.steps
+        finished = f"this run is finished ({step:,} of {self.steps:,} steps)"
+        if self.sampler.reuse == 1 and self.steps == self.sampler.max_steps:
+            pool = f"of the {self.sampler.n:,} samples none is left that is fresh"
+            raise RuntimeError(f"{finished}, and {pool}: take a larger pool, or load a state")
+        raise RuntimeError(f"{finished}: make a new loader, or load a state")
+
+    @cached_property
+    def _subset_digest(self) -> str | None:
+        samples = self.sampler.samples
+        return None if samples is None else hashlib.sha256(samples.data).hexdigest()
+
+    def _config(self) -> dict[str, Any]:
+        """What decides the stream, as plain values."""
+        sampler = self.sampler
+        return {
+            "world": sampler.world,
+            "seed": sampler.seed,
+            "trial": sampler.trial,
+            "pool": sampler.pool,
+            "n": sampler.n,
+            "batch_size": sampler.batch_size,
+            "remainder": sampler.remainder,
+            "reuse": sampler.reuse,
+            "subset": self._subset_digest,
+        }
+
+    def saved_step(self, state: Any, form: int) -> int:
+        """The step of a saved state. Raises ValueError if it is no state of this format, or of a
+        stream that differs; rank and world size may differ.
+        """
+        if not _is_state(state, form):
+            raise ValueError(f"this is not a loader's state of format {form}")
+        saved, present = state["config"], self._config()
+        for field in present | saved:
+            if saved.get(field) != present.get(field):
+                raise ValueError(
+                    f"the saved loader has {field} = {saved.get(field)!r}, this one has "
+                    f"{present.get(field)!r}: restore with an equal configuration"
+                )
+        step: int = state["step"]
+        if step < 0 or (self.steps is not None and step > self.steps):
+            raise ValueError(f"the saved step {step} is beyond this loader's {self.steps} steps")
+        return step
+
+
+def real_order(
+    pool: int,
+    n: int,
+    batch_size: int,
+    seed: int,
+    trial: int,
+    remainder: Remainder,
+    balance: np.ndarray | None,
+    excluded: np.ndarray | None,
+) -> Sampler:
+    """Real World: `n` samples of the pool, reshuffled every epoch."""
+    samples: np.ndarray | None = None
+    if n != pool or excluded is not None:
+        samples = subset(pool, n, seed, trial, exclude=excluded, balance=balance)
+    return Sampler("real", pool, batch_size, seed, trial, samples=samples, remainder=remainder)
+
+
+def reuse_order(
+    world: str,
+    pool: int,
+    n: int | None,
+    batch_size: int,
+    seed: int,
+    trial: int,
+    remainder: Remainder,
+    balance: np.ndarray | None,
+    excluded: np.ndarray | None,
+    reuse: int,
+) -> Sampler:
+    """`n` samples (None: the whole pool), each at most `reuse` times; Ideal World with reuse 1."""
+    samples: np.ndarray | None = None
+    if n is not None:
+        samples = subset(pool, n, seed, trial, exclude=excluded, balance=balance)
+    elif balance is not None:
+        raise ValueError("balanced=True chooses a subset: give n as well")
+    elif excluded is not None:
+        samples = np.delete(np.arange(pool, dtype=np.uint32), excluded)
+        if not len(samples):
+            raise ValueError("disjoint_from excludes the whole pool: nothing is left to draw")
+    return Sampler(
+        world, pool, batch_size, seed, trial, samples=samples, remainder=remainder, reuse=reuse
+    )
+
+
+def bootstrap_order(pool: int, n: int | None, batch_size: int, seed: int, trial: int) -> Sampler:
+    """`n` samples of the pool (None: all), drawn with replacement at every position."""
+    samples = None if n is None else subset(pool, n, seed, trial)
+    return Sampler("bootstrap", pool, batch_size, seed, trial, samples=samples, replace=True)
+
+
+def excluded_indices(
+    pool: int, disjoint_from: "Stream | Sequence[int] | np.ndarray | None"
+) -> np.ndarray | None:
+    """Distinct pool indices that may not be drawn: a stream's own, or those given."""
+    if disjoint_from is None:
+        return None
+    if not isinstance(disjoint_from, Stream):
+        return np.unique(pool_indices(pool, disjoint_from))
+    if disjoint_from.sampler.pool != pool:
+        raise ValueError(
+            f"disjoint_from draws from a pool of {disjoint_from.sampler.pool:,}, this one holds "
+            f"{pool:,}: indices do not compare"
+        )
+    samples = disjoint_from.sampler.samples
+    return np.arange(pool) if samples is None else samples
+
+
+def pool_indices(pool: int, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+    """`indices` as uint32. Raises ValueError if one of them is not in the pool."""
+    wanted = integers(indices)
+    if len(wanted) and not 0 <= wanted.min() <= wanted.max() < pool:
+        raise ValueError(
+            f"indices must be in [0, {pool:,}), the pool, got {wanted.min()} to {wanted.max()}"
+        )
+    return wanted.astype(np.uint32)
+
+
+def _is_state(state: Any, form: int) -> bool:
+    return (
+        isinstance(state, dict)
+        and state.get("format") == form
+        and isinstance(state.get("step"), int)
+        and isinstance(state.get("config"), dict)
+    )
+
+
+def _check_share(sampler: Sampler, rank: int, world_size: int) -> None:
+    if world_size < 1 or not 0 <= rank < world_size:
+        raise ValueError(f"rank must be in [0, world_size), got rank {rank} of {world_size}")
+    if sampler.batch_size % world_size:
+        raise ValueError(
+            f"the global batch_size {sampler.batch_size} must be a multiple of world_size "
+            f"{world_size}"
+        )
+    last = sampler.n % sampler.batch_size
+    if sampler.remainder == "short" and sampler.shuffle and 0 < last < world_size:
+        # The mean loss of an empty share is NaN, and the ranks' average with it.
+        raise ValueError(
+            f'remainder="short" ends a pass with a batch of {last}, too few for {world_size} '
+            'ranks: take "carry" or "drop"'
+        )
+
+
+def _checked_steps(sampler: Sampler, steps: int | None) -> int | None:
+    largest = sampler.max_steps
+    if steps is None:
+        if largest is None and sampler.steps_per_pass is None:
+            raise ValueError(
+                f"n = {sampler.n:,} is not a multiple of batch_size {sampler.batch_size:,}, so no "
+                'batch ends an epoch: give steps, or take remainder="drop" or "short" for one '
+                "epoch a loop"
+            )
+        if largest == 0:
+            raise ValueError(
+                f"n = {sampler.n:,} used at most {sampler.reuse} time(s) fills no batch of "
+                f'{sampler.batch_size:,}: take a smaller batch_size or remainder="short"'
+            )
+        return largest
+    steps = count("steps", steps)
+    if largest is not None and steps > largest:
+        raise ValueError(
+            f"{steps:,} steps of {sampler.batch_size:,} need {steps * sampler.batch_size:,} "
+            f"samples, but n = {sampler.n:,} used at most {sampler.reuse} time(s) gives "
+            f"{sampler.n * (sampler.reuse or 1):,}: the largest possible is {largest:,} steps"
+        )
+    return steps
