@@ -69,7 +69,7 @@ class TrainConfig:
     momentum: float = 0.0  # of sgd, nesterov and rmsprop; the paper's figure 1 has 0.9
     weight_decay: float = 0.0
     schedule: str = "cosine"
-    unit: int = UNIT  # steps between changes of the rate
+    unit: int = UNIT  # steps between changes of the rate; 1 in a run of less than two units
     drops: tuple[int, ...] = ()  # units at which schedule "steps" multiplies by `factor`
     factor: float = 0.1
     warmup: int = 0  # steps

@@ -5,7 +5,8 @@
 
 Steps count from 0; the rate of step i is used by the update that makes i + 1 updates. The paper's
 code moves the rate once per unit of 390 steps (an epoch of 50,000 samples at batch 128) and never
-within; `unit=1` moves it every step.
+within; `unit=1` moves it every step, and so does a run of less than two units, which would never
+see its rate change: every schedule ends with the run.
 """
 
 import math
@@ -21,7 +22,7 @@ FINAL_EXPONENTIAL: Final = 1e-3  # what "exponential" has decayed to after the l
 class Schedule:
     """The learning rate of each of `steps` steps.
 
-    In unit e = step // unit of T = steps // unit (at least 1), `learning_rate` is multiplied by
+    In unit e = step // unit of T = steps // unit, `learning_rate` is multiplied by
 
     cosine       (1 + cos(pi e / T)) / 2; 0 in the steps left over behind the last unit
     constant     1
@@ -29,7 +30,8 @@ class Schedule:
     exponential  0.001^(e / T)
     steps        `factor` once more at each unit in `drops`
 
-    and in the first `warmup` steps also by (step + 1) / warmup.
+    and in the first `warmup` steps also by (step + 1) / warmup. A run of less than two units has
+    units of one step (`drops` count steps there).
     """
 
     kind: str
@@ -59,14 +61,19 @@ class Schedule:
             raise ValueError(f"factor must be in (0, 1], got {self.factor}")
 
     @property
+    def unit_steps(self) -> int:
+        """Steps between changes of the rate: `unit`, or 1 where the run has less than two."""
+        return self.unit if self.steps >= 2 * self.unit else 1
+
+    @property
     def units(self) -> int:
-        return max(1, self.steps // self.unit)
+        return self.steps // self.unit_steps
 
     def __call__(self, step: int) -> float:
         if not 0 <= step < self.steps:
             raise ValueError(f"step must be in [0, {self.steps}), got {step}")
         warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
-        return self.learning_rate * warm * self._multiplier(step // self.unit)
+        return self.learning_rate * warm * self._multiplier(step // self.unit_steps)
 
     def _multiplier(self, e: int) -> float:
         units = self.units

@@ -150,3 +150,15 @@ def test_a_step_outside_the_schedule_is_refused(step):
 def test_bad_counts_are_refused(call):
     with pytest.raises(ValueError, match="at least 1"):
         call()
+
+
+@pytest.mark.parametrize("steps", [1, 40, 390, 779])
+def test_a_run_of_less_than_two_units_still_sees_its_schedule_end(steps):
+    cosine = Schedule("cosine", 0.1, steps)
+    assert [cosine(k) for k in range(steps)] == pytest.approx(
+        [0.05 * (1 + math.cos(math.pi * k / steps)) for k in range(steps)]
+    )
+    thirds = Schedule("3step", 1.0, 30)
+    assert [thirds(0), thirds(10), thirds(29)] == pytest.approx([1.0, 0.1, 0.01])
+    drops = Schedule("steps", 1.0, 100, drops=(60, 80))
+    assert [drops(59), drops(60), drops(99)] == pytest.approx([1.0, 0.1, 0.01])
