@@ -25,8 +25,12 @@ if TYPE_CHECKING:
     from worlds.loaders.loaders import RealLoader as RealLoader
     from worlds.loaders.loaders import SequentialLoader as SequentialLoader
     from worlds.loaders.streaming import StreamLoader as StreamLoader
+    from worlds.report.compare import compare as compare
+    from worlds.report.comparison import Comparison as Comparison
     from worlds.training.build import Data as Data
     from worlds.training.config import TrainConfig as TrainConfig
+    from worlds.training.recorder import Recorder as Recorder
+    from worlds.training.recorder import evaluate as evaluate
     from worlds.training.run_folder import find_runs as find_runs
     from worlds.training.run_folder import read_run as read_run
     from worlds.training.train import train as train
@@ -36,6 +40,7 @@ _MODULES = {
     "Augment": "worlds.loaders.augment",
     "BootstrapLoader": "worlds.loaders.loaders",
     "BootstrapSampler": "worlds.loaders.batch_samplers",
+    "Comparison": "worlds.report.comparison",
     "Data": "worlds.training.build",
     "FixedReuseLoader": "worlds.loaders.loaders",
     "FixedReuseSampler": "worlds.loaders.batch_samplers",
@@ -44,11 +49,14 @@ _MODULES = {
     "LabelNoise": "worlds.data.labels",
     "RealLoader": "worlds.loaders.loaders",
     "RealSampler": "worlds.loaders.batch_samplers",
+    "Recorder": "worlds.training.recorder",
     "SequentialLoader": "worlds.loaders.loaders",
     "Split": "worlds.data.splits",
     "Store": "worlds.data.stores",
     "StreamLoader": "worlds.loaders.streaming",
     "TrainConfig": "worlds.training.config",
+    "compare": "worlds.report.compare",
+    "evaluate": "worlds.training.recorder",
     "find_runs": "worlds.training.run_folder",
     "open_store": "worlds.data.stores",
     "read_run": "worlds.training.run_folder",

@@ -54,6 +54,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def inspect(args: argparse.Namespace) -> dict[str, object]:
     """Print what the loader would yield; the same in short."""
+    from worlds.data.splits import labels_of
     from worlds.data.stores import open_store
     from worlds.loaders.inspection import contact_sheet, reuse_histogram, use_counts
 
@@ -71,7 +72,7 @@ def inspect(args: argparse.Namespace) -> dict[str, object]:
     print("uses    samples")
     for uses, samples in _shortened(histogram).items():
         print(f"{uses:>4}  {samples:>9,}")
-    per_class = np.bincount(split.labels, weights=counts > 0, minlength=len(split.class_names))
+    per_class = np.bincount(labels_of(split), weights=counts > 0, minlength=len(split.class_names))
     print("class           samples used")
     for name, samples in zip(split.class_names, per_class.astype(int), strict=True):
         print(f"{name:<14}  {samples:>12,}")

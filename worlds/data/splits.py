@@ -9,6 +9,7 @@ import torch
 
 from worlds.data.images import Images
 from worlds.data.labels import LabelNoise, noisy_labels
+from worlds.data.samples import SampleSplit
 from worlds.runtime.checks import integers
 
 
@@ -132,10 +133,25 @@ class Split:
         return replace(self, label_noise=noise)
 
 
-def check_split(split: Split) -> None:
-    """ValueError where a loader is given something else, most often a store or its path."""
-    if not isinstance(split, Split):
+Pool = Split | SampleSplit  # what a loader draws from
+
+
+def check_split(split: Any) -> None:
+    """Raises ValueError if a loader is given something else, most often a store or its path."""
+    if not isinstance(split, Split | SampleSplit):
         raise ValueError(
             "a loader draws from a split, such as open_store(path).train, got "
             f"{type(split).__name__}"
         )
+
+
+def as_split(data: Any, name: str = "train") -> Pool:
+    """A split as it is, or a map-style dataset made one."""
+    return data if isinstance(data, Split | SampleSplit) else SampleSplit.of(data, name)
+
+
+def labels_of(split: Pool) -> np.ndarray:
+    """The labels of all samples. Raises ValueError if they are not known without reading all."""
+    if split.labels is None:
+        raise ValueError(f"the labels of {split.name} are not known: balanced needs them")
+    return split.labels

@@ -49,7 +49,7 @@ class Group:
 
     def __post_init__(self) -> None:
         for world, configs in (("real", self.real), ("ideal", self.ideal)):
-            wrong = [config.world for config in configs if config.world != world]
+            wrong = [c.world for c in configs if c.fresh != (world == "ideal")]
             if wrong:
                 raise ValueError(f"group {self.label!r} lists a run of {wrong[0]} among {world}")
         if not self.real and not self.ideal:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from worlds.data.photographs import PhotographImages
-from worlds.data.splits import Split
+from worlds.data.samples import SampleSplit
+from worlds.data.splits import Pool
 from worlds.loaders.augment import Augment, parse_augment
 from worlds.loaders.normalize import Range, check_normalize, normalize_batches
 from worlds.loaders.pipelines import (
@@ -23,6 +24,7 @@ from worlds.loaders.pipelines import (
     default_threads,
 )
 from worlds.loaders.samplers import Sampler
+from worlds.loaders.samples import SamplePipeline
 from worlds.loaders.stream import Stream
 from worlds.runtime.checks import integer
 from worlds.runtime.device import check_device
@@ -60,7 +62,7 @@ class Loader(Stream):
 
     def __init__(
         self,
-        split: Split,
+        split: Pool,
         sampler: Sampler,
         steps: int | None,
         *,
@@ -94,7 +96,13 @@ class Loader(Stream):
             )
         if transform is not None and normalize != "symmetric":
             raise ValueError(f"a transform normalizes by itself: leave normalize={normalize!r} out")
-        if split.holds_images:
+        if isinstance(split, SampleSplit):
+            if self.augment != Augment() or transform is not None or normalize != "symmetric":
+                raise ValueError(
+                    f"{split.name} hands out its samples as they are: leave augment, transform and "
+                    "normalize out"
+                )
+        elif split.holds_images:
             check_normalize(normalize, split.image_shape[-1])
         elif normalize != "symmetric":
             raise ValueError(
@@ -110,7 +118,9 @@ class Loader(Stream):
             raise ValueError('gpu_decode=True decodes photographs on a GPU: give device="cuda"')
         layout = (dtype, channels_last)
         self._pipeline: Pipeline
-        if transform is not None:
+        if isinstance(split, SampleSplit):
+            self._pipeline = SamplePipeline(split, sampler, target)
+        elif transform is not None:
             self._pipeline = TransformPipeline(split, sampler, transform, *layout, target)
         elif not split.holds_images or split.image_shape[-1] != 3:
             self._pipeline = ArrayPipeline(split, sampler, self.augment, *layout, target)
@@ -122,7 +132,7 @@ class Loader(Stream):
             )
         else:
             self._pipeline = CpuPipeline(split, sampler, self.augment, *layout, pin_memory)
-        if split.holds_images and transform is None:
+        if not isinstance(split, SampleSplit) and split.holds_images and transform is None:
             self._pipeline = normalize_batches(
                 self._pipeline, normalize, split.image_shape[-1], target
             )

@@ -66,7 +66,7 @@ class WorldSampler(Stream):
         """The indices of the steps [first, last) that are this rank's."""
         per_block = max(1, _BLOCK // self.batch_size)
         for step in range(first, last, per_block):
-            starts = self.sampler.starts(step, min(step + per_block, last))
+            starts = self.sampler.boundaries(step, min(step + per_block, last))
             before = starts[0]
             block = self.sampler.stretch(before, starts[-1])
             if self.world_size > 1:

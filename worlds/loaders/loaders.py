@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from worlds.data.splits import Split, check_split
+from worlds.data.splits import Pool, check_split, labels_of
 from worlds.loaders.augment import Augment
 from worlds.loaders.base import Loader
 from worlds.loaders.normalize import Range
@@ -30,7 +30,7 @@ from worlds.loaders.stream import (
 from worlds.runtime.checks import count, integer
 
 
-def _excluded(split: Split, disjoint_from: "Loader | np.ndarray | None") -> np.ndarray | None:
+def _excluded(split: Pool, disjoint_from: "Loader | np.ndarray | None") -> np.ndarray | None:
     """Distinct pool indices that may not be drawn."""
     check_split(split)
     other = disjoint_from.dataset if isinstance(disjoint_from, Loader) else split
@@ -47,7 +47,7 @@ class RealLoader(Loader):
 
     def __init__(
         self,
-        split: Split,
+        split: Pool,
         n: int,
         batch_size: int,
         steps: int | None = None,
@@ -71,7 +71,7 @@ class RealLoader(Loader):
         world_size: int = 1,
     ) -> None:
         excluded = _excluded(split, disjoint_from)
-        balance = split.labels if balanced else None
+        balance = labels_of(split) if balanced else None
         sampler = real_order(len(split), n, batch_size, seed, trial, remainder, balance, excluded)
         super().__init__(
             split,
@@ -101,7 +101,7 @@ class FixedReuseLoader(Loader):
 
     def __init__(
         self,
-        split: Split,
+        split: Pool,
         n: int | None,
         batch_size: int,
         steps: int | None = None,
@@ -126,7 +126,7 @@ class FixedReuseLoader(Loader):
         world_size: int = 1,
     ) -> None:
         excluded = _excluded(split, disjoint_from)
-        balance = split.labels if balanced else None
+        balance = labels_of(split) if balanced else None
         order = (self.world, len(split), n, batch_size, seed, trial, remainder, balance, excluded)
         sampler = reuse_order(*order, reuse)
         super().__init__(
@@ -158,7 +158,7 @@ class IdealLoader(FixedReuseLoader):
 
     def __init__(
         self,
-        split: Split,
+        split: Pool,
         batch_size: int,
         steps: int | None = None,
         *,
@@ -212,7 +212,7 @@ class BootstrapLoader(Loader):
 
     def __init__(
         self,
-        split: Split,
+        split: Pool,
         n: int | None,
         batch_size: int,
         steps: int,
@@ -263,7 +263,7 @@ class SequentialLoader(Loader):
 
     def __init__(
         self,
-        split: Split,
+        split: Pool,
         batch_size: int,
         n: int | None = None,
         *,

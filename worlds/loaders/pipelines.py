@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from worlds.data.photographs import PhotographImages
-from worlds.data.splits import Split
+from worlds.data.splits import Pool, Split
 from worlds.loaders.augment import Augment, augment_batch, normalize
 from worlds.loaders.samplers import Sampler
 from worlds.rng.philox import words
@@ -60,7 +60,7 @@ def check_augment(augment: Augment, split: Split) -> None:
     augment.check_size(height, width)
 
 
-def default_threads(split: Split) -> int:
+def default_threads(split: Pool) -> int:
     """Return 2, which keep up with a trainer, or one a CPU if photographs must be decoded."""
     return cpu_count() if isinstance(split.images, PhotographImages) else 2
 

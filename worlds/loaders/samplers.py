@@ -169,7 +169,7 @@ class Sampler:
         per_pass = -(-self.n // self.batch_size)
         return step // per_pass * self.n + step % per_pass * self.batch_size
 
-    def starts(self, first: int, last: int) -> Sequence[int]:
+    def boundaries(self, first: int, last: int) -> Sequence[int]:
         """The positions at which the steps `first` to `last` begin."""
         if self.remainder != "short":
             return range(first * self.batch_size, last * self.batch_size + 1, self.batch_size)

@@ -133,7 +133,7 @@ def _found(group: Group, index: dict[str, list[Run]]) -> Found:
         if len(good) > 1:
             others = ", ".join(str(other.folder) for other in good[1:])
             duplicates.append(f"{name}: {run.folder} is used, {others} left out")
-        chosen[config.world].append(run)
+        chosen["ideal" if config.fresh else "real"].append(run)
     worlds = tuple(chosen["real"]), tuple(chosen["ideal"])
     return Found(group, *worlds, tuple(missing), tuple(duplicates))
 
@@ -198,7 +198,7 @@ def _groups(runs: Sequence[Run]) -> list[Group]:
     for run in sorted(runs, key=lambda run: (run.config.arch, run.config.n, run.config.trial)):
         data = data_of(run)
         data_names[data] = data[0]
-        if run.config.world == "real":
+        if not run.config.fresh:
             configs = real[run.config.group_key(), data]
         else:
             configs = ideal[ideal_key(run.config), data]
@@ -222,7 +222,9 @@ def _groups(runs: Sequence[Run]) -> list[Group]:
 def _labels(configs: Sequence[TrainConfig]) -> list[str]:
     """The architecture, where they differ in it, and each other field in which they do."""
     values = [config.to_json() for config in configs]
-    ignored = {"arch", "world", "trial", "options"}
+    ignored = {"arch", "trial", "options"}
+    for value in values:  # a Real World is not told by its world, those between are
+        value["world"] = "real" if value["world"] == "ideal" else value["world"]
     varying = [
         name
         for name in (values[0] if values else {})

@@ -1,19 +1,21 @@
 """What a run is put together from: its data, its world's loader, its network."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from worlds.data.splits import Split
+from worlds.data.splits import Pool, Split
 from worlds.data.stores import Store
 from worlds.loaders.base import Loader
-from worlds.loaders.loaders import IdealLoader, RealLoader
+from worlds.loaders.loaders import BootstrapLoader, FixedReuseLoader, IdealLoader, RealLoader
 from worlds.rng.philox import words
 from worlds.rng.streams import TRAINING
 from worlds.runtime.device import AUTOCAST_DTYPES
 from worlds.training.config import TrainConfig
 from worlds.training.distributed import ALONE, Replicas
 from worlds.training.evaluation import BatchFormat
+from worlds.training.parts import OWN_NOTHING, Parts, build_model
 from worlds.training.pretrained import begin
 from worlds.training.run_folder import DataFacts
 
@@ -22,9 +24,9 @@ from worlds.training.run_folder import DataFacts
 class Data:
     """The splits to train and measure on; `cifar10` is CIFAR-10's own test set, if given."""
 
-    train: Split
-    test: Split
-    cifar10: Split | None = None
+    train: Pool
+    test: Pool
+    cifar10: Pool | None = None
     name: str = ""
 
     @classmethod
@@ -59,7 +61,7 @@ def batch_format(config: TrainConfig, device: torch.device) -> BatchFormat:
 
 
 def real_loader(
-    config: TrainConfig, split: Split, form: BatchFormat, replicas: Replicas = ALONE
+    config: TrainConfig, split: Pool, form: BatchFormat, replicas: Replicas = ALONE
 ) -> RealLoader:
     """The Real World of the config's n, seed and trial."""
     return RealLoader(
@@ -77,31 +79,40 @@ def real_loader(
 
 
 def make_loader(
-    config: TrainConfig, split: Split, form: BatchFormat, replicas: Replicas = ALONE
+    config: TrainConfig, split: Pool, form: BatchFormat, replicas: Replicas = ALONE
 ) -> Loader:
     """The config's world over `split`, whose labels already have the config's noise."""
     if config.world == "real":
         return real_loader(config, split, form, replicas)
-    cpu = BatchFormat(torch.device("cpu"), normalize=config.normalize)
-    return IdealLoader(
-        split,
-        config.batch_size,
-        config.steps,
-        seed=config.seed,
-        trial=config.trial,
-        augment=config.augment,
-        passes=config.passes,
-        disjoint_from=real_loader(config, split, cpu) if config.disjoint else None,
-        rank=replicas.rank,
-        world_size=replicas.world_size,
+    common: dict[str, Any] = {
+        "seed": config.seed,
+        "trial": config.trial,
+        "augment": config.augment,
+        "rank": replicas.rank,
+        "world_size": replicas.world_size,
         **form.output,
-    )
+    }
+    size, steps = config.batch_size, config.steps
+    if config.reuse is not None:
+        return FixedReuseLoader(split, config.n, size, steps, reuse=config.reuse, **common)
+    if config.world == "bootstrap":
+        return BootstrapLoader(split, config.n, size, steps, **common)
+    cpu = BatchFormat(torch.device("cpu"), normalize=config.normalize)
+    disjoint = real_loader(config, split, cpu) if config.disjoint else None
+    return IdealLoader(split, size, steps, passes=config.passes, disjoint_from=disjoint, **common)
 
 
-def make_model(config: TrainConfig, data: Data) -> torch.nn.Module:
+def make_model(config: TrainConfig, data: Data, parts: Parts = OWN_NOTHING) -> torch.nn.Module:
     """A fresh network for the data's classes and image size; ValueError if it cannot take them."""
+    if parts.model is not None:
+        model = build_model(parts.model)
+        return model if config.initial is None else begin(model, config)
     from worlds.models import create
 
+    if not isinstance(data.train, Split):
+        raise ValueError(
+            f"{config.arch} takes images, this data has none: give a function that builds a model"
+        )
     height, width, _ = data.train.image_shape
     if height != width:
         raise ValueError(f"the architectures take square images, the data has {height} x {width}")

@@ -24,7 +24,7 @@ from worlds.rng.streams import key_of
 from worlds.runtime.json_files import convert_json
 from worlds.training.schedules import UNIT, Schedule, log_points, spaced_log_points
 
-World = Literal["real", "ideal"]
+World = Literal["real", "ideal"]  # of the paper; beside them bootstrap and reuse:K
 Optimizer = Literal["sgd", "nesterov", "adam", "adamw", "rmsprop"]
 Loss = Literal["cross_entropy", "mse"]
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
@@ -44,6 +44,8 @@ _TYPES: Final[dict[str, tuple[Any, tuple[str, ...]]]] = {
 }
 _OPTIONAL: Final = ("test_eval", "train_eval", "initial", "augment", "label_noise")
 MOST: Final = 10**10
+BETWEEN: Final = ("bootstrap", "reuse:K")
+OUTSIDE: Final = ("optimizer", "loss")  # may be MODULE:NAME; so may arch and schedule
 PAPER_EVERY: Final = 64  # log points of the released code; DogBird's are each 32nd step
 
 
@@ -58,13 +60,14 @@ class TrainConfig:
     options: Mapping[str, Option] = field(default_factory=dict)  # of the architecture
     initial: str | None = None  # weights to begin from: a run folder, *.pt or *.safetensors
     frozen: bool = False  # of them only a new linear head learns
-    world: World = "real"
+    world: str = "real"  # or ideal; bootstrap; reuse:K, each of the n samples K times
     n: int = 50_000  # samples of the Real World; decides nothing in an Ideal run, unless disjoint
     disjoint: bool = False  # the Ideal World leaves the Real World's n samples out
     passes: int = 1  # over the pool that an Ideal run may make: above 1 it is approximate
     steps: int = 39_000
     batch_size: int = 128
-    optimizer: Optimizer = "sgd"
+    # optimizer, schedule and loss: a name, or of a function of one's own MODULE:NAME
+    optimizer: str = "sgd"
     learning_rate: float = 0.1
     momentum: float = 0.0  # of sgd, nesterov and rmsprop; the paper's figure 1 has 0.9
     weight_decay: float = 0.0
@@ -73,7 +76,7 @@ class TrainConfig:
     drops: tuple[int, ...] = ()  # units at which schedule "steps" multiplies by `factor`
     factor: float = 0.1
     warmup: int = 0  # steps
-    loss: Loss = "cross_entropy"
+    loss: str = "cross_entropy"
     augment: str | None = "crop+flip"
     normalize: str = "symmetric"  # [-1, 1]; the paper's 224 px runs have "unit", [0, 1]
     label_noise: str | None = None  # symmetric:RATE, uniform:RATE, pairs:RATE:3>5[,5>3]
@@ -104,8 +107,11 @@ class TrainConfig:
                     raise ValueError(f"{name} must be {kind}, got {value!r}")
 
     def _check_names(self) -> None:
-        choices: dict[str, tuple[Any, ...]] = {
-            "world": get_args(World),
+        if self.reuse is None:
+            choices: dict[str, tuple[Any, ...]] = {"world": (*get_args(World), *BETWEEN)}
+        else:
+            choices = {}
+        choices |= {
             "optimizer": get_args(Optimizer),
             "loss": get_args(Loss),
             "precision": get_args(Precision),
@@ -114,7 +120,7 @@ class TrainConfig:
         }
         for name, known in choices.items():
             value = getattr(self, name)
-            if value not in known:
+            if value not in known and not (name in OUTSIDE and is_outside(value)):
                 raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, got {value}")
         if not isinstance(self.log, int) and self.log not in get_args(Grid):
             grids = ", ".join(get_args(Grid))
@@ -148,11 +154,22 @@ class TrainConfig:
                 f"{self.patience}"
             )
 
+    @property
+    def fresh(self) -> bool:
+        """Whether no sample is used twice: the Ideal World."""
+        return self.world == "ideal"
+
+    @property
+    def reuse(self) -> int | None:
+        """K of the world reuse:K."""
+        name, _, times = self.world.partition(":") if isinstance(self.world, str) else ("", "", "")
+        return int(times) if name == "reuse" and times.isdigit() and int(times) else None
+
     @cached_property
     def rate(self) -> Schedule:
-        """The learning rate of each step."""
+        """The learning rate of each step; of a schedule of one's own what its factors multiply."""
         return Schedule(
-            self.schedule,
+            "constant" if is_outside(self.schedule) else self.schedule,
             self.learning_rate,
             self.steps,
             self.unit,
@@ -201,11 +218,20 @@ class TrainConfig:
 
     def pair_key(self) -> str:
         """The same for the Real and the Ideal run of one trial, and for no others."""
-        return _digest(self.to_json() | {"world": None})
+        return _digest(self.to_json() | {"world": self._between})
 
     def group_key(self) -> str:
         """The same for all trials of both worlds."""
-        return _digest(self.to_json() | {"world": None, "trial": None})
+        return _digest(self.to_json() | {"world": self._between, "trial": None})
+
+    @property
+    def _between(self) -> str | None:
+        return None if self.world in get_args(World) else self.world
+
+
+def is_outside(name: object) -> bool:
+    """Whether a name is that of a function outside of worlds, MODULE:NAME."""
+    return isinstance(name, str) and all(name.partition(":"))
 
 
 def differing_fields(saved: Mapping[str, Any], present: Mapping[str, Any]) -> list[str]:
@@ -271,4 +297,5 @@ def ideal_key(config: TrainConfig) -> str:
     if config.disjoint:  # then n and trial decide which samples the Ideal World leaves out
         return config.group_key()
     plain = TrainConfig(config.arch)
-    return replace(config, **{name: getattr(plain, name) for name in REAL_ONLY}).group_key()
+    own = {name: getattr(plain, name) for name in REAL_ONLY}
+    return replace(config, world="ideal", **own).group_key()

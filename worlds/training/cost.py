@@ -53,7 +53,7 @@ def count_cost(
 ) -> Cost:
     """Return the cost of a run that is measured on test sets of these sizes (none: never)."""
     images = sum(min(size, config.test_eval or size) for size in tests)
-    if config.world == "real" and tests:
+    if not config.fresh and tests:
         passes = 1 if config.augment is None else 2
         images += passes * min(config.n, config.train_eval or config.n)
     points = len(config.points)

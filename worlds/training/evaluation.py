@@ -8,7 +8,7 @@ the images as they are stored.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -16,12 +16,13 @@ import torch
 from torch import nn
 
 from worlds.data.images import ArrayImages
-from worlds.data.splits import Split
+from worlds.data.splits import Pool, Split, labels_of
 from worlds.loaders.loaders import SequentialLoader
 from worlds.rng.philox import words
 from worlds.rng.streams import EVALUATION
 from worlds.training.config import TrainConfig
-from worlds.training.metrics import means, metric_sums
+from worlds.training.metrics import mean_metrics
+from worlds.training.parts import OWN_NOTHING, Parts
 
 BATCH: Final = {
     "cpu": 250,
@@ -66,16 +67,17 @@ class Evaluation:
     def __init__(
         self,
         config: TrainConfig,
-        test: Split,
-        cifar10: Split | None,
-        train: Split | None,
+        test: Pool,
+        cifar10: Pool | None,
+        train: Pool | None,
         samples: np.ndarray | None,
         form: BatchFormat,
+        parts: Parts = OWN_NOTHING,
     ) -> None:
         """`train` holds the labels trained on and `samples` the pool indices of the Real World
         (None: all of it); an Ideal run has no `train`.
         """
-        self.config, self.test = config, test
+        self.config, self.test, self.parts = config, test, parts
         batch = BATCH[form.device.type]
         self.sets = {"test": _in_order(test, np.arange(len(test))[: config.test_eval], batch, form)}
         if cifar10 is not None:
@@ -89,25 +91,22 @@ class Evaluation:
         row: dict[str, float | None] = {}
         with evaluating(model):
             for name, loader in self.sets.items():
-                row |= _named(name, *self._pass(loader, predict))
+                row |= _named(name, self._pass(loader, predict))
             if self.config.noise is not None and self.config.noise.pairs:
                 row["test_partner_share"] = self._partner_share(predict)
             if self.train is not None:
                 row |= self._train_rows(predict, self.train)
         return row
 
-    def _pass(self, loader: SequentialLoader, predict: Predict) -> tuple[torch.Tensor, int]:
-        sums: torch.Tensor | None = None
-        for x, y in loader:
-            part = metric_sums(predict(x), y, self.config.loss)
-            sums = part if sums is None else sums + part
-        assert sums is not None
-        return sums, loader.sampler.n
+    def _pass(self, loader: SequentialLoader, predict: Predict) -> dict[str, float]:
+        """Means over what a loader yields; this is where the device is waited for."""
+        batches = ((predict(x), y) for x, y in loader)
+        return mean_metrics(batches, self.parts.loss or self.config.loss, self.parts.metrics)
 
     def _train_rows(self, predict: Predict, train: "TrainSet") -> dict[str, float | None]:
         stored = self._pass(train.stored, predict)
         shown = stored if train.augmented is None else self._pass(train.augmented, predict)
-        row = _named("train", *shown) | _named("train_clean", *stored)
+        row = _named("train", shown) | _named("train_clean", stored)
         if self.config.noise is None:
             return row
         called = torch.cat([predict(x).argmax(1) for x, _ in train.stored]).cpu().numpy()
@@ -122,7 +121,7 @@ class Evaluation:
         """Among test images of a class that the noise changes: the share called its partner."""
         loader, pairs = self.sets["test"], self.config.noise.pairs  # type: ignore[union-attr]
         called = torch.cat([predict(x).argmax(1) for x, _ in loader]).cpu().numpy()
-        labels = self.test.labels[: loader.sampler.n]
+        labels = labels_of(self.test)[: loader.sampler.n]
         partner = np.full(len(self.test.class_names), -1)
         partner[list(pairs)] = list(pairs.values())
         return _mean((called == partner[labels])[partner[labels] >= 0])
@@ -136,7 +135,7 @@ class TrainSet:
     def __init__(
         self,
         config: TrainConfig,
-        split: Split,
+        split: Pool,
         samples: np.ndarray | None,
         batch: int,
         form: BatchFormat,
@@ -146,7 +145,8 @@ class TrainSet:
         # A seed of its own: the crops are none of those that training draws.
         own = words(config.seed, EVALUATION, config.trial, torch.zeros(1, dtype=torch.int64), 1)
         seed = int(own[0, 0]) | int(own[0, 1]) << 32
-        self.labels, self.clean_labels = split.labels[chosen], split.clean_labels[chosen]
+        if isinstance(split, Split):
+            self.labels, self.clean_labels = split.labels[chosen], split.clean_labels[chosen]
         self.stored = _in_order(split, chosen, batch, form)
         self.augmented: SequentialLoader | None = None  # where that differs
         if config.augment is not None:
@@ -155,11 +155,11 @@ class TrainSet:
             )
 
 
-def _in_order(split: Split, chosen: np.ndarray, batch: int, form: BatchFormat) -> SequentialLoader:
+def _in_order(split: Pool, chosen: np.ndarray, batch: int, form: BatchFormat) -> SequentialLoader:
     """A pass over the chosen samples. What is stored encoded is decoded once for the whole run, at
     3 kB of memory an image of 32 px and 150 kB of 224.
     """
-    if split.images.addresses(chosen[:1]) is not None:
+    if not isinstance(split, Split) or split.images.addresses(chosen[:1]) is not None:
         return SequentialLoader(split, batch, indices=chosen, **form.output)
     decoded = Split(
         name=split.name,
@@ -171,8 +171,8 @@ def _in_order(split: Split, chosen: np.ndarray, batch: int, form: BatchFormat) -
     return SequentialLoader(decoded, batch, **form.output)
 
 
-def _named(prefix: str, sums: torch.Tensor, count: int) -> dict[str, float | None]:
-    return {f"{prefix}_{name}": value for name, value in asdict(means(sums, count)).items()}
+def _named(prefix: str, metrics: dict[str, float]) -> dict[str, float | None]:
+    return {f"{prefix}_{name}": value for name, value in metrics.items()}
 
 
 def _mean(values: np.ndarray) -> float | None:

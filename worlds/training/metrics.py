@@ -8,84 +8,134 @@ mistakes makes the test loss rise without limit, while its decisions hardly chan
 figure 6). Soft-error is smooth in the outputs and yet counts no example for more than 1; for a
 network that is certain it is the error.
 
-    sums = torch.zeros(3, dtype=torch.float64, device=device)
-    for x, y in batches:
-        sums += metric_sums(model(x), y, "cross_entropy")   # stays on the device
-    metrics = means(sums, count)
+    mean_metrics((model(x), y) for x, y in batches)   # waits for the device once, at the end
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-
-@dataclass(frozen=True)
-class Metrics:
-    """Means over examples."""
-
-    loss: float
-    error: float
-    soft_error: float
+Measure = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-def _check(logits: torch.Tensor, labels: torch.Tensor) -> None:
-    if logits.ndim != 2 or labels.shape != logits.shape[:1]:
+def _flat(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits (N, classes) and labels (N,): of sequences, (B, T, classes) and (B, T), each step."""
+    if logits.ndim < 2 or labels.shape != logits.shape[:-1]:
         shapes = f"{tuple(logits.shape)} and {tuple(labels.shape)}"
         raise ValueError(f"expected logits (B, classes) and labels (B,), got {shapes}")
+    if labels.device.type == "cpu" and labels.numel():  # on a GPU this would wait for it
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= logits.shape[-1]:
+            raise ValueError(
+                f"labels must be in [0, {logits.shape[-1]}), the model's outputs, got {low} to "
+                f"{high}"
+            )
+    return logits.flatten(0, -2).float(), labels.flatten()
+
+
+def _each(values: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """(B,) float32: the mean over an example's steps."""
+    return values.view(labels.shape[0], -1).mean(1)
 
 
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """(B,) float32, each example's own."""
-    _check(logits, labels)
-    return F.cross_entropy(logits.float(), labels, reduction="none")
+    rows, flat = _flat(logits, labels)
+    return _each(F.cross_entropy(rows, flat, reduction="none"), labels)
 
 
-def squared_error(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """(B,) float32: squared distance of outputs and one-hot label, a sum over classes."""
-    _check(logits, labels)
-    target = F.one_hot(labels, logits.shape[1]).to(torch.float32)
-    return (logits.float() - target).square().sum(1)
+def squared_error(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """(B,) float32: squared distance of outputs and target, a sum over outputs. Integer targets
+    are labels and stand for their one-hot vector.
+    """
+    if targets.is_floating_point():
+        outputs = outputs.float().flatten(1)
+        if outputs.numel() != targets.numel():
+            shapes = f"{tuple(outputs.shape)} and {tuple(targets.shape)}"
+            raise ValueError(f"expected as many outputs as targets, got {shapes}")
+        return (outputs - targets.float().view_as(outputs)).square().sum(1)
+    rows, flat = _flat(outputs, targets)
+    target = F.one_hot(flat, rows.shape[1]).to(torch.float32)
+    return _each((rows - target).square().sum(1), targets)
 
 
 # The losses by name; the training loss is the mean of the batch.
-LOSSES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
-    "cross_entropy": cross_entropy,
-    "mse": squared_error,
-}
+LOSSES: dict[str, Measure] = {"cross_entropy": cross_entropy, "mse": squared_error}
 
 
 def error(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """(B,) float32: 1 where the largest output (of equal ones the first) is not the label's."""
-    _check(logits, labels)
-    return (logits.argmax(1) != labels).to(torch.float32)
+    rows, flat = _flat(logits, labels)
+    return _each((rows.argmax(1) != flat).to(torch.float32), labels)
 
 
 def soft_error(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """(B,) float32: 1 - softmax probability of the label, whatever the training loss."""
-    _check(logits, labels)
-    probabilities = F.softmax(logits.float(), dim=1)
+    rows, flat = _flat(logits, labels)
+    probabilities = F.softmax(rows, dim=1)
     # The sum over the wrong classes keeps the digits that 1 - p loses where p is close to 1.
-    return probabilities.scatter(1, labels.unsqueeze(1), 0.0).sum(1)
+    return _each(probabilities.scatter(1, flat.unsqueeze(1), 0.0).sum(1), labels)
 
 
-def metric_sums(
-    logits: torch.Tensor, labels: torch.Tensor, loss: str = "cross_entropy"
-) -> torch.Tensor:
-    """Sums over the batch of loss, error and soft-error: float64 (3,) on the logits' device."""
-    if loss not in LOSSES:
-        raise ValueError(f"unknown loss {loss!r}; known: {', '.join(LOSSES)}")
-    parts = (LOSSES[loss], error, soft_error)
-    return torch.stack([part(logits, labels).sum(dtype=torch.float64) for part in parts])
+def measure_batch(
+    outputs: torch.Tensor,
+    targets: torch.Tensor,
+    loss: str | Measure = "cross_entropy",
+    metrics: Mapping[str, Measure] | None = None,
+) -> dict[str, torch.Tensor]:
+    """Sums over the batch, float64 scalars by name: loss; of labels error and soft_error; and each
+    of `metrics`, functions of (outputs, targets) that return the batch's mean.
+    """
+    sums: dict[str, torch.Tensor] = {}
+    if isinstance(loss, str):
+        if loss not in LOSSES:
+            raise ValueError(f"unknown loss {loss!r}; known: {', '.join(LOSSES)}")
+        sums["loss"] = LOSSES[loss](outputs, targets).sum(dtype=torch.float64)
+    else:
+        sums["loss"] = scalar("the loss", loss(outputs, targets)) * len(targets)
+    if is_labels(outputs, targets):
+        sums["error"] = error(outputs, targets).sum(dtype=torch.float64)
+        sums["soft_error"] = soft_error(outputs, targets).sum(dtype=torch.float64)
+    for name, metric in (metrics or {}).items():
+        sums[name] = scalar(f"metric {name}", metric(outputs, targets)) * len(targets)
+    return sums
 
 
-def means(sums: torch.Tensor, count: int) -> Metrics:
-    """Metrics of `count` examples from their sums; this is where the device is waited for."""
-    if count < 1:
-        raise ValueError(f"metrics need at least one example, got a count of {count}")
-    return Metrics(*(total / count for total in sums.tolist()))
+def is_labels(outputs: torch.Tensor, targets: torch.Tensor) -> bool:
+    """Whether targets are classes of the outputs, as cross-entropy takes them."""
+    whole = not (targets.is_floating_point() or targets.dtype == torch.bool)
+    return whole and targets.shape == outputs.shape[:-1]
+
+
+def scalar(name: str, value: Any) -> torch.Tensor:
+    """`value` as a float64 scalar, still with its gradient. Raises ValueError if it is none."""
+    if isinstance(value, bool | int | float):
+        return torch.tensor(float(value), dtype=torch.float64)
+    if not isinstance(value, torch.Tensor) or value.numel() != 1:
+        found = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+        raise ValueError(f"{name} must be one number for a batch, got {found}")
+    return value.double().reshape(())
+
+
+def mean_metrics(
+    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    loss: str | Measure = "cross_entropy",
+    metrics: Mapping[str, Measure] | None = None,
+) -> dict[str, float]:
+    """Means over the examples of some batches of (outputs, targets), by name."""
+    sums: dict[str, torch.Tensor] = {}
+    count = 0
+    for outputs, targets in batches:
+        for name, value in measure_batch(outputs, targets, loss, metrics).items():
+            sums[name] = sums[name] + value if name in sums else value
+        count += len(targets)
+    if not count:
+        raise ValueError("metrics need at least one example, got none")
+    totals = torch.stack([value.to(sums["loss"].device) for value in sums.values()]).tolist()
+    return {name: total / count for name, total in zip(sums, totals, strict=True)}
 
 
 def stopping_point(train_errors: Sequence[float], threshold: float = 0.01) -> int | None:

@@ -11,6 +11,7 @@ from worlds.runtime.device import AUTOCAST_DTYPES
 from worlds.training.config import TrainConfig
 from worlds.training.distributed import ALONE, Replicas
 from worlds.training.metrics import LOSSES
+from worlds.training.parts import OWN_NOTHING, Parts, check_optimizer
 
 _EAGER_STEPS: Final = 3  # before the capture: libraries choose their algorithms and memory in them
 
@@ -23,10 +24,15 @@ class NotFinite(RuntimeError):
         self.step = step
 
 
-def make_optimizer(config: TrainConfig, model: nn.Module, rate: Any) -> torch.optim.Optimizer:
+def make_optimizer(
+    config: TrainConfig, model: nn.Module, rate: Any, parts: Parts = OWN_NOTHING
+) -> torch.optim.Optimizer:
     """The config's optimizer with torch's other defaults; `rate` is a float, or a tensor that a
     CUDA graph reads.
     """
+    if parts.optimizer is not None:
+        own = parts.optimizer([p for p in model.parameters() if p.requires_grad], lr=rate)
+        return check_optimizer(own, parts.optimizer)
     common = {"lr": rate, "weight_decay": config.weight_decay}
     captured = isinstance(rate, torch.Tensor)
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -57,14 +63,17 @@ class Stepper:
         device: torch.device,
         graph: bool = False,
         replicas: Replicas = ALONE,
+        parts: Parts = OWN_NOTHING,
     ) -> None:
         self.config, self.model, self.device = config, model, device
+        self._loss = parts.loss
         self.replicas, self._trained = replicas, replicas.wrap(model)
         can = device.type == "cuda" and config.precision != "fp16" and replicas.world_size == 1
-        self.graph = graph and can
+        own = parts.optimizer is not None or parts.loss is not None  # may ask for the host
+        self.graph = graph and can and not own
         self._rate = torch.zeros((), device=device) if self.graph else None
         self.optimizer = make_optimizer(
-            config, model, config.learning_rate if self._rate is None else self._rate
+            config, model, config.learning_rate if self._rate is None else self._rate, parts
         )
         self._scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         self._updates = torch.zeros((), dtype=torch.int64, device=device)
@@ -134,7 +143,11 @@ class Stepper:
 
     def _update(self, x: torch.Tensor, y: torch.Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        loss = LOSSES[self.config.loss](self._logits(self._trained, x), y).mean()
+        outputs = self._logits(self._trained, x)
+        if self._loss is None:
+            loss = LOSSES[self.config.loss](outputs, y).mean()
+        else:
+            loss = self._loss(outputs, y)
         self._scaler.scale(loss).backward()
         self._scaler.step(self.optimizer)
         self._scaler.update()

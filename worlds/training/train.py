@@ -22,6 +22,7 @@ from worlds.runtime.files import locked, remove_stale, write_json
 from worlds.training.build import Data
 from worlds.training.config import TrainConfig, differing_fields
 from worlds.training.distributed import ALONE, Replicas
+from worlds.training.parts import OWN_NOTHING, Parts
 from worlds.training.pretrained import describe_initial
 from worlds.training.run_folder import (
     CHECKPOINT,
@@ -49,6 +50,7 @@ def train(
     last_step: int | None = None,
     graph: bool = True,
     replicas: Replicas = ALONE,
+    parts: Parts = OWN_NOTHING,
     on_step: Callable[[int], None] = lambda updates: None,
     on_row: Callable[[Row], None] = lambda row: None,
 ) -> Run:
@@ -57,9 +59,10 @@ def train(
     `last_step` ends the run after that step (the Ideal World needs no more than the Real World's
     T0) without changing the schedule. `on_step` is called after every update with their number, and
     may raise to leave: the state is saved before. `replicas` are the processes that share
-    the run (worlds/training/distributed.py). ValueError where the folder holds another run, the
-    pool cannot feed the steps, or the network does not fit the data; NotFinite where the loss
-    is not finite.
+    the run (worlds/training/distributed.py); `parts` functions of one's own.
+
+    Raises ValueError if the folder holds another run, the pool cannot feed the steps, or the
+    network does not fit the data; NotFinite if the loss is not finite.
     """
     if not isinstance(data, Data):
         raise ValueError(f"data must be such as Data.of(store), got {type(data).__name__}")
@@ -72,7 +75,7 @@ def train(
         return read_run(folder)
     with _torch_settings(config, device):
         trainer = Trainer(
-            config, data, folder, device, checkpoint_seconds, last_step, graph, replicas
+            config, data, folder, device, checkpoint_seconds, last_step, graph, replicas, parts
         )
         with locked(folder, "training") if replicas.writes else nullcontext():
             if replicas.writes:

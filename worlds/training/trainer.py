@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from worlds.data.splits import Split
 from worlds.runtime.checkpoints import load_checkpoint
 from worlds.runtime.device import device_name
 from worlds.runtime.errors import first_line
@@ -26,6 +27,7 @@ from worlds.training.config import TrainConfig
 from worlds.training.distributed import Replicas
 from worlds.training.evaluation import Evaluation
 from worlds.training.metrics import patience_point
+from worlds.training.parts import OWN_NOTHING, Parts
 from worlds.training.run_folder import CHECKPOINT, FORMAT, METRICS, SUMMARY, Row, read_rows, t0_of
 from worlds.training.stepper import Stepper
 
@@ -59,15 +61,21 @@ class Trainer:
         last_step: int | None,
         graph: bool,
         replicas: Replicas,
+        parts: Parts = OWN_NOTHING,
     ) -> None:
         self.config, self.data, self.folder, self.device = config, data, folder, device
         self.replicas = replicas
         self.last_step = config.steps - 1 if last_step is None else last_step
         self.checkpoint_seconds = checkpoint_seconds
         form = batch_format(config, device)
-        noisy = data.train if config.noise is None else data.train.with_label_noise(config.noise)
+        noisy = data.train
+        if config.noise is not None:
+            if not isinstance(noisy, Split):
+                raise ValueError("label noise needs a store whose labels are known")
+            noisy = noisy.with_label_noise(config.noise)
+        self.schedule = parts.schedule
         self.loader = make_loader(config, noisy, form, replicas)
-        real = config.world == "real"
+        real = not config.fresh
         self.evaluation = Evaluation(
             config,
             data.test,
@@ -75,12 +83,13 @@ class Trainer:
             noisy if real else None,
             self.loader.sampler.samples if real else None,
             form,
+            parts,
         )
         torch.manual_seed(training_seed(config))
-        model = make_model(config, data).to(device)
+        model = make_model(config, data, parts).to(device)
         if form.channels_last:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.stepper = Stepper(config, model, device, graph, replicas)
+        self.stepper = Stepper(config, model, device, graph, replicas, parts)
         self.rows: list[dict[str, Any]] = []
         self.updates, self.evaluation_seconds = 0, 0.0
         self.stopwatch = Stopwatch()
@@ -91,7 +100,7 @@ class Trainer:
         """Until the end, or until `on_step` raises: then the state is saved first. NotFinite leaves
         the last good checkpoint.
         """
-        points, batches, rate = set(self.config.points), iter(self.loader), self.config.rate
+        points, batches, rate = set(self.config.points), iter(self.loader), self.rate
         self.stopwatch.start()
         while True:
             step = self.updates - 1  # the last that was made
@@ -110,6 +119,11 @@ class Trainer:
                 self.save()
                 raise
 
+    def rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        factor = 1.0 if self.schedule is None else float(self.schedule(step, self.config.steps))
+        return factor * self.config.rate(step)
+
     def ended(self) -> str | None:
         """Why nothing more is to be done, or None."""
         if self.updates > self.last_step:
@@ -118,7 +132,7 @@ class Trainer:
             return None
         if self.config.stop == "train_error" and self.t0 is not None:
             return "train_error"
-        if self.config.stop == "patience" and self.config.world == "real":
+        if self.config.stop == "patience" and not self.config.fresh:
             curve = [row["test_soft_error"] for row in self.rows]
             if patience_point(curve, self.config.patience)[0] is not None:
                 return "patience"
@@ -142,7 +156,7 @@ class Trainer:
             "step": step,
             "updates": step + 1,
             "samples": (step + 1) * self.config.batch_size,
-            "learning_rate": self.config.rate(step),
+            "learning_rate": self.rate(step),
             "seconds": round(self.stopwatch.seconds, 3),
             "evaluation_seconds": round(self.evaluation_seconds, 3),
             **metrics,

@@ -89,7 +89,7 @@ def test_every_field_decides_the_fingerprint():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"world": "dream"}, "world must be one of real, ideal, got dream"),
+        ({"world": "dream"}, "world must be one of real, ideal, bootstrap, reuse:K, got dream"),
         ({"n": 0}, "n must be 1 or more, got 0"),
         ({"batch_size": 0}, "batch_size must be 1 or more"),
         ({"momentum": 1.0}, r"momentum must be in \[0, 1\), got 1.0"),

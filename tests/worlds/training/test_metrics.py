@@ -7,11 +7,9 @@ import torch
 
 from worlds.training.metrics import (
     LOSSES,
-    Metrics,
     cross_entropy,
     error,
-    means,
-    metric_sums,
+    mean_metrics,
     soft_error,
     squared_error,
     stopping_point,
@@ -47,21 +45,32 @@ def test_soft_error_keeps_its_digits_near_zero():
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_sums_of_batches_are_the_sums_of_all(loss):
+def test_means_do_not_depend_on_the_batches(loss):
     logits, labels = torch.randn(100, 10), torch.randint(10, (100,))
-    batches = zip(logits.split(7), labels.split(7), strict=True)
-    total = sum(metric_sums(x, y, loss) for x, y in batches)
-    assert total.dtype == torch.float64
-    torch.testing.assert_close(total, metric_sums(logits, labels, loss), rtol=1e-12, atol=0)
-    values = means(total, 100)
-    assert values.error == error(logits, labels).mean(dtype=torch.float64).item()
-    assert values.loss == pytest.approx(LOSSES[loss](logits, labels).mean().item(), rel=1e-6)
+    values = mean_metrics(zip(logits.split(7), labels.split(7), strict=True), loss)
+    assert values == pytest.approx(mean_metrics([(logits, labels)], loss), rel=1e-12)
+    assert values["error"] == error(logits, labels).mean(dtype=torch.float64).item()
+    assert values["loss"] == pytest.approx(LOSSES[loss](logits, labels).mean().item(), rel=1e-6)
 
 
 def test_half_precision_logits_are_measured_in_single():
     logits, labels = torch.randn(50, 10), torch.randint(10, (50,))
     half = logits.bfloat16()
-    assert torch.equal(metric_sums(half, labels), metric_sums(half.float(), labels))
+    assert mean_metrics([(half, labels)]) == mean_metrics([(half.float(), labels)])
+
+
+def test_sequences_are_measured_step_by_step():
+    logits, labels = torch.randn(6, 5, 10), torch.randint(10, (6, 5))
+    rows = mean_metrics([(logits.flatten(0, 1), labels.flatten())])
+    assert mean_metrics([(logits, labels)]) == pytest.approx(rows, rel=1e-6)
+
+
+def test_targets_that_are_no_labels_have_a_loss_alone():
+    outputs, targets = torch.randn(8, 3), torch.randn(8, 3)
+    values = mean_metrics([(outputs, targets)], "mse", {"mae": torch.nn.functional.l1_loss})
+    assert values["loss"] == pytest.approx(((outputs - targets) ** 2).sum(1).mean().item())
+    assert values["mae"] == pytest.approx((outputs - targets).abs().mean().item())
+    assert set(values) == {"loss", "mae"}
 
 
 def test_losses_have_the_gradient_of_the_mean():
@@ -83,17 +92,23 @@ def test_stopping_point_is_the_first_at_most_one_percent(errors, point):
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: metric_sums(LOGITS, LABELS, "hinge"), "unknown loss 'hinge'; known: cross"),
+        (lambda: mean_metrics([(LOGITS, LABELS)], "hinge"), "unknown loss 'hinge'; known: cross"),
         (lambda: error(LOGITS, LABELS[:2]), r"got \(3, 2\) and \(2,\)"),
         (lambda: soft_error(LOGITS[0], LABELS), "expected logits"),
-        (lambda: means(torch.zeros(3), 0), "at least one example"),
+        (lambda: error(LOGITS, LABELS + 5), r"labels must be in \[0, 2\), the model's outputs"),
+        (lambda: squared_error(LOGITS, torch.zeros(3)), "as many outputs as targets"),
+        (
+            lambda: mean_metrics([(LOGITS, LABELS)], lambda x, y: x),
+            r"loss must be one number.*3, 2",
+        ),
+        (
+            lambda: mean_metrics([(LOGITS, LABELS)], metrics={"top": lambda x, y: "high"}),
+            "metric top must be one number for a batch, got str",
+        ),
+        (lambda: mean_metrics([]), "at least one example"),
         (lambda: stopping_point([0.1], 1.0), "threshold must be"),
     ],
 )
 def test_bad_input_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
-
-
-def test_means_divide_by_the_count():
-    assert means(torch.tensor([6.0, 3.0, 1.5]), 3) == Metrics(loss=2.0, error=1.0, soft_error=0.5)

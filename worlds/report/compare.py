@@ -1,0 +1,158 @@
+"""Train a model in the Real World, the Ideal World and between, and compare.
+
+comparison = worlds.compare(lambda: MyNet(width=64), "out/pack", n=5_000, steps=2_000)
+print(comparison); comparison.plot()
+"""
+
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from worlds.data.splits import Pool, as_split
+from worlds.data.stores import Store, open_store
+from worlds.report.comparison import Comparison
+from worlds.runtime.checks import count
+from worlds.runtime.device import pick_device
+from worlds.training.build import Data, batch_format, make_loader
+from worlds.training.config import TrainConfig
+from worlds.training.metrics import Measure
+from worlds.training.parts import Parts, check_parts, checked_parts, named_metrics
+from worlds.training.run_folder import Run
+from worlds.training.train import train
+
+_BAR_SECONDS: Final = 5  # a shorter run shows no progress
+
+
+def compare(
+    model: str | Callable[[], nn.Module],
+    data: Any,
+    *,
+    n: int,
+    batch_size: int = 128,
+    steps: int,
+    optimizer: str | Callable[..., torch.optim.Optimizer] = "sgd",
+    lr: float = 0.1,
+    schedule: str | Callable[[int, int], float] = "cosine",
+    loss: str | Measure = "cross_entropy",
+    metrics: Mapping[str, Measure] | Iterable[Measure] | None = None,
+    worlds: Sequence[str] = ("real", "ideal"),
+    trials: int = 1,
+    augment: str | None = None,
+    test: Any = None,
+    device: str = "auto",
+    out: str | PathLike[str] | None = None,
+    quiet: bool = False,
+    **fields: Any,
+) -> Comparison:
+    """Train `model` on `data` in each of the worlds and return the comparison.
+
+    The runs are ordinary run folders in `out` (default: a temporary one); the same call goes on
+    with what is unfinished. A function of one's own is known by where it is defined: take another
+    `out` when it changes.
+
+    Args:
+        model: name of an architecture, or a function without arguments that builds a network.
+        data: store, path of one, or map-style dataset of pairs (x, y).
+        n: samples of the Real World.
+        optimizer: name, or (parameters, lr=...) -> optimizer, such as torch.optim.AdamW.
+        schedule: name, or (step, steps) -> factor of lr.
+        loss: "cross_entropy", "mse", or (outputs, targets) -> mean of the batch.
+        metrics: functions (outputs, targets) -> mean of the batch, by name or in a list.
+        worlds: of "real", "ideal", "bootstrap" and "reuse:K", where as many samples are used as
+            make K uses each.
+        test: store, path, split or dataset to measure on; default: the test split of the store.
+        device: "auto", "cpu", "cuda" or "cuda:K".
+        fields: of worlds.TrainConfig, such as momentum=0.9, log=100, seed=1.
+
+    Raises ValueError if the parts do not fit each other or the data.
+    """
+    if isinstance(worlds, str):
+        raise ValueError(f'worlds must be several, such as ("real", "ideal"), got {worlds!r}')
+    parts, named = checked_parts(model=model, optimizer=optimizer, schedule=schedule, loss=loss)
+    parts = replace(parts, metrics=named_metrics(metrics))
+    config = TrainConfig(
+        named.pop("model"),
+        n=n,
+        batch_size=batch_size,
+        steps=steps,
+        learning_rate=lr,
+        augment=augment,
+        **({"log": "spaced"} | named | fields),
+    )
+    pools = _data(data, test)
+    configs = [
+        _in_world(replace(config, trial=trial), world)
+        for trial in range(count("trials", trials))
+        for world in worlds
+    ]
+    where = torch.device(pick_device(device))
+    _check(configs, pools, parts)
+    folder = Path(mkdtemp(prefix="worlds-")) if out is None else Path(out)
+    return Comparison(tuple(_train(each, pools, parts, folder, where, quiet) for each in configs))
+
+
+def _in_world(config: TrainConfig, world: str) -> TrainConfig:
+    own = replace(config, world=world)
+    if own.reuse is None:
+        return own
+    return replace(own, n=-(-config.steps * config.batch_size // own.reuse))
+
+
+def _data(data: Any, test: Any) -> Data:
+    """What is trained and measured on. Raises ValueError if there is nothing to measure on."""
+    store = open_store(data) if isinstance(data, str | PathLike) else data
+    pool = store.train if isinstance(store, Store) else as_split(store)
+    if test is None and isinstance(store, Store):
+        measured: Pool = store.test
+    elif test is None:
+        raise ValueError("data has no test split: give test, another dataset, to measure on")
+    else:
+        other = open_store(test) if isinstance(test, str | PathLike) else test
+        measured = other.test if isinstance(other, Store) else as_split(other, "test")
+    name = store.source if isinstance(store, Store) else type(data).__name__
+    return Data(pool, measured, name=name)
+
+
+def _check(configs: Sequence[TrainConfig], data: Data, parts: Parts) -> None:
+    """Raises ValueError for whatever can be seen without training, before the first run."""
+    batches = []
+    for config in configs:
+        loader = make_loader(config, data.train, batch_format(config, torch.device("cpu")))
+        if config.trial == 0 and config is configs[0]:
+            batches.append(next(iter(loader)))
+    measured = replace(configs[0], world="real", n=len(data.test), steps=1, batch_size=1)
+    batches.append(
+        next(iter(make_loader(measured, data.test, batch_format(measured, torch.device("cpu")))))
+    )
+    kinds = [(x.dtype, y.dtype, x.shape[1:]) for x, y in batches]
+    if kinds[0] != kinds[1]:
+        told = " and ".join(f"{x} {tuple(shape)} with targets {y}" for x, y, shape in kinds)
+        raise ValueError(f"training and test data must be alike, got {told}")
+    if parts.model is not None:
+        classes = len(data.train.class_names)
+        check_parts(parts, classes, batches[0], configs[0].loss)
+
+
+def _train(
+    config: TrainConfig, data: Data, parts: Parts, folder: Path, device: torch.device, quiet: bool
+) -> Run:
+    """One run, with a bar on stderr once it takes its time."""
+    from tqdm import tqdm
+
+    name = f"{config.world.replace(':', '-')}-{config.trial}"
+    options: dict[str, Any] = {"disable": quiet, "delay": _BAR_SECONDS, "file": sys.stderr}
+    with tqdm(total=config.steps, desc=name, unit="step", smoothing=0.05, **options) as bar:
+
+        def on_step(updates: int) -> None:
+            if bar.n == 0 and updates > 1:  # resumed: not done by this process
+                bar.initial = updates - 1
+            bar.update(updates - bar.n)
+
+        return train(config, data, folder / name, device=device, parts=parts, on_step=on_step)
