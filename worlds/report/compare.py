@@ -7,6 +7,7 @@ print(comparison); comparison.plot()
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from tempfile import mkdtemp
@@ -25,7 +26,7 @@ from worlds.training.config import TrainConfig
 from worlds.training.metrics import Measure
 from worlds.training.parts import Parts, check_parts, checked_parts, named_metrics
 from worlds.training.run_folder import Run
-from worlds.training.train import train
+from worlds.training.train import CHECKPOINT_SECONDS, train
 
 _BAR_SECONDS: Final = 5  # a shorter run shows no progress
 
@@ -48,6 +49,7 @@ def compare(
     test: Any = None,
     device: str = "auto",
     out: str | PathLike[str] | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
     quiet: bool = False,
     **fields: Any,
 ) -> Comparison:
@@ -69,6 +71,8 @@ def compare(
             make K uses each.
         test: store, path, split or dataset to measure on; default: the test split of the store.
         device: "auto", "cpu", "cuda" or "cuda:K".
+        checkpoint_seconds: between two states to go on from.
+        quiet: no progress bars.
         fields: of worlds.TrainConfig, such as momentum=0.9, log=100, seed=1.
 
     Raises ValueError if the parts do not fit each other or the data.
@@ -95,7 +99,8 @@ def compare(
     where = torch.device(pick_device(device))
     _check(configs, pools, parts)
     folder = Path(mkdtemp(prefix="worlds-")) if out is None else Path(out)
-    return Comparison(tuple(_train(each, pools, parts, folder, where, quiet) for each in configs))
+    run = partial(_train, data=pools, parts=parts, folder=folder, device=where, quiet=quiet)
+    return Comparison(tuple(run(each, checkpoint_seconds=checkpoint_seconds) for each in configs))
 
 
 def _in_world(config: TrainConfig, world: str) -> TrainConfig:
@@ -141,7 +146,14 @@ def _check(configs: Sequence[TrainConfig], data: Data, parts: Parts) -> None:
 
 
 def _train(
-    config: TrainConfig, data: Data, parts: Parts, folder: Path, device: torch.device, quiet: bool
+    config: TrainConfig,
+    *,
+    data: Data,
+    parts: Parts,
+    folder: Path,
+    device: torch.device,
+    quiet: bool,
+    checkpoint_seconds: float,
 ) -> Run:
     """One run, with a bar on stderr once it takes its time."""
     from tqdm import tqdm
@@ -155,4 +167,12 @@ def _train(
                 bar.initial = updates - 1
             bar.update(updates - bar.n)
 
-        return train(config, data, folder / name, device=device, parts=parts, on_step=on_step)
+        return train(
+            config,
+            data,
+            folder / name,
+            device=device,
+            checkpoint_seconds=checkpoint_seconds,
+            parts=parts,
+            on_step=on_step,
+        )

@@ -220,7 +220,8 @@ def _numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
         try:
             numbers[name] = float(value)
         except (TypeError, ValueError, RuntimeError):
-            raise ValueError(f"{name} must be a number, got {value!r:.80}") from None
+            told = " ".join(repr(value).split())[:60]
+            raise ValueError(f"{name} must be a number, got {told}") from None
     return numbers
 
 
