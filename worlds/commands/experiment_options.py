@@ -29,6 +29,11 @@ def make_parser(description: str | None) -> Parser:
         verb.add_argument(
             "--runs", type=Path, metavar="DIR", help="their folder (default: runs/SCALE)"
         )
+    run.add_argument(
+        "--model",
+        metavar="NAME",
+        help="instead of the paper's networks: package.module:function, timm:resnet18, or a name",
+    )
     _add_data(run)
     _add_machine(run)
     return parse

@@ -56,7 +56,13 @@ _GROUPS: dict[str, tuple[tuple[str, type, str], ...]] = {
 
 def make_parser(description: str | None) -> Parser:
     parse = Parser("worlds-train", description)
-    parse.add_argument("--arch", required=True, help="a name that worlds-models lists")
+    parse.add_argument(
+        "--arch",
+        "--model",
+        required=True,
+        metavar="NAME",
+        help="a name that worlds-models lists, package.module:function, or timm:resnet18",
+    )
     parse.add_argument(
         "--option",
         action="append",

@@ -83,14 +83,31 @@ class Job:
         return root / RUNS / self.name
 
 
+def _of_model(experiment: Experiment, model: str) -> Experiment:
+    """The experiment with another network in all of its runs."""
+    groups = [
+        replace(
+            group,
+            real=tuple(replace(config, arch=model, options={}) for config in group.real),
+            ideal=tuple(replace(config, arch=model, options={}) for config in group.ideal),
+        )
+        for group in experiment.groups
+    ]
+    note = f"{experiment.note} All runs are of {model}, not of the paper's networks.".strip()
+    return replace(experiment, groups=tuple(groups), note=note)
+
+
 def expand(
     recipe: Recipe,
     scale: Scale = "paper",
     trials: int | None = None,
     precision: Precision | None = None,
     weights: str | None = None,
+    model: str | None = None,
 ) -> Expanded:
-    """The experiment's runs at a scale. Without `trials` it is the paper's number at paper scale,
+    """The experiment's runs at a scale, of `model` in place of its own networks.
+
+    Without `trials` it is the paper's number at paper scale,
     else one; the toy example, which costs nothing, always has its own scale and number.
     ValueError for less than one trial, or weights where nothing begins from them.
     """
@@ -110,6 +127,9 @@ def expand(
         return Expanded(recipe, None)
     how = f" --precision {precision}" if precision else ""
     how += f" --weights {recipe.name}={weights}" if weights else ""
+    if model is not None and not free:
+        how += f" --model {model}"
+        experiment = _of_model(experiment, model)
     own: Scale = "paper" if free else scale
     asked = f"{recipe.name} --scale {scale} --trials {trials}{how}"
     command = f"worlds-experiment run {asked}{_options(Expanded(recipe, experiment), scale)}"

@@ -3,17 +3,35 @@
     model = worlds.models.create("preresnet18", num_classes=10, image_size=32, width=16)
 
 A name may exist in a 32 px and in a 224 px form, which are different networks; the image size picks
-the form. Options are the keyword arguments of the builder that the name leaves open. Families
-describe themselves in a table named ARCHITECTURES.
+the form, the nearest one where it is another size. Options are the keyword arguments of the builder
+that the name leaves open. Families describe themselves in a table named ARCHITECTURES.
+
+Networks from outside are functions whose first argument is the number of classes, and which may
+take image_size, channels and options of their own:
+
+    @worlds.models.register                     # by its name, in this process
+    def tiny_net(num_classes, image_size, channels=3, width=32): ...
+
+    "package.module:tiny_net"                   # wherever the package can be imported
+    "timm:resnet18"                             # a network of timm
+    [project.entry-points."deep_bootstrap.models"]      in the pyproject.toml of a package:
+    tiny_net = "package.module:tiny_net"        # by its name, everywhere
 """
 
 import difflib
 import inspect
+import os
 import re
+import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
+from importlib import import_module
+from importlib.metadata import entry_points
 from typing import Any
 
+import torch
 from torch import nn
 
 TABLE_CLASSES = {32: 10, 224: 2}  # the class counts of the paper's two data sets, by image size
@@ -33,7 +51,7 @@ class Architecture:
     figure: str = ""
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[a-z0-9_]+", self.name):
+        if not re.fullmatch(r"[a-z0-9_]+|.+:.+", self.name):
             raise ValueError(
                 f"an architecture's name is lower case, digits and _, got {self.name!r}"
             )
@@ -45,7 +63,15 @@ class Architecture:
     def options(self) -> dict[str, Any]:
         """Options of `create` beside the class count, with defaults."""
         parameters = list(inspect.signature(self.build).parameters.values())[1:]
-        return {p.name: p.default for p in parameters if p.name not in self.fixed}
+        given = {*self.fixed, *_GIVEN}
+        return {
+            p.name: p.default for p in parameters if p.name not in given and p.kind != p.VAR_KEYWORD
+        }
+
+    @property
+    def takes_any_option(self) -> bool:
+        kinds = (p.kind for p in inspect.signature(self.build).parameters.values())
+        return inspect.Parameter.VAR_KEYWORD in kinds
 
 
 @dataclass(frozen=True)
@@ -56,21 +82,42 @@ class Pattern:
     match: Callable[[str, int], Architecture | None]
 
 
+Builder = Callable[..., nn.Module]
+_GIVEN = ("image_size", "channels")  # what a builder may take, and is given where it does
+_OWN: dict[str, Builder] = {}  # from outside, by name
+_ENTRY_POINTS = "deep_bootstrap.models"
 _ARCHITECTURES: dict[tuple[str, int], Architecture] = {}
 _PATTERNS: dict[str, Pattern] = {}
 
 
-def register(entry: Architecture | Pattern) -> None:
-    """Add a network or a pattern; a second one of that name (and image size) is refused."""
+def register(entry: Any) -> Any:
+    """Add a network. As a decorator of its builder, `@register` or `@register("name")`, it gives
+    the builder back. A second network of a name is refused.
+    """
+    if isinstance(entry, str):
+        return lambda build: _register_own(entry, build)
+    if not isinstance(entry, Architecture | Pattern):
+        return _register_own(getattr(entry, "__name__", type(entry).__name__), entry)
     if isinstance(entry, Pattern):
         if entry.spelling in _PATTERNS:
             raise ValueError(f"the pattern {entry.spelling} is registered already")
         _PATTERNS[entry.spelling] = entry
-        return
+        return entry
     key = (entry.name, entry.image_size)
     if key in _ARCHITECTURES:
         raise ValueError(f"{entry.name} at {entry.image_size} px is registered already")
     _ARCHITECTURES[key] = entry
+    return entry
+
+
+def _register_own(name: str, build: Builder) -> Builder:
+    if not callable(build):
+        raise ValueError(f"{name}: register takes a function that builds a network, got {build!r}")
+    if name in _OWN or any(known == name for known, _ in _ARCHITECTURES):
+        raise ValueError(f"{name} is registered already")
+    Architecture(name, "own", 32, build)  # checks the name
+    _OWN[name] = build
+    return build
 
 
 def architectures(image_size: int | None = None) -> list[Architecture]:
@@ -92,37 +139,145 @@ def find(name: str, image_size: int = 32) -> Architecture:
         found = pattern.match(name, image_size)
         if found is not None:
             return found
-    sizes = sorted(size for known, size in _ARCHITECTURES if known == name)
-    if sizes:
-        takes = " or ".join(map(str, sizes))
+    outside = _outside(name)
+    if outside is not None:
+        return Architecture(name, "own", image_size, outside)
+    forms = [form for (known, _), form in _ARCHITECTURES.items() if known == name]
+    if forms:
+        nearest = min(forms, key=lambda form: abs(form.image_size - image_size))
+        if _runs_at(name, nearest.image_size, image_size):
+            return replace(nearest, image_size=image_size)
+        takes = " or ".join(str(size) for size in sorted(form.image_size for form in forms))
         raise ValueError(f"{name} takes images of {takes} px, got image_size={image_size}")
     known = list_models()
     close = difflib.get_close_matches(name, known, n=3)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
-    spellings = ", ".join([*known, *_PATTERNS])
+    spellings = ", ".join([*known, *sorted(_OWN), *_PATTERNS])
     raise ValueError(f"unknown architecture {name!r}; {hint}known: {spellings}")
 
 
-def create(name: str, num_classes: int = 10, image_size: int = 32, **options: Any) -> nn.Module:
-    """A new network that maps float (B, 3, image_size, image_size) to logits (B, num_classes).
+def _outside(name: str) -> Builder | None:
+    """The builder of a network from outside: registered, an entry point, or MODULE:NAME."""
+    if name in _OWN:
+        return _OWN[name]
+    module, colon, function = name.partition(":")
+    if not colon:
+        points = entry_points(group=_ENTRY_POINTS, name=name)
+        return _loaded(name, *next(iter(points)).value.split(":")) if points else None
+    if module == "timm":
+        return partial(_timm_network, function)
+    return _loaded(name, module, function)
+
+
+def _loaded(name: str, module: str, function: str) -> Builder:
+    """The function that a name stands for. Raises ValueError if it cannot be imported."""
+    if os.getcwd() not in sys.path:  # a command finds modules beside it, as `python -m` does
+        sys.path.append(os.getcwd())
+    try:
+        found: Any = import_module(module)
+        for part in function.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"{name} cannot be imported ({error}): expected package.module:function"
+        ) from error
+    if not callable(found):
+        raise ValueError(f"{name} is no function that builds a network, got {found!r}")
+    return found
+
+
+def _timm_network(
+    name: str, num_classes: int, image_size: int, channels: int = 3, **options: Any
+) -> nn.Module:
+    import timm
+
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), n=3)
+        raise ValueError(f"timm has no {name!r}; near it: {', '.join(close) or 'nothing'}")
+    common = {"num_classes": num_classes, "in_chans": channels, **options}
+    try:  # transformers are built for a size, convolutional networks take any
+        return timm.create_model(name, img_size=image_size, **common)
+    except TypeError:
+        return timm.create_model(name, **common)
+
+
+@cache
+def _runs_at(name: str, own_size: int, image_size: int) -> bool:
+    """Whether a network of the suite takes images of another size than its own."""
+    form = _ARCHITECTURES[name, own_size]
+    with torch.device("meta"):
+        return _mismatch(form.build(10, **form.fixed), 10, image_size, 3) is None
+
+
+def _mismatch(model: nn.Module, num_classes: int, image_size: int, channels: int) -> str | None:
+    """Why a network on the meta device does not map such images to logits, or None."""
+    try:
+        with torch.no_grad():
+            out = model.eval()(torch.empty(2, channels, image_size, image_size, device="meta"))
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        return str(error).strip().splitlines()[0]
+    shape = tuple(getattr(out, "shape", ()))
+    return None if shape == (2, num_classes) else f"outputs {shape} for 2 images"
+
+
+def _take_channels(model: nn.Module, channels: int, image_size: int) -> None:
+    """Give the first layer over RGB another number of channels: its filters of the three in turn,
+    scaled to keep the variance of what they yield.
+    """
+    for layer in model.modules():
+        flat = isinstance(layer, nn.Linear) and layer.in_features == 3 * image_size**2
+        if flat or (isinstance(layer, nn.Conv2d) and layer.in_channels == 3):
+            weight: torch.Tensor = layer.weight.detach()  # type: ignore[operator]
+            planes = weight.unflatten(1, (3, -1))[:, torch.arange(channels) % 3]
+            shape = (len(weight), -1) if flat else (len(weight), channels, *weight.shape[2:])
+            layer.weight = nn.Parameter(planes.reshape(shape) * (3 / channels) ** 0.5)
+            setattr(layer, "in_features" if flat else "in_channels", layer.weight.shape[1])
+            return
+
+
+def create(
+    name: str, num_classes: int = 10, image_size: int = 32, channels: int = 3, **options: Any
+) -> nn.Module:
+    """A new network that maps float (B, channels, image_size, image_size) to logits (B,
+    num_classes).
 
     Weights are drawn from torch's generator, on torch's default device (`with torch.device("meta")`
-    allocates nothing).
+    allocates nothing). Raises ValueError if it takes no such images, or no such option.
     """
     if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
         raise ValueError(f"num_classes must be an integer of at least 1, got {num_classes!r}")
     architecture = find(name, image_size)
     unknown = sorted(set(options) - set(architecture.options))
-    if unknown:
+    if unknown and not architecture.takes_any_option:
         takes = ", ".join(architecture.options) or "none"
         raise ValueError(
             f"{name} at {image_size} px has no option {', '.join(unknown)}; its options: {takes}"
         )
     for option, value in options.items():
-        default = architecture.options[option]
+        default = architecture.options.get(option)
         # The text "False" would be taken for true, and the other network trained.
         if isinstance(default, bool) and not isinstance(value, bool):
             raise ValueError(f"{name}: {option} must be true or false, got {value!r}")
         if isinstance(default, float) and not isinstance(value, int | float):
             raise ValueError(f"{name}: {option} must be a number, got {value!r}")
-    return architecture.build(num_classes, **architecture.fixed, **options)
+    return _built(architecture, num_classes, image_size, channels, options)
+
+
+def _built(
+    form: Architecture, num_classes: int, image_size: int, channels: int, options: dict[str, Any]
+) -> nn.Module:
+    taken = inspect.signature(form.build).parameters
+    given = {"image_size": image_size, "channels": channels}
+    own = {key: value for key, value in given.items() if key in taken and key not in form.fixed}
+    arguments = (num_classes,) if taken else ()
+    model = form.build(*arguments, **form.fixed, **own, **options)
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"{form.name} must build a torch.nn.Module, got {type(model).__name__}")
+    if channels != 3 and "channels" not in own:
+        _take_channels(model, channels, image_size)
+    if form.family == "own" or channels != 3:
+        reason = _mismatch(deepcopy(model).to("meta"), num_classes, image_size, channels)
+        if reason is not None:
+            images = f"images (B, {channels}, {image_size}, {image_size})"
+            raise ValueError(f"{form.name} does not map {images} to {num_classes} logits: {reason}")
+    return model

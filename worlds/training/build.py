@@ -113,10 +113,10 @@ def make_model(config: TrainConfig, data: Data, parts: Parts = OWN_NOTHING) -> t
         raise ValueError(
             f"{config.arch} takes images, this data has none: give a function that builds a model"
         )
-    height, width, _ = data.train.image_shape
+    height, width, channels = data.train.image_shape
     if height != width:
         raise ValueError(f"the architectures take square images, the data has {height} x {width}")
-    model = create(config.arch, len(data.train.class_names), height, **config.options)
+    model = create(config.arch, len(data.train.class_names), height, channels, **config.options)
     return model if config.initial is None else begin(model, config)
 
 

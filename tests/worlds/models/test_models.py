@@ -221,8 +221,16 @@ def test_larger_image_gpts_have_the_registered_millions(name, millions):
     [
         ({"name": "preresnet81"}, "unknown architecture 'preresnet81'; did you mean preresnet18"),
         ({"name": "zzz"}, r"known: alexnet, .*, mlp_\{depth\}x\{width\}"),
-        ({"name": "bagnet9"}, "bagnet9 takes images of 224 px, got image_size=32"),
-        ({"name": "resnet18", "image_size": 64}, "resnet18 takes images of 32 or 224 px"),
+        ({"name": "vit_b4", "image_size": 64}, "vit_b4 takes images of 32 px, got image_size=64"),
+        ({"name": "alexnet", "image_size": 28}, "alexnet takes images of 32 or 224 px"),
+        ({"name": "timm:resnet1"}, "timm has no 'resnet1'; near it: resnet1"),
+        (
+            {"name": "no.such:net"},
+            "no.such:net cannot be imported .No module named 'no'.: expected",
+        ),
+        ({"name": "worlds.models:net"}, "worlds.models:net cannot be imported"),
+        ({"name": f"{__name__}:not_a_net"}, "must build a torch.nn.Module, got str"),
+        ({"name": f"{__name__}:own_net", "num_classes": 7, "odd": True}, "to 7 logits: outputs"),
         ({"name": "vgg16", "num_classes": 0}, "num_classes must be an integer of at least 1"),
         ({"name": "vgg16", "num_classes": 2.0}, "num_classes must be .* got 2.0"),
         ({"name": "vgg16", "width": 8}, "vgg16 at 32 px has no option width; its options: none"),
@@ -270,6 +278,59 @@ def test_a_new_architecture_can_be_registered(monkeypatch):
     register(Architecture("linear", "mine", 32, lambda num_classes, bias=True: torch.nn.Flatten()))
     assert "linear" in list_models(32)
     assert find("linear").options == {"bias": True}
+
+
+def own_net(num_classes, image_size, channels=3, width=4, odd=False):
+    inputs = channels * image_size**2
+    last = torch.nn.Linear(width, num_classes + odd)
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(inputs, width), last)
+
+
+def not_a_net(num_classes):
+    return "net"
+
+
+def test_a_decorated_function_is_an_architecture(monkeypatch):
+    monkeypatch.setattr(registry, "_OWN", {})
+    assert register(own_net) is own_net
+    register("another")(own_net)
+    for name in ("own_net", "another", f"{__name__}:own_net"):
+        model = create(name, 5, image_size=9, channels=2, width=6)
+        assert model(torch.rand(3, 2, 9, 9)).shape == (3, 5)
+    assert find("own_net").options == {"width": 4, "odd": False}
+    with pytest.raises(ValueError, match="own_net is registered already"):
+        register(own_net)
+    with pytest.raises(ValueError, match="vgg16 is registered already"):
+        register("vgg16")(own_net)
+
+
+def test_a_package_may_bring_architectures(tmp_path, monkeypatch):
+    info = tmp_path / "brought-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: brought\nVersion: 1\n")
+    lines = ["[deep_bootstrap.models]", "brought_net = brought_nets:build"]
+    (info / "entry_points.txt").write_text("\n".join(lines))
+    (tmp_path / "brought_nets.py").write_text(
+        "from torch import nn\n"
+        "def build(num_classes):\n"
+        "    layers = nn.Conv2d(3, num_classes, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()\n"
+        "    return nn.Sequential(*layers)"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert create("brought_net", 3, channels=1)(torch.rand(2, 1, 32, 32)).shape == (2, 3)
+
+
+def test_timms_networks_go_by_their_names():
+    assert create("timm:resnet10t", 5, 32, channels=1)(torch.rand(2, 1, 32, 32)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("name", ["preresnet18", "mlp_1x8", "resnet18", "darts", "dconv"])
+def test_networks_of_the_suite_take_other_sizes_and_channels(name):
+    for channels in (1, 4):
+        model = create(name, 5, image_size=28, channels=channels)
+        assert model.eval()(torch.rand(2, channels, 28, 28)).shape == (2, 5)
+    plain = create(name, 5, image_size=28)
+    assert plain.eval()(torch.rand(2, 3, 28, 28)).shape == (2, 5)
 
 
 def test_any_depth_width_and_image_size_is_an_mlp():

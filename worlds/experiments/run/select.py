@@ -32,17 +32,20 @@ def select(
     weights: dict[str, str],
     sources: Sources,
     root: Path,
+    model: str | None = None,
 ) -> Selection:
     """Return what to run of the experiments `names`; `root` holds the runs.
 
-    `weights` has the initial weights of experiments by name. Raises ValueError if the data can feed
-    none, or weights are for an experiment that is not among them.
+    `weights` has the initial weights of experiments by name, `model` replaces their networks.
+
+    Raises ValueError if the data can feed none, or weights are for an experiment that is not among them.
     """
     recipes, left = find_recipes(list(names)), dict(weights)
     for path in left.values():
         weights_file(path)
     expanded = [
-        expand(recipe, scale, trials, precision, left.pop(recipe.name, None)) for recipe in recipes
+        expand(recipe, scale, trials, precision, left.pop(recipe.name, None), model)
+        for recipe in recipes
     ]
     chosen, skipped = _feasible(expanded, sources)
     if left:
