@@ -109,9 +109,10 @@ def make_model(config: TrainConfig, data: Data, parts: Parts = OWN_NOTHING) -> t
         return model if config.initial is None else begin(model, config)
     from worlds.models import create
 
-    if not isinstance(data.train, Split):
+    if not (isinstance(data.train, Split) and data.train.holds_images and data.train.class_names):
         raise ValueError(
-            f"{config.arch} takes images, this data has none: give a function that builds a model"
+            f"{config.arch} takes images of classes, this data has none: give a function that "
+            "builds a model"
         )
     height, width, channels = data.train.image_shape
     if height != width:

@@ -123,8 +123,8 @@ class Recorder:
                 "config": self.config.to_json(),
                 "data": named,
                 "parameters": None,
-                "device": None,
-                "versions": {"torch": torch.__version__},
+                "device": "own loop",
+                "versions": {"torch": str(torch.__version__)},
             },
         )
         with atomic_write(self.folder / METRICS) as stream:

@@ -64,7 +64,7 @@ class Description(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     config: dict[str, Any]
     data: DataFacts
     initial: str | None = None  # sha256 of the weights to begin from
-    parameters: Count
+    parameters: Count | None = None
     device: str
     versions: dict[str, str]
 

@@ -39,7 +39,7 @@ def test_what_was_recorded_is_read_compared_drawn_and_reported(tmp_path):
         "train_error": 0.5,
     }
     found = Comparison.of(tmp_path)
-    assert found.t0 == run.stopping_step == run.summary["t0"] >= 20
+    assert found.t0 == run.stopping_step == run.summary.t0 >= 20
     assert found.bootstrap_error.median == pytest.approx(0.1)
     assert found.plot().lines
     assert report([str(tmp_path), "--out", str(tmp_path / "report")]) == 0
@@ -81,7 +81,7 @@ def test_a_run_that_broke_is_unfinished_and_is_gone_on_with(tmp_path):
     with Recorder(tmp_path, world="real", n=9, batch_size=4, steps=9) as run:
         run.log(8, test_error=0.25)
     assert [row["test_error"] for row in read_run(tmp_path).rows] == [0.5, 0.25]
-    assert read_run(tmp_path).summary["ended"] == "schedule"
+    assert read_run(tmp_path).summary.ended == "schedule"
 
 
 def test_a_start_step_forgets_the_rows_from_there_on(tmp_path):

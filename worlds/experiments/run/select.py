@@ -38,7 +38,8 @@ def select(
 
     `weights` has the initial weights of experiments by name, `model` replaces their networks.
 
-    Raises ValueError if the data can feed none, or weights are for an experiment that is not among them.
+    Raises ValueError if the data can feed none, or weights are for an experiment that is not among
+    them.
     """
     recipes, left = find_recipes(list(names)), dict(weights)
     for path in left.values():
