@@ -264,7 +264,7 @@ def test_a_folder_with_another_run_is_refused_by_field(tmp_path, config, data, m
     ("changes", "message"),
     [
         ({"arch": "preresnt18"}, "did you mean preresnet18"),
-        ({"arch": "mobilenet_v2"}, "takes images of 224 px"),
+        ({"arch": "sconv33"}, "takes images of 224 px"),
         ({"n": 1201}, "n must be between 1 and the 1,200 samples at hand"),
         ({"world": "ideal", "steps": 38}, "the largest possible is 37 steps"),
         ({"world": "ideal", "disjoint": True, "steps": 29}, "the largest possible is 28 steps"),
