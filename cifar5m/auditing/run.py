@@ -231,7 +231,7 @@ def _find_judge(
 
     Raises WeightsError if one that was asked for by name cannot be loaded.
     """
-    source = labeler or plan.about.labeler or "bit"
+    source = labeler or plan.about.labeler or "auto"
     if source == "none":
         return None, "left out by --labeler none"
     try:

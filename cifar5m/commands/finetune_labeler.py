@@ -69,9 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def default_out() -> Path:
     """Return the directory where `--labeler bit` looks."""
-    from cifar5m.weights.download import cache_folder
+    from cifar5m.weights.sources import labeler_folder
 
-    return cache_folder() / "labelers" / "bit-m-r152x2-cifar10"
+    return labeler_folder("bit")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -52,7 +52,11 @@ def make_parser() -> Parser:
     content.add_argument(
         "--generator", help="diffusers folder, file or Hub id of a 3 x 32 x 32 U-Net"
     )
-    content.add_argument("--labeler", help="timm folder, file or Hub id with ten classes")
+    content.add_argument(
+        "--labeler",
+        help="timm folder, file or Hub id with ten classes; bit: BiT fine-tuned here, and nothing "
+        "else; auto: bit if it is there, else a public ViT-B/16",
+    )
     content.add_argument(
         "--allow-non-ema", action="store_true", help="accept weights that are known not to be EMA"
     )

@@ -1,14 +1,14 @@
 """cifar5m-publish: check a dataset directory, write its card, send it to the Hugging Face Hub.
 
-    cifar5m-publish out/tiny --repo USER/NAME --dry-run     # checks, lists every file; no network
+    cifar5m-publish out/tiny --repo USER/NAME --dry-run     # shows card and files; no network
     cifar5m-publish out/tiny --repo USER/NAME --private
     cifar5m-publish cifar5m --repo USER/NAME --parquet      # what the Hub's viewer shows best
 
 With --parquet the viewer and `datasets` read the Parquet files instead of the tars, and find the
-probabilities there. The card goes last, so a repository with a card is whole. The same command
-again resumes, and sends nothing twice. Exit code 0: all is there; 1: the Hub or this machine
-failed; 2: bad usage, a directory with problems, a repository that is not yours or holds another
-plan.
+probabilities there. The card goes last, so a repository with a card is whole; then samples of one
+shard are streamed back and compared. The same command again resumes, and sends nothing twice. Exit
+code 0: all is there; 1: the Hub or this machine failed; 2: bad usage, a directory with problems, a
+repository that is not yours or holds another plan.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from worlds.cli.exit import exit_code
 from worlds.cli.parser import Parser
 from worlds.cli.progress import ProgressBars
+from worlds.formats.layout import CARD
 
 if TYPE_CHECKING:
     from cifar5m.hub.card import Facts
@@ -40,7 +41,9 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--workers", type=int, help="processes that verify, >= 1 (default: one a CPU)"
     )
-    parser.add_argument("--dry-run", action="store_true", help="send and write nothing")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show the card and the files, send and write nothing"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser
 
@@ -70,9 +73,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def print_files(facts: "Facts") -> None:
-    """Print every file that would be sent, with its bytes."""
+    """Print the card, then every file that would be sent with its bytes."""
+    from cifar5m.hub.card import card_text
     from cifar5m.hub.run import planned_files
 
+    print(f"{CARD} would be:\n\n{card_text(facts)}")
     files = planned_files(facts)
     for file in files:
         print(f"{f'{file.bytes:,}' if file.bytes else 'to be made':>16}  {file.path}")

@@ -65,7 +65,8 @@ def generate(
         seed: 0 to 2^64 - 1.
         split: Images by split, adding up to n; by default the last sixth is "test".
         generator: Diffusers directory, file or Hub id of a 3 x 32 x 32 U-Net.
-        labeler: timm directory, file or Hub id of a classifier with ten classes.
+        labeler: timm directory, file or Hub id of a classifier with ten classes; "auto" is "bit" if
+            it has been fine-tuned here, else a public ViT-B/16.
         allow_non_ema: Accept generator weights that are known not to be averaged.
         sampler: "ancestral", "ddim" or "dpm_solver_pp_2m".
         steps: Sampler steps, 1 to 1000.

@@ -4,6 +4,7 @@ publish("out/tiny", "user/name", private=True)
 """
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -13,23 +14,34 @@ from cifar5m.hub.card import Facts, made_files, write_card
 from cifar5m.hub.parquet import pyarrow_or_hint, write_parquets
 from cifar5m.labels.labeling import LABELS_FOLDER
 from cifar5m.shards.verify import Report, verify
+from worlds.data.hub import HUB
+from worlds.data.remote import find_shards, read_samples
 from worlds.formats.plan import load_plan
 from worlds.formats.shards import is_finished
+from worlds.formats.shards import read_samples as local_samples
+from worlds.runtime.errors import first_line
 from worlds.runtime.progress import OnProgress, Phase, Progress, ignore
 
+_READ_BACK: Final = 100  # samples that are compared after an upload
 _HARMLESS: Final = {"duplicate", "foreign", "temporary"}  # told in the card, or not published
 
 
 @dataclass(frozen=True)
 class PublishResult:
-    """A published dataset: its address, its files, and how many of them this call sent."""
+    """A published dataset: its address, its files, how many of them this call sent, and how many
+    samples were streamed back from the Hub and found equal.
+    """
 
     url: str
     files: int
     sent: int
+    read_back: int
 
     def __str__(self) -> str:
-        return f"{self.sent} files sent, {self.files - self.sent} were there already: {self.url}"
+        return (
+            f"{self.sent} files sent, {self.files - self.sent} were there already, "
+            f"{self.read_back} samples read back: {self.url}"
+        )
 
 
 def publish(
@@ -159,4 +171,36 @@ def _send(
     finally:
         if shown:
             enable_progress_bars()
-    return PublishResult(f"{hub.api.endpoint}/datasets/{facts.repo}", len(files), sent)
+    url = f"{hub.api.endpoint}/datasets/{facts.repo}"
+    return PublishResult(url, len(files), sent, read_back(facts))
+
+
+def read_back(facts: Facts) -> int:
+    """Stream the first samples of one shard from the Hub; return how many were compared.
+
+    The shard is chosen by the plan's fingerprint. Raises PublishError if a sample differs from the
+    local one, or cannot be read.
+    """
+    shard = facts.shards[int(facts.plan["fingerprint"][:8], 16) % len(facts.shards)]
+    where = f"{facts.repo}: {shard.tar}"
+    compared = 0
+    try:
+        shards = find_shards(f"{HUB}{facts.repo}", shard.split)
+        remote = next(s for s in shards.items if s.url.endswith(str(shard.tar)))
+        local = local_samples(facts.folder / shard.tar)
+        with closing(read_samples(remote)) as samples:
+            for (index, image, label), found in zip(local, samples, strict=False):
+                key, names = f"{index:09d}", ("__key__", facts.plan["extension"], "cls")
+                if [found.get(name) for name in names] != [key, image, str(label).encode()]:
+                    raise sending.PublishError(
+                        f"{where}: sample {key} read back differs from the one sent: publish again"
+                    )
+                compared += 1
+                if compared == _READ_BACK:
+                    break
+    except (OSError, ValueError) as error:
+        raise sending.PublishError(
+            f"{where} is sent but cannot be read back ({first_line(error)}): run the same command "
+            "again"
+        ) from error
+    return compared

@@ -1,12 +1,17 @@
 """The labeler: a timm classifier with ten classes; its argmax is the label.
 
-BiT-M-R152x2 (`resnetv2_152x2_bit` of timm, fine-tuned on CIFAR-10) in the paper's recipe. Images
-are resized bilinearly to the size the classifier was tuned for (128 for BiT) without a crop, and
-normalized as its config says (mean = std = 0.5 for BiT).
+BiT-M-R152x2 (`resnetv2_152x2_bit` of timm, fine-tuned on CIFAR-10) in the paper's recipe, or the
+published ViT-B/16. Images are resized, cropped and normalized as timm evaluates the classifier by
+its config: for BiT to 128 without a crop, for the ViT to 248 (224 / 0.9) and the center 224.
 """
 
-from collections.abc import Callable
+import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -40,6 +45,18 @@ class Preprocessing:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     interpolation: str
+    crop_pct: float = 1.0
+    crop_mode: str = "center"
+
+    @property
+    def resized(self) -> tuple[int, int]:
+        """What a square image is resized to (H, W) before the crop or padding to `size`."""
+        height, width = (math.floor(side / self.crop_pct) for side in self.size)
+        if self.crop_mode == "squash":
+            return height, width
+        # timm keeps the ratio: "center" fills the target, "border" stays inside of it.
+        side = min(height, width) if self.crop_mode == "border" else max(height, width)
+        return side, side
 
 
 class Labeler:
@@ -109,10 +126,48 @@ class Labeler:
     def prepare(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 (N, 32, 32, 3) to the network's float32 (N, 3, H, W)."""
         x = images.permute(0, 3, 1, 2).float() / 255
-        x = F.interpolate(
-            x, self.preprocessing.size, mode=self.preprocessing.interpolation, antialias=True
-        )
+        prepared = self.preprocessing
+        mode, (height, width) = prepared.interpolation, prepared.resized
+        if mode == "bicubic":
+            # It overshoots, and Pillow, by which timm resizes, clips after each of the directions.
+            x = F.interpolate(x, (x.shape[2], width), mode=mode, antialias=True).clamp(0, 1)
+            x = F.interpolate(x, (height, width), mode=mode, antialias=True).clamp(0, 1)
+        else:
+            x = F.interpolate(x, (height, width), mode=mode, antialias=True)
+        if prepared.resized != prepared.size:
+            x = _center(x, prepared.size, self.mean)
         return ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+
+def _center(x: torch.Tensor, size: tuple[int, int], fill: torch.Tensor) -> torch.Tensor:
+    """Crop (N, 3, H, W) to its center of `size`, or pad it with the color `fill`, (1, 3, 1, 1)."""
+    height, width = x.shape[-2:]
+    if height < size[0] or width < size[1]:
+        padded = fill.expand(len(x), 3, max(height, size[0]), max(width, size[1])).clone()
+        top, left = (padded.shape[2] - height) // 2, (padded.shape[3] - width) // 2
+        padded[:, :, top : top + height, left : left + width] = x
+        x, (height, width) = padded, padded.shape[-2:]
+    top, left = round((height - size[0]) / 2), round((width - size[1]) / 2)
+    return x[:, :, top : top + size[0], left : left + size[1]]
+
+
+@contextmanager
+def timm_folder(weights: Weights) -> Iterator[Path]:
+    """Yield the folder of a classifier with a config that timm reads.
+
+    Configs on the Hub may call the architecture `timm/NAME.TAG`, which timm does not know.
+    """
+    config = weights.config
+    assert config is not None
+    assert weights.folder is not None
+    name = str(config.get("architecture", "")).rpartition("/")[2]
+    if name == config.get("architecture"):
+        yield weights.folder
+        return
+    with TemporaryDirectory() as folder:
+        Path(folder, "config.json").write_text(json.dumps(config | {"architecture": name}))
+        Path(folder, weights.file.name).symlink_to(weights.file.resolve())
+        yield Path(folder)
 
 
 def load_classifier(weights: Weights) -> tuple[torch.nn.Module, Preprocessing]:
@@ -127,10 +182,10 @@ def load_classifier(weights: Weights) -> tuple[torch.nn.Module, Preprocessing]:
         if weights.folder is None:
             network = timm.create_model(BIT, num_classes=10, checkpoint_path=str(weights.file))
         else:
-            with bounded_by(read_state(weights.file)):
+            with bounded_by(read_state(weights.file)), timm_folder(weights) as folder:
                 # A named classifier would be left random where the config gives two class counts.
                 network = timm.create_model(
-                    f"local-dir:{weights.folder}",
+                    f"local-dir:{folder}",
                     pretrained=True,
                     pretrained_cfg_overlay={"classifier": None},
                 )
@@ -151,6 +206,7 @@ def load_classifier(weights: Weights) -> tuple[torch.nn.Module, Preprocessing]:
     config = network.pretrained_cfg
     if weights.folder is None:
         config = config | {"input_size": (3, BIT_SIZE, BIT_SIZE), "interpolation": "bilinear"}
+        config = config | {"crop_pct": 1.0}
     return network.float(), _preprocessing(config)
 
 
@@ -168,4 +224,6 @@ def _preprocessing(config: dict[str, Any]) -> Preprocessing:
         tuple(config["mean"]),
         tuple(config["std"]),
         config["interpolation"],
+        config.get("crop_pct") or 1.0,
+        config.get("crop_mode") or "center",
     )

@@ -44,9 +44,9 @@ class Recipe:
 DEFAULT: Final = "cifar5m"
 
 _CIFAR5M = Recipe(
-    summary="Ho et al.'s EMA weights, 1000 ancestral steps, labels by BiT-M-R152x2",
+    summary="Ho et al.'s EMA weights, 1000 ancestral steps, labels by BiT if at hand, else ViT",
     generator="ema",
-    labeler="bit",
+    labeler="auto",
     sampler=SamplerConfig("ancestral", steps=1000, variance="fixed_large"),
     precision="tf32",
     micro_batch=1000,

@@ -289,6 +289,8 @@ ROUTES = (
     ("POST", "/cas/v1/shards", xet.store_shard),
     ("GET", f"/datasets/{NAME}/resolve/([^/]+)/(.+)", Handler.resolve),
     ("HEAD", f"/datasets/{NAME}/resolve/([^/]+)/(.+)", Handler.resolve),
+    ("GET", f"/{NAME}/resolve/([^/]+)/(.+)", Handler.resolve),  # of models
+    ("HEAD", f"/{NAME}/resolve/([^/]+)/(.+)", Handler.resolve),
 )
 
 

@@ -169,7 +169,7 @@ def read_shard(shard: RemoteShard) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(images), np.array(labels, dtype=np.int64)
 
 
-def read_samples(shard: RemoteShard) -> Iterator[dict[str, Any]]:
+def read_samples(shard: RemoteShard) -> Generator[dict[str, Any], None, None]:
     """Yield the samples of a tar as webdataset does: `__key__`, and bytes by field name."""
     import tarfile
 

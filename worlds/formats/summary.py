@@ -20,6 +20,7 @@ class DatasetSummary:
     bytes: int
     classes: dict[str, int]
     agreed: int | None = None
+    labeler: str | None = None  # who labeled, as the plan names it
 
     @property
     def is_complete(self) -> bool:
@@ -31,6 +32,8 @@ class DatasetSummary:
 
     def __str__(self) -> str:
         lines = [f"{self._counts()}: {self.path}", f"classes: {self._classes()}"]
+        if self.labeler is not None:
+            lines.append(f"labeler: {self.labeler}")
         if self.agreed is not None:
             lines.append(agreement_line(self.agreed, self.images))
         return "\n".join(lines)
@@ -66,4 +69,5 @@ def summarize(folder: Path, plan: Plan, split: str | None = None) -> DatasetSumm
         bytes=sum(record.bytes for record in records),
         classes=dict(zip(plan.class_names, counts, strict=True)),
         agreed=None if plan.conditioning is None else sum(r.agreed or 0 for r in records),
+        labeler=plan.about.labeler if plan.about else None,
     )

@@ -55,3 +55,26 @@ def test_a_refused_read_is_one_line_with_its_status(hub, status, kind):
     with pytest.raises(kind, match=f"hf://datasets/me/set.*{status}|private") as error:
         StreamLoader("hf://datasets/me/set", 8)
     assert "\n" not in str(error.value)
+
+
+def test_samples_are_read_back_after_the_upload(hub, capsys):
+    again = [str(hub.folder), "--repo", "me/set", "--workers", "1", "--quiet"]
+    assert main(again) == 0
+    assert " samples read back: " in capsys.readouterr().out
+
+
+def test_a_hub_that_gives_other_bytes_back_is_found_out(hub, capsys):
+    for digest, data in hub.objects.items():
+        if b"PNG" in data:  # a tar
+            hub.objects[digest] = data.replace(b"IHDR", b"XHDR")
+    again = [str(hub.folder), "--repo", "me/set", "--workers", "1", "--quiet"]
+    assert main(again) == 1
+    assert "read back differs from the one sent" in capsys.readouterr().err
+
+
+def test_a_dry_run_shows_the_card(folder, capsys):
+    assert main([str(folder), "--repo", "me/set", "--workers", "1", "--quiet", "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("README.md would be:")
+    assert "license:" in shown
+    assert not (folder / "README.md").exists()
