@@ -1,5 +1,6 @@
 # make generate   install, then make and label 1,000 images with the bundled recipe (no network, no GPU)
 # make test       install, then run the test suite; test-slow and test-gpu run the marked tests
+# make gpu-report   the GPU tests and benchmarks on one page, in parts of ten minutes; needs a GPU
 # make lint       ruff and mypy, as CI runs them
 # make bench      speed of generating, packing, loading and training, beside the peers that are installed
 PYTHON ?= python3
@@ -12,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 INSTALLED_TEST := $(VENV)/.installed-test
 
-.PHONY: generate test test-slow test-gpu lint format bench clean
+.PHONY: generate test test-slow test-gpu gpu-report lint format bench clean
 
 generate: $(INSTALLED)
 	$(BIN)/cifar5m-generate --recipe tiny --n $(N) --out $(OUT)
@@ -27,6 +28,9 @@ test-slow: $(INSTALLED_TEST)
 
 test-gpu: $(INSTALLED_TEST)
 	$(BIN)/python -m pytest -m gpu
+
+gpu-report: $(INSTALLED_TEST)
+	$(BIN)/python tools/gpu_report.py
 
 lint: $(INSTALLED_TEST)
 	$(BIN)/ruff format --check .

@@ -160,7 +160,8 @@ def _int8_is_exact(device: torch.device, width: int) -> bool:
     extremes = torch.tensor([127, -128], dtype=torch.int8, device=device)
     rows = extremes.repeat_interleave(16)[:, None].repeat(1, width)
     try:
-        found = torch._int_mm(rows, rows.T.contiguous())
+        columns = rows.T.contiguous() if device.type == "cpu" else rows.T  # as in `_tiles`
+        found = torch._int_mm(rows, columns)
     except RuntimeError:
         return False
     products = extremes.long()[:, None] * extremes.long() * width

@@ -34,7 +34,7 @@ from cifar5m.sampling.unet import Generator
 from worlds.formats.layout import Shard
 from worlds.formats.shards import is_finished
 from worlds.formats.writers import ShardWriters, WriteHere, WriteJob
-from worlds.runtime.device import device_name, float32_products
+from worlds.runtime.device import float32_products
 from worlds.runtime.files import remove_stale
 
 OnProgress = Callable[[float], None]  # images made since the last call, in parts of a step
@@ -94,7 +94,7 @@ def generate_shards(
         facts = {
             "fingerprint": job.fingerprint,
             "seconds": round(time.monotonic() - start, 3),
-            "device": device_name(job.generator.device),
+            "device": job.generator.device_name,
         }
         arrays = (made.images, made.labels, made.probabilities, facts, made.requested)
         writers.put(WriteJob(folder, shard, *arrays))

@@ -222,8 +222,10 @@ def options_of(
 
 
 def load_job(options: Options, sources: Sources, plan: GeneratedPlan, device: str) -> Job:
-    """Load both networks onto the device."""
+    """Load both networks onto the device, and make a GPU the current one."""
     recipe, place = options.resolved, torch.device(device)
+    if place.type == "cuda":  # else kernels and streams would also take memory of the first GPU
+        torch.cuda.set_device(place)
     classifier, preprocessing = load_classifier(sources.labeler)
     return Job(
         generator=Generator(load_unet(sources.generator), place, recipe.precision),

@@ -2,20 +2,27 @@
 
 The parameters and the state stay float32; the chosen precision is that of the network's products
 alone. Memory is channels_last everywhere (1.4 times the speed of NCHW in float32 on two CPU cores),
-and on a GPU the network is compiled for the one batch shape that is ever used.
+and on a GPU the network is compiled for the one batch shape that is ever used, with choices that do
+not depend on timing, so that the same device and versions make the same bytes.
 """
 
+import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import torch
+import torch.nn.functional as F
 
 from cifar5m.weights.convert import UNET_CONFIG, build_unet, read_state, unet_state
 from cifar5m.weights.sources import Weights, WeightsError
-from worlds.runtime.device import in_precision, on_device
+from worlds.runtime.device import device_name, in_precision, on_device
 from worlds.runtime.errors import first_line
 from worlds.runtime.precision import check_precision
+from worlds.runtime.selfcheck import passes
 from worlds.runtime.torchvision_ops import declare_missing_operators
+
+# How far the compiled network may be from the plain one, as a share of the result's length.
+TOLERANCES: Final = {"fp32": 1e-4, "tf32": 5e-3, "fp16": 5e-3, "bf16": 3e-2}
 
 
 class Generator:
@@ -29,9 +36,16 @@ class Generator:
         check_precision(precision)
         self.device, self.precision = device, precision
         self.network = on_device(network, device)
-        self._call: Callable[..., Any] = self.network
+        self._call: Callable[..., Any] | None = self.network
         if device.type == "cuda":
-            self._call = torch.compile(self.network)
+            keep_channels_last(self.network)
+            self._call = None  # chosen for the first batch
+
+    @property
+    def device_name(self) -> str:
+        """What the record of a shard calls the device; an uncompiled network rounds otherwise."""
+        uncompiled = self.device.type == "cuda" and self._call is self.network
+        return device_name(self.device) + (", uncompiled" if uncompiled else "")
 
     @property
     def parameters(self) -> int:
@@ -44,7 +58,63 @@ class Generator:
         time_step = torch.full((len(x),), t, device=self.device)
         x = x.contiguous(memory_format=torch.channels_last)
         with in_precision(self.precision, self.device):
+            if self._call is None:
+                self._call = self._choose(x, time_step, classes)
             return self._call(x, time_step, classes, return_dict=False)[0].float()
+
+    def _choose(self, *batch: torch.Tensor | None) -> Callable[..., Any]:
+        """Return the compiled network, or the plain one if that differs or cannot be had here."""
+        compiled = compile_network(self.network)
+
+        def is_close() -> bool:
+            found, expected = (
+                call(*batch, return_dict=False)[0].float() for call in (compiled, self.network)
+            )
+            tolerance = TOLERANCES[self.precision] * expected.norm()
+            return bool((found - expected).norm() <= tolerance)
+
+        path = f"compiled U-Net, {self.parameters:,} parameters, {self.precision}"
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "TensorFloat32 tensor cores")  # fp32 was asked for
+            if not passes(path, self.device, is_close, "the network uncompiled"):
+                return self.network
+            compiled(*batch, return_dict=False)  # compiles, where the check was remembered
+        return compiled
+
+
+def compile_network(network: torch.nn.Module) -> Callable[..., Any]:
+    """Return the network compiled by Inductor without choices by timing, which may sum in another
+    order in the next process; older versions of torch cannot be told so.
+    """
+    from torch._inductor import config
+
+    if hasattr(config, "deterministic"):
+        return torch.compile(network, options={"deterministic": True})
+    warnings.warn(
+        f"torch {torch.__version__} chooses compiled kernels by timing: another process may make "
+        "other bytes; a later version does not",
+        RuntimeWarning,
+        stacklevel=4,
+    )
+    return torch.compile(network)
+
+
+def keep_channels_last(network: torch.nn.Module) -> None:
+    """Let diffusers' upsampling keep its input's memory layout, which from batches of 64 it copies
+    for the sake of older versions of torch.
+    """
+    declare_missing_operators()
+    from diffusers.models.upsampling import Upsample2D
+
+    class Upsample(Upsample2D):
+        def forward(self, x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+            found: torch.Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+            return found
+
+    for module in network.modules():
+        plain = type(module) is Upsample2D and module.interpolate and module.norm is None
+        if plain and hasattr(module, "conv") and not module.use_conv_transpose:
+            module.__class__ = Upsample
 
 
 def load_unet(weights: Weights) -> torch.nn.Module:

@@ -42,7 +42,7 @@ from worlds.formats.shards import (
     write_shard,
     write_tar,
 )
-from worlds.runtime.device import device_name, pick_device
+from worlds.runtime.device import pick_device
 from worlds.runtime.errors import first_line
 from worlds.runtime.files import HashingStream, remove_stale, sha256_of
 from worlds.runtime.progress import Download, OnProgress, Phase
@@ -86,7 +86,7 @@ def regenerate(folder: Path, shards: Sequence[Shard], options: RepairOptions) ->
         made = make_shard(job, shard, options.on_images)
         facts = {
             "seconds": round(time.monotonic() - start, 3),
-            "device": device_name(job.generator.device),
+            "device": job.generator.device_name,
         }
         samples = [encode_png(image) for image in made.images]
         yield Remade(shard, samples, made.labels, made.probabilities, facts, made.requested)

@@ -66,10 +66,19 @@ def samples_per_second(
 
 
 def _rate(batches: Batches, seconds: float) -> Rate:
+    _synchronize()
     samples, start, spent = 0, time.perf_counter(), time.process_time()
-    while (passed := time.perf_counter() - start) < seconds:
+    while time.perf_counter() - start < seconds:
         samples += len(next(batches)[1])
+    _synchronize()
+    passed = time.perf_counter() - start
     return Rate(samples / passed, samples / (time.process_time() - spent))
+
+
+def _synchronize() -> None:
+    """Wait for a GPU in use: a launched batch is not made yet, and would fall on another's turn."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def median_rate(rates: list[Rate]) -> Rate:

@@ -162,8 +162,10 @@ def fingerprint_of(plan: dict[str, Any]) -> str:
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of the packages that touch pixels or labels."""
-    found = {}
+    """Return the versions that touch pixels or labels: of packages, and of CUDA if torch has it."""
+    from worlds.runtime.device import cuda_versions
+
+    found = cuda_versions()
     for package in PACKAGES:
         try:
             found[package] = version(package)

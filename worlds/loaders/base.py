@@ -123,19 +123,18 @@ class Loader(Stream):
         elif transform is not None:
             self._pipeline = TransformPipeline(split, sampler, transform, *layout, target)
         elif not split.holds_images or split.image_shape[-1] != 3:
-            self._pipeline = ArrayPipeline(split, sampler, self.augment, *layout, target)
+            plain = ArrayPipeline(split, sampler, self.augment, *layout, target)
+            channels = split.image_shape[-1] if split.holds_images else 1
+            self._pipeline = normalize_batches(plain, normalize, channels, target)
         elif target.type == "cuda":
             from worlds.loaders.cuda import cuda_pipeline
 
             self._pipeline = cuda_pipeline(
-                split, sampler, self.augment, *layout, target, resident, gpu_decode
+                split, sampler, self.augment, *layout, target, resident, gpu_decode, normalize
             )
         else:
-            self._pipeline = CpuPipeline(split, sampler, self.augment, *layout, pin_memory)
-        if not isinstance(split, SampleSplit) and split.holds_images and transform is None:
-            self._pipeline = normalize_batches(
-                self._pipeline, normalize, split.image_shape[-1], target
-            )
+            compiled = CpuPipeline(split, sampler, self.augment, *layout, pin_memory)
+            self._pipeline = normalize_batches(compiled, normalize, 3, target)
         self._step = 0
 
     def __repr__(self) -> str:
@@ -177,9 +176,12 @@ class Loader(Stream):
 
     def _block(self, steps: range) -> Any:
         """The batches of some steps, made together as far as can be done ahead."""
+        if self.world_size == 1:  # the batches lie in a row
+            spans = [self.sampler.span(step) for step in steps]
+            sizes = [stop - start for start, stop in spans]
+            return self._pipeline.make(np.arange(spans[0][0], spans[-1][1]), sizes)
         shares = [self.positions(step) for step in steps]
-        positions = shares[0] if len(shares) == 1 else np.concatenate(shares)
-        return self._pipeline.make(positions, [len(share) for share in shares])
+        return self._pipeline.make(np.concatenate(shares), [len(share) for share in shares])
 
     def _hand_out(self, blocks: Iterator[Any], step: int) -> Iterator[Batch]:
         for made in blocks:

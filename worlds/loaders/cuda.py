@@ -1,165 +1,55 @@
-"""Batches on a GPU: the pool lives there as uint8, and one Triton kernel makes the batch.
+"""Batches on a GPU: the pool lives there as uint8, and one launch makes a block of batches.
 
-The kernel draws its own Philox words, so a launch needs pool indices and positions, no more; small
-batches are made many to a launch. Where the pool does not fit, the bytes of each block are
-gathered into page-locked memory by a thread and copied while the GPU works on the one before.
-
-`fill` is held equal to `worlds.loaders.augment.augment_batch` by tests/worlds/test_cuda.py.
+The kernel is `worlds.loaders.fused.fill`; `worlds.loaders.blocks.fill_plain` defines it, and takes
+over where Triton or a C compiler is missing. Where the pool does not fit, the bytes of each block
+are gathered into page-locked memory by a thread and copied while the GPU works on the one before.
+Each of these ways checks itself against the CPU's batches at its first use on a device.
 """
 
-from collections.abc import Iterable
+import threading
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-import triton  # type: ignore[import-not-found,unused-ignore]
-import triton.language as tl  # type: ignore[import-not-found,unused-ignore]
 
+from worlds.data.images import Images
 from worlds.data.photographs import PhotographImages
 from worlds.data.splits import Split
-from worlds.loaders.augment import SCALE, Augment
-from worlds.loaders.nvjpeg import check_nvjpeg, gather_on_gpu
-from worlds.loaders.pipelines import Batch, batches, block_of, check_augment, staged
+from worlds.data.stores import ArrayStore
+from worlds.loaders.augment import Augment
+from worlds.loaders.blocks import Block, fill_plain, name_of, value_table
+from worlds.loaders.normalize import Range, normalize_batches, range_function
+from worlds.loaders.nvjpeg import check_nvjpeg, decodes_alike, gather_on_gpu
+from worlds.loaders.pipelines import (
+    Batch,
+    CpuPipeline,
+    Pipeline,
+    batches,
+    block_of,
+    check_augment,
+    staged,
+)
 from worlds.loaders.samplers import Sampler
 from worlds.rng.orders import pass_order
-from worlds.rng.streams import AUGMENT, key_of
+from worlds.runtime.selfcheck import passes
 
-_BLOCK: Final = 1024  # of one image, made by one program: pixels, or values where channels are last
+_CPU: Final = torch.device("cpu")
 _RESERVE: Final = 4 << 30  # bytes of GPU memory left to the model where a pool is made resident
-_UPLOAD: Final = 1 << 16  # images copied to the GPU at a time, 201 MB of CIFAR
-
+_UPLOAD: Final = 1 << 14  # images copied to the GPU at a time, 50 MB of CIFAR
+_MADE_AHEAD: Final = 1 << 14  # samples of a pass whose order takes a millisecond
 
 _Sent = tuple[list[torch.Tensor], list[int], torch.cuda.Event]  # bytes, labels ...; sizes; copied
 
 
-@triton.jit
-def _philox(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
-    """Ten rounds on uint32; products and key schedule wrap."""
-    m0 = tl.full((), 0xD2511F53, tl.uint32)
-    m1 = tl.full((), 0xCD9E8D57, tl.uint32)
-    w0 = tl.full((), 0x9E3779B9, tl.uint32)
-    w1 = tl.full((), 0xBB67AE85, tl.uint32)
-    for _ in tl.static_range(10):
-        a, b = c0, c2
-        c0 = tl.umulhi(b, m1) ^ c1 ^ k0
-        c1 = b * m1
-        c2 = tl.umulhi(a, m0) ^ c3 ^ k1
-        c3 = a * m0
-        k0 = k0 + w0
-        k1 = k1 + w1
-    return c0, c1, c2, c3
-
-
-@triton.jit
-def _reflected(i, size):  # type: ignore[no-untyped-def]
-    return (size - 1) - tl.abs((size - 1) - tl.abs(i))
-
-
-@triton.jit
-def _fill(  # type: ignore[no-untyped-def]
-    pool,
-    indices,
-    positions,
-    name,
-    out,
-    scale,
-    height: tl.constexpr,
-    width: tl.constexpr,
-    pad: tl.constexpr,
-    reflect: tl.constexpr,
-    can_flip: tl.constexpr,
-    cutout: tl.constexpr,
-    channels_last: tl.constexpr,
-    block: tl.constexpr,
-):
-    """Program (i, b) makes the b-th block of sample i: of pixels, each with its three channels, or,
-    where channels are last, of values. Either way neighbours in a block are neighbours in memory.
-    """
-    sample = tl.program_id(0).to(tl.int64)
-    lane = tl.program_id(1) * block + tl.arange(0, block)
-    channels: tl.constexpr = 1 if channels_last else 3
-    pixel = lane // 3 if channels_last else lane
-    first = lane % 3 if channels_last else lane * 0
-    wanted = lane < height * width * (3 // channels)
-    y, x = pixel // width, pixel % width
-
-    position = tl.load(positions + sample)
-    stream, trial = tl.load(name + 2), tl.load(name + 3)
-    w0, w1, w2, w3 = _philox(
-        tl.full((), 0, tl.uint32),
-        trial.to(tl.uint32),
-        (position & 0xFFFFFFFF).to(tl.uint32),
-        ((stream << 24) | (position >> 32)).to(tl.uint32),
-        tl.load(name).to(tl.uint32),
-        tl.load(name + 1).to(tl.uint32),
-    )
-    places: tl.constexpr = 2 * pad + 1
-    from_y = y + ((w0.to(tl.int64) * places) >> 32).to(tl.int32) - pad
-    from_x = x
-    if can_flip:
-        from_x = tl.where((w2 >> 31) != 0, width - 1 - x, x)
-    from_x += ((w1.to(tl.int64) * places) >> 32).to(tl.int32) - pad
-    if reflect:
-        from_y, from_x = _reflected(from_y, height), _reflected(from_x, width)
-    inside = (from_y >= 0) & (from_y < height) & (from_x >= 0) & (from_x < width) & wanted
-
-    hole = pixel < 0
-    if cutout:
-        hole_y = (((w3 >> 16).to(tl.int64) * height) >> 16).to(tl.int32)
-        hole_x = (((w3 & 0xFFFF).to(tl.int64) * width) >> 16).to(tl.int32)
-        hole = (y >= hole_y - cutout // 2) & (y < hole_y + cutout // 2)
-        hole = hole & (x >= hole_x - cutout // 2) & (x < hole_x + cutout // 2)
-
-    plane: tl.constexpr = height * width
-    source = pool + tl.load(indices + sample) * (3 * plane) + (from_y * width + from_x) * 3 + first
-    for c in tl.static_range(channels):
-        byte = tl.load(source + c, mask=inside, other=0).to(tl.int32)
-        value = tl.where(hole, 0.0, (2 * byte - 255).to(tl.float32) * scale)
-        place = out + sample * (3 * plane) + c * plane + lane
-        tl.store(place, value.to(out.dtype.element_ty), mask=wanted)
-
-
-def name_of(seed: int, trial: int, device: torch.device) -> torch.Tensor:
-    """Return a stream of augmentations' name: key low, key high, stream, trial; int64 (4,)."""
-    return torch.tensor([*key_of(seed), AUGMENT, trial], dtype=torch.int64, device=device)
-
-
-def fill(
-    pool: torch.Tensor,
-    indices: torch.Tensor,
-    positions: torch.Tensor,
-    name: torch.Tensor,
-    augment: Augment,
-    dtype: torch.dtype,
-    channels_last: bool,
-) -> torch.Tensor:
-    """`augment_batch(pool[indices], ...)` in one kernel.
-
-    pool uint8 (N, H, W, 3), contiguous; indices and positions int64 (B,); all on one GPU.
-    """
-    count, (_, height, width, _) = len(indices), pool.shape
-    shape = (count, height, width, 3) if channels_last else (count, 3, height, width)
-    out = torch.empty(shape, dtype=dtype, device=pool.device)
-    if not count:  # a launch must have a program
-        return out.permute(0, 3, 1, 2) if channels_last else out
-    lanes = height * width * (3 if channels_last else 1)
-    _fill[(count, triton.cdiv(lanes, _BLOCK))](
-        pool,
-        indices,
-        positions,
-        name,
-        out,
-        SCALE,
-        height=height,
-        width=width,
-        pad=augment.pad,
-        reflect=augment.reflect,
-        can_flip=augment.flip,
-        cutout=augment.cutout,
-        channels_last=channels_last,
-        block=_BLOCK,
-    )
-    return out.permute(0, 3, 1, 2) if channels_last else out
+def free_memory(device: torch.device) -> int:
+    """Return the bytes that torch could still give: those free, and those it holds for reuse."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 def cuda_pipeline(
@@ -171,33 +61,93 @@ def cuda_pipeline(
     device: torch.device,
     resident: bool | None,
     gpu_decode: bool = False,
-) -> "Resident | Streamed":
-    """Resident where the samples fit beside a reserve (or where asked), else streamed, as
-    photographs always are.
+    normalize: Range = "symmetric",
+) -> Pipeline:
+    """Return the fastest way to make batches that passes its check: resident where the samples fit
+    beside a reserve (or where asked), else streamed, as photographs always are.
     """
     check_augment(augment, split)
-    if isinstance(split.images, PhotographImages):
-        if resident:
-            raise ValueError("photographs are decoded as they are asked for: leave resident out")
-        decoder = Decoded if gpu_decode else Streamed
-        return decoder(split, sampler, augment, dtype, channels_last, device)
-    if gpu_decode:
+    photographs = isinstance(split.images, PhotographImages)
+    if photographs and resident:
+        raise ValueError("photographs are decoded as they are asked for: leave resident out")
+    if gpu_decode and not photographs:
         raise ValueError(f"gpu_decode=True is for photographs, {split.name} holds none")
+    options = (augment, dtype, channels_last, device, normalize)
+    kind: type[_OnDevice] = Streamed
+    if gpu_decode:
+        check_nvjpeg()
+        if passes("nvJPEG", device, partial(decodes_alike, device), "decoding on the CPU"):
+            kind = Decoded
+    elif not photographs and resident is not False and _fits(split, sampler, device, resident):
+        kind = Resident
+    for fused in (True, False):
+        if not _passes(kind, split.image_shape, options, fused):
+            continue
+        try:
+            return kind(split, sampler, *options, fused)
+        except torch.OutOfMemoryError:
+            if kind is not Resident or resident:
+                raise
+            warnings.warn(f"{device} has no room for the pool: it is streamed", stacklevel=2)
+            return cuda_pipeline(split, sampler, *options[:4], False, normalize=normalize)
+    plain = CpuPipeline(split, sampler, augment, dtype, channels_last, pin_memory=True)
+    return Copied(normalize_batches(plain, normalize, 3, _CPU), device)
+
+
+def _fits(split: Split, sampler: Sampler, device: torch.device, insist: bool | None) -> bool:
     height, width, channels = split.image_shape
-    need = sampler.n * height * width * channels
-    free, _ = torch.cuda.mem_get_info(device)
-    if resident and need > free:
+    need, free = sampler.n * height * width * channels, free_memory(device)
+    if sampler.samples is None and device in _pools.get(split.images, {}):
+        return True
+    if insist and need + _RESERVE > free:
         raise ValueError(
-            f"the pool is too large for {device}: {sampler.n:,} samples need {need / 1e9:.1f} GB, "
-            f"{free / 1e9:.1f} GB are free; take resident=False to stream them"
+            f"the pool is too large for {device}: {sampler.n:,} samples need {need / 1e9:.1f} GB "
+            f"beside {_RESERVE / 1e9:.1f} GB for the network, {free / 1e9:.1f} GB are free; take "
+            "resident=False to stream them"
         )
-    if resident is None:
-        resident = need + _RESERVE <= free
-    made = Resident if resident else Streamed
-    return made(split, sampler, augment, dtype, channels_last, device)
+    return need + _RESERVE <= free
+
+
+def _passes(
+    kind: "type[_OnDevice]", shape: tuple[int, ...], options: tuple[Any, ...], fused: bool
+) -> bool:
+    """Return whether a kind of pipeline makes the CPU's batches with these options here."""
+    augment, dtype, channels_last, device, normalize = options
+    kind = Streamed if kind is Decoded else kind  # decoding has a check of its own
+    by, instead = ("Triton", "PyTorch") if fused else ("PyTorch", "the CPU")
+    layout = "channels_last" if channels_last else "contiguous"
+    path = f"{kind.__name__} pool by {by}, {dtype}, {layout}, {normalize}, {shape}, {augment}"
+    return passes(
+        path, device, partial(makes_the_cpus_batches, kind, shape, options, fused), instead
+    )
+
+
+def makes_the_cpus_batches(
+    kind: "type[_OnDevice]", shape: tuple[int, ...], options: tuple[Any, ...], fused: bool
+) -> bool:
+    """Return whether three batches about the border of a pass, of random images, are the CPU's to
+    the bit.
+    """
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (24, *shape), np.uint8), rng.integers(0, 10, 24)
+    split, sampler = ArrayStore(images, labels).train, Sampler("real", 24, 8, seed=1 << 40, trial=3)
+    augment, dtype, channels_last, device, normalize = options
+    augment = Augment(augment.pad, False, augment.reflect, augment.flip, augment.cutout)
+    plain = CpuPipeline(split, sampler, augment, dtype, channels_last, pin_memory=False)
+    pipelines = (
+        kind(split, sampler, augment, dtype, channels_last, device, normalize, fused),
+        normalize_batches(plain, normalize, 3, _CPU),
+    )
+    made: list[Iterable[Batch]] = [p.finish(p.make(np.arange(16, 40), [8] * 3)) for p in pipelines]
+    return all(
+        torch.equal(x.cpu(), u) and torch.equal(y.cpu(), v)
+        for (x, y), (u, v) in zip(*made, strict=True)
+    )
 
 
 class _OnDevice:
+    background = True
+
     def __init__(
         self,
         split: Split,
@@ -206,33 +156,59 @@ class _OnDevice:
         dtype: torch.dtype,
         channels_last: bool,
         device: torch.device,
+        normalize: Range,
+        fused: bool,
     ) -> None:
         self.split, self.sampler, self.augment = split, sampler, augment
         self.dtype, self.channels_last, self.device = dtype, channels_last, device
+        self.fused = fused
         self.block_samples = block_of(split, 8192)
-        self.name = name_of(sampler.seed, sampler.trial, device)
+        self._name = name_of(sampler.seed, sampler.trial, device)
+        self._to_range = range_function(normalize, 3, device)
+        table = value_table(range_function(normalize, 3, _CPU), dtype)
+        self._table = None if table is None else table.to(device)
+
+    def make(self, positions: np.ndarray, sizes: list[int]) -> Any:
+        raise NotImplementedError
+
+    def finish(self, made: Any) -> Iterable[Batch]:
+        raise NotImplementedError
 
     def _filled(
-        self, pool: torch.Tensor, indices: torch.Tensor, positions: torch.Tensor
-    ) -> torch.Tensor:
-        with torch.cuda.device(self.device):
-            return fill(
-                pool,
-                indices,
-                positions,
-                self.name,
-                self.augment,
-                self.dtype,
-                self.channels_last,
-            )
+        self, pool: torch.Tensor, labels: torch.Tensor, block: Block
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        layout = self.dtype, self.channels_last
+        with _current(self.device):
+            if self.fused:
+                from worlds.loaders.fused import fill
+
+                options = (self._name, self.augment, self._table, *layout)
+                return fill(pool, labels, block, *options)
+            stream = self.sampler.seed, self.sampler.trial
+            return fill_plain(pool, labels, block, stream, self.augment, self._to_range, *layout)
+
+    def _pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """Return memory from which the device copies by itself."""
+        return torch.empty(shape, dtype=dtype, pin_memory=self.device.type == "cuda")
 
     def _sent(self, array: np.ndarray) -> torch.Tensor:
-        """An array on the device, copied without waiting for it."""
-        return torch.from_numpy(array).pin_memory().to(self.device, non_blocking=True)
+        """Return an array on the device, copied without waiting for it; uint32 becomes int32."""
+        array = array.view(np.int32) if array.dtype == np.uint32 else array
+        pinned = self._pinned(array.shape, torch.from_numpy(np.empty(0, array.dtype)).dtype)
+        pinned.numpy()[...] = array
+        return pinned.to(self.device, non_blocking=True)
+
+
+def _current(device: torch.device) -> AbstractContextManager[Any]:
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+# Whole pools on devices, which the runs of a process share for as long as the images are in use.
+_pools: "WeakKeyDictionary[Images, dict[torch.device, torch.Tensor]]" = WeakKeyDictionary()
 
 
 class Resident(_OnDevice):
-    """The sampler's samples, and the order of the current pass, live on the GPU."""
+    """The sampler's samples, and the orders of the current pass and the next, live on the GPU."""
 
     background = False  # a launch returns at once
 
@@ -240,73 +216,95 @@ class Resident(_OnDevice):
         super().__init__(*arguments)
         samples = self.sampler.samples
         if samples is None:
-            samples = np.arange(self.sampler.n)
-        shape = (self.sampler.n, *self.split.image_shape)
-        self._pool = torch.empty(shape, dtype=torch.uint8, device=self.device)
-        for start in range(0, self.sampler.n, _UPLOAD):
-            images = self.split.gather(samples[start : start + _UPLOAD])
-            self._pool[start : start + len(images)] = torch.from_numpy(images)
-        self._labels = torch.from_numpy(self.split.labels[samples]).to(self.device)
-        self._epoch: tuple[int, torch.Tensor] | None = None
+            kept = _pools.setdefault(self.split.images, {})
+            if self.device not in kept:
+                kept[self.device] = self._uploaded(np.arange(self.sampler.n))
+            self._pool, labels = kept[self.device], self.split.labels
+        else:
+            self._pool, labels = self._uploaded(samples), self.split.labels[samples]
+        self._labels = torch.tensor(labels, device=self.device)
+        self._orders: dict[int, torch.Tensor] = {}  # by pass
+
+    def _uploaded(self, samples: np.ndarray) -> torch.Tensor:
+        """Return uint8 (n, H, W, 3): one buffer is filled while the other is copied."""
+        shape = self.split.image_shape
+        pool = torch.empty((len(samples), *shape), dtype=torch.uint8, device=self.device)
+        size = min(_UPLOAD, len(samples))
+        buffers = [self._pinned((size, *shape), torch.uint8) for _ in range(2)]
+        copied: list[torch.cuda.Event | None] = [None, None]
+        for number, start in enumerate(range(0, len(samples), _UPLOAD)):
+            part, event = samples[start : start + _UPLOAD], copied[number % 2]
+            if event is not None:
+                event.synchronize()
+            buffer = buffers[number % 2][: len(part)]
+            self.split.gather(part, buffer.numpy())
+            pool[start : start + len(part)].copy_(buffer, non_blocking=True)
+            if self.device.type == "cuda":
+                copied[number % 2] = torch.cuda.current_stream(self.device).record_event()
+        return pool
 
     def make(self, positions: np.ndarray, sizes: list[int]) -> list[Batch]:
-        where = self._positions(positions)
-        indices = self._places(positions, where)
-        images = self._filled(self._pool, indices, where)
-        return batches(images, self._labels[indices], sizes)
+        return batches(*self._filled(self._pool, self._labels, self._block(positions)), sizes)
 
     def finish(self, made: list[Batch]) -> Iterable[Batch]:
         return made
 
-    def _positions(self, positions: np.ndarray) -> torch.Tensor:
-        if not len(positions):  # a rank's share of a short last batch may be empty
-            return self._sent(positions)
-        first, last = int(positions[0]), int(positions[-1])
-        if last - first == len(positions) - 1:
-            return torch.arange(first, last + 1, device=self.device)
-        return self._sent(positions)
+    def _block(self, positions: np.ndarray) -> Block:
+        sampler, count = self.sampler, len(positions)
+        if count and sampler.shuffle and not sampler.replace:
+            first, size = int(positions[0]), sampler.pass_size
+            epoch, start = divmod(first, size)
+            if int(positions[-1]) - first == count - 1 and start + count <= 2 * size:
+                order = self._order(epoch)
+                after = self._order(epoch + 1) if start + count > size else order
+                return Block(count, order, after, None, first, start, size)
+        places = self._sent(sampler.places(positions))
+        return Block(count, places, places, self._sent(positions))
 
-    def _places(self, positions: np.ndarray, where: torch.Tensor) -> torch.Tensor:
-        """Return positions among the resident samples, int64: from the pass's order on the device,
-        or, where a block lies in several passes, computed here.
-        """
-        sampler = self.sampler
-        epochs = np.unique(positions[:: max(1, len(positions) - 1)] // sampler.pass_size)
-        if sampler.replace or not sampler.shuffle or len(epochs) != 1:
-            return self._sent(sampler.places(positions).astype(np.int64))
-        epoch = int(epochs[0])
-        if self._epoch is None or self._epoch[0] != epoch:
-            order = pass_order(sampler.n, sampler.seed, sampler.trial, epoch).astype(np.int64)
-            self._epoch = epoch, self._sent(order)
-        return self._epoch[1][where - epoch * sampler.pass_size]
+    def _order(self, epoch: int) -> torch.Tensor:
+        """Return a pass's order, int32 (n,); a thread makes the next one, where it takes long."""
+        if epoch not in self._orders:
+            sampler = self.sampler
+            name = sampler.n, sampler.seed, sampler.trial
+            self._orders = {k: v for k, v in self._orders.items() if k == epoch - 1}
+            self._orders[epoch] = self._sent(pass_order(*name, epoch))
+            if sampler.n >= _MADE_AHEAD and (sampler.reuse is None or epoch + 1 < sampler.reuse):
+                threading.Thread(target=pass_order, args=(*name, epoch + 1)).start()
+        return self._orders[epoch]
 
 
 class Streamed(_OnDevice):
-    """Each block's bytes are gathered and sent by a thread, on a stream of their own, while the GPU
+    """Each block's bytes are gathered and sent by a thread, on a stream of its own, while the GPU
     works on the block before.
     """
 
-    background = True
-
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._copies = torch.cuda.Stream(self.device)
+        self._threads = threading.local()
+
+    def _stream(self) -> torch.cuda.Stream:
+        """Return this thread's stream: memory that one thread frees is no other thread's to take
+        before the kernels that read it are done.
+        """
+        if not hasattr(self._threads, "stream"):
+            self._threads.stream = torch.cuda.Stream(self.device)
+        stream: torch.cuda.Stream = self._threads.stream
+        return stream
 
     def make(self, positions: np.ndarray, sizes: list[int]) -> _Sent:
-        indices = self.sampler.at(positions)
-        with torch.cuda.stream(self._copies):
+        indices, stream = self.sampler.at(positions), self._stream()
+        with torch.cuda.stream(stream):
             sent = [
                 self._pixels(positions, indices),
                 self._sent(self.split.labels[indices]),
                 self._sent(positions),
-                torch.arange(len(indices), device=self.device),
+                torch.arange(len(indices), dtype=torch.int32, device=self.device),
             ]
-            return sent, sizes, self._copies.record_event()
+            return sent, sizes, stream.record_event()
 
     def _pixels(self, positions: np.ndarray, indices: np.ndarray) -> torch.Tensor:
         """uint8 (N, H, W, 3) on the device, or on the way there."""
-        shape = (len(indices), *self.split.image_shape)
-        pinned = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+        pinned = self._pinned((len(indices), *self.split.image_shape), torch.uint8)
         staged(self.split, self.sampler, self.augment, positions, indices, pinned.numpy())
         return pinned.to(self.device, non_blocking=True)
 
@@ -316,19 +314,30 @@ class Streamed(_OnDevice):
         current.wait_event(copied)
         for tensor in sent:
             tensor.record_stream(current)
-        pool, labels, positions, indices = sent
-        return batches(self._filled(pool, indices, positions), labels, sizes)
+        pool, labels, positions, places = sent
+        block = Block(len(places), places, places, positions)
+        return batches(*self._filled(pool, labels, block), sizes)
 
 
 class Decoded(Streamed):
     """Photographs whose JPEGs are sent, and decoded on the GPU."""
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        check_nvjpeg()
 
     def _pixels(self, positions: np.ndarray, indices: np.ndarray) -> torch.Tensor:
         assert isinstance(self.split.images, PhotographImages)
         address = self.sampler.seed, self.sampler.trial, positions
         boxes = address if self.augment.resized_crop else None
         return gather_on_gpu(self.split.images, indices, self.device, boxes)
+
+
+class Copied:
+    """The CPU's batches, copied: where nothing faster passes its check."""
+
+    background = True
+
+    def __init__(self, inner: Pipeline, device: torch.device) -> None:
+        self.inner, self.device, self.make = inner, device, inner.make
+        self.block_samples = inner.block_samples
+
+    def finish(self, made: Any) -> Iterator[Batch]:
+        for x, y in self.inner.finish(made):
+            yield x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)

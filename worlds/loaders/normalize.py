@@ -7,8 +7,8 @@
     (mean, std)   the same with given numbers on the [0, 1] scale, one or one a channel
     None          the pixels themselves, uint8
 
-Batches are made symmetric, in one pass with all the rest; the others are an affine map after it, in
-the thread that made the batch on a CPU, on the GPU's own stream there.
+Batches are made symmetric, in one pass with all the rest; the others are a map after it, in the
+thread that made the batch. A GPU's kernel looks the values of the map up in a table.
 """
 
 from __future__ import annotations
@@ -63,26 +63,36 @@ def _constants(normalize: Any, channels: int) -> tuple[torch.Tensor, torch.Tenso
     return mean, std
 
 
-def normalize_batches(
-    pipeline: Pipeline, normalize: Range, channels: int, device: torch.device
-) -> Pipeline:
-    """Return a pipeline that hands out the batches of another one, on `device`, in a range."""
+def range_function(
+    normalize: Range, channels: int, device: torch.device
+) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """Return what takes batches in [-1, 1] on `device` to a range, in place if it can; None if that
+    is theirs.
+    """
     if normalize == "symmetric":
-        return pipeline
+        return None
     if normalize is None:
-        return _Mapped(pipeline, _to_uint8, device)
-    import torch
-
+        return _to_uint8
     mean, std = (c.float().to(device).view(-1, 1, 1) for c in _constants(normalize, channels))
 
     def standardize(images: torch.Tensor) -> torch.Tensor:
+        import torch
+
         if images.dtype != torch.float32:  # half precision has no room for the steps below
             return images.sub_(2 * mean - 1).div_(2 * std)
         # Twice the pixel less 255 is a whole number (0 in a hole of cutout): from there on the
         # steps and their rounding are torchvision's.
         return images.mul_(255).round_().add_(255).mul_(1 / 510).sub_(mean).div_(std)
 
-    return _Mapped(pipeline, standardize, device)
+    return standardize
+
+
+def normalize_batches(
+    pipeline: Pipeline, normalize: Range, channels: int, device: torch.device
+) -> Pipeline:
+    """Return a pipeline that hands out the batches of another one, on `device`, in a range."""
+    function = range_function(normalize, channels, device)
+    return pipeline if function is None else _Mapped(pipeline, function, device)
 
 
 def _to_uint8(images: torch.Tensor) -> torch.Tensor:

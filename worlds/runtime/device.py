@@ -6,7 +6,9 @@ with float32_products("tf32"):                     # once for a job
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -42,8 +44,32 @@ def check_device(device: str | torch.device) -> torch.device:
 
 
 def device_name(device: torch.device) -> str:
-    """Return the name that records give a device: the model of a GPU, or its type."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    """Return the name that records give a device: its type, or the model of a GPU and the driver,
+    which decide bits beside the versions in the plan.
+    """
+    if device.type != "cuda":
+        return device.type
+    return f"{torch.cuda.get_device_name(device)}, driver {driver_version()}"
+
+
+def driver_version() -> str:
+    """Return the version of NVIDIA's kernel driver, "unknown" if the system does not name it."""
+    try:
+        return Path("/sys/module/nvidia/version").read_text().strip()
+    except OSError:
+        return "unknown"
+
+
+def cuda_versions() -> dict[str, str]:
+    """Return the versions that decide bits on CUDA, beside those of Python packages; empty for a
+    torch without CUDA.
+    """
+    if torch.version.cuda is None:
+        return {}
+    found = {"cuda": torch.version.cuda, "cudnn": str(torch.backends.cudnn.version())}
+    with suppress(PackageNotFoundError):
+        found["triton"] = version("triton")
+    return found
 
 
 def on_device(network: torch.nn.Module, device: torch.device) -> torch.nn.Module:
@@ -71,11 +97,23 @@ def float32_products(precision: str) -> Iterator[None]:
 
 
 @contextmanager
+def fixed_algorithms() -> Iterator[None]:
+    """Let cuDNN choose neither by timing nor among algorithms that differ from run to run."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before
+
+
+@contextmanager
 def in_precision(precision: str, device: torch.device) -> Iterator[None]:
-    """Run a network's products in a precision; fp32 means fp32, also on CUDA."""
+    """Run a network in a precision, equally on equal devices; fp32 means fp32, also on CUDA."""
     half = AUTOCAST_DTYPES.get(precision)
     autocast = torch.autocast(device.type, half, enabled=half is not None)
-    with float32_products(precision), autocast:
+    with float32_products(precision), fixed_algorithms(), autocast:
         yield
 
 

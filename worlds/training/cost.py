@@ -11,7 +11,7 @@ from worlds.models import find
 from worlds.models.measure import describe
 from worlds.training.build import Data, batch_format, make_loader, make_model
 from worlds.training.config import TrainConfig
-from worlds.training.evaluation import BATCH
+from worlds.training.evaluation import evaluation_batch
 from worlds.training.stepper import Stepper
 
 BACKWARD: Final = 3  # a training step costs about as much as this many forward passes
@@ -84,7 +84,8 @@ def seconds(config: TrainConfig, data: Data, device: torch.device) -> tuple[floa
     stepper.check()
     step_seconds = (time.perf_counter() - started) / (steps - warm)
     height, width, _ = data.train.image_shape
-    images = torch.zeros(BATCH[device.type], 3, height, width, dtype=form.dtype, device=device)
+    batch = evaluation_batch(device, data.train)
+    images = torch.zeros(batch, 3, height, width, dtype=form.dtype, device=device)
     with torch.no_grad():
         stepper.predict(images)
         started = time.perf_counter()

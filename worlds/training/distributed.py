@@ -15,6 +15,8 @@ from typing import Final
 import torch
 from torch import distributed, nn
 
+from worlds.runtime.device import check_device
+
 
 @dataclass(frozen=True)
 class Replicas:
@@ -31,7 +33,8 @@ class Replicas:
         """The module whose backward pass averages gradients over the replicas."""
         if self.world_size == 1:
             return model
-        return nn.parallel.DistributedDataParallel(model)
+        # Buffers are made equal at log points, by `equalise`, instead of at every step.
+        return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
 
     def equalise(self, model: nn.Module) -> None:
         """Give all replicas the buffers of rank 0, whose batch norm saw other images."""
@@ -65,7 +68,9 @@ def join(device: torch.device) -> tuple[Replicas, torch.device]:
     if world_size == 1:
         return ALONE, device
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        device = check_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        distributed.init_process_group("nccl", device_id=device)
+    else:
+        distributed.init_process_group("gloo")
     return Replicas(distributed.get_rank(), world_size), device

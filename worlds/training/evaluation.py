@@ -24,10 +24,8 @@ from worlds.training.config import TrainConfig
 from worlds.training.metrics import mean_metrics
 from worlds.training.parts import OWN_NOTHING, Parts
 
-BATCH: Final = {
-    "cpu": 250,
-    "cuda": 2_000,
-}  # images at once; no result depends on it but in rounding
+_CPU_BATCH: Final = 250
+_GPU_PIXELS: Final = 2_000 * 32 * 32
 
 Predict = Callable[[torch.Tensor], torch.Tensor]
 
@@ -44,6 +42,17 @@ class BatchFormat:
     @property
     def output(self) -> dict[str, Any]:
         return vars(self)
+
+
+def evaluation_batch(device: torch.device, pool: Pool) -> int:
+    """Return how many samples to take at once; no result depends on it but in rounding. On a GPU
+    the pixels are limited: 2,000 images of 224 pixels would take 48 GiB in VGG-16.
+    """
+    if device.type == "cpu":
+        return _CPU_BATCH
+    images = isinstance(pool, Split) and pool.holds_images
+    height, width, _ = pool.image_shape if images else (32, 32, 3)
+    return max(32, _GPU_PIXELS // (height * width))
 
 
 @contextmanager
@@ -78,7 +87,7 @@ class Evaluation:
         (None: all of it); an Ideal run has no `train`.
         """
         self.config, self.test, self.parts = config, test, parts
-        batch = BATCH[form.device.type]
+        batch = evaluation_batch(form.device, test)
         self.sets = {"test": _in_order(test, np.arange(len(test))[: config.test_eval], batch, form)}
         if cifar10 is not None:
             self.sets["cifar10"] = _in_order(

@@ -1,18 +1,24 @@
 """One update of the weights: precision, optimizer, and on a GPU the step as one CUDA graph."""
 
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, Final
 
 import torch
 from torch import nn
 
-from worlds.runtime.device import AUTOCAST_DTYPES
+from worlds.runtime.device import AUTOCAST_DTYPES, fixed_algorithms
+from worlds.runtime.errors import first_line
+from worlds.runtime.selfcheck import passes
 from worlds.training.config import TrainConfig
 from worlds.training.distributed import ALONE, Replicas
 from worlds.training.metrics import LOSSES
 from worlds.training.parts import OWN_NOTHING, Parts, check_optimizer
 
+# What a parameter group holds for the device alone; a checkpoint goes from one to another.
+_DEVICE_FLAGS: Final = ("lr", "capturable", "fused", "foreach")
 _EAGER_STEPS: Final = 3  # before the capture: libraries choose their algorithms and memory in them
 
 
@@ -68,9 +74,7 @@ class Stepper:
         self.config, self.model, self.device = config, model, device
         self._loss = parts.loss
         self.replicas, self._trained = replicas, replicas.wrap(model)
-        can = device.type == "cuda" and config.precision != "fp16" and replicas.world_size == 1
-        own = parts.optimizer is not None or parts.loss is not None  # may ask for the host
-        self.graph = graph and can and not own
+        self.graph = graph and can_capture(config, device, replicas, parts)
         self._rate = torch.zeros((), device=device) if self.graph else None
         self.optimizer = make_optimizer(
             config, model, config.learning_rate if self._rate is None else self._rate, parts
@@ -80,6 +84,7 @@ class Stepper:
         self._bad = torch.full((), -1, dtype=torch.int64, device=device)
         self._captured: Callable[[torch.Tensor, torch.Tensor], None] | None = None
         self._eager_left = _EAGER_STEPS
+        self._side: Any = torch.cuda.Stream(device) if self.graph else None
 
     def predict(self, x: torch.Tensor) -> torch.Tensor:
         """float32 logits (B, classes)."""
@@ -102,9 +107,9 @@ class Stepper:
             self._captured(x, y)
         elif self._eager_left:
             self._eager_left -= 1
-            self._aside(x, y)
+            self._warmup_step(x, y)
         else:
-            self._captured = self._capture(x, y)
+            self._captured = self._capture(x, y) or self._update
             self._captured(x, y)
 
     def check(self) -> None:
@@ -118,16 +123,25 @@ class Stepper:
         self.replicas.equalise(self.model)
 
     def state_dict(self) -> dict[str, Any]:
+        optimizer = self.optimizer.state_dict()
+        groups = [{**group, "lr": float(group["lr"])} for group in optimizer["param_groups"]]
         return {
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": optimizer | {"param_groups": groups},
             "scaler": self._scaler.state_dict(),
             "updates": int(self._updates),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        # How this device runs the optimizer is not the checkpoint's to say; torch moves the state
+        # to where these flags want it.
+        saved = state["optimizer"]
+        groups = [
+            {**group, **{flag: own[flag] for flag in _DEVICE_FLAGS if flag in own}}
+            for group, own in zip(saved["param_groups"], self.optimizer.param_groups, strict=True)
+        ]
+        self.optimizer.load_state_dict(saved | {"param_groups": groups})
         self._scaler.load_state_dict(state["scaler"])
         self._updates.fill_(state["updates"])
         if self._rate is not None:
@@ -155,22 +169,37 @@ class Stepper:
         self._bad.copy_(torch.where(first, self._updates, self._bad))
         self._updates.add_(1)
 
-    def _aside(self, x: torch.Tensor, y: torch.Tensor) -> None:
-        """An eager step on a stream of its own, as a capture needs before it."""
-        current, side = torch.cuda.current_stream(self.device), torch.cuda.Stream(self.device)
-        side.wait_stream(current)
-        with torch.cuda.stream(side):
+    def _warmup_step(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        """Make an eager step on the stream of the capture, as it needs before it."""
+        current = torch.cuda.current_stream(self.device)
+        self._side.wait_stream(current)
+        with torch.cuda.stream(self._side):
             self._update(x, y)
-        current.wait_stream(side)
+        current.wait_stream(self._side)
 
     def _capture(
         self, x: torch.Tensor, y: torch.Tensor
-    ) -> Callable[[torch.Tensor, torch.Tensor], None]:
+    ) -> Callable[[torch.Tensor, torch.Tensor], None] | None:
+        """Return the captured step; None, with a warning, where the capture fails."""
         kept_x, kept_y = x.clone(), y.clone()
         self.optimizer.zero_grad(set_to_none=True)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self._update(kept_x, kept_y)
+        current = torch.cuda.current_stream(self.device)
+        try:
+            # "thread_local": other threads, which load batches, may use the device meanwhile. The
+            # outer stream is current again also after a capture that fails, torch forgets it then.
+            graph = torch.cuda.CUDAGraph()
+            with (
+                torch.cuda.device(self.device),
+                torch.cuda.stream(current),
+                torch.cuda.graph(graph, stream=self._side, capture_error_mode="thread_local"),
+            ):
+                self._update(kept_x, kept_y)
+        except RuntimeError as error:
+            torch.cuda.synchronize(self.device)
+            self.optimizer.zero_grad(set_to_none=True)
+            text = f"the step could not be captured on {self.device}: {first_line(error)}"
+            warnings.warn(f"{text}; training goes on without a graph", RuntimeWarning, stacklevel=2)
+            return None
 
         def replay(x: torch.Tensor, y: torch.Tensor) -> None:
             kept_x.copy_(x)
@@ -178,3 +207,50 @@ class Stepper:
             graph.replay()
 
         return replay
+
+
+def can_capture(
+    config: TrainConfig, device: torch.device, replicas: Replicas, parts: Parts
+) -> bool:
+    """Return whether a step asks nothing of the host, as an own optimizer or loss may."""
+    own = parts.optimizer is not None or parts.loss is not None
+    alone = device.type == "cuda" and replicas.world_size == 1
+    return alone and config.precision != "fp16" and not own
+
+
+def graph_passes(
+    config: TrainConfig, device: torch.device, replicas: Replicas, parts: Parts
+) -> bool:
+    """Return whether steps on a device may be captured: at first use a small network is trained for
+    a few steps by graph and eagerly, and compared.
+    """
+    path = f"CUDA graph of the training step, {config.optimizer}, {config.loss}, {config.precision}"
+    return can_capture(config, device, replicas, parts) and passes(
+        path, device, partial(graph_trains, config, device), "an eager step"
+    )
+
+
+def graph_trains(config: TrainConfig, device: torch.device) -> bool:
+    """Return whether a captured step moves a small network's weights as an eager one does, within
+    1 % of the way that they go.
+    """
+    with fixed_algorithms():
+        start, eager, captured = (_trained(config, device, *way) for way in _WAYS)
+    return bool((captured - eager).norm() <= 0.01 * (eager - start).norm())
+
+
+_WAYS: Final = ((0, False), (2 * _EAGER_STEPS, False), (2 * _EAGER_STEPS, True))  # steps, graph
+
+
+def _trained(config: TrainConfig, device: torch.device, steps: int, graph: bool) -> torch.Tensor:
+    """Return all weights of a small network after some steps on one batch."""
+    torch.manual_seed(0)
+    head = [nn.ReLU(), nn.Flatten(), nn.Linear(8 * 6 * 6, 10)]
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), *head).to(device)
+    x = torch.randn(16, 3, 8, 8).to(device, AUTOCAST_DTYPES.get(config.precision, torch.float32))
+    y = torch.arange(16, device=device) % 10
+    stepper = Stepper(config, network, device, graph)
+    for _ in range(steps):
+        stepper.step(x, y, config.learning_rate)
+    stepper.check()
+    return nn.utils.parameters_to_vector(network.parameters()).detach()

@@ -155,10 +155,11 @@ def _description(
 
 @contextmanager
 def _torch_settings(config: TrainConfig, device: torch.device) -> Iterator[None]:
-    """Set the precision of products and fork torch's generators; restores both."""
-    benchmark = torch.backends.cudnn.benchmark
-    generators = torch.random.fork_rng([device] if device.type == "cuda" else [])
-    with generators, float32_products(config.precision):
+    """Set the current GPU and the precision of products, fork torch's generators; restores all."""
+    benchmark, cuda = torch.backends.cudnn.benchmark, device.type == "cuda"
+    current = torch.cuda.device(device) if cuda else nullcontext()
+    generators = torch.random.fork_rng([device] if cuda else [])
+    with current, generators, float32_products(config.precision):
         try:
             torch.backends.cudnn.benchmark = True
             yield

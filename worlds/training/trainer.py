@@ -29,7 +29,7 @@ from worlds.training.evaluation import Evaluation
 from worlds.training.metrics import patience_point
 from worlds.training.parts import OWN_NOTHING, Parts
 from worlds.training.run_folder import CHECKPOINT, FORMAT, METRICS, SUMMARY, Row, read_rows, t0_of
-from worlds.training.stepper import Stepper
+from worlds.training.stepper import Stepper, graph_passes
 
 
 class Stopwatch:
@@ -85,6 +85,7 @@ class Trainer:
             form,
             parts,
         )
+        graph = graph and graph_passes(config, device, replicas, parts)
         torch.manual_seed(training_seed(config))
         model = make_model(config, data, parts).to(device)
         if form.channels_last:

@@ -330,3 +330,20 @@ def test_evaluation_against_numbers_worked_out_by_hand():
     assert found["log_loss"] == pytest.approx(-np.log([0.9, 0.1, 0.6, 0.7]).mean())
     assert found["class_accuracy"] == [1.0, pytest.approx(2 / 3, abs=1e-6)]
     assert len(CIFAR10_CLASSES) == 10
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_the_backward_pass_runs_in_the_precision_of_the_forward_pass(
+    data, labeler_folder, precision
+):
+    tuned, seen = trainer(data, labeler_folder, precision=precision), []
+
+    def look(*_) -> None:
+        seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+
+    tuned.network.register_forward_hook(look)
+    next(tuned.network.parameters()).register_hook(look)
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    tuned.one_step(6)
+    assert seen == [(precision == "tf32",) * 2] * 2
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == before

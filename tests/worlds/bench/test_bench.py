@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from worlds.bench import throughput
 from worlds.bench.peers import PEERS, augment
 from worlds.bench.throughput import (
     Rate,
@@ -86,3 +87,24 @@ def test_a_turn_of_no_time_is_refused(seconds, capsys):
     assert capsys.readouterr().err == (
         "worlds-bench: --turns must be 1 or more, --seconds above 0\n"
     )
+
+
+def test_what_a_gpu_has_not_made_yet_is_waited_for(monkeypatch):
+    clock, pending = [0.0], [0]
+
+    def launch():
+        while True:
+            pending[0] += 1
+            clock[0] += 0.01  # a launch returns at once
+            yield torch.zeros(1), torch.zeros(8)
+
+    def wait():
+        clock[0] += pending[0] * 0.09
+        pending[0] = 0
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", wait)
+    monkeypatch.setattr(throughput.time, "perf_counter", lambda: clock[0])
+    batches = launch()
+    next(batches)
+    assert throughput._rate(batches, 1.0).wall == pytest.approx(8 / 0.1)

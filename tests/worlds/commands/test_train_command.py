@@ -143,9 +143,12 @@ def test_a_terminated_command_saves_and_the_same_one_ends_equal(pack, tmp_path):
     assert numbers(read_run(folder)) == numbers(read_run(tmp_path / "whole" / "real-0"))
 
 
-def test_two_replicas_under_torchrun_train_the_same_run(pack, tmp_path):
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_two_replicas_under_torchrun_train_the_same_run(pack, tmp_path, device):
+    if device == "cuda" and torch.cuda.device_count() < 2:
+        pytest.skip("needs a second GPU")
     # A network without batch norm, whose statistics are a replica's own.
-    given = ("--world", "ideal", "--steps", "6", "--arch", "alexnet")
+    given = ("--device", device, "--world", "ideal", "--steps", "6", "--arch", "alexnet")
     assert main(arguments(pack, tmp_path / "one", *given)) == 0
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     torchrun += ["--nproc-per-node", "2"]

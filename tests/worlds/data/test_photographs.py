@@ -321,6 +321,17 @@ def test_a_gpu_makes_the_cpus_batches(augment, store):
         one = RealLoader(store.train, 20, 8, 5, augment=augment)
 
 
+@pytest.mark.gpu
+def test_threads_that_decode_on_a_gpu_do_not_disturb_each_other(store):
+    options = {"augment": "crop+flip", "device": "cuda", "gpu_decode": True}
+    one, many = (
+        RealLoader(store.train, 40, 16, 200, threads=threads, **options) for threads in (0, 16)
+    )
+    for (x, y), (x2, y2) in zip(one, many, strict=True):
+        assert torch.equal(x, x2)
+        assert torch.equal(y, y2)
+
+
 def test_a_damaged_photograph_is_named(tmp_path):
     store = make_store(tmp_path, 20)
     offset, size = store.train.images.members._indexed(0)[3].tolist()

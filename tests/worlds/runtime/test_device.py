@@ -6,6 +6,7 @@ import torch
 from worlds.runtime import device as module
 from worlds.runtime.device import (
     check_device,
+    cuda_versions,
     device_name,
     float32_products,
     in_precision,
@@ -99,3 +100,20 @@ def test_an_error_within_a_job_restores_the_flags():
     with pytest.raises(KeyError), float32_products("tf32"):
         raise KeyError
     assert flags() == before
+
+
+def test_a_network_in_a_precision_takes_no_timed_algorithms():
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
+    with in_precision("bf16", torch.device("cpu")):
+        assert (cudnn.deterministic, cudnn.benchmark) == (True, False)
+    assert (cudnn.deterministic, cudnn.benchmark) == before
+
+
+def test_the_versions_of_cuda_are_named_only_if_torch_has_it(monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert cuda_versions() == {}
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    assert cuda_versions()["cuda"] == "12.8"
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
+    assert device_name(torch.device("cuda")).startswith("NVIDIA H200, driver ")

@@ -1,17 +1,107 @@
 """The trainer on a GPU: `make test-gpu`."""
 
+import numpy as np
 import pytest
+import torch
 
 from tests.worlds.small_runs import small, small_data
+from worlds import ArrayStore
+from worlds.loaders import cuda
+from worlds.models import create
+from worlds.training.evaluation import evaluation_batch
+from worlds.training.stepper import Stepper
 from worlds.training.train import train
 
 pytestmark = pytest.mark.gpu
+OPTIMIZERS = ["sgd", "nesterov", "adam", "adamw", "rmsprop"]
 NET = {"arch": "myrtle5", "options": {"width": 16}, "steps": 30, "log": 10}
 
 
 @pytest.fixture(scope="module")
 def data():
     return small_data()
+
+
+def config_of(optimizer, **changes):
+    momentum = 0.9 if optimizer in ("sgd", "nesterov") else 0.0
+    return small(**NET, optimizer=optimizer, momentum=momentum, learning_rate=1e-3, **changes)
+
+
+def stop_at(last):
+    def leave(updates):
+        if updates == last:
+            raise KeyboardInterrupt
+
+    return leave
+
+
+@pytest.mark.parametrize("device", ["cuda:0", "cuda:1"])
+def test_every_gpu_captures_and_trains(data, tmp_path, device):
+    if int(device[-1]) >= torch.cuda.device_count():
+        pytest.skip("needs a second GPU")
+    run = train(config_of("sgd"), data, tmp_path / "run", device=device)
+    assert run.final["test_loss"] < run.rows[0]["test_loss"]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_replay_of_a_graph_moves_the_weights(optimizer):
+    config, device = config_of(optimizer), torch.device("cuda")
+    torch.manual_seed(0)
+    model = create("myrtle5", 10, 32, width=16).to(device, memory_format=torch.channels_last)
+    stepper = Stepper(config, model, device, graph=True)
+    x, y = torch.randn(32, 3, 32, 32, device=device), torch.arange(32, device=device) % 10
+    for step in range(8):
+        before = torch.nn.utils.parameters_to_vector(model.parameters()).clone()
+        stepper.step(x, y, 1e-3)
+        after = torch.nn.utils.parameters_to_vector(model.parameters())
+        assert not torch.equal(before, after), f"step {step}"
+    assert stepper._captured != stepper._update
+
+
+@pytest.mark.parametrize("turn", range(20))
+def test_a_capture_takes_no_harm_from_threads_that_load(data, tmp_path, turn, monkeypatch):
+    monkeypatch.setattr(cuda, "_fits", lambda *arguments: False)
+    expected = train(config_of("sgd"), data, tmp_path / "eager", device="cuda", graph=False)
+    run = train(config_of("sgd"), data, tmp_path / "graph", device="cuda")
+    assert run.final["test_loss"] == pytest.approx(expected.final["test_loss"], rel=1e-2)
+
+
+WAYS = {"eager": ("cuda", False), "graph": ("cuda", True), "cpu": ("cpu", False)}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("ways", ["eager graph eager", "graph eager graph", "graph cpu graph"])
+def test_a_run_goes_from_one_way_of_stepping_to_another(data, tmp_path, optimizer, ways):
+    config = config_of(optimizer)
+    whole = train(config, data, tmp_path / "whole", device="cuda", graph=False)
+    for way, last in zip(ways.split(), (8, 19, None), strict=True):
+        device, graph = WAYS[way]
+        options = {"device": device, "graph": graph}
+        if last is None:
+            run = train(config, data, tmp_path / "broken", **options)
+            break
+        with pytest.raises(KeyboardInterrupt):
+            train(config, data, tmp_path / "broken", on_step=stop_at(last), **options)
+    assert run.final["test_loss"] == pytest.approx(whole.final["test_loss"], rel=2e-2)
+
+
+def test_a_second_run_of_a_process_is_resident_too(data, tmp_path):
+    for name in ("one", "two"):
+        train(config_of("sgd", world="ideal"), data, tmp_path / name, device="cuda")
+        held = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        free, _ = torch.cuda.mem_get_info()
+        assert cuda.free_memory(torch.device("cuda")) >= free + held
+
+
+@pytest.mark.parametrize("arch", ["vgg16", "resnet50", "densenet121"])
+def test_the_first_log_point_of_photographs_fits_24_gb(arch):
+    device = torch.device("cuda")
+    pool = ArrayStore(np.zeros((1, 224, 224, 3), np.uint8), [0]).train
+    model = create(arch, 10, 224).to(device, memory_format=torch.channels_last).eval()
+    torch.cuda.reset_peak_memory_stats()
+    with torch.no_grad():
+        model(torch.empty(evaluation_batch(device, pool), 3, 224, 224, device=device))
+    assert torch.cuda.max_memory_allocated() < 12e9
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "rmsprop"])
@@ -41,12 +131,8 @@ def test_a_run_left_on_a_gpu_goes_on_there(data, tmp_path):
     config = small(**NET)
     whole = train(config, data, tmp_path / "whole", device="cuda")
 
-    def leave(updates):
-        if updates == 17:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        train(config, data, tmp_path / "broken", device="cuda", on_step=leave)
+        train(config, data, tmp_path / "broken", device="cuda", on_step=stop_at(17))
     resumed = train(config, data, tmp_path / "broken", device="cuda")
     assert [row["step"] for row in resumed.rows] == [row["step"] for row in whole.rows]
     assert resumed.final["test_loss"] == pytest.approx(whole.final["test_loss"], rel=1e-2)
