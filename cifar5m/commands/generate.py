@@ -20,6 +20,7 @@ from worlds.cli.exit import exit_code
 from worlds.cli.parser import Parser
 from worlds.cli.progress import ProgressBars
 from worlds.runtime.precision import PRECISIONS
+from worlds.runtime.signals import Stopped
 
 
 def make_parser() -> Parser:
@@ -81,7 +82,9 @@ def make_parser() -> Parser:
     content.add_argument("--precision", help=f"of the networks: {', '.join(PRECISIONS)}")
     content.add_argument("--micro-batch", type=int, help="images a network call, >= 1")
     content.add_argument(
-        "--shard-size", type=int, default=10_000, help="images a shard, >= 1 (default 10000)"
+        "--shard-size",
+        type=int,
+        help="images a shard, >= 1 (default: that of --out, else n / 20, from 50 to 10000)",
     )
 
     execution = parser.add_argument_group("execution (never changes the content)")
@@ -116,28 +119,45 @@ def parse_split(text: str) -> dict[str, int]:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser()
     args = parser.parse_args(argv)
+    given = list(sys.argv[1:] if argv is None else argv)
     hint = (
         "for the micro-batch; choose a smaller --micro-batch (it decides the bytes, so it needs "
         "another --out)"
     )
-    return exit_code(parser, lambda: run(args), args.out, too_large=hint)
+    return exit_code(parser, lambda: run(args, given), args.out, too_large=hint)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace, arguments: Sequence[str]) -> int:
     check_projection(args)
     given: dict[str, Any] = vars(args).copy()
     quiet, dry_run, rate, price = (given.pop(k) for k in ("quiet", "dry_run", "rate", "price"))
     if dry_run:
-        print_estimate(given, rate, price)
+        command = [argument for argument in arguments if argument != "--dry-run"]
+        print_estimate(given, rate, price, command)
         return 0
     from cifar5m.engines.run import generate
     from worlds.runtime.ranks import rank_of
 
     with ProgressBars(quiet) as on_progress:
-        summary = generate(**given, on_progress=on_progress)
+        try:
+            summary = generate(**given, on_progress=on_progress)
+        except Stopped as stopped:
+            raise Stopped(stopped.number, what_is_kept(args.out)) from None
     if rank_of(os.environ) is None:
         print(summary)
     return 0
+
+
+def what_is_kept(out: Path) -> str:
+    """Return what a stopped run leaves: `13 of 21 shards (650 images) are kept`."""
+    from worlds.formats.plan import load_plan
+    from worlds.formats.summary import summarize
+
+    try:
+        found = summarize(out, load_plan(out))
+    except (ValueError, OSError):
+        return "nothing was made yet"
+    return f"{found.shards:,} of {found.shards_planned:,} shards ({found.images:,} images) are kept"
 
 
 def check_projection(args: argparse.Namespace) -> None:
@@ -152,14 +172,21 @@ def check_projection(args: argparse.Namespace) -> None:
             raise ValueError(f"--{name} must be {least}, got {value:g}")
 
 
-def print_estimate(given: dict[str, Any], rate: float | None, price: float | None) -> None:
-    """Print what the run takes: on devices of a given rate, or measured on this one."""
+def print_estimate(
+    given: dict[str, Any], rate: float | None, price: float | None, command: Sequence[str]
+) -> None:
+    """Print what the run takes: on devices of a given rate, on common ones, or on this one."""
     from cifar5m.engines.estimate import measure_run, project_run
-    from cifar5m.sampling.job import Options
+    from cifar5m.engines.projection import project_published, without_device
+    from cifar5m.sampling.job import Options, keep_earlier_choices
 
     options = Options(**{k: v for k, v in given.items() if k in Options.__dataclass_fields__})
+    options = keep_earlier_choices(options, given["out"])
     if rate is not None:
         print("\n".join(project_run(options, rate, price)))
+        return
+    if without_device(options, given["device"]):
+        print("\n".join(project_published(options, price, command)))
         return
     with ProgressBars() as on_progress:
         lines = measure_run(options, given["device"], given["workers"], price, on_progress)

@@ -5,13 +5,20 @@ summary = generate("out/tiny", recipe="tiny", n=1000)
 
 import os
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
 from cifar5m.engines.local import run_workers, worker_arguments
 from cifar5m.sampling.generate import Job, generate_shards
-from cifar5m.sampling.job import Options, find_sources, load_job, plan_of
+from cifar5m.sampling.job import (
+    Options,
+    find_sources,
+    keep_earlier_choices,
+    load_job,
+    plan_of,
+)
 from cifar5m.sampling.recipes import DEFAULT
 from worlds.formats.layout import Shard
 from worlds.formats.plan import claim_folder
@@ -44,7 +51,7 @@ def generate(
     labels: str | None = None,
     precision: str | None = None,
     micro_batch: int | None = None,
-    shard_size: int = 10_000,
+    shard_size: int | None = None,
     device: str = "auto",
     workers: int | None = None,
     writers: int = 1,
@@ -79,7 +86,8 @@ def generate(
         labels: "argmax" (the labeler's class) or "requested" (the one the generator was asked for).
         precision: Of both networks, "fp32", "tf32", "bf16" or "fp16".
         micro_batch: Images a network call, at least 1.
-        shard_size: Images a shard, at least 1.
+        shard_size: Images a shard, at least 1; by default that of the plan in `out`, else a
+            twentieth of n, from 50 to 10,000, and the micro-batch is no larger.
         device: "auto", "cpu", "cuda" or "cuda:K".
         workers: Processes on this machine, by default one a GPU or 1; with `ray`, most actors.
         writers: Processes a worker that encode and write, at least 1.
@@ -114,9 +122,13 @@ def generate(
         allow_non_ema=allow_non_ema,
     )
     out, rank = Path(out), rank_of(os.environ)
+    options = keep_earlier_choices(options, out)
     target = str(pick_device(device, rank.local_rank if rank else 0))
     check_positive("writers", writers)
     workers = count_workers(workers, device, rank) if ray is None else workers
+
+    if ray is not None and find_spec("ray") is None:
+        raise ValueError("ray: Ray is not installed: pip install 'deep-bootstrap[ray]'")
 
     # Networks that do not load are refused before anything is written.
     download = Download(on_progress)

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -16,12 +17,15 @@ from cifar5m.sampling.unet import Generator, load_unet
 from cifar5m.weights.download import Note, Progress
 from cifar5m.weights.sources import Weights, evaluation_beside, find_generator, find_labeler
 from worlds.formats.layout import CIFAR10_CLASSES, FORMAT, Layout
-from worlds.formats.plan import About, Count, Plan, package_versions, seal
+from worlds.formats.plan import About, Count, Plan, load_plan, package_versions, seal
 from worlds.formats.shards import encode_png
 from worlds.rng.streams import key_of
 from worlds.runtime.checks import check_positive
 from worlds.runtime.precision import check_precision
 
+_LARGEST_SHARD: Final = 10_000
+_SMALLEST_SHARD: Final = 50
+_SHARDS: Final = 20  # at least, from 1,000 images on
 TEST_SHARE = 6  # as released: one of six parts is the test split
 DATASET: Final = "cifar5m"  # what plans of this module say that they make
 
@@ -60,7 +64,7 @@ class Options:
     recipe: str = DEFAULT
     seed: int = 0
     split: dict[str, int] | None = None
-    shard_size: int = 10_000
+    shard_size: int | None = None  # None: by `default_shard_size`, and no micro-batch above it
     micro_batch: int | None = None
     precision: str | None = None
     sampler: str | None = None
@@ -94,7 +98,7 @@ class Options:
         if splits is None:
             test = self.n // TEST_SHARE
             splits = {"train": self.n - test} | ({"test": test} if test else {})
-        return Layout(tuple(splits.items()), self.shard_size)
+        return Layout(tuple(splits.items()), self.shard_size or default_shard_size(self.n))
 
     @property
     def resolved(self) -> Recipe:
@@ -103,6 +107,9 @@ class Options:
         names = ("generator", "labeler", "precision", "micro_batch", "guidance", "labels")
         chosen: dict[str, Any] = {name: getattr(self, name) for name in names}
         recipe = replace(recipe, **{k: v for k, v in chosen.items() if v is not None})
+        if self.shard_size is None and self.micro_batch is None:  # padding a batch is wasted work
+            size = min(recipe.micro_batch, self.layout.shard_size)
+            recipe = replace(recipe, micro_batch=size)
         return replace(recipe, sampler=self._sampler(recipe.sampler))
 
     def _sampler(self, default: SamplerConfig) -> SamplerConfig:
@@ -113,6 +120,34 @@ class Options:
         names = ("steps", "variance", "eta", "spacing", "start")
         chosen: dict[str, Any] = {name: getattr(self, name) for name in names}
         return replace(default, **{k: v for k, v in chosen.items() if v is not None})
+
+
+def default_shard_size(n: int) -> int:
+    """Return the images of a shard of n images in all: a stop loses at most a twentieth of them.
+
+    From 50 to 10,000, so that there are at least 20 shards from 1,000 images on.
+    """
+    return min(_LARGEST_SHARD, max(_SMALLEST_SHARD, n // _SHARDS))
+
+
+def keep_earlier_choices(options: Options, folder: Path) -> Options:
+    """Return options in which what was left open is as the plan in `folder` has it.
+
+    Shard size, micro-batch and the choice of a labeler may have been made under other defaults, or
+    before a BiT was fine-tuned here. Without a readable plan of this recipe, nothing changes.
+    """
+    try:
+        plan = load_plan(folder, GeneratedPlan)
+    except (ValueError, OSError):
+        return options
+    if plan.about.recipe != options.recipe or options.shard_size not in (None, plan.shard_size):
+        return options
+    kept: dict[str, Any] = {"shard_size": plan.shard_size}
+    if options.shard_size is None and options.micro_batch is None:
+        kept["micro_batch"] = plan.micro_batch
+    if options.resolved.labeler == "auto":
+        kept["labeler"] = plan.about.labeler
+    return replace(options, **kept)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from worlds.runtime.errors import first_line
 from worlds.runtime.files import sha256_of
 from worlds.runtime.json_files import load_json
 
-OFFLINE_HINT = "`--recipe tiny` works offline"
+OFFLINE_HINT = "the bundled `tiny` works offline"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
 _SUFFIXES = (".safetensors", ".bin", ".ckpt", ".pt", ".pth")
 _GENERATOR_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")

@@ -40,7 +40,8 @@ def exit_code(
         return run()
     except Stopped as stopped:
         resume = "; run the same command to resume" if out is not None else ""
-        message, code = f"stopped{resume}", 128 + stopped.number
+        kept = f"; {stopped.kept}" if stopped.kept else ""
+        message, code = f"stopped{kept}{resume}", 128 + stopped.number
     except KeyboardInterrupt:  # before the command began to listen for signals
         message, code = "stopped", 128 + signal.SIGINT
     except ValueError as error:

@@ -13,11 +13,13 @@ _HANDLED: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(Exception):
-    """The user or the batch system asked the run to stop, with this signal."""
+    """The user or the batch system asked the run to stop, with this signal; `kept` says what of its
+    work is safe.
+    """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, kept: str = "") -> None:
         super().__init__(number)
-        self.number = number
+        self.number, self.kept = number, kept
 
 
 @contextmanager
