@@ -15,7 +15,7 @@ from cifar5m.sampling import job as prepare
 from cifar5m.sampling.generate import make_images, make_shard
 from cifar5m.sampling.job import Options
 from cifar5m.sampling.noise import image_noise
-from cifar5m.weights.sources import find_labeler
+from cifar5m.weights.sources import DEFAULT_LABELER, find_labeler
 from tests.cifar5m.tiny_networks import save_labeler, save_unet
 from worlds.formats.plan import claim_folder, load_plan
 from worlds.formats.shards import decode_image, load_record, read_arrays, read_samples
@@ -266,9 +266,13 @@ def test_a_labeler_without_ten_classes_is_refused(small_run, tmp_path, capsys):
 
 def test_weights_out_of_reach_say_what_to_do(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("DEEP_BOOTSTRAP_CACHE", str(tmp_path / "cache"))
+    url = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", url)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
     assert main(["--n", "20", "--out", str(tmp_path / "set")]) == 2
     error = capsys.readouterr().err
-    assert "--recipe tiny" in error
+    assert DEFAULT_LABELER in error
+    assert "the bundled `tiny` works offline" in error
     assert str(tmp_path / "cache") in error
 
 
