@@ -78,7 +78,8 @@ def _run(args: argparse.Namespace) -> int:
     devices = devices_of(args.device, args.workers)
     sources = open_sources(args.data, args.cifar10, args.dogbird, args.scale, args.runs)
     chosen = args.names, args.scale, args.trials, args.precision
-    selection = select(*chosen, weights, sources, args.runs, args.model)
+    readings = args.cheap_train_error, args.whole_test
+    selection = select(*chosen, weights, sources, args.runs, args.model, *readings)
     left = _print_plan(selection)
     if args.dry_run:
         print(json.dumps({"out": str(args.runs), "scale": args.scale, "left": left}))

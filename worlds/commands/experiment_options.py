@@ -49,7 +49,20 @@ def _add_data(run: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=PATH",
-        help="what the pretrained networks of fig13 or fig14 begin from",
+        help="what the pretrained networks of fig5b, fig13 or fig14 begin from; fig5b=EARLY,FINAL "
+        "gives both of its checkpoints",
+    )
+    measured = run.add_argument_group("measurement")
+    measured.add_argument(
+        "--cheap-train-error",
+        action="store_true",
+        help="at paper scale, read train metrics and T0 from 10,000 samples under one fixed crop "
+        "each (default: from all n with fresh crops)",
+    )
+    measured.add_argument(
+        "--whole-test",
+        action="store_true",
+        help="measure on the whole test split (default: at paper scale its first 10,000 images)",
     )
 
 

@@ -170,7 +170,22 @@ def write_run(folder: Path, config: TrainConfig) -> Path:
 
 
 def _write(folder: Path, config: TrainConfig, measured: Sequence[dict[str, float]]) -> Path:
-    """A finished run folder. The Ideal World's gradient is exact: it counts no samples."""
+    data = {"name": "Gaussian inputs (Appendix A)", "train": None, "test": None}
+    parameters: Any = config.options["dimensions"]
+    return write_finished(folder, config, measured, data, parameters)
+
+
+def write_finished(
+    folder: Path,
+    config: TrainConfig,
+    measured: Sequence[dict[str, float]],
+    data: Mapping[str, Any],
+    parameters: int,
+) -> Path:
+    """Write a finished run folder of these metrics, one row a step.
+
+    The Ideal World's gradient is exact here: it counts no samples.
+    """
     real = config.world == "real"
     rows = [
         {
@@ -186,8 +201,8 @@ def _write(folder: Path, config: TrainConfig, measured: Sequence[dict[str, float
         "format": FORMAT,
         "fingerprint": config.fingerprint(),
         "config": config.to_json(),
-        "data": {"name": "Gaussian inputs (Appendix A)", "train": None, "test": None},
-        "parameters": config.options["dimensions"],
+        "data": data,
+        "parameters": parameters,
         "versions": {"numpy": np.__version__},
         "device": "cpu",
     }

@@ -82,8 +82,10 @@ def _check(check: Check, experiment: Experiment) -> str:
     of = f" of {', '.join(check.groups)}" if check.groups else ""
     of += f" in {check.share:.0%} of the groups" if check.share < 1 else ""
     name = f"{name_of(check.quantity, experiment.metric)}{of} {check.relation}"
+    if check.others:
+        name += f" {', '.join(check.others)}"
     slack = f" (tolerance {check.tolerance:g})" if check.tolerance else ""
-    if check.relation in ("rises", "falls"):
+    if check.relation in ("rises", "falls", "above", "near"):
         return f"{name}{slack}"
     if check.relation == "within":
         return f"{name} {check.tolerance:g} of {check.value:g}"

@@ -104,6 +104,8 @@ def expand(
     precision: Precision | None = None,
     weights: str | None = None,
     model: str | None = None,
+    cheap: bool = False,
+    whole_test: bool = False,
 ) -> Expanded:
     """The experiment's runs at a scale, of `model` in place of its own networks.
 
@@ -119,14 +121,16 @@ def expand(
     if weights is not None and (recipe.absent == "" or scale != "paper"):
         raise ValueError(
             f"{recipe.name} takes no --weights at {scale} scale: they are for the pretrained "
-            "networks of fig13 and fig14, as large as in the paper"
+            "networks of fig5b, fig13 and fig14, as large as in the paper"
         )
     image_size = 224 if recipe.data == "dogbird" else 32
-    experiment = recipe.build(Scope(scale, tuple(range(trials)), image_size, precision, weights))
+    asked_of = (tuple(range(trials)), image_size, precision, weights, cheap, whole_test)
+    experiment = recipe.build(Scope(scale, *asked_of))
     if experiment is None:
         return Expanded(recipe, None)
     how = f" --precision {precision}" if precision else ""
     how += f" --weights {recipe.name}={weights}" if weights else ""
+    how += " --cheap-train-error" * cheap + " --whole-test" * whole_test
     if model is not None and not free:
         how += f" --model {model}"
         experiment = _of_model(experiment, model)

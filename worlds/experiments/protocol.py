@@ -3,7 +3,9 @@
     pair("ResNet18", TrainConfig("preresnet18"), scope)    # both worlds, all trials, in the scale
 
 TrainConfig's defaults are the main protocol: 39,000 steps of 128, SGD at 0.1 without momentum,
-cosine to 0 in 100 units, crop and flip, n = 50,000.
+cosine to 0 in 100 units, crop and flip, n = 50,000. At paper scale train metrics, and with them T0,
+are read from all n samples with fresh crops at each log point, as the released code does;
+`--cheap-train-error` reads the first 10,000 under one fixed crop each.
 
 In the Ideal World n decides nothing (unless it is disjoint), nor does how a training set is
 measured or when a Real World stops. `ideal_of` sets those fields to their defaults, so that all
@@ -52,9 +54,19 @@ def ideal_of(config: TrainConfig) -> TrainConfig:
 
 def over_trials(config: TrainConfig, scope: Scope) -> tuple[TrainConfig, ...]:
     """The runs of a paper's config at the scope's scale, one a trial."""
-    config = scaled(config, scope.scale, scope.image_size)
+    config = _measured(scaled(config, scope.scale, scope.image_size), scope)
     config = replace(config, precision=scope.precision or config.precision)
     return tuple(replace(config, trial=trial) for trial in scope.trials)
+
+
+def _measured(config: TrainConfig, scope: Scope) -> TrainConfig:
+    """With the scope's readings: at paper scale T0 comes from all n samples under fresh crops."""
+    if scope.whole_test:
+        config = replace(config, test_eval=None)
+    own = config.train_eval != TrainConfig(config.arch).train_eval  # a recipe's own reading
+    if config.world == "ideal" or scope.scale != "paper" or scope.cheap or own:
+        return config
+    return replace(config, train_eval=None, fresh_crops=config.augment is not None)
 
 
 def pair(label: str, config: TrainConfig, scope: Scope, **fields: Any) -> Group:

@@ -28,6 +28,7 @@ MODULES: Final = (
     "appendix_a",
     "pretraining",
     "noise",
+    "decelerators",
 )
 
 
@@ -40,6 +41,8 @@ class Scope:
     image_size: int = 32  # of its data
     precision: Precision | None = None  # None: the config's
     weights: str | None = None  # what its pretrained networks begin from
+    cheap: bool = False  # read train metrics as the configs say, not from all n with fresh crops
+    whole_test: bool = False  # measure on the whole test split
 
 
 Build = Callable[[Scope], Experiment | None]

@@ -39,6 +39,7 @@ _SMALL: Final[Mapping[str, Net]] = {
     "mlp_3x128": ("mlp_3x128", {}),
     "mlp_5x2048": ("mlp_5x1024", {}),
     "vit_b4": ("mlp_4x512", {}),
+    "igpt_s": ("mlp_3x512", {}),
     "dconv": ("dconv", {"base": 8}),
     "dfc": ("dfc", {"base": 4}),
     "wrn28_10": ("preresnet18", {"width": 16}),
@@ -56,6 +57,7 @@ _SMOKE: Final[Mapping[str, Net]] = {
     "mlp_3x128": ("mlp_3x16", {}),
     "mlp_5x2048": ("mlp_5x32", {}),
     "vit_b4": ("mlp_4x32", {}),
+    "igpt_s": ("mlp_3x32", {}),
     "dconv": ("dconv", {"base": 2}),
     "dfc": ("dfc", {"base": 1}),
     "wrn28_10": ("mlp_3x40", {}),
@@ -119,6 +121,7 @@ def scaled(config: TrainConfig, scale: str, image_size: int = 32) -> TrainConfig
         "arch": arch,
         "options": options,
         "n": max(min(config.n, rule.least_samples), config.n // samples),
+        "validation": config.validation // samples,
         "steps": steps,
         "unit": max(1, round(config.unit * steps / config.steps)),
         "batch_size": min(config.batch_size, rule.batch_size),
@@ -139,4 +142,4 @@ def _network(config: TrainConfig, rule: _Rule, scale: str, image_size: int) -> N
         width = max(4, options["width"] // rule.width)
         return "darts", options | {"width": width, "cells": min(options["cells"], rule.cells)}
     arch, thin = rule.networks.get(config.arch, (config.arch, options))
-    return arch, dict(thin)
+    return arch, ({"dropout": options["dropout"]} if "dropout" in options else {}) | thin

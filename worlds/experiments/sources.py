@@ -83,6 +83,17 @@ class Sources:
         assert self._cifar10 is not None
         return replace(pool, train=self._cifar10.train, name=f"{name}, trained on CIFAR-10")
 
+    def labeler_accuracy(self, kind: Data) -> float | None:
+        """Measured accuracy of the labeler of a generated data set, if its plan states it."""
+        from worlds.formats.layout import PLAN
+        from worlds.formats.plan import load_plan
+
+        path = getattr(self, kind)
+        if path is None or not (Path(path) / PLAN).is_file():
+            return None
+        measured = load_plan(Path(path)).about.labeler_evaluation
+        return None if measured is None else measured.accuracy
+
     @cached_property
     def _cifar5m(self) -> "Store":
         return self._open(self.cifar5m)

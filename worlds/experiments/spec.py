@@ -23,15 +23,17 @@ from worlds.training.config import TrainConfig
 Kind = Literal[
     "curves",  # a panel a group: Real, Ideal and train against updates
     "metrics",  # a panel a metric
-    "scatter",  # final Real against final Ideal, a dot a group
+    "scatter",  # final Ideal against final Real, a dot a group
     "samples",  # the curves of several n over one Ideal World, T(n), L(n) against Ideal(T(n))
     "decompositions",  # test = train + gap beside test = Ideal + bootstrap error
     "rrm",  # robustness, memorization and rationality; a group holds clean and noisy Real runs
     "pairs",  # class-pair noise: the share of a class that is called its partner
     "stopping",  # early stopping by patience against T0
     "table",  # final test errors on each test set
+    "sheet",  # sample images of each group's data
 ]
-Relation = Literal["within", "at least", "at most", "rises", "falls"]
+Relation = Literal["within", "at least", "at most", "rises", "falls", "above", "near"]
+Center = Literal["median", "mean"]
 SUFFIX: Final = ".experiment.json"
 FORMAT: Final = 1
 
@@ -45,6 +47,8 @@ class Group:
     ideal: tuple[TrainConfig, ...] = ()
     panel: str | None = None  # groups of one name share a panel; None: one of its own
     series: str | None = None  # groups of one name share a color in a scatter
+    mark: str | None = None  # and of one name here a marker
+    drawn: bool = True  # False: only measured, for checks that compare with it
     data: str | None = None  # only runs on this data: its name, or its training fingerprint
 
     def __post_init__(self) -> None:
@@ -62,6 +66,8 @@ class Check:
 
     within      |quantity - value| <= tolerance        at least, at most     value, with tolerance
     rises       in the order of the groups, each above its predecessor less tolerance; falls
+    above       each of `groups` above its counterpart in `others`, less tolerance
+    near        each of `groups` within tolerance of its counterpart in `others`
 
     `quantity` is a name of `worlds.experiments.spec.QUANTITIES`, or METRIC:NAME for another metric
     than the experiment's, such as loss:gap. `groups` are labels; none means all.
@@ -73,6 +79,7 @@ class Check:
     tolerance: float = 0.0
     groups: tuple[str, ...] = ()
     share: float = 1.0  # of the groups that must be so, where the paper says "mostly"
+    others: tuple[str, ...] = ()  # labels, one for each of `groups`
 
     def __post_init__(self) -> None:
         if self.relation not in get_args(Relation):
@@ -80,13 +87,25 @@ class Check:
             raise ValueError(f"relation must be one of {known}, got {self.relation!r}")
         if self.tolerance < 0:
             raise ValueError(f"tolerance must be 0 or more, got {self.tolerance}")
+        compares = self.relation in ("above", "near")
+        if compares != bool(self.others) or (compares and len(self.others) != len(self.groups)):
+            raise ValueError(
+                f"relations above and near take one of `others` for each of `groups`, "
+                f"got {self.relation} with {len(self.groups)} and {len(self.others)}"
+            )
 
     def _enough(self, met: Iterable[bool]) -> bool:
         each = list(met)
         return sum(each) >= self.share * len(each)
 
     def met(self, values: list[float]) -> bool:
-        """Return whether the groups' values, in order, are as claimed."""
+        """Whether the groups' values, in order, are as claimed; those of `others` come last."""
+        if self.others:
+            half = len(values) // 2
+            gaps = [one - other for one, other in zip(values[:half], values[half:], strict=True)]
+            if self.relation == "near":
+                return self._enough(abs(gap) <= self.tolerance for gap in gaps)
+            return self._enough(gap >= -self.tolerance for gap in gaps)
         if self.relation == "within":
             return self._enough(abs(value - self.value) <= self.tolerance for value in values)
         if self.relation == "at least":
@@ -111,6 +130,8 @@ class Experiment:
     command: str = ""
     scale: str | None = None  # of the runs; anything but "paper" is said beside the verdict
     note: str = ""  # one sentence below the figure: what differs from the paper
+    center: Center = "median"  # over trials
+    zoom: float | None = None  # of a scatter: a second panel of the dots below this in both worlds
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -122,7 +143,7 @@ class Experiment:
         if not labels or len(set(labels)) < len(labels):
             raise ValueError(f"experiment {self.name} needs groups of different labels: {labels}")
         for check in self.checks:
-            strangers = set(check.groups) - set(labels)
+            strangers = {*check.groups, *check.others} - set(labels)
             if strangers:
                 raise ValueError(f"a check of {self.name} names no group of it: {strangers}")
 
@@ -162,6 +183,8 @@ class _Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ideal: tuple[dict[str, Any], ...]
     panel: str | None = None
     series: str | None = None
+    mark: str | None = None
+    drawn: bool = True
     data: str | None = None
 
 
@@ -179,11 +202,14 @@ class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     command: str = ""
     scale: str | None = None
     note: str = ""
+    center: Center = "median"
+    zoom: float | None = None
 
 
 def _group(group: _Group) -> Group:
     real, ideal = (tuple(map(TrainConfig.from_json, side)) for side in (group.real, group.ideal))
-    return Group(group.label, real, ideal, group.panel, group.series, group.data)
+    looks = group.panel, group.series, group.mark, group.drawn
+    return Group(group.label, real, ideal, *looks, group.data)
 
 
 def write_experiment(experiment: Experiment, folder: Path) -> Path:
@@ -207,6 +233,12 @@ QUANTITIES: Final = {
     "real": "Real World test {metric}",
     "ideal": "Ideal World test {metric}",
     "gap": "bootstrap error",
+    "distance": "|bootstrap error|",
+    "drop_real": "least fall of the Real World's test {metric} over a change of the rate",
+    "drop_ideal": "least fall of the Ideal World's test {metric} over a change of the rate",
+    "final_train": "Real World train {metric}, last step",
+    "generalization_share": "generalization gap over test {metric}",
+    "bootstrap_share": "|bootstrap error| over test {metric}",
     "largest": "largest |Real - Ideal| at any log point up to T0",
     "spread": "largest difference of two Real trials up to T0",
     "train": "Real World train {metric}",
@@ -214,18 +246,35 @@ QUANTITIES: Final = {
     "t0": "T0 (updates)",
     "final_real": "Real World test {metric}, last step",
     "final_ideal": "Ideal World test {metric}, last step",
+    "alpha": "exponent alpha of Ideal(t)",
+    "beta": "exponent beta of T(n)",
+    "gamma": "exponent of L(n)",
+    "product": "alpha x beta",
+    "mismatch": "alpha x beta less the exponent of L(n)",
     "test_error": "test error",
     "cifar10_error": "CIFAR-10 test error",
     "robustness": "robustness gap",
     "memorization": "memorization gap",
     "rationality": "rationality gap",
     "bound": "sum of the three gaps",
+    "slack": "sum of the three gaps less the generalization gap in error",
+    "memorization_share": "memorization gap over the sum of the three",
     "generalization_error": "generalization gap in error",
     "partner_real": "share called the partner, Real World",
     "partner_ideal": "share called the partner, Ideal World",
+    "mass_real": "softmax mass on the partner, Real World",
+    "mass_ideal": "softmax mass on the partner, Ideal World",
+    "others_gap": "largest difference of the worlds in a confusion of the other classes",
+    "pairs_train": "Real World train error, last step",
+    "fitted_later": "updates to fit half of the wrong labels over those to fit half of the others",
+    "lost": "test {metric} at T0 less that where patience stops",
+    "gained": "test {metric} at the last step less that where patience stops",
     "stopped": "test {metric} where patience stops",
     "stopped_at": "updates where patience stops",
     "best": "least test {metric} until then",
+    "classes_shown": "classes shown",
+    "largest_class": "share of the largest class",
+    "labeler_accuracy": "accuracy of the labeler on CIFAR-10",
 }
 
 

@@ -29,7 +29,7 @@ SCALE: Final = 0.00392156885936856  # float32(1 / 255), as the shortest double w
 CROP_PAD: Final = 4
 CUTOUT_SIDE: Final = 16
 
-_NAMED: Final = ("flip", "crop+flip", "crop+flip+cutout")
+_NAMED: Final = ("flip", "crop+flip", "crop+flip+cutout", "cutout")
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Augment:
 
 
 def parse_augment(augment: "Augment | str | None", photographs: bool = False) -> Augment:
-    """None, "flip", "crop+flip", "crop+flip+cutout" (a hole of 16), or an `Augment` as it is.
+    """None, "flip", "crop+flip", "cutout" (a hole of 16), "crop+flip+cutout", or an `Augment`.
 
     The crop is the paper's: at 32 pixels out of a zero padding of 4, of photographs resized.
     """

@@ -94,7 +94,8 @@ class RealLoader(Loader):
 
 class FixedReuseLoader(Loader):
     """Between the worlds: `n` samples (None: the whole pool), each used exactly `reuse` times, in
-    `reuse` shuffled passes. Without `steps`, all the batches there are.
+    `reuse` shuffled passes. Without `steps`, all the batches there are: of a run whose samples are
+    no multiple of the batch size, the last one is smaller.
     """
 
     world: str = "fixed reuse"

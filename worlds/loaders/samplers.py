@@ -100,6 +100,7 @@ class Sampler:
     reuse: int | None = None
     replace: bool = False
     shuffle: bool = True
+    exact: bool = False  # "carry": the last batch of all may be smaller, so that none is left
 
     def __post_init__(self) -> None:
         for name in ("pool", "seed", "trial"):
@@ -138,12 +139,14 @@ class Sampler:
     @property
     def max_steps(self) -> int | None:
         """The steps that can be fed, None for no limit; with "carry" the last samples, too few for
-        a batch, are left.
+        a batch, are left, unless `exact`.
         """
         if self.reuse is None:
             return None
         if self.remainder == "short":
             return -(-self.n // self.batch_size) * self.reuse
+        if self.exact and self.remainder == "carry":
+            return -(-self.n * self.reuse // self.batch_size)
         return self.pass_size * self.reuse // self.batch_size
 
     @property
@@ -165,13 +168,14 @@ class Sampler:
     def _start(self, step: int) -> int:
         """The position at which a step begins, and the one before it ends."""
         if self.remainder != "short":
-            return step * self.batch_size
+            start = step * self.batch_size
+            return min(start, self.n * (self.reuse or 1)) if self.exact else start
         per_pass = -(-self.n // self.batch_size)
         return step // per_pass * self.n + step % per_pass * self.batch_size
 
     def boundaries(self, first: int, last: int) -> Sequence[int]:
         """The positions at which the steps `first` to `last` begin."""
-        if self.remainder != "short":
+        if self.remainder != "short" and not self.exact:
             return range(first * self.batch_size, last * self.batch_size + 1, self.batch_size)
         return [self._start(step) for step in range(first, last + 1)]
 

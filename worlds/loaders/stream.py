@@ -148,9 +148,9 @@ def reuse_order(
         samples = np.delete(np.arange(pool, dtype=np.uint32), excluded)
         if not len(samples):
             raise ValueError("disjoint_from excludes the whole pool: nothing is left to draw")
-    return Sampler(
-        world, pool, batch_size, seed, trial, samples=samples, remainder=remainder, reuse=reuse
-    )
+    exact = world == "fixed reuse" and remainder == "carry"
+    named = world, pool, batch_size, seed, trial, samples, remainder, reuse
+    return Sampler(*named, exact=exact)
 
 
 def bootstrap_order(pool: int, n: int | None, batch_size: int, seed: int, trial: int) -> Sampler:
@@ -204,6 +204,12 @@ def _check_share(sampler: Sampler, rank: int, world_size: int) -> None:
             f"{world_size}"
         )
     last = sampler.n % sampler.batch_size
+    end = sampler.n * (sampler.reuse or 1) % sampler.batch_size
+    if sampler.exact and 0 < end < world_size:
+        raise ValueError(
+            f"n = {sampler.n:,} used {sampler.reuse} times ends with a batch of {end}, too few for "
+            f"{world_size} ranks: take another n or batch_size"
+        )
     if sampler.remainder == "short" and sampler.shuffle and 0 < last < world_size:
         # The mean loss of an empty share is NaN, and the ranks' average with it.
         raise ValueError(

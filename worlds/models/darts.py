@@ -9,6 +9,8 @@ function of the architecture seed: give both worlds the same.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import count as naturals
+from itertools import islice
 
 import torch
 from torch import nn
@@ -72,6 +74,24 @@ def draw_genotype(seed: int) -> tuple[str, ...]:
     """The operations of the six edges (in the order of EDGES), each uniform over the eight."""
     names = tuple(OPERATIONS)
     return tuple(names[word % len(names)] for word in _draws(seed, 0, len(EDGES)))
+
+
+def is_connected(genotype: Sequence[str]) -> bool:
+    """Whether a path without "none" leads from the input of a cell to its output; without one the
+    network's output is a constant.
+    """
+    reached = {0}
+    for (source, target), name in zip(EDGES, genotype, strict=True):
+        if source in reached and name != "none":
+            reached.add(target)
+    return NODES - 1 in reached
+
+
+def connected_seeds(count: int) -> list[int]:
+    """The first `count` architecture seeds whose networks are connected: one that is not is drawn
+    again, as the next seed.
+    """
+    return list(islice(filter(lambda seed: is_connected(draw_genotype(seed)), naturals()), count))
 
 
 def draw_setting(seed: int) -> tuple[int, int]:

@@ -194,6 +194,24 @@ def released_state(arrays: Mapping[str, Any], width: int) -> dict[str, torch.Ten
     return state
 
 
+def hub_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights under our names, from a state dict of the Hub's openai/imagegpt-* (names of
+    `transformers`), or as they are if they have our names already.
+    """
+    if not any(name.startswith("transformer.") for name in state):
+        return dict(state)
+    ours = {}
+    for name, value in state.items():
+        name = name.removeprefix("transformer.")
+        if name.endswith((".attn.bias", ".attn.masked_bias")):
+            continue  # the causal mask
+        for theirs, own in ((".attn.", "."), (".mlp.c_proj", ".mlp_proj"), (".mlp.", ".")):
+            name = name.replace(theirs, own)
+        linear = (name.endswith(".weight") and ".c_" in name) or name.endswith("mlp_proj.weight")
+        ours[name] = value.T.contiguous() if linear else value  # stored (inputs, outputs)
+    return ours
+
+
 ARCHITECTURES = tuple(
     Architecture(name, "igpt", 32, igpt, {"size": name}, "5b" if name == "igpt_s" else "")
     for name in SIZES

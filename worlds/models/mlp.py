@@ -12,9 +12,18 @@ from worlds.models.registry import Architecture, Pattern
 
 
 def mlp(
-    num_classes: int, image_size: int, depth: int, width: int, batch_norm: bool = True
+    num_classes: int,
+    image_size: int,
+    depth: int,
+    width: int,
+    batch_norm: bool = True,
+    dropout: float = 0.0,
 ) -> nn.Sequential:
-    """The image flattened in CHW order, `depth` times linear, norm and ReLU, the linear head."""
+    """The image flattened in CHW order, `depth` times linear, norm, ReLU and, where it is above 0,
+    dropout, and the linear head.
+    """
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be in [0, 1), got {dropout}")
     layers: list[nn.Module] = [nn.Flatten()]
     features = 3 * image_size * image_size
     for _ in range(depth):
@@ -22,6 +31,8 @@ def mlp(
         if batch_norm:
             layers.append(nn.BatchNorm1d(width))
         layers.append(nn.ReLU(inplace=True))
+        if dropout:
+            layers.append(nn.Dropout(dropout))
         features = width
     return nn.Sequential(*layers, nn.Linear(features, num_classes))
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from worlds.models.igpt import COLORS, ImageGPT, released_state
+from worlds.models.igpt import COLORS, ImageGPT, hub_state, released_state
 from worlds.models.vit import VisionTransformer, zero_last_layer
 
 
@@ -85,6 +85,23 @@ def transfer_vit(model: VisionTransformer, state: Mapping[str, torch.Tensor]) ->
     last = f"head.{len(model.head) - 1}."
     load_weights(model, state, fresh=(last,))
     zero_last_layer(model)
+
+
+def transfer_igpt(
+    model: ImageGPT, state: Mapping[str, torch.Tensor], centers: Any | None = None
+) -> None:
+    """Give `model` the weights of the Hub's openai/imagegpt-small, or of its own names, under a
+    fresh classifier. `centers` are the (512, 3) color clusters, where the state has none.
+    """
+    given = hub_state(state)
+    if centers is not None:
+        given.setdefault("colors", torch.as_tensor(centers, dtype=torch.float32))
+    if "colors" not in given:
+        raise ValueError("the weights need their color clusters: keep preprocessor_config.json "
+                         "beside them")  # fmt: skip
+    if model.lm_head is None:
+        given.pop("lm_head.weight", None)
+    load_weights(model, given, fresh=("classifier.",))
 
 
 def load_released_igpt(model: ImageGPT, arrays: Mapping[str, Any], centers: Any) -> None:

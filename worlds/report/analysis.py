@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 
 from worlds.training.metrics import patience_point, stopping_point
-from worlds.training.run_folder import Run
+from worlds.training.run_folder import Run, patience_reached
 
 METRICS: Final = ("soft_error", "error", "loss")
 BAND: Final = (0.25, 0.75)  # quantiles over trials that figures shade
@@ -73,6 +73,43 @@ def curves(runs: Sequence[Run], column: str) -> Curves:
         raise ValueError(f"no step at which {column} was measured in every one of {names}")
     values = np.array([[values[step] for step in steps] for values in series], dtype=np.float64)
     return Curves(tuple(run.config.trial for run in runs), np.array(steps), values)
+
+
+def last_value(run: Run, column: str) -> float:
+    """`column` in the last row that has it."""
+    return float(curves([run], column).values[0, -1])
+
+
+def confusion_of(run: Run) -> np.ndarray | None:
+    """Shares of the test images of each class (rows) that are called each class, (K, K) float64, in
+    the last row; None where the run did not measure them.
+    """
+    row = run.final or {}
+    prefix = "test_confusion_"
+    named = {name.removeprefix(prefix): value for name, value in row.items() if prefix in name}
+    count = round(len(named) ** 0.5)
+    if not count:
+        return None
+    shares = [[named[f"{a}_{b}"] for b in range(count)] for a in range(count)]
+    return np.array(shares, dtype=np.float64)
+
+
+def least_drop(run: Run, column: str) -> float | None:
+    """The least fall of `column` over a change of the learning rate: the mean of the unit before it
+    less that of the unit after. None for schedules without sudden changes, or too few rows.
+    """
+    config = run.config
+    if config.schedule not in ("3step", "steps"):
+        return None
+    curve, unit = curves([run], column), config.unit
+    changes = [s for s in range(1, config.steps) if config.rate(s) < 0.99 * config.rate(s - 1)]
+    falls = []
+    for change in changes:
+        before = curve.values[0, (curve.steps >= change - unit) & (curve.steps < change)]
+        after = curve.values[0, (curve.steps >= change) & (curve.steps < change + unit)]
+        if len(before) and len(after):
+            falls.append(float(before.mean() - after.mean()))
+    return min(falls) if falls else None
 
 
 @dataclass(frozen=True)
@@ -271,6 +308,48 @@ def power_law_of_points(x: Sequence[float], y: Sequence[float]) -> PowerLaw:
     return PowerLaw(float(np.exp(intercept)), -slope, *bounds, float(min(x)), float(max(x)), method)
 
 
+@dataclass(frozen=True)
+class Scaling:
+    """The slides' "scaling exponents multiply" for one trial: with Ideal(t) ~ t^-alpha and
+    T(n) ~ n^beta, L(n) ~ n^-gamma should have gamma = alpha beta.
+    """
+
+    alpha: float
+    beta: float
+    gamma: float
+
+    @property
+    def product(self) -> float:
+        return self.alpha * self.beta
+
+
+def scaling_of_trials(
+    real: Mapping[int, Sequence[Run]], ideal: Sequence[Run], metric: str = "soft_error"
+) -> list[Scaling]:
+    """The three exponents of each trial that reached T0 at three or more n; the Ideal World is
+    fitted between the least and the greatest T0. Trials without enough points are left out.
+    """
+    trials = sorted({run.config.trial for runs in real.values() for run in runs})
+    found = []
+    for trial in trials:
+        runs = {n: [r for r in rs if r.config.trial == trial] for n, rs in real.items()}
+        ends = {n: endings(rs, ideal, metric)[0] for n, rs in runs.items() if rs}
+        sizes = [n for n, end in sorted(ends.items()) if end.reached]
+        own = [run for run in ideal if run.config.trial == trial] or list(ideal)
+        if len(sizes) < 3 or not own:
+            continue
+        times = [float(ends[n].step + 1) for n in sizes]
+        learned = curves(own, f"test_{metric}")
+        try:
+            alpha = power_law(learned, int(min(times)), int(max(times))).exponent
+            beta = -power_law_of_points(sizes, times).exponent
+            gamma = power_law_of_points(sizes, [ends[n].real for n in sizes]).exponent
+        except ValueError:
+            continue
+        found.append(Scaling(alpha, beta, gamma))
+    return found
+
+
 def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
     """Slope, intercept and 1.96 standard errors of the slope."""
     slope, intercept = np.polyfit(x, y, 1)
@@ -291,10 +370,15 @@ class Patience:
 
 
 def patience_stop(run: Run, patience: int, column: str = "test_soft_error") -> Patience:
-    """Stop at the log point that is `patience` log points past the least value so far."""
+    """Stop at the log point that is `patience` log points past the least value so far; with
+    a validation split so many epochs past the last improvement of the validation error.
+    """
     curve = curves([run], column)
     values = curve.median
-    index, best = patience_point(values.tolist(), patience)
+    if run.config.validation:
+        index, best = patience_reached(run.config, run.rows, patience)
+    else:
+        index, best = patience_point(values.tolist(), patience)
     stopped = None if index is None else int(curve.steps[index])
     t0 = run.stopping_step
     at_t0 = None if t0 is None else float(values[curve.steps == t0][0])

@@ -1,11 +1,23 @@
 """Figures of bars: decompositions of the test error, RRM, patience, tables of test errors."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from worlds.cli.drawing import COLORS, INK, legend, new_figure, patch
 from worlds.experiments.spec import METRIC_NAMES, Experiment
+from worlds.report.analysis import has
 from worlds.report.measure import TEST_SETS, Measured, patience_of
-from worlds.report.plots import IDEAL, TRAIN, Drawn, Point, grouped_bars, stacked_bars
+from worlds.report.plots import (
+    IDEAL,
+    TRAIN,
+    Drawn,
+    Point,
+    curve_of,
+    grouped_bars,
+    points_of,
+    stacked_bars,
+    world_curves,
+)
 
 
 def draw_decompositions(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
@@ -74,15 +86,38 @@ def draw_stopping(experiment: Experiment, measured: Sequence[Measured]) -> Drawn
         raise ValueError(f"{experiment.name} has no Real World run")
     parts = [("real", COLORS[0]), ("stopped", COLORS[4]), ("final_real", TRAIN)]
     numbers = {name: [one.get(name) or 0.0 for one in able] for name, _ in parts}
-    figure, (ax,), _ = new_figure(1, 1, (8.4, 1.2 + 0.8 * len(able)))
+    noisy = [one for one in able if has(one.found.real[0], "train_corrupted_error")]
+    size = (3.7, 3.4) if noisy else (8.4, 1.2 + 0.8 * len(able))
+    figure, axes, _ = new_figure(1 + len(noisy), 3, size)
     bars = [(name, numbers[name], color) for name, color in parts]
-    grouped_bars(ax, [one.label for one in able], bars)
-    ax.set_xlabel(f"Real World test {METRIC_NAMES[experiment.metric]}")
-    patience = patience_of(able[0].found.real[0])
-    texts = ("at T0", f"stopped by patience of {patience} log points", "at the last step")
-    wide = [patch(color) for _, color in parts]
-    legend(figure, list(zip(texts, wide, strict=True)))
-    return Drawn(figure, _bar_points(able, numbers))
+    grouped_bars(axes[0], [one.label for one in able], bars)
+    axes[0].set_xlabel(f"Real World test {METRIC_NAMES[experiment.metric]}")
+    config = able[0].found.real[0].config
+    unit = "epochs" if config.validation else "log points"
+    patience = f"stopped by patience of {patience_of(able[0].found.real[0])} {unit}"
+    texts = ("at T0, or the last step", patience, "at the last step")
+    entries: list[tuple[str, dict[str, Any]]] = [
+        (text, patch(color)) for text, (_, color) in zip(texts, parts, strict=True)
+    ]
+    points = _bar_points(able, numbers)
+    for ax, one in zip(axes[1:], noisy, strict=True):
+        for column, color in _FITTED.values():
+            curve = curve_of(one.found.real, column)
+            world_curves(ax, curve, colors=(color, color))
+            points += points_of(curve, group=one.label, world="real", quantity=column)
+        ax.set(title=one.label, ylabel="train error", ylim=(0, 1))
+    if noisy:
+        entries += [(text, {"color": color}) for text, (_, color) in _FITTED.items()]
+    legend(figure, entries)
+    return Drawn(figure, points)
+
+
+# How labels that were kept and labels that were changed are fitted.
+_FITTED: Final = {
+    "kept labels": ("train_kept_error", COLORS[2]),
+    "wrong labels": ("train_corrupted_error", COLORS[1]),
+    "wrong labels, against the true ones": ("train_corrupted_true_error", COLORS[3]),
+}
 
 
 def draw_table(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:

@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from worlds.cli.drawing import COLORS, FAINT, GRID, INK, WASH, legend, new_figure, patch
+import numpy as np
+
+from worlds.cli.drawing import COLORS, FAINT, GRID, INK, PAPER, WASH, legend, new_figure, patch
 from worlds.experiments.spec import METRIC_NAMES, Experiment, tolerance_of
-from worlds.report.analysis import METRICS, bootstrap_error, has, stopping_time
+from worlds.report.analysis import METRICS, bootstrap_error, confusion_of, has, stopping_time
 from worlds.report.measure import Measured
 from worlds.report.plots import (
     DASHED,
@@ -24,6 +26,7 @@ from worlds.report.plots import (
     t0_point,
     world_curves,
 )
+from worlds.training.run_folder import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -176,17 +179,41 @@ def draw_metrics(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
 
 
 def draw_pairs(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
-    figure, axes, _ = new_figure(len(measured), 3, sharey="row")
+    """Draw the partner's share as called and in the softmax, and each world's confusion."""
+    figure, axes, _ = new_figure(4 * len(measured), 2, (4.6, 3.4))
     points: list[Point] = []
-    for ax, one in zip(axes, measured, strict=True):
-        real = curve_of(one.found.real, "test_partner_share")
-        ideal = curve_of(one.found.ideal, "test_partner_share")
-        world_curves(ax, real, ideal)
-        ax.set_title(fill(one.label, 28))
-        names = {"panel": one.label, "group": one.label, "quantity": "test_partner_share"}
-        points += points_of(real, **names, world="real")
-        points += points_of(ideal, **names, world="ideal")
-    fit_limits(axes, points)
-    _label_outer(axes, (), "predicted as the paired class")
+    for row, one in enumerate(measured):
+        mine = axes[4 * row : 4 * row + 4]
+        columns = {"called its partner": "test_partner_share", "softmax mass": "test_partner_mass"}
+        for ax, (title, column) in zip(mine, columns.items(), strict=False):
+            real, ideal = (curve_of(runs, column) for runs in (one.found.real, one.found.ideal))
+            world_curves(ax, real, ideal)
+            ax.set(title=f"{one.label}: {title}", ylabel="share of the noisy class", ylim=(0, 1))
+            names = {"panel": title, "group": one.label, "quantity": column}
+            points += points_of(real, **names, world="real")
+            points += points_of(ideal, **names, world="ideal")
+        for ax, (world, runs) in zip(
+            mine[2:], (("Real", one.found.real), ("Ideal", one.found.ideal)), strict=True
+        ):
+            _draw_confusion(ax, runs)
+            ax.set_title(f"{world} World, last step")
     _curves_legend(figure, {}, points, 1)
     return Drawn(figure, points)
+
+
+def _draw_confusion(ax: "Axes", runs: Sequence[Run]) -> None:
+    """Mean over trials of the share of each class (rows) that is called each class."""
+    found = [shares for run in runs if (shares := confusion_of(run)) is not None]
+    if not found:
+        ax.set_axis_off()
+        return
+    mean = np.nanmean(found, axis=0)
+    ax.imshow(mean, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), share in np.ndenumerate(mean):
+        if share >= 0.02:
+            ink = PAPER if share > 0.6 else INK
+            ax.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=ink,
+                    fontsize=6)  # fmt: skip
+    ax.grid(visible=False)
+    ax.set(xlabel="called (percent)", ylabel="class", xticks=range(len(mean)))
+    ax.set_yticks(range(len(mean)))

@@ -6,56 +6,81 @@ drawn = draw(experiment, measured)          # drawn.figure, drawn.points
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from worlds.cli.drawing import COLORS, WASH, legend, new_figure, patch
+from worlds.cli.drawing import COLORS, INK, WASH, legend, new_figure, patch
 from worlds.experiments.spec import METRIC_NAMES, Experiment, tolerance_of
-from worlds.report import bar_figures, curve_figures, sample_figures
+from worlds.report import bar_figures, curve_figures, sample_figures, sheet_figures
 from worlds.report.measure import Measured
-from worlds.report.plots import DIAGONAL, MARKERS, Dot, Drawn, final_scatter
+from worlds.report.plots import DIAGONAL, MARKERS, Dot, Drawn, final_scatter, marker_of
 
 
 def draw(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
     """Draw the groups that were measured, in the style of the caller; ValueError without any."""
-    if not measured:
+    if not any(one.found.group.drawn for one in measured):
         raise ValueError(f"{experiment.name} has no finished run to draw")
-    return _DRAWERS[experiment.kind](experiment, measured)
+    shown = [one for one in measured if one.found.group.drawn]
+    return _DRAWERS[experiment.kind](experiment, shown)
 
 
 def _scatter(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
+    """Ideal against Real World, as in the paper; with `zoom` a second panel of the low corner."""
     both = [one for one in measured if one.get("gap") is not None]
     if not both:
         raise ValueError(f"{experiment.name} has no group with runs of both worlds")
     series = list(dict.fromkeys(one.found.group.series or "" for one in both))
-    dots, points = [], []
-    for one in both:
-        place = series.index(one.found.group.series or "")
-        ideal, real = (one.get(name) or 0.0 for name in ("ideal", "real"))
-        ranges = one.range("ideal"), one.range("real")
-        marker = place // len(COLORS) if len(series) > len(COLORS) else place
-        dots.append(Dot(one.label, ideal, real, *ranges, place, marker))
-        points.append(
-            {"panel": "", "group": one.label, "world": "both", "quantity": experiment.metric}
-            | {"x": ideal, "y": real, "low": ranges[1][0], "high": ranges[1][1]}
-            | {"trials": len(one.values["gap"])}
-        )
-    tolerance = tolerance_of(experiment)
-    figure, (ax,), _ = new_figure(1, 1, (6.4, 5.6))
-    figure.set_figheight(min(figure.get_figheight(), figure.get_figwidth() + 0.6))
-    final_scatter(ax, dots, tolerance)
-    metric = METRIC_NAMES[experiment.metric]
-    ax.set(xlabel=f"Ideal World test {metric}", ylabel=f"Real World test {metric}")
+    marks = list(dict.fromkeys(one.found.group.mark or "" for one in both))
+    dots = [_dot(one, series, marks) for one in both]
+    points: list[dict[str, Any]] = [
+        {"panel": "", "group": dot.label, "world": "both", "quantity": experiment.metric}
+        | {"x": dot.real, "y": dot.ideal, "low": dot.ideal_range[0], "high": dot.ideal_range[1]}
+        | {"trials": len(one.values["gap"])}
+        for one, dot in zip(both, dots, strict=True)
+    ]
+    tolerance, metric = tolerance_of(experiment), METRIC_NAMES[experiment.metric]
+    low = [dot for dot in dots if max(dot.real, dot.ideal) <= (experiment.zoom or 0)]
+    panels = [("(a) all", dots), (f"(b) {metric} below {experiment.zoom:g}", low)] if low else []
+    figure, axes, _ = new_figure(max(1, len(panels)), 2, (6.4, 5.6))
+    if not panels:
+        figure.set_figheight(min(figure.get_figheight(), figure.get_figwidth() + 0.6))
+    for ax, (title, shown) in zip(axes, panels or [("", dots)], strict=True):
+        final_scatter(ax, shown, tolerance)
+        ax.set(xlabel=f"Real World test {metric}", ylabel=f"Ideal World test {metric}", title=title)
+    legend(figure, _scatter_legend(dots, series, marks, tolerance))
+    return Drawn(figure, points)
+
+
+def _dot(one: Measured, series: Sequence[str], marks: Sequence[str]) -> Dot:
+    """Colors tell the series apart, markers the marks; without marks, markers help the colors."""
+    place = series.index(one.found.group.series or "")
+    marker = place // len(COLORS) if len(series) > len(COLORS) else place
+    if len(marks) > 1:
+        marker = marks.index(one.found.group.mark or "")
+    real, ideal = (one.get(name) or 0.0 for name in ("real", "ideal"))
+    hollow = len(marks) > 1 and place >= len(COLORS)
+    return Dot(one.label, ideal, real, one.range("ideal"), one.range("real"), place, marker, hollow)
+
+
+def _scatter_legend(
+    dots: Sequence[Dot], series: Sequence[str], marks: Sequence[str], tolerance: float | None
+) -> list[tuple[str, dict[str, Any]]]:
     entries: list[tuple[str, dict[str, Any]]] = [("y = x", dict(DIAGONAL))]
+    alone = {"linestyle": "none", "markersize": 7}
     if len(series) > 1:
-        marks = {dot.series: dot.marker for dot in dots}
+        markers = {dot.series: "o" if len(marks) > 1 else marker_of(dot) for dot in dots}
+        hollow = {dot.series: dot.hollow for dot in dots}
         entries += [
-            (name or "others", {"color": COLORS[i % len(COLORS)], "linestyle": "none"}
-             | {"marker": MARKERS[marks[i] % len(MARKERS)], "markersize": 7})
+            (name or "others", {"color": COLORS[i % len(COLORS)], "marker": markers[i], **alone}
+             | ({"markerfacecolor": "none", "markeredgewidth": 1.6} if hollow[i] else {}))
             for i, name in enumerate(series)
         ]  # fmt: skip
+    if len(marks) > 1:
+        entries += [
+            (name, {"color": INK, "marker": MARKERS[i % len(MARKERS)], **alone})
+            for i, name in enumerate(marks)
+        ]
     entries.append(("range over trials", {"color": COLORS[0], "linewidth": 1.2, "alpha": 0.6}))
     if tolerance is not None:
         entries.append((f"within {tolerance:g}", patch(WASH)))
-    legend(figure, entries)
-    return Drawn(figure, points)
+    return entries
 
 
 _DRAWERS: Final[Mapping[str, Callable[[Experiment, Sequence[Measured]], Drawn]]] = {
@@ -68,4 +93,5 @@ _DRAWERS: Final[Mapping[str, Callable[[Experiment, Sequence[Measured]], Drawn]]]
     "rrm": bar_figures.draw_rrm,
     "stopping": bar_figures.draw_stopping,
     "table": bar_figures.draw_table,
+    "sheet": sheet_figures.draw_sheets,
 }

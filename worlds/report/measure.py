@@ -1,33 +1,43 @@
 """An experiment's numbers, and whether they meet its claim.
 
-Every number of a group is a median over its trials, with their range beside it. Where the worlds
-are compared at min(T0, last step) that is each trial's own.
+Every number of a group is a median over its trials (in tables a mean, as published), with their
+range beside it. Where the worlds are compared at min(T0, last step) that is each trial's own.
+
+A check is judged by resampling the trials: it holds where 95 % of the resamplings meet it, fails
+where 95 % do not, and is open between. A single trial has no interval, and says so.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 
-from worlds.experiments.spec import Check, Experiment, name_of
+from worlds.experiments.spec import Center, Check, Experiment, name_of
 from worlds.report.analysis import (
     METRICS,
     Ending,
+    confusion_of,
     curves,
     endings,
     has,
+    last_value,
+    least_drop,
     patience_stop,
+    scaling_of_trials,
     stopping_time,
 )
 from worlds.report.collect import Found
-from worlds.report.rrm import partner_share, rrm
+from worlds.report.rrm import rrm
 from worlds.training.run_folder import Run
 
 Values = dict[str, list[float]]  # a quantity: its value in each trial
 Status = Literal["holds", "fails", "open"]
 
-PATIENCE: Final = 20  # log points
+PATIENCE: Final = 20  # log points, or epochs with a validation split
+DRAWS: Final = 1_000  # resamplings of the trials
+SURE: Final = 0.95  # share of them that settles a check
+CENTERS: Final[Mapping[Center, Callable[..., Any]]] = {"median": np.median, "mean": np.mean}
 TEST_SETS: Final = {"cifar10_error": "on CIFAR-10", "test_error": "on its own test split"}
 
 
@@ -36,8 +46,9 @@ class Measured:
     """A group's numbers, METRIC:NAME for every metric and NAME alone for the experiment's own."""
 
     found: Found
-    values: Mapping[str, list[float]]
+    values: Values
     reached: int  # trials that reached T0
+    center: Center = "median"
 
     @property
     def label(self) -> str:
@@ -45,7 +56,7 @@ class Measured:
 
     def get(self, quantity: str) -> float | None:
         values = self.values.get(quantity)
-        return float(np.median(values)) if values else None
+        return float(CENTERS[self.center](values)) if values else None
 
     def range(self, quantity: str) -> tuple[float, float]:
         return min(self.values[quantity]), max(self.values[quantity])
@@ -57,6 +68,7 @@ def measure(experiment: Experiment, found: Sequence[Found]) -> list[Measured]:
         "rrm": _rrm,
         "pairs": _pairs,
         "table": _table,
+        "sheet": _sheet,
     }
     measured = []
     for group in found:
@@ -68,8 +80,21 @@ def measure(experiment: Experiment, found: Sequence[Found]) -> list[Measured]:
             values, reached = _worlds(group, experiment.metric), _reached(group)
         if experiment.kind == "stopping":
             values |= _patience(group, experiment.metric)
-        measured.append(Measured(group, values, reached))
+        measured.append(Measured(group, values, reached, experiment.center))
+    if experiment.kind == "samples" and measured:
+        _add_scaling(measured, experiment.metric)
     return measured
+
+
+def _add_scaling(measured: Sequence[Measured], metric: str) -> None:
+    """Give the last group, the largest n, the exponents of each trial over all n."""
+    real = {one.found.real[0].config.n: one.found.real for one in measured if one.found.real}
+    ideal = max((one.found.ideal for one in measured), key=len)
+    found = scaling_of_trials(real, ideal, metric) if ideal else []
+    names = ("alpha", "beta", "gamma", "product")
+    last = measured[-1].values
+    last |= {name: [getattr(one, name) for one in found] for name in names}
+    last["mismatch"] = [one.product - one.gamma for one in found]
 
 
 def _worlds(group: Found, metric: str) -> Values:
@@ -112,6 +137,17 @@ def _one_metric(group: Found, metric: str) -> Values:
         ends = endings(group.real, group.real, metric)
     else:
         values["ideal"] = values["final_ideal"]
+    for world, runs in (("real", group.real), ("ideal", group.ideal)):
+        drops = [drop for run in runs if (drop := least_drop(run, column)) is not None]
+        if drops:
+            values[f"drop_{world}"] = drops
+    if values.get("gap"):
+        values["distance"] = [abs(gap) for gap in values["gap"]]
+        values["bootstrap_share"] = [abs(end.gap) / max(end.real, 1e-9) for end in ends]
+    learned = [run for run in group.real if has(run, f"train_{metric}")]
+    if learned:
+        last = [curves([run], f"train_{metric}").values[0, -1] for run in learned]
+        values["final_train"] = [float(value) for value in last]
     if ends:
         values["real"] = [end.real for end in ends]
     trained = [end for end in ends if end.train is not None]
@@ -119,6 +155,9 @@ def _one_metric(group: Found, metric: str) -> Values:
         values["train"] = [float(end.train) for end in trained if end.train is not None]
         values["generalization"] = [
             end.real - end.train for end in trained if end.train is not None
+        ]
+        values["generalization_share"] = [
+            1 - end.train / max(end.real, 1e-9) for end in trained if end.train is not None
         ]
     return values
 
@@ -132,16 +171,36 @@ def _rrm(group: Found) -> Values:
     ]
     names = ("robustness", "memorization", "rationality", "bound")
     values = {name: [float(getattr(one, name)) for one in twins] for name in names}
-    return values | {"generalization_error": [one.generalization_gap for one in twins]}
+    values["generalization_error"] = [one.generalization_gap for one in twins]
+    values["slack"] = [one.bound - one.generalization_gap for one in twins]
+    values["memorization_share"] = [one.memorization / max(one.bound, 1e-9) for one in twins]
+    return values
 
 
 def _pairs(group: Found) -> Values:
-    if group.real and group.ideal:
-        share = partner_share(group.real, group.ideal)
-        return {"partner_real": [share.real], "partner_ideal": [share.ideal]}
-    world, runs = ("real", group.real) if group.real else ("ideal", group.ideal)
-    column = "test_partner_share"
-    return {f"partner_{world}": [float(curves([run], column).values[0, -1]) for run in runs]}
+    """Per trial, at the last step: share and softmax mass of the partner, and the largest confusion
+    among classes without noise in which the worlds differ.
+    """
+    values: Values = {}
+    for world, runs in (("real", group.real), ("ideal", group.ideal)):
+        for name, column in (("partner", "test_partner_share"), ("mass", "test_partner_mass")):
+            able = [run for run in runs if has(run, column)]
+            if able:
+                values[f"{name}_{world}"] = [last_value(run, column) for run in able]
+    trained = [run for run in group.real if has(run, "train_error")]
+    values["pairs_train"] = [last_value(run, "train_error") for run in trained]
+    twins = {run.config.trial: run for run in group.ideal}
+    both = [(run, twins[run.config.trial]) for run in group.real if run.config.trial in twins]
+    values["others_gap"] = [gap for pair in both if (gap := _others_gap(*pair)) is not None]
+    return values
+
+
+def _others_gap(real: Run, ideal: Run) -> float | None:
+    ours, theirs = confusion_of(real), confusion_of(ideal)
+    if ours is None or theirs is None or real.config.noise is None:
+        return None
+    others = [k for k in range(len(ours)) if k not in real.config.noise.pairs]
+    return float(np.nanmax(np.abs(ours - theirs)[others]))
 
 
 def _table(group: Found) -> Values:
@@ -154,8 +213,14 @@ def _table(group: Found) -> Values:
     return values
 
 
+def _sheet(group: Found) -> Values:
+    names = ("classes_shown", "largest_class", "labeler_accuracy")
+    return {n: [run.rows[-1][n] for run in group.real if has(run, n)] for n in names}
+
+
 def _patience(group: Found, metric: str) -> Values:
-    values: Values = {"stopped": [], "stopped_at": [], "best": []}
+    values: Values = {"stopped": [], "stopped_at": [], "best": [], "gained": [], "lost": []}
+    values["fitted_later"] = []
     for run in group.real:
         stop = patience_stop(run, patience_of(run), f"test_{metric}")
         curve = curves([run], f"test_{metric}")
@@ -164,11 +229,29 @@ def _patience(group: Found, metric: str) -> Values:
         if stop.stopped is not None:
             values["stopped_at"].append(1.0 + stop.stopped)
         values["best"].append(stop.best_value)
+        if (ratio := fitted_later(run)) is not None:
+            values["fitted_later"].append(ratio)
+        values["gained"].append(float(curve.values[0, -1]) - values["stopped"][-1])
+        if stop.t0_value is not None:
+            values["lost"].append(stop.t0_value - values["stopped"][-1])
     return values
 
 
 def patience_of(run: Run) -> int:
     return run.config.patience or PATIENCE
+
+
+def fitted_later(run: Run) -> float | None:
+    """Updates until half of the wrong labels are fitted over those of the others; None where the
+    labels have no noise. What is not reached counts as the last update.
+    """
+    columns = ("train_corrupted_error", "train_kept_error")
+    if not all(has(run, column) for column in columns):
+        return None
+    wrong, kept = (curves([run], column) for column in columns)
+    at = [int(c.updates[below[0]] if len(below := np.flatnonzero(c.median <= 0.5)) else
+              c.updates[-1]) for c in (wrong, kept)]  # fmt: skip
+    return at[0] / at[1]
 
 
 @dataclass(frozen=True)
@@ -193,7 +276,8 @@ def judge(experiment: Experiment, measured: Sequence[Measured]) -> Verdict:
 def _judge(
     check: Check, experiment: Experiment, measured: Sequence[Measured]
 ) -> tuple[str, Status]:
-    wanted = check.groups or tuple(group.label for group in experiment.groups)
+    drawn = tuple(group.label for group in experiment.groups if group.drawn)
+    wanted = (*(check.groups or drawn), *check.others)
     by_label = {one.label: one for one in measured}
     numbers = {
         label: value
@@ -201,18 +285,50 @@ def _judge(
         if label in by_label and (value := by_label[label].get(check.quantity)) is not None
     }
     name = name_of(check.quantity, experiment.metric)
-    lacking = len(wanted) - len(numbers)
-    if not numbers or (lacking and check.relation in ("rises", "falls")):
+    lacking = len(set(wanted)) - len(numbers)
+    if not numbers or (lacking and check.relation in ("rises", "falls", "above", "near")):
         return f"{_claimed(check, name, wanted)}: not measured, runs are missing", "open"
-    met = check.met(list(numbers.values()))
+    compared = [label for label in wanted if label in numbers]  # `others` may repeat one
+    chance = met_share(check, [by_label[label] for label in compared])
     text = f"{_claimed(check, name, wanted)}: {_told(check, numbers, by_label)}"
     if lacking:
         text += f" ({lacking} of {len(wanted)} groups not measured)"
-    state: Status = "fails" if not met else "open" if lacking else "holds"
-    return text, state
+    if chance is None:
+        met = check.met([numbers[label] for label in compared])
+        state: Status = "fails" if not met else "open" if lacking else "holds"
+        return f"{text}; a single trial, no interval", state
+    state = "holds" if chance >= SURE else "fails" if chance <= 1 - SURE else "open"
+    if state == "open":
+        text += f"; met in {chance:.0%} of {DRAWS:,} resamplings of the trials"
+    return text, "open" if lacking and state == "holds" else state
+
+
+def met_share(check: Check, groups: Sequence[Measured]) -> float | None:
+    """The share of resamplings of the trials in which the groups meet a check; None where every
+    group has a single trial. Groups of equally many trials are resampled alike: trials are pairs.
+    """
+    values = [np.asarray(one.values[check.quantity], dtype=np.float64) for one in groups]
+    if all(len(numbers) < 2 for numbers in values):
+        return None
+    chosen = {
+        count: np.random.default_rng(count).integers(count, size=(DRAWS, count))
+        for count in {len(numbers) for numbers in values}
+    }
+    centers = [
+        CENTERS[one.center](numbers[chosen[len(numbers)]], axis=1)
+        for one, numbers in zip(groups, values, strict=True)
+    ]
+    return float(np.mean([check.met(list(row)) for row in np.stack(centers, axis=1)]))
 
 
 def _claimed(check: Check, name: str, labels: Sequence[str]) -> str:
+    if check.others:
+        pairs = list(zip(check.groups, check.others, strict=True))
+        first = f"{pairs[0][0]} {check.relation} {pairs[0][1]}"
+        more = f" and {len(pairs) - 1} pairs more" if len(pairs) > 1 else ""
+        most = f", in {check.share:.0%} of them" if check.share < 1 else ""
+        slack = f" (tolerance {check.tolerance:g})" if check.tolerance else ""
+        return f"{name}: {first}{more}{most}{slack}"
     of = f" of {labels[0]}" if len(labels) == 1 else ""
     if check.relation in ("rises", "falls"):
         slack = f" (slack {check.tolerance:g})" if check.tolerance else ""
@@ -229,6 +345,11 @@ def _told(check: Check, numbers: Mapping[str, float], measured: Mapping[str, Mea
     """Return the numbers, of many the farthest, and the spread over trials beside it."""
     if check.relation in ("rises", "falls"):
         return ", ".join(number(value) for value in numbers.values())
+    if check.others:
+        gaps = [numbers[a] - numbers[b] for a, b in zip(check.groups, check.others, strict=True)]
+        alone = f"{number(numbers[check.groups[0]])} and {number(numbers[check.others[0]])}"
+        apart = f"differences of {min(gaps):+.3f} to {max(gaps):+.3f}"
+        return alone if len(gaps) == 1 else apart
     signs = {"within": lambda v: abs(v - check.value), "at least": lambda v: -v}
     farthest = max(numbers, key=lambda label: signs.get(check.relation, float)(numbers[label]))
     one = measured[farthest]

@@ -51,6 +51,8 @@ class Entry:
             "learning rate": _values(f"{config.learning_rate:g}" for config in configs),
             "schedule": _values(_schedule(config) for config in configs),
             "optimizer": _values(_optimizer(config) for config in configs),
+            "T0 read from": _values(_train_reading(config) for config in real) or "no training set",
+            "test images": _values(_count(config.test_eval) for config in configs),
         }
 
 
@@ -73,6 +75,19 @@ def _values(texts: Any) -> str:
     return "; ".join(found if len(found) <= 8 else [*found[:4], "...", *found[-2:]])
 
 
+def _count(images: int | None) -> str:
+    return "all" if images is None else f"the first {images:,}"
+
+
+def _train_reading(config: TrainConfig) -> str:
+    """Which samples the train error is of, and under which crops."""
+    limited = config.train_eval is not None and config.train_eval < config.n
+    samples = f"the first {config.train_eval:,} samples" if limited else "all n samples"
+    if config.augment is None:
+        return samples
+    return f"{samples}, {'fresh' if config.fresh_crops else 'fixed'} crops"
+
+
 def _schedule(config: TrainConfig) -> str:
     parts = [config.schedule]
     if config.drops:
@@ -85,4 +100,6 @@ def _schedule(config: TrainConfig) -> str:
 def _optimizer(config: TrainConfig) -> str:
     momentum = f", momentum {config.momentum:g}" if config.momentum else ""
     decay = f", weight decay {config.weight_decay:g}" if config.weight_decay else ""
-    return f"{config.optimizer}{momentum}{decay}"
+    plain = config.betas == TrainConfig(config.arch).betas
+    betas = "" if plain else f", betas {config.betas[0]:g} and {config.betas[1]:g}"
+    return f"{config.optimizer}{momentum}{betas}{decay}"

@@ -114,16 +114,22 @@ class Dot:
     real_range: tuple[float, float]
     series: int = 0  # of COLORS
     marker: int = 0  # of MARKERS
+    hollow: bool = False
 
 
 MARKERS: Final = ("o", "s", "^", "D", "v", "P")
 
 
+def marker_of(dot: Dot) -> str:
+    return MARKERS[dot.marker % len(MARKERS)]
+
+
 def final_scatter(
     ax: "Axes", dots: Sequence[Dot], tolerance: float | None = None, names: int = 12
 ) -> "Axes":
-    """Real against Ideal with y = x and a strip of `tolerance` above and below it. Up to `names`
-    dots are all named; of more, those outside the strip.
+    """Ideal (y) against Real (x) with y = x and a strip of `tolerance` above and below it.
+
+    Up to `names` dots are all named; of more, those outside the strip.
     """
     values = np.array([(*dot.ideal_range, *dot.real_range) for dot in dots])
     pad = 0.08 * max(float(np.ptp(values)), 0.02)
@@ -133,12 +139,13 @@ def final_scatter(
         ax.fill_between(line, line - tolerance, line + tolerance, color=WASH, linewidth=0, zorder=0)
     ax.plot(line, line, color=FAINT, linewidth=1, zorder=1)
     for dot in dots:
-        color, marker = COLORS[dot.series % len(COLORS)], MARKERS[dot.marker % len(MARKERS)]
-        ax.plot(dot.ideal_range, (dot.real, dot.real), color=color, linewidth=1.2, alpha=0.6)
-        ax.plot((dot.ideal, dot.ideal), dot.real_range, color=color, linewidth=1.2, alpha=0.6)
+        color = COLORS[dot.series % len(COLORS)]
+        ax.plot(dot.real_range, (dot.ideal, dot.ideal), color=color, linewidth=1.2, alpha=0.6)
+        ax.plot((dot.real, dot.real), dot.ideal_range, color=color, linewidth=1.2, alpha=0.6)
         ax.plot(
-            dot.ideal, dot.real, marker, color=color, markersize=7.5, markeredgecolor=PAPER,
-            markeredgewidth=0.8, linestyle="none",
+            dot.real, dot.ideal, marker_of(dot), markersize=7.5, linestyle="none",
+            color=PAPER if dot.hollow else color, markeredgecolor=color if dot.hollow else PAPER,
+            markeredgewidth=1.6 if dot.hollow else 0.8,
         )  # fmt: skip
     named = dots
     if len(dots) > names:
@@ -154,18 +161,18 @@ def _name_dots(ax: "Axes", dots: Sequence[Dot], low: float, high: float) -> None
     """
     step, middle = 0.055 * (high - low), (low + high) / 2
     for side, chosen in (
-        ("right", [dot for dot in dots if dot.ideal > middle]),
-        ("left", [dot for dot in dots if dot.ideal <= middle]),
+        ("right", [dot for dot in dots if dot.real > middle]),
+        ("left", [dot for dot in dots if dot.real <= middle]),
     ):
         floor = -np.inf
-        for dot in sorted(chosen, key=lambda dot: dot.real):
-            height = max(dot.real, floor + step)
+        for dot in sorted(chosen, key=lambda dot: dot.ideal):
+            height = max(dot.ideal, floor + step)
             floor = height
-            beyond = dot.ideal_range[0] if side == "right" else dot.ideal_range[1]
+            beyond = dot.real_range[0] if side == "right" else dot.real_range[1]
             shift = 0.03 * (high - low) * (-1 if side == "right" else 1)
             color = COLORS[dot.series % len(COLORS)]
             ax.annotate(
-                dot.label, (dot.ideal, dot.real), (beyond + shift, height), color=INK,
+                dot.label, (dot.real, dot.ideal), (beyond + shift, height), color=INK,
                 fontsize=9.5, ha=side, va="center",
                 arrowprops={"arrowstyle": "-", "color": color, "alpha": 0.4, "linewidth": 0.8},
             )  # fmt: skip

@@ -1,6 +1,6 @@
 """Robustness, rationality and memorization: the generalization gap split by a label-noise run
 (Bansal, Kaplun, Barak, ICLR 2021, "For self-supervised learning, rationality implies
-generalization, provably"), and the class-pair noise of the same line of work.
+generalization, provably").
 
     rrm(clean_run, noisy_run)       # two Real World runs that differ in label_noise alone
 
@@ -14,12 +14,11 @@ Train' of all training samples and NTrain' of those with a changed label in the 
 Train - Test is at most their sum. Train accuracy is that on images as stored, not augmented.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from worlds.report.analysis import curves, has
 from worlds.training.config import differing_fields
 from worlds.training.run_folder import Row, Run
 
@@ -94,29 +93,6 @@ def rrm_of_predictions(
         noisy_part=float(np.mean((noisy_called == labels)[changed])),
         test=float(np.mean(test_called == test_labels)),
     )
-
-
-@dataclass(frozen=True)
-class PartnerShare:
-    """Class-pair noise, such as cat to dog 30 %: the share of test images of the noisy class that
-    are called its partner, as medians over trials at the last step that both worlds have.
-    """
-
-    step: int
-    real: float
-    ideal: float
-
-
-def partner_share(real: Sequence[Run], ideal: Sequence[Run]) -> PartnerShare:
-    """ValueError where a run was not trained with class-pair noise."""
-    column = "test_partner_share"
-    for run in (*real, *ideal):
-        if not has(run, column):
-            raise ValueError(f"{run.folder} has no {column}: it needs label_noise pairs:RATE:A>B")
-    ours, theirs = curves(real, column), curves(ideal, column)
-    step = int(np.intersect1d(ours.steps, theirs.steps)[-1])
-    values = [float(c.median[c.steps == step][0]) for c in (ours, theirs)]
-    return PartnerShare(step, *values)
 
 
 def _check_twins(clean: Run, noisy: Run) -> None:

@@ -56,7 +56,7 @@ def draw_samples(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
         remark = _draw_law(axes[0], reference)
     fit_limits(axes[:1], points)
     axes[0].set(title="Test curves", ylabel=METRIC_NAMES[metric])
-    remark += _stopping_panel(axes[1], by_n, shades, points)
+    remark += _stopping_panel(axes[1], by_n, shades, points) + _exponents(measured[-1])
     _loss_panel(axes[2], by_n, shades, points, metric)
     ring, bar = {**RING, "color": INK}, {"color": INK, "linestyle": "none", "markersize": 9}
     entries.append(("T0, median", ring))
@@ -68,6 +68,18 @@ def draw_samples(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
         entries.append(("power law", dict(DOTTED)))
     legend(figure, [*entries, ("y = x", dict(DIAGONAL))])
     return Drawn(figure, points, remark)
+
+
+def _exponents(last: Measured) -> str:
+    """alpha x beta beside the exponent of L(n); medians over trials, and their range."""
+    if not last.values.get("product"):
+        return ""
+    told = []
+    for name, text in (("product", "alpha x beta"), ("gamma", "the exponent of L(n)")):
+        low, high = last.range(name)
+        spread = f" ({low:.2f} to {high:.2f} over trials)" if low != high else ""
+        told.append(f"{text} is {last.get(name):.2f}{spread}")
+    return f"Per trial, {' and '.join(told)}. "
 
 
 def _shades(count: int) -> list[str]:

@@ -14,6 +14,8 @@ def sentence(experiment: Experiment, measured: Sequence[Measured]) -> str:
         return _each(measured, _rrm)
     if experiment.kind == "pairs":
         return _each(measured, _pairs)
+    if experiment.kind == "sheet":
+        return _each(measured, _sheet)
     if experiment.kind == "table":
         return _each(measured, _table)
     if experiment.kind == "stopping":
@@ -35,6 +37,11 @@ def sentence(experiment: Experiment, measured: Sequence[Measured]) -> str:
             f"the median and {signed(gaps[worst])} at its largest ({worst})."
         )
     return f"{text} {_t0(both)}".strip()
+
+
+def _sheet(one: Measured) -> str:
+    shown, largest = (one.get(name) or 0.0 for name in ("classes_shown", "largest_class"))
+    return f"{one.label}: {number(shown)} classes shown, the largest has {number(largest)} of all"
 
 
 def signed(value: float) -> str:
@@ -131,7 +138,10 @@ def _patience(one: Measured) -> str:
 def _pairs(one: Measured) -> str:
     shares = {world: one.get(f"partner_{world}") for world in ("real", "ideal")}
     told = [f"{v:.1%} in the {w.capitalize()} World" for w, v in shares.items() if v is not None]
-    return f"{one.label}: the noisy class is called its partner in {' and '.join(told)}"
+    masses = {world: one.get(f"mass_{world}") for world in ("real", "ideal")}
+    given = [f"{v:.1%} in the {w.capitalize()} World" for w, v in masses.items() if v is not None]
+    text = f"{one.label}: the noisy class is called its partner in {' and '.join(told)}"
+    return f"{text}; the softmax gives the partner {' and '.join(given)}" if given else text
 
 
 def _table(one: Measured) -> str:

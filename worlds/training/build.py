@@ -1,14 +1,17 @@
 """What a run is put together from: its data, its world's loader, its network."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 
+from worlds.data.labels import LabelNoise
 from worlds.data.splits import Pool, Split
 from worlds.data.stores import Store
 from worlds.loaders.base import Loader
 from worlds.loaders.loaders import BootstrapLoader, FixedReuseLoader, IdealLoader, RealLoader
+from worlds.loaders.samplers import subset
 from worlds.rng.philox import words
 from worlds.rng.streams import TRAINING
 from worlds.runtime.device import AUTOCAST_DTYPES
@@ -71,6 +74,7 @@ def real_loader(
         config.steps,
         seed=config.seed,
         trial=config.trial,
+        remainder=config.remainder,
         augment=config.augment,
         rank=replicas.rank,
         world_size=replicas.world_size,
@@ -99,7 +103,8 @@ def make_loader(
         return BootstrapLoader(split, config.n, size, steps, **common)
     cpu = BatchFormat(torch.device("cpu"), normalize=config.normalize)
     disjoint = real_loader(config, split, cpu) if config.disjoint else None
-    return IdealLoader(split, size, steps, passes=config.passes, disjoint_from=disjoint, **common)
+    common |= {"remainder": config.remainder, "disjoint_from": disjoint}
+    return IdealLoader(split, size, steps, passes=config.passes, **common)
 
 
 def make_model(config: TrainConfig, data: Data, parts: Parts = OWN_NOTHING) -> torch.nn.Module:
@@ -119,6 +124,20 @@ def make_model(config: TrainConfig, data: Data, parts: Parts = OWN_NOTHING) -> t
         raise ValueError(f"the architectures take square images, the data has {height} x {width}")
     model = create(config.arch, len(data.train.class_names), height, channels, **config.options)
     return model if config.initial is None else begin(model, config)
+
+
+def noise_of_test(noise: LabelNoise) -> LabelNoise:
+    """The same noise on test labels, drawn apart from that of the training samples."""
+    return replace(noise, trial=noise.trial | 1 << 31)
+
+
+def validation_samples(config: TrainConfig, pool: int) -> np.ndarray | None:
+    """Pool indices of the validation samples: those that a larger n would take next. ValueError
+    where the pool is too small for both.
+    """
+    if not config.validation:
+        return None
+    return subset(pool, config.n + config.validation, config.seed, config.trial)[config.n :]
 
 
 def training_seed(config: TrainConfig) -> int:

@@ -20,12 +20,13 @@ import numpy as np
 
 from worlds.data.labels import Kind, LabelNoise
 from worlds.loaders.normalize import NAMES
+from worlds.loaders.samplers import Remainder
 from worlds.rng.streams import key_of
 from worlds.runtime.json_files import convert_json
 from worlds.training.schedules import UNIT, Schedule, log_points, spaced_log_points
 
 World = Literal["real", "ideal"]  # of the paper; beside them bootstrap and reuse:K
-Optimizer = Literal["sgd", "nesterov", "adam", "adamw", "rmsprop"]
+Optimizer = Literal["sgd", "nesterov", "adam", "adamw", "rmsprop", "adagrad"]
 Loss = Literal["cross_entropy", "mse"]
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 Grid = Literal["paper", "fast", "spaced"]
@@ -34,9 +35,12 @@ Option = int | float | str | bool
 
 _INTEGERS: Final = (
     *("n", "passes", "steps", "batch_size", "unit", "warmup", "seed", "trial"),
-    *("test_eval", "train_eval", "patience"),
+    *("test_eval", "train_eval", "patience", "validation"),
 )
-_NUMBERS: Final = ("learning_rate", "momentum", "weight_decay", "factor", "threshold")
+_NUMBERS: Final = (
+    *("learning_rate", "momentum", "weight_decay", "factor", "threshold"),
+    *("mixup", "min_improvement"),
+)
 _TYPES: Final[dict[str, tuple[Any, tuple[str, ...]]]] = {
     "an integer": (int, _INTEGERS),
     "a number": (int | float, _NUMBERS),
@@ -88,7 +92,16 @@ class TrainConfig:
     train_eval: int | None = 10_000  # at most so many of the n, always the same; None: all n
     stop: StopRule | None = None
     threshold: float = 0.01  # train error that is T0, and at which stop="train_error" ends a run
-    patience: int = 0  # log points without a lower test soft-error, for stop="patience"
+    # For stop="patience": log points without a lower test soft-error; with `validation`, epochs
+    # without a validation error that is lower by more than `min_improvement`.
+    patience: int = 0
+    min_improvement: float = 0.0
+    validation: int = 0  # samples beside the n, labeled as they are, that a Real run is measured on
+    remainder: Remainder = "carry"  # of an epoch; the released code's is "drop"
+    betas: tuple[float, float] = (0.9, 0.999)  # of adam and adamw
+    mixup: float = 0.0  # alpha of Beta(alpha, alpha), the share of the other image; 0: no mixup
+    test_noise: bool = False  # the test labels carry the label noise, too; CIFAR-10's do not
+    fresh_crops: bool = False  # train metrics draw fresh crops at each log point, as released
 
     def __post_init__(self) -> None:
         for f in fields(self):  # numpy's numbers and paths have no JSON
@@ -117,6 +130,7 @@ class TrainConfig:
             "precision": get_args(Precision),
             "stop": (None, *get_args(StopRule)),
             "normalize": NAMES,
+            "remainder": get_args(Remainder),
         }
         for name, known in choices.items():
             value = getattr(self, name)
@@ -138,9 +152,21 @@ class TrainConfig:
             raise ValueError(f"log must be 1 or more steps, got {self.log}")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum must be in [0, 1), got {self.momentum}")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must be two numbers in [0, 1), got {self.betas}")
+        if not (math.isfinite(self.mixup) and self.mixup >= 0):
+            raise ValueError(f"mixup must be 0 or more, got {self.mixup}")
+        if not 0 <= self.min_improvement < 1:
+            raise ValueError(f"min_improvement must be in [0, 1), got {self.min_improvement}")
+        if self.validation < 0:
+            raise ValueError(f"validation must be 0 or more samples, got {self.validation}")
+        if self.test_noise and self.label_noise is None:
+            raise ValueError(
+                "test_noise=True puts the label noise on test labels: give label_noise"
+            )
         if self.optimizer == "nesterov" and not self.momentum:
             raise ValueError("optimizer nesterov needs a momentum above 0, for example 0.9")
-        if self.momentum and self.optimizer in ("adam", "adamw"):
+        if self.momentum and self.optimizer in ("adam", "adamw", "adagrad"):
             raise ValueError(f"{self.optimizer} takes no momentum, got {self.momentum}")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
             raise ValueError(f"weight_decay must be 0 or more, got {self.weight_decay}")
@@ -148,7 +174,8 @@ class TrainConfig:
             raise ValueError(f"threshold must be in [0, 1), got {self.threshold}")
         if self.frozen and self.initial is None:
             raise ValueError("frozen=True trains a head on weights that are there: give initial")
-        if (self.stop == "patience") != (self.patience > 0):
+        read_off = self.validation > 0 and self.stop is None  # by the report, from a whole run
+        if (self.stop == "patience") != (self.patience > 0) and not read_off:
             raise ValueError(
                 f'stop="patience" and patience of 1 or more go together, got {self.stop!r} and '
                 f"{self.patience}"
@@ -180,7 +207,7 @@ class TrainConfig:
 
     @cached_property
     def noise(self) -> LabelNoise | None:
-        """The noise on the training labels; test labels stay clean."""
+        """The noise on the training labels; test labels stay clean without `test_noise`."""
         if self.label_noise is None:
             return None
         return parse_label_noise(self.label_noise, self.seed, self.trial)
@@ -198,7 +225,8 @@ class TrainConfig:
 
     def to_json(self) -> dict[str, Any]:
         """All fields as plain values; `from_json` gives an equal config."""
-        return asdict(self) | {"options": dict(self.options), "drops": list(self.drops)}
+        lists = {"drops": list(self.drops), "betas": list(self.betas)}
+        return asdict(self) | {"options": dict(self.options), **lists}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "TrainConfig":
@@ -210,7 +238,10 @@ class TrainConfig:
         if "arch" not in values:
             raise ValueError("a training config needs the field arch")
         convert_json(values, cls, "config")  # types alone: a rate that was written as 1 stays 1
-        return cls(**{**values, "drops": tuple(values.get("drops", ()))})
+        tuples: dict[str, Any] = {
+            name: tuple(values[name]) for name in ("drops", "betas") if name in values
+        }
+        return cls(**{**values, **tuples})
 
     def fingerprint(self) -> str:
         """Hex sha256 of all fields: the name of this run."""
@@ -277,19 +308,33 @@ def _pair(item: str) -> tuple[int, int]:
     return int(source), int(target)
 
 
+_ADDED: Final = (
+    *("min_improvement", "validation", "remainder", "betas", "mixup", "test_noise"),
+    "fresh_crops",
+)
 _RENAMED: Final = {"normalise": "normalize"}  # fields of earlier versions, which name runs
 
 
 def _digest(values: dict[str, Any]) -> str:
-    """Return the sha256 of a config's fields, under the names that earlier versions hashed."""
+    """Return the sha256 of a config's fields, under the names that earlier versions hashed;
+    fields that those had not count only where they are not at their default.
+    """
     former = {new: old for old, new in _RENAMED.items()}
-    hashed = {former.get(name, name): value for name, value in values.items()}
+    added = {f.name: f.default for f in fields(TrainConfig) if f.name in _ADDED}
+    hashed = {
+        former.get(name, name): value
+        for name, value in values.items()
+        if name not in added or _plain(value) != added[name]
+    }
     return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()
 
 
 # Fields that decide nothing in an Ideal run: how many samples the Real World has, how its training
 # set is measured, and when it stops.
-REAL_ONLY: Final = ("n", "train_eval", "threshold", "stop", "patience")
+REAL_ONLY: Final = (
+    *("n", "train_eval", "threshold", "stop", "patience", "min_improvement", "validation"),
+    "fresh_crops",
+)
 
 
 def ideal_key(config: TrainConfig) -> str:

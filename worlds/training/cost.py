@@ -11,7 +11,7 @@ from worlds.models import find
 from worlds.models.measure import describe
 from worlds.training.build import Data, batch_format, make_loader, make_model
 from worlds.training.config import TrainConfig
-from worlds.training.evaluation import evaluation_batch
+from worlds.training.evaluation import CLEAN, evaluation_batch
 from worlds.training.stepper import Stepper
 
 BACKWARD: Final = 3  # a training step costs about as much as this many forward passes
@@ -54,8 +54,9 @@ def count_cost(
     """Return the cost of a run that is measured on test sets of these sizes (none: never)."""
     images = sum(min(size, config.test_eval or size) for size in tests)
     if not config.fresh and tests:
-        passes = 1 if config.augment is None else 2
-        images += passes * min(config.n, config.train_eval or config.n)
+        train = min(config.n, config.train_eval or config.n)
+        clean = min(train, CLEAN) if config.fresh_crops and config.augment else train
+        images += clean + (train if config.augment else 0) + config.validation
     points = len(config.points)
     return Cost(
         steps=config.steps,

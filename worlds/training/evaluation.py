@@ -1,11 +1,13 @@
 """What is measured at a log point: the test sets, and in the Real World the training set twice.
 
 The paper's train error is that of augmented images: its code runs the network, in eval mode, over
-the training loader itself. Here every sample keeps one crop and flip for the whole run, other than
-any that training uses, so that the curve moves only with the network. Beside it stands the error on
-the images as they are stored.
+the training loader itself. With `fresh_crops` every log point draws other crops and flips, as
+there; else every sample keeps one crop and flip for the whole run, other than any that training
+uses, so that the curve moves only with the network. Beside it stands the error on the images as
+they are stored (with `fresh_crops` on the first CLEAN of them).
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,8 +18,10 @@ import torch
 from torch import nn
 
 from worlds.data.images import ArrayImages
-from worlds.data.splits import Pool, Split, labels_of
+from worlds.data.splits import Pool, Split
+from worlds.loaders.base import Loader
 from worlds.loaders.loaders import SequentialLoader
+from worlds.loaders.samplers import Sampler
 from worlds.rng.philox import words
 from worlds.rng.streams import EVALUATION
 from worlds.training.config import TrainConfig
@@ -26,6 +30,8 @@ from worlds.training.parts import OWN_NOTHING, Parts
 
 _CPU_BATCH: Final = 250
 _GPU_PIXELS: Final = 2_000 * 32 * 32
+
+CLEAN: Final = 10_000
 
 Predict = Callable[[torch.Tensor], torch.Tensor]
 
@@ -81,10 +87,11 @@ class Evaluation:
         train: Pool | None,
         samples: np.ndarray | None,
         form: BatchFormat,
+        validation: np.ndarray | None = None,
         parts: Parts = OWN_NOTHING,
     ) -> None:
         """`train` holds the labels trained on and `samples` the pool indices of the Real World
-        (None: all of it); an Ideal run has no `train`.
+        (None: all of it); an Ideal run has no `train`. `validation` are other pool indices.
         """
         self.config, self.test, self.parts = config, test, parts
         batch = evaluation_batch(form.device, test)
@@ -93,21 +100,25 @@ class Evaluation:
             self.sets["cifar10"] = _in_order(
                 cifar10, np.arange(len(cifar10))[: config.test_eval], batch, form
             )
+        if train is not None and validation is not None:
+            self.sets["validation"] = _in_order(train, validation, batch, form)
         self.train = None if train is None else TrainSet(config, train, samples, batch, form)
 
-    def measure(self, model: nn.Module, predict: Predict) -> dict[str, float | None]:
+    def measure(self, model: nn.Module, predict: Predict, step: int) -> dict[str, float | None]:
         """The metrics of one row; `predict` maps a batch to float32 logits."""
+        if self.train is not None:
+            self.train.begin_pass(bisect_left(self.config.points, step))
         row: dict[str, float | None] = {}
         with evaluating(model):
             for name, loader in self.sets.items():
                 row |= _named(name, self._pass(loader, predict))
             if self.config.noise is not None and self.config.noise.pairs:
-                row["test_partner_share"] = self._partner_share(predict)
+                row |= self._pair_rows(predict)
             if self.train is not None:
                 row |= self._train_rows(predict, self.train)
         return row
 
-    def _pass(self, loader: SequentialLoader, predict: Predict) -> dict[str, float]:
+    def _pass(self, loader: Loader, predict: Predict) -> dict[str, float]:
         """Means over what a loader yields; this is where the device is waited for."""
         batches = ((predict(x), y) for x, y in loader)
         return mean_metrics(batches, self.parts.loss or self.config.loss, self.parts.metrics)
@@ -122,18 +133,33 @@ class Evaluation:
         true, given = train.clean_labels, train.labels
         changed = true != given
         row["train_true_error"] = float((called != true).mean())
+        row["train_kept_error"] = _mean((called != given)[~changed])
         row["train_corrupted_true_error"] = _mean((called != true)[changed])
         row["train_corrupted_error"] = _mean((called != given)[changed])
         return row
 
-    def _partner_share(self, predict: Predict) -> float | None:
-        """Among test images of a class that the noise changes: the share called its partner."""
+    def _pair_rows(self, predict: Predict) -> dict[str, float | None]:
+        """Of the test images of each class, by the clean labels: the share called each class, and
+        in classes that the noise changes the share of the partner, as called and in the softmax.
+        """
         loader, pairs = self.sets["test"], self.config.noise.pairs  # type: ignore[union-attr]
-        called = torch.cat([predict(x).argmax(1) for x, _ in loader]).cpu().numpy()
-        labels = labels_of(self.test)[: loader.sampler.n]
-        partner = np.full(len(self.test.class_names), -1)
+        logits = torch.cat([predict(x) for x, _ in loader]).cpu()
+        assert isinstance(self.test, Split)  # label noise needs known labels
+        labels = self.test.clean_labels[: loader.sampler.n]
+        called, mass = logits.argmax(1).numpy(), logits.double().softmax(1).numpy()
+        classes = range(len(self.test.class_names))
+        row = {
+            f"test_confusion_{true}_{other}": _mean(called[labels == true] == other)
+            for true in classes
+            for other in classes
+        }
+        partner = np.full(len(classes), -1)
         partner[list(pairs)] = list(pairs.values())
-        return _mean((called == partner[labels])[partner[labels] >= 0])
+        noisy = np.flatnonzero(partner[labels] >= 0)
+        partners = partner[labels[noisy]]
+        row["test_partner_share"] = _mean(called[noisy] == partners)
+        row["test_partner_mass"] = _mean(mass[noisy, partners])
+        return row
 
 
 class TrainSet:
@@ -154,14 +180,28 @@ class TrainSet:
         # A seed of its own: the crops are none of those that training draws.
         own = words(config.seed, EVALUATION, config.trial, torch.zeros(1, dtype=torch.int64), 1)
         seed = int(own[0, 0]) | int(own[0, 1]) << 32
-        if isinstance(split, Split):
-            self.labels, self.clean_labels = split.labels[chosen], split.clean_labels[chosen]
-        self.stored = _in_order(split, chosen, batch, form)
-        self.augmented: SequentialLoader | None = None  # where that differs
-        if config.augment is not None:
+        self.augmented: Loader | None = None  # where that differs
+        if config.augment is not None and config.fresh_crops:
+            sampler = Sampler("sequential", len(split), batch, seed, samples=chosen, **_IN_TURN)
+            self.augmented = Loader(split, sampler, None, augment=config.augment, **form.output)
+        elif config.augment is not None:
             self.augmented = SequentialLoader(
                 split, batch, indices=chosen, seed=seed, augment=config.augment, **form.output
             )
+        if config.fresh_crops and config.augment is not None:
+            chosen = chosen[:CLEAN]
+        if isinstance(split, Split):
+            self.labels, self.clean_labels = split.labels[chosen], split.clean_labels[chosen]
+        self.stored = _in_order(split, chosen, batch, form)
+
+    def begin_pass(self, number: int) -> None:
+        """Draw the crops of the log point of this number."""
+        if self.augmented is not None and not isinstance(self.augmented, SequentialLoader):
+            step = number * (self.augmented.sampler.steps_per_pass or 0)
+            self.augmented.load_state_dict(self.augmented.state_dict() | {"step": step})
+
+
+_IN_TURN: Final[dict[str, Any]] = {"remainder": "short", "shuffle": False}
 
 
 def _in_order(split: Pool, chosen: np.ndarray, batch: int, form: BatchFormat) -> SequentialLoader:

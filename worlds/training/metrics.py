@@ -148,17 +148,24 @@ def stopping_point(train_errors: Sequence[float], threshold: float = 0.01) -> in
     return next((i for i, value in enumerate(train_errors) if value <= threshold), None)
 
 
-def patience_point(values: Sequence[float], patience: int) -> tuple[int | None, int]:
-    """Return where early stopping ends a curve, and the best value before: the index of the first
-    log point that is `patience` points past the least value so far, or None; the index of that
-    least value (of the first of equal ones).
+def patience_point(
+    values: Sequence[float],
+    patience: float,
+    times: Sequence[float] | None = None,
+    min_improvement: float = 0.0,
+) -> tuple[int | None, int]:
+    """Return where stopping early ends a curve, and the best value before: the index of the first
+    log point that is `patience` past the last improvement, or None; the index of that improvement.
+
+    `times` are those of the log points, such as epochs (default: their numbers). An improvement is
+    a value lower than the best so far by more than `min_improvement`.
     """
-    if patience < 1:
+    if not patience > 0 or (times is None and patience < 1):
         raise ValueError(f"patience must be 1 or more log points, got {patience}")
-    best = 0
+    best, clock = 0, range(len(values)) if times is None else times
     for index, value in enumerate(values):
-        if value < values[best]:
+        if value < values[best] - min_improvement:
             best = index
-        elif index - best >= patience:
+        elif clock[index] - clock[best] >= patience:
             return index, best
     return None, best

@@ -17,6 +17,7 @@ from torch import nn
 from worlds.runtime.checkpoints import load_checkpoint
 from worlds.runtime.errors import first_line
 from worlds.runtime.files import sha256_of
+from worlds.runtime.json_files import load_json
 from worlds.training.config import TrainConfig
 from worlds.training.run_folder import CHECKPOINT
 
@@ -47,7 +48,8 @@ def begin(model: nn.Module, config: TrainConfig) -> nn.Module:
     not fit.
     """
     assert config.initial is not None
-    from worlds.models.pretrained import load_weights, transfer_mlp, transfer_vit
+    from worlds.models.igpt import ImageGPT
+    from worlds.models.pretrained import load_weights, transfer_igpt, transfer_mlp, transfer_vit
     from worlds.models.vit import VisionTransformer
 
     state = read_weights(weights_file(config.initial))
@@ -57,6 +59,8 @@ def begin(model: nn.Module, config: TrainConfig) -> nn.Module:
     elif isinstance(model, VisionTransformer):
         transfer_vit(model, state)
         name, head = head_of(model)
+    elif isinstance(model, ImageGPT):
+        transfer_igpt(model, state, _clusters_beside(weights_file(config.initial)))
     else:
         load_weights(model, state, fresh=(f"{name}.",))
     if not config.frozen:
@@ -74,12 +78,23 @@ def head_of(model: nn.Module) -> tuple[str, nn.Linear]:
     return layers[-1]
 
 
+def _clusters_beside(file: Path) -> Any:
+    """The color clusters of an Image GPT downloaded from the Hub, or None."""
+    path = file.parent / "preprocessor_config.json"
+    return load_json(path, dict[str, Any]).get("clusters") if path.is_file() else None
+
+
 def weights_file(initial: str) -> Path:
     """The file that `initial` names: a run folder's checkpoint, or a state dict."""
     path = Path(initial).expanduser()
-    file = path / CHECKPOINT if path.is_dir() else path
+    names = (CHECKPOINT, "model.safetensors", "pytorch_model.bin")  # the Hub's
+    inside = [path / name for name in names if (path / name).is_file()]
+    file = inside[0] if inside else path
     if not file.is_file():
-        raise ValueError(f"initial={initial}: expected a run folder, *.pt or *.safetensors")
+        raise ValueError(
+            f"initial={initial}: expected a run folder, *.pt, *.safetensors or a "
+            "directory with pytorch_model.bin"
+        )
     return file
 
 

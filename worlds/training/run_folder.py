@@ -12,14 +12,16 @@ A row holds, flat: `step` (from 0; measured after that step's update), `updates`
 `samples`, `learning_rate`, `seconds` and `evaluation_seconds` so far; and loss, error and
 soft_error as `test_*`, as `cifar10_*` where CIFAR-10's test set was given, and in the Real World as
 `train_*` (augmented images, as the paper measured it) and `train_clean_*` (as they are stored).
-With label noise: `train_true_error` (clean images against the labels before noise),
-`train_corrupted_true_error` and `train_corrupted_error` (only samples whose label was changed,
-against the label before and after), and for pairs `test_partner_share` (test images of a noisy
-class that are called its partner).
+With a validation split `validation_*`, against the labels trained on. With label noise:
+`train_true_error` (clean images against the labels before noise), `train_kept_error` (only samples
+whose label was not changed), `train_corrupted_true_error` and `train_corrupted_error` (only samples
+whose label was changed, against the label before and after), and for pairs `test_partner_share`
+(test images of a noisy class that are called its partner), `test_partner_mass` (what the softmax
+gives to it) and `test_confusion_A_B` (test images of class A that are called B).
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -28,7 +30,7 @@ import msgspec
 
 from worlds.runtime.json_files import convert_json, load_json, parse_json
 from worlds.training.config import TrainConfig, differing_fields
-from worlds.training.metrics import stopping_point
+from worlds.training.metrics import patience_point, stopping_point
 
 CONFIG: Final = "config.json"
 METRICS: Final = "metrics.jsonl"
@@ -124,6 +126,21 @@ def t0_of(rows: tuple[Row, ...] | list[dict[str, Any]], threshold: float) -> int
     """The step of the first row whose train error is at most `threshold`; None without one."""
     index = stopping_point([row.get("train_error", float("nan")) for row in rows], threshold)
     return None if index is None else int(rows[index]["step"])
+
+
+def patience_reached(
+    config: TrainConfig, rows: Sequence[Row], patience: int
+) -> tuple[int | None, int]:
+    """The index of the row at which patience ends a Real run, or None, and that of the best row.
+
+    With a validation split: epochs of n samples since the validation error fell by more than
+    `min_improvement`; without: log points since the least test soft-error.
+    """
+    if not config.validation:
+        return patience_point([row["test_soft_error"] for row in rows], patience)
+    epochs = [row["updates"] * config.batch_size / config.n for row in rows]
+    errors = [row["validation_error"] for row in rows]
+    return patience_point(errors, patience, epochs, config.min_improvement)
 
 
 def is_run(folder: Path) -> bool:

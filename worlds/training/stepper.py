@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -51,8 +52,10 @@ def make_optimizer(
         return torch.optim.RMSprop(
             parameters, momentum=config.momentum, capturable=captured, **common
         )
+    if config.optimizer == "adagrad":
+        return torch.optim.Adagrad(parameters, **common)
     made = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    return made(parameters, fused=True, capturable=captured, **common)
+    return made(parameters, betas=config.betas, fused=True, capturable=captured, **common)
 
 
 class Stepper:
@@ -157,17 +160,33 @@ class Stepper:
 
     def _update(self, x: torch.Tensor, y: torch.Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        outputs = self._logits(self._trained, x)
-        if self._loss is None:
-            loss = LOSSES[self.config.loss](outputs, y).mean()
-        else:
-            loss = self._loss(outputs, y)
+        loss = self._mixed_loss(x, y) if self.config.mixup else self._loss_of(x, y)
         self._scaler.scale(loss).backward()
         self._scaler.step(self.optimizer)
         self._scaler.update()
         first = (self._bad < 0) & ~torch.isfinite(loss.detach())
         self._bad.copy_(torch.where(first, self._updates, self._bad))
         self._updates.add_(1)
+
+    def _loss_of(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        outputs = self._logits(self._trained, x)
+        if self._loss is not None:
+            return self._loss(outputs, y)
+        return LOSSES[self.config.loss](outputs, y).mean()
+
+    def _mixed_loss(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """The loss of each image mixed with that at the other end of the batch, against both
+        labels; the share is a pure function of (seed, trial, updates).
+        """
+        alpha, key = self.config.mixup, [self.config.seed, self.config.trial]
+        address = [0, 0, 0, int(self._updates)]
+        share = float(
+            np.random.Generator(np.random.Philox(counter=address, key=key)).beta(alpha, alpha)
+        )
+        outputs = self._logits(self._trained, share * x + (1 - share) * x.flip(0))
+        loss = self._loss or LOSSES[self.config.loss]
+        mixed = share * loss(outputs, y) + (1 - share) * loss(outputs, y.flip(0))
+        return mixed.mean()
 
     def _warmup_step(self, x: torch.Tensor, y: torch.Tensor) -> None:
         """Make an eager step on the stream of the capture, as it needs before it."""
@@ -202,6 +221,9 @@ class Stepper:
             return None
 
         def replay(x: torch.Tensor, y: torch.Tensor) -> None:
+            if x.shape != kept_x.shape:  # the last batch of all
+                self._update(x, y)
+                return
             kept_x.copy_(x)
             kept_y.copy_(y)
             graph.replay()
@@ -214,6 +236,9 @@ def can_capture(
 ) -> bool:
     """Return whether a step asks nothing of the host, as an own optimizer or loss may."""
     own = parts.optimizer is not None or parts.loss is not None
+    # Adagrad counts its steps on the host, and the share of a mixup is drawn there; batches have
+    # one shape unless an epoch ends with a smaller one.
+    own = own or config.optimizer == "adagrad" or config.mixup > 0 or config.remainder == "short"
     alone = device.type == "cuda" and replicas.world_size == 1
     return alone and config.precision != "fp16" and not own
 

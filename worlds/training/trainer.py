@@ -21,14 +21,24 @@ from worlds.training.build import (
     batch_format,
     make_loader,
     make_model,
+    noise_of_test,
     training_seed,
+    validation_samples,
 )
 from worlds.training.config import TrainConfig
 from worlds.training.distributed import Replicas
 from worlds.training.evaluation import Evaluation
-from worlds.training.metrics import patience_point
 from worlds.training.parts import OWN_NOTHING, Parts
-from worlds.training.run_folder import CHECKPOINT, FORMAT, METRICS, SUMMARY, Row, read_rows, t0_of
+from worlds.training.run_folder import (
+    CHECKPOINT,
+    FORMAT,
+    METRICS,
+    SUMMARY,
+    Row,
+    patience_reached,
+    read_rows,
+    t0_of,
+)
 from worlds.training.stepper import Stepper, graph_passes
 
 
@@ -68,21 +78,24 @@ class Trainer:
         self.last_step = config.steps - 1 if last_step is None else last_step
         self.checkpoint_seconds = checkpoint_seconds
         form = batch_format(config, device)
-        noisy = data.train
+        noisy, test = data.train, data.test
         if config.noise is not None:
             if not isinstance(noisy, Split):
                 raise ValueError("label noise needs a store whose labels are known")
             noisy = noisy.with_label_noise(config.noise)
+            if config.test_noise and isinstance(test, Split):
+                test = test.with_label_noise(noise_of_test(config.noise))
         self.schedule = parts.schedule
         self.loader = make_loader(config, noisy, form, replicas)
         real = not config.fresh
         self.evaluation = Evaluation(
             config,
-            data.test,
+            test,
             data.cifar10,
             noisy if real else None,
             self.loader.sampler.samples if real else None,
             form,
+            validation_samples(config, len(noisy)) if real else None,
             parts,
         )
         graph = graph and graph_passes(config, device, replicas, parts)
@@ -134,9 +147,8 @@ class Trainer:
         if self.config.stop == "train_error" and self.t0 is not None:
             return "train_error"
         if self.config.stop == "patience" and not self.config.fresh:
-            curve = [row["test_soft_error"] for row in self.rows]
-            if patience_point(curve, self.config.patience)[0] is not None:
-                return "patience"
+            at, _ = patience_reached(self.config, self.rows, self.config.patience)
+            return None if at is None else "patience"
         return None
 
     @property
@@ -151,12 +163,12 @@ class Trainer:
         self.stepper.check()
         self.stopwatch.stop()
         started = time.perf_counter()
-        metrics = self.evaluation.measure(self.stepper.model, self.stepper.predict)
+        metrics = self.evaluation.measure(self.stepper.model, self.stepper.predict, step)
         self.evaluation_seconds += time.perf_counter() - started
         row = {
             "step": step,
             "updates": step + 1,
-            "samples": (step + 1) * self.config.batch_size,
+            "samples": self.loader.sampler.span(step)[1],
             "learning_rate": self.rate(step),
             "seconds": round(self.stopwatch.seconds, 3),
             "evaluation_seconds": round(self.evaluation_seconds, 3),

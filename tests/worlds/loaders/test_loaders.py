@@ -408,3 +408,18 @@ def test_a_ready_batch_costs_the_trainer_little_time(store):
         next(steps)
         spent.append(time.thread_time() - start)
     assert sorted(spent)[len(spent) // 2] < 50e-6
+
+
+@pytest.mark.parametrize("n, batch_size, reuse", [(700, 128, 5), (90, 32, 3), (64, 32, 2)])
+def test_fixed_reuse_uses_every_sample_exactly_so_often_by_default(n, batch_size, reuse):
+    pool = make_store(800).train
+    loader = FixedReuseLoader(pool, n, batch_size, reuse=reuse)
+    batches = [loader.indices(step) for step in range(len(loader))]
+    counts = np.bincount(np.concatenate(batches), minlength=len(pool))
+    assert sorted(set(counts[counts > 0])) == [reuse]
+    assert [len(b) for b in batches[:-1]] == [batch_size] * (len(loader) - 1)
+    assert len(batches[-1]) == (n * reuse - 1) % batch_size + 1
+    if n == 90:
+        assert sum(len(y) for _, y in loader) == n * reuse
+        with pytest.raises(ValueError, match="ends with a batch of 14, too few for 16 ranks"):
+            FixedReuseLoader(pool, n, batch_size, reuse=reuse, world_size=16)

@@ -18,10 +18,10 @@ from worlds.experiments.spec import Check, Experiment, Group, read_experiment, w
 from worlds.report.write import write_report
 
 
-def group(root, label="net", trials=(0, 1), **fields):
+def group(root, label="net", trials=(0, 1), gap=0.02, **fields):
     """Runs of both worlds, below `root`, and the group that they are."""
     own = config(**fields)
-    real, ideal = write_pair(root / label, own, trials=trials, spread=0.05)
+    real, ideal = write_pair(root / label, own, trials=trials, spread=0.05, gap=gap)
     return Group(label, *(tuple(run.config for run in runs) for runs in (real, ideal)))
 
 
@@ -184,7 +184,7 @@ def test_a_claim_up_to_t0_is_checked_at_every_log_point(tmp_path):
     entries, _ = report(tmp_path, tolerance=0.05)
     [(text, state)] = entries["curves"].verdict.lines
     assert (state, entries["curves"].measured[0].get("gap")) == ("fails", pytest.approx(0))
-    assert text.endswith("at most 0.05: 0.100")
+    assert text.endswith("at most 0.05: 0.100; a single trial, no interval")
 
 
 def test_the_spread_between_trials_stands_beside_the_largest_gap(tmp_path):
@@ -207,6 +207,8 @@ def test_the_page_states_how_the_runs_were_trained(tmp_path):
         "learning rate": "0.02",
         "schedule": "constant",
         "optimizer": "sgd, momentum 0.9",
+        "T0 read from": "all n samples, fixed crops",
+        "test images": "the first 10,000",
     }
     assert "learning rate 0.02 · schedule constant" in written.page.read_text()
 
@@ -262,8 +264,109 @@ def noisy_group(root):
 def pair_group(root):
     worlds = [config(world=w, label_noise="pairs:0.3:3>5") for w in ("real", "ideal")]
     for own, share in zip(worlds, (0.3, 0.2), strict=True):
-        write_run(root / own.world, own, lambda step, share=share: {"test_partner_share": share})
+        row = {"test_partner_share": share, "test_partner_mass": 0.3, "train_error": 0.0}
+        row |= {f"test_confusion_{a}_{b}": (1 - share) * (a == b) + share / 10
+                for a in range(10) for b in range(10)}  # fmt: skip
+        write_run(root / own.world, own, lambda step, row=row: row)
     return Group("net", worlds[:1], worlds[1:])
+
+
+def stopping_group(root):
+    """A Real World whose wrong labels are fitted at step 300, the others at 100."""
+    own = config(label_noise="symmetric:0.2", validation=100, patience=2, n=1_280)
+
+    def row(step):  # an epoch is 10 updates; the validation error rises from step 200 on
+        return {
+            "test_error": 0.2 + abs(step - 200) / 1_000,
+            "validation_error": 0.4 + abs(step - 200) / 1_000,
+            "train_error": 0.5,
+            "train_kept_error": float(step < 100),
+            "train_corrupted_error": float(step < 300),
+            "train_corrupted_true_error": 0.5,
+        }
+
+    write_run(root / "real", own, row)
+    return Group("net", (own,))
+
+
+def test_early_stopping_is_read_off_the_validation_error_in_epochs(tmp_path):
+    checks = (Check("gained", "at least", 0.15), Check("fitted_later", "within", 2.98, 0.01))
+    experiment(tmp_path, [stopping_group(tmp_path)], "stopping", checks=checks, metric="error")
+    entries, _ = report(tmp_path)
+    (one,) = entries["fig"].measured
+    assert one.get("stopped_at") == 221  # the first log point two epochs past step 200
+    assert one.get("gained") == pytest.approx(0.4 - 0.22)
+    assert one.get("fitted_later") == pytest.approx(301 / 101)
+    assert entries["fig"].verdict.status == "holds"
+    assert len(entries["fig"].svgs) == 2
+
+
+def test_class_pairs_are_judged_by_share_mass_and_the_other_classes(tmp_path):
+    checks = (
+        Check("pairs_train", "at most", 0.01),
+        Check("partner_real", "within", 0.3, 0.01),
+        Check("mass_ideal", "within", 0.3, 0.01),
+        Check("others_gap", "at most", 0.05),  # it is 0.09, on the diagonal
+    )
+    experiment(tmp_path, [pair_group(tmp_path)], "pairs", checks=checks)
+    entries, _ = report(tmp_path)
+    assert [state for _, state in entries["fig"].verdict.lines] == ["holds"] * 3 + ["fails"]
+    assert entries["fig"].measured[0].get("others_gap") == pytest.approx(0.09)
+
+
+def test_tables_are_means_of_trials_and_figures_medians(tmp_path):
+    values = (0.04, 0.04, 0.04, 0.06, 0.12)
+    for trial, value in enumerate(values):
+        own = config(trial=trial)
+        write_run(tmp_path / f"real-{trial}", own, lambda step, v=value: {"test_error": v})
+    runs = Group("net", tuple(config(trial=trial) for trial in range(5)))
+    for center, expected in (("mean", 0.06), ("median", 0.04)):
+        experiment(tmp_path, [runs], "table", center=center)
+        entries, written = report(tmp_path)
+        assert entries["fig"].measured[0].get("test_error") == pytest.approx(expected)
+        assert f"{center}s over trials" in written.page.read_text()
+
+
+def test_a_verdict_is_sure_open_or_of_a_single_trial(tmp_path):
+    gaps = (0.00, 0.02, 0.04, 0.06, 0.08)  # their median is 0.04
+    for trial, gap in enumerate(gaps):
+        write_pair(tmp_path / str(trial), config(), trials=(trial,), gap=gap)
+    worlds = [[config(world=w, trial=t) for t in range(5)] for w in ("real", "ideal")]
+    several = Group("net", *map(tuple, worlds))
+    alone = Group("first", *(tuple(configs[:1]) for configs in worlds))
+    checks = tuple(
+        Check("gap", "at most", value, groups=(label,))
+        for label, value in (("net", 0.1), ("net", 0.041), ("net", -0.01), ("first", 0.01))
+    )
+    experiment(tmp_path, [several, alone], checks=checks)
+    entries, _ = report(tmp_path)
+    lines = entries["fig"].verdict.lines
+    assert [state for _, state in lines] == ["holds", "open", "fails", "holds"]
+    assert re.search(r"met in \d\d% of 1,000 resamplings", lines[1][0])
+    assert lines[3][0].endswith("a single trial, no interval")
+
+
+def test_groups_are_compared_with_their_counterparts(tmp_path):
+    groups = [
+        replace(group(tmp_path, label, gap=gap, n=n), drawn=label != "c")
+        for label, gap, n in (("a", 0.05, 1_000), ("b", 0.02, 2_000), ("c", 0.02, 3_000))
+    ]
+    checks = (
+        Check("gap", "above", groups=("a", "b"), others=("c", "c"), tolerance=0.001),
+        Check("gap", "near", tolerance=0.01, groups=("a",), others=("c",)),
+        Check("gap", "at most", 0.03, groups=("c",)),
+    )
+    experiment(tmp_path, groups, "scatter", checks=checks, zoom=0.3)
+    entries, written = report(tmp_path)
+    lines = entries["fig"].verdict.lines
+    assert [state for _, state in lines] == ["holds", "fails", "holds"]
+    assert "bootstrap error: a near c (tolerance 0.01): 0.050 and 0.020" in lines[1][0]
+    svg = (written.page.parent / "figures" / "fig.svg").read_text()
+    assert "(b) soft-error below 0.3" in svg
+    document = json.loads((written.page.parent / "points" / "fig.json").read_text())
+    drawn = {point["group"]: point for point in document["points"]}
+    assert sorted(drawn) == ["a", "b"]  # c is only measured
+    assert drawn["a"]["x"] == pytest.approx(drawn["a"]["y"] + 0.05)  # x is Real, y Ideal
 
 
 @pytest.mark.parametrize(
@@ -409,7 +512,8 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, ar
     [
         (lambda c: Group("net"), "has no run"),
         (lambda c: Group("net", ideal=(c,)), "lists a run of real among ideal"),
-        (lambda c: Check("gap", "near"), "relation must be one of within"),
+        (lambda c: Check("gap", "close"), "relation must be one of within"),
+        (lambda c: Check("gap", "near"), "take one of `others` for each of `groups`"),
         (lambda c: Check("gap", "within", tolerance=-1), "tolerance must be 0 or more"),
         (lambda c: Experiment("a/b", "", "curves", (Group("net", (c,)),)), "part of file names"),
         (lambda c: Experiment("a", "", "pie", (Group("net", (c,)),)), "kind must be one of curves"),

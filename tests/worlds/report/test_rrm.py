@@ -7,7 +7,7 @@ import pytest
 
 from tests.worlds.made_runs import config, write_pair, write_run
 from worlds.data.labels import LabelNoise, noisy_labels
-from worlds.report.rrm import RRM, partner_share, rrm, rrm_of_predictions
+from worlds.report.rrm import RRM, rrm, rrm_of_predictions
 
 CLEAN = {"train_clean_error": 0.02, "test_error": 0.15}
 NOISY = {"train_true_error": 0.10, "train_corrupted_true_error": 0.50}
@@ -52,22 +52,6 @@ def test_a_nearest_neighbour_memorizes_and_is_rational():
     assert found.generalization_gap == pytest.approx(0.9)
 
 
-def test_the_partner_share_is_the_median_at_the_last_common_step(tmp_path):
-    runs = {}
-    for world, shares in (("real", (0.2, 0.4, 0.3)), ("ideal", (0.25,))):
-        runs[world] = [
-            write_run(
-                tmp_path / f"{world}-{trial}",
-                config(world=world, trial=trial, label_noise="pairs:0.3:3>5"),
-                lambda step, share=share: {"test_partner_share": share * step / 400},
-            )
-            for trial, share in enumerate(shares)
-        ]
-    found = partner_share(runs["real"], runs["ideal"])
-    assert found.step == 400
-    assert (found.real, found.ideal) == pytest.approx((0.3, 0.25))
-
-
 @pytest.mark.parametrize(
     "make, message",
     [
@@ -82,12 +66,9 @@ def test_runs_that_are_no_pair_are_refused(tmp_path, make, message):
         rrm(*make(tmp_path))
 
 
-def test_nothing_is_made_of_unchanged_labels_or_impossible_shares(tmp_path):
+def test_nothing_is_made_of_unchanged_labels_or_impossible_shares():
     labels = np.arange(10)
     with pytest.raises(ValueError, match="no label was changed"):
         rrm_of_predictions(labels, labels, labels, labels, labels, labels)
     with pytest.raises(ValueError, match=r"test must be a share in \[0, 1\], got 1.5"):
         RRM(1.0, 1.0, 1.0, 1.5)
-    real, ideal = write_pair(tmp_path, config())
-    with pytest.raises(ValueError, match="needs label_noise pairs"):
-        partner_share(real, ideal)

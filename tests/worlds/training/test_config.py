@@ -75,6 +75,8 @@ def test_every_field_decides_the_fingerprint():
         "normalize": "unit", "label_noise": "uniform:0.1",
         "precision": "bf16", "seed": 7, "trial": 7, "log": "fast", "test_eval": None,
         "train_eval": None, "stop": "train_error", "threshold": 0.5, "patience": 3,
+        "min_improvement": 0.1, "validation": 7, "remainder": "drop", "betas": (0.5, 0.9),
+        "mixup": 0.5, "test_noise": True, "fresh_crops": True,
     }  # fmt: skip
     assert set(changes) == {f.name for f in fields(TrainConfig)}
     prints = {CONFIG.fingerprint()}
@@ -82,6 +84,7 @@ def test_every_field_decides_the_fingerprint():
         also = {"drops": ()} if name == "schedule" else {}
         also |= {"initial": "runs/real-0"} if name == "frozen" else {}
         also |= {"stop": "patience"} if name == "patience" else {}
+        also |= {"label_noise": "uniform:0.2"} if name == "test_noise" else {}
         prints.add(replace(CONFIG, **{name: value}, **also).fingerprint())
     assert len(prints) == len(changes) + 1
 
@@ -159,3 +162,47 @@ def test_label_noise_is_read_with_its_pairs():
     noise = parse_label_noise("pairs:0.3:3>5,5>3", seed=1, trial=2)
     assert (noise.kind, noise.rate, noise.pairs) == ("pairs", 0.3, {3: 5, 5: 3})
     assert (noise.seed, noise.trial) == (1, 2)
+
+
+def test_configs_of_earlier_versions_keep_their_names_and_new_fields_make_new_ones():
+    # Literals of version 0.1: saved runs and experiments are found by them.
+    plain = TrainConfig("preresnet18")
+    assert plain.fingerprint()[:16] == "87bdc071c5c03669"
+    assert plain.pair_key()[:16] == "66c04f8dac93c7d7"
+    assert plain.group_key()[:16] == "87c8e4bb1cbd8833"
+    saved = plain.to_json()
+    new = ("remainder", "betas", "mixup", "test_noise", "fresh_crops", "validation")
+    for name in (*new, "min_improvement"):
+        del saved[name]
+    assert TrainConfig.from_json(saved) == plain
+    changed = [
+        replace(plain, remainder="drop"),
+        replace(plain, optimizer="adam", betas=(0.9, 0.95)),
+        replace(plain, optimizer="adam"),
+        replace(plain, mixup=0.2),
+        replace(plain, fresh_crops=True),
+        replace(plain, validation=100),
+        replace(plain, validation=100, min_improvement=0.01),
+        replace(plain, label_noise="symmetric:0.2", test_noise=True),
+        replace(plain, label_noise="symmetric:0.2"),
+    ]
+    assert len({config.fingerprint() for config in (plain, *changed)}) == len(changed) + 1
+    for config in changed:
+        assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"betas": (0.9,)}, "betas must be two numbers"),
+        ({"betas": (0.9, 1.0)}, "betas must be two numbers"),
+        ({"mixup": -1.0}, "mixup must be 0 or more"),
+        ({"remainder": "skip"}, "remainder must be one of carry, drop, short, got skip"),
+        ({"test_noise": True}, "give label_noise"),
+        ({"validation": -1}, "validation must be 0 or more"),
+        ({"min_improvement": 1.0}, "min_improvement must be in"),
+    ],
+)
+def test_new_fields_are_checked(fields, message):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig("net", **fields)

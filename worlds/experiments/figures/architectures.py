@@ -1,12 +1,12 @@
 """Figures 2a, 17, 11a, 12, 18 and 4b: ten networks, a dot each, Real against Ideal World.
 
-    worlds-experiment run fig2a fig17 fig11a fig12 fig18 fig18_loss fig4b --data DIR
+    worlds-experiment run fig2a fig17 fig11a fig12a fig12 fig18 fig18_loss fig4b --data DIR
 
 The networks of figure 2a under other rates, without augmentation, with Adam, with the squared
 error, at other n. Momentum is 0 but in figure 18: the paper does not state it, and its published
 sweep has 0.
 
-At the paper's scale: 1,860 runs, 72,540,000 steps, about 94 GPU-hours.
+At the paper's scale: 1,860 runs, 72,540,000 steps, about 142 GPU-hours.
 
 Figure 5c: a convolutional network and its fully connected like.
 
@@ -15,18 +15,19 @@ Figure 5c: a convolutional network and its fully connected like.
 D-CONV has 8 convolutions and two linear layers, D-FC a dense layer for each of them (1.17 billion
 parameters; a training step holds three times that many floats). Rate 0.1, base width 32.
 
-At the paper's scale: 40 runs, 1,560,000 steps, about 2.6 GPU-hours.
+At the paper's scale: 40 runs, 1,560,000 steps, about 4.1 GPU-hours.
 
 Figures 2b and 9: 500 random networks from the DARTS cell space, a dot each.
 
     worlds-experiment run fig2b fig9 --data DIR
 
-Each network is a pure function of its seed, 0 to 499: six edges, a width of 16 or 64 and 1 or 5
-cells a stage. Both worlds get the same one; in the paper's code each process drew its own unless
-told otherwise. Rate 0.1. The paper states no number of trials: one. At small scale there are 24
+Each network is a pure function of its seed: six edges, a width of 16 or 64 and 1 or 5 cells a
+stage. Seeds go up from 0; a network whose input does not reach its output is drawn again, as the
+next seed. Both worlds get the same one; in the paper's code each process drew its own unless told
+otherwise. Rate 0.1. The paper states no number of trials: one. At small scale there are 24
 networks, at smoke scale 3.
 
-At the paper's scale: 1,000 runs, 39,000,000 steps, about 19 GPU-hours.
+At the paper's scale: 1,000 runs, 39,000,000 steps, about 30 GPU-hours.
 
 Figure 15: a learning rate that drops.
 
@@ -35,7 +36,7 @@ Figure 15: a learning rate that drops.
 ResNet18, n = 50,000, 19,500 steps in 50 units, rate 0.1 and a tenth of it after units 17 and 34.
 The Ideal World has the same schedule, so it is one of its own.
 
-At the paper's scale: 20 runs, 390,000 steps, about 0.72 GPU-hours.
+At the paper's scale: 20 runs, 390,000 steps, about 1.2 GPU-hours.
 """
 
 from dataclasses import replace
@@ -43,21 +44,26 @@ from dataclasses import replace
 from worlds.experiments.protocol import RESNET18, TEN, pair
 from worlds.experiments.registry import Scope, register
 from worlds.experiments.spec import Check, Experiment, Group
-from worlds.models.darts import draw_setting
+from worlds.models.darts import connected_seeds, draw_setting
 from worlds.training.config import TrainConfig
 
 RATES = (0.1, 0.01, 0.001)
 SIZES = (5_000, 10_000, 25_000, 50_000)  # of the published sweep
 NEAR = 0.05  # of y = x: read off the figures
+MOSTLY = 0.8  # how the paper's word is read
+HIGH_ACCURACY = 0.25  # soft-error of the dots in figure 9's zoom; the paper does not say its own
+_NEAR_ALL = Check("gap", "within", tolerance=NEAR)
 
 
 def _ten_at_each_rate(scope: Scope, augment: str | None = "crop+flip") -> tuple[Group, ...]:
+    """A color a network, a marker a learning rate."""
     return tuple(
         pair(
             f"{label}, lr {rate:g}",
             TrainConfig(arch, learning_rate=rate, augment=augment),
             scope,
             series=label,
+            mark=f"lr {rate:g}",
         )
         for label, arch in TEN.items()
         for rate in RATES
@@ -95,13 +101,41 @@ def fig17(scope: Scope) -> Experiment:
 
 @register("cifar5m")
 def fig11a(scope: Scope) -> Experiment:
-    """Expected: larger distances from y = x than figure 2a's, with the Real World above."""
+    """Expected: larger distances from y = x than figure 2a's, with the Real World above. Figure
+    2a's runs are measured beside them, and not drawn.
+    """
+    groups = _ten_at_each_rate(scope, None)
+    beside = tuple(
+        replace(group, label=f"{group.label}, augmented", drawn=False)
+        for group in _ten_at_each_rate(scope)
+    )
+    plain, augmented = (tuple(one.label for one in side) for side in (groups, beside))
     return Experiment(
         "fig11a",
         "Ten networks at three learning rates, without augmentation",
         "scatter",
-        _ten_at_each_rate(scope, None),
+        (*groups, *beside),
         claim="Without augmentation the bootstrap error is larger than with it (figure 2a).",
+        checks=(Check("gap", "above", groups=plain, others=augmented, share=MOSTLY),),
+    )
+
+
+def _adam(scope: Scope) -> tuple[Group, ...]:
+    adam = TrainConfig("", optimizer="adam", learning_rate=1e-3, schedule="constant")
+    nine = {label: arch for label, arch in TEN.items() if label != "VGG16"}
+    return tuple(pair(label, replace(adam, arch=arch), scope) for label, arch in nine.items())
+
+
+@register("cifar5m")
+def fig12a(scope: Scope) -> Experiment:
+    """The learning curves of figure 12's runs. Expected: on each other until T0."""
+    return Experiment(
+        "fig12a",
+        "Learning curves of nine networks trained by Adam",
+        "curves",
+        _adam(scope),
+        claim="Trained by Adam, the worlds have about the same test soft-error until T0.",
+        checks=(Check("largest", "at most", 2 * NEAR, share=MOSTLY), _NEAR_ALL),
     )
 
 
@@ -110,17 +144,11 @@ def fig12(scope: Scope) -> Experiment:
     """Adam at 1e-3 with its defaults, constant as in the paper's code; without VGG16. Expected:
     near y = x, over soft-errors of 0.1 to 0.4.
     """
-    adam = TrainConfig("", optimizer="adam", learning_rate=1e-3, schedule="constant")
-    groups = tuple(
-        pair(label, replace(adam, arch=arch), scope)
-        for label, arch in TEN.items()
-        if label != "VGG16"
-    )
     return Experiment(
         "fig12",
         "Nine networks trained by Adam",
         "scatter",
-        groups,
+        _adam(scope),
         claim="The worlds agree for Adam as they do for SGD.",
         checks=(Check("gap", "within", tolerance=NEAR),),
     )
@@ -176,6 +204,7 @@ def fig4b(scope: Scope) -> Experiment:
         replace(group, label=f"{label}, n = {group.real[0].n:,}", series=f"n = {group.real[0].n:,}")
         for label, group in made
     ]
+    smallest = tuple(group.label for group in groups[: len(TEN)])
     largest = tuple(group.label for group in groups[-len(TEN) :])
     return Experiment(
         "fig4b",
@@ -183,7 +212,10 @@ def fig4b(scope: Scope) -> Experiment:
         "scatter",
         tuple(groups),
         claim="The gap shrinks as n grows.",
-        checks=(Check("gap", "within", tolerance=NEAR, groups=largest),),
+        checks=(
+            Check("gap", "within", tolerance=NEAR, groups=largest),
+            Check("distance", "above", groups=smallest, others=largest, share=MOSTLY),
+        ),
     )
 
 
@@ -203,14 +235,11 @@ def fig5c(scope: Scope) -> Experiment:
         groups,
         claim="D-CONV generalizes better than D-FC because it learns faster in the Ideal World.",
         checks=(
-            Check("gap", "within", tolerance=0.05),
+            _NEAR_ALL,
             Check("ideal", "rises"),
             Check("real", "rises"),
         ),
     )
-
-
-MOSTLY = 0.8  # how the paper's word is read
 
 
 COUNTS = {"paper": 500, "small": 24, "smoke": 3}
@@ -218,12 +247,19 @@ COUNTS = {"paper": 500, "small": 24, "smoke": 3}
 
 def _random(scope: Scope) -> tuple[Group, ...]:
     groups = []
-    for seed in range(COUNTS[scope.scale]):
+    for seed in connected_seeds(COUNTS[scope.scale]):
         width, cells = draw_setting(seed)
         config = TrainConfig("darts", options={"seed": seed, "width": width, "cells": cells})
         series = f"width {width}, {cells} cell{'s' if cells > 1 else ''}"
         groups.append(pair(f"net {seed}", config, scope, series=series))
     return tuple(groups)
+
+
+def _redrawn(scope: Scope) -> str:
+    """How many networks were drawn again."""
+    count = COUNTS[scope.scale]
+    again = connected_seeds(count)[-1] + 1 - count
+    return f"{again} of {count + again} draws were disconnected and are replaced by later seeds."
 
 
 @register("cifar5m", trials=1)
@@ -236,20 +272,24 @@ def fig2b(scope: Scope) -> Experiment:
         _random(scope),
         claim="Random networks end mostly within 3 % of each other in the two worlds.",
         checks=(Check("gap", "within", tolerance=0.03, share=MOSTLY),),
+        note=_redrawn(scope),
     )
 
 
 @register("cifar5m", trials=1)
 def fig9(scope: Scope) -> Experiment:
-    """Figure 2b in error. The same runs."""
+    """All random networks, and a second panel that zooms in on those of high accuracy. Expected:
+    near y = x over the whole range. The same runs as figure 2b.
+    """
     return Experiment(
         "fig9",
-        "Random networks, in error",
+        "All random networks, and those of high accuracy",
         "scatter",
         _random(scope),
-        claim="Random networks end near each other in the two worlds, in error as in soft-error.",
-        checks=(Check("gap", "within", tolerance=0.05, share=MOSTLY),),
-        metric="error",
+        claim="Over the whole range of accuracies random networks end near y = x.",
+        checks=(Check("gap", "within", tolerance=NEAR, share=MOSTLY),),
+        note=_redrawn(scope),
+        zoom=HIGH_ACCURACY,
     )
 
 
@@ -263,5 +303,9 @@ def fig15(scope: Scope) -> Experiment:
         "curves",
         (pair("ResNet18", config, scope),),
         claim="The Ideal World's error drops at the same steps as the Real World's.",
-        checks=(Check("gap", "within", tolerance=0.05),),
+        checks=(
+            _NEAR_ALL,
+            Check("drop_real", "at least", 0.0),
+            Check("drop_ideal", "at least", 0.0),
+        ),
     )

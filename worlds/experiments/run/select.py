@@ -33,19 +33,24 @@ def select(
     sources: Sources,
     root: Path,
     model: str | None = None,
+    cheap: bool = False,
+    whole_test: bool = False,
 ) -> Selection:
     """Return what to run of the experiments `names`; `root` holds the runs.
 
-    `weights` has the initial weights of experiments by name, `model` replaces their networks.
+    `weights` has the initial weights of experiments by name, `model` replaces their networks;
+    `cheap` and `whole_test` are readings (worlds.experiments.registry.Scope).
 
     Raises ValueError if the data can feed none, or weights are for an experiment that is not among
     them.
     """
     recipes, left = find_recipes(list(names)), dict(weights)
-    for path in left.values():
+    for path in ",".join(left.values()).split(",") if left else ():
         weights_file(path)
     expanded = [
-        expand(recipe, scale, trials, precision, left.pop(recipe.name, None), model)
+        expand(
+            recipe, scale, trials, precision, left.pop(recipe.name, None), model, cheap, whole_test
+        )
         for recipe in recipes
     ]
     chosen, skipped = _feasible(expanded, sources)
