@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -225,6 +226,14 @@ def test_weights_add_the_checkpoints_of_figure_5b():
 def test_every_experiment_makes_a_checkable_claim():
     for one in expanded():
         assert one.experiment.checks, one.name
+
+
+def test_every_experiment_has_its_row_in_the_documentation_of_the_paper():
+    text = (Path(__file__).parents[3] / "docs" / "paper.md").read_text()
+    rows = [line.split("|") for line in text.splitlines() if line.startswith("|")]
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row[2])}
+    assert {recipe.name for recipe in recipes()} == named
+    assert all(len(row) == 7 for row in rows)  # five columns each
 
 
 def test_t0_is_read_from_all_samples_with_fresh_crops_unless_asked_otherwise():

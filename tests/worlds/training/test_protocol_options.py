@@ -69,7 +69,7 @@ def test_patience_counts_epochs_and_asks_for_an_improvement(tmp_path):
         patience=1, log=4, options={"batch_norm": False},
     )  # fmt: skip
     run = train(config, DATA, tmp_path)  # an epoch is 9.4 updates
-    assert (run.summary["ended"], run.final["updates"]) == ("patience", 13)
+    assert (run.summary.ended, run.final["updates"]) == ("patience", 13)
 
 
 def test_test_labels_carry_the_noise_where_asked_apart_from_the_training_samples(tmp_path):
