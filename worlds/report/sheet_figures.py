@@ -27,6 +27,7 @@ def draw_sheets(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
         points += [
             {"panel": "", "group": one.label, "quantity": name, "y": values[0], "trials": 1}
             for name, values in one.values.items()
+            if values
         ]
     return Drawn(figure, points)
 

@@ -14,9 +14,11 @@ from worlds.report.analysis import (
     by_samples,
     curves,
     endings,
+    least_drop,
     patience_stop,
     power_law,
     power_law_of_points,
+    scaling_of_trials,
     stopping_time,
 )
 from worlds.report.collect import collect
@@ -186,3 +188,29 @@ def test_bad_input_is_refused(tmp_path, call, message):
     real, ideal = write_pair(tmp_path, config())
     with pytest.raises(ValueError, match=message):
         call(real, ideal)
+
+
+def test_scaling_exponents_are_fitted_in_each_trial_and_multiply(tmp_path):
+    # T(n) = 5 n^0.5 and Ideal(t) = (t + 1)^-0.3 with no gap: L(n) goes as n^-0.15.
+    real, ideal = {}, []
+    for n in (100, 400, 1_600, 6_400):
+        own = config(n=n, log=1)
+        real[n], ideal = write_pair(
+            tmp_path / str(n), own, trials=(0, 1), t0=int(5 * n**0.5) - 1, gap=0.0, exponent=0.3
+        )
+    found = scaling_of_trials(real, ideal)
+    assert len(found) == 2
+    for one in found:
+        assert (one.alpha, one.beta) == pytest.approx((0.3, 0.5), abs=0.01)
+        assert one.gamma == pytest.approx(0.15, abs=0.005)
+        assert one.product - one.gamma == pytest.approx(0, abs=0.01)
+    assert scaling_of_trials({n: real[n] for n in (100, 400)}, ideal) == []
+
+
+def test_the_fall_over_a_change_of_the_rate_is_the_least_of_all_changes(tmp_path):
+    own = config(schedule="steps", drops=(1, 2), unit=100, steps=301, log=10)
+    levels = (0.9, 0.5, 0.4)  # falls of 0.4 and 0.1
+    run = write_run(tmp_path, own, lambda step: {"test_error": levels[min(step // 100, 2)]})
+    assert least_drop(run, "test_error") == pytest.approx(0.1)
+    plain = write_run(tmp_path / "cosine", config(), lambda step: {"test_error": 0.5})
+    assert least_drop(plain, "test_error") is None

@@ -1,5 +1,6 @@
 """Runs that begin from weights that are there."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -124,3 +125,40 @@ def test_a_head_on_a_frozen_representation_memorises_less_than_the_whole_network
         gaps[name] = rrm(*runs)
         assert gaps[name].generalization_gap <= gaps[name].bound + 1e-9
     assert gaps["head"].memorization < gaps["whole"].memorization
+
+
+def hub_names(state):
+    """Our Image GPT's weights under the names and layouts of `transformers`."""
+    named = {}
+    for key, value in state.items():
+        if key in ("colors",) or key.startswith("classifier."):
+            continue
+        linear = ".c_" in key or ".mlp_proj" in key
+        name = key.replace(".mlp_proj", ".mlp.c_proj").replace(".c_fc", ".mlp.c_fc")
+        if ".c_attn" in key or ".c_proj" in key:
+            name = key.replace(".c_", ".attn.c_")
+        named[f"transformer.{name}"] = (
+            value.T.contiguous() if linear and key.endswith("weight") else value
+        )
+    mask = torch.ones(1, 1, 1024, 1024).tril().bool()
+    return named | {"transformer.h.0.attn.bias": mask, "lm_head.weight": torch.zeros(512, 512)}
+
+
+def test_image_gpt_begins_from_a_download_of_the_hub(tmp_path):
+    torch.manual_seed(0)
+    options = {"layers": 1, "train_gains": False}
+    made = create("igpt_s", 10, 32, layers=1)
+    torch.save(hub_names(made.state_dict()), tmp_path / "pytorch_model.bin")
+    config = small(arch="igpt_s", options=options, initial=str(tmp_path))
+    with pytest.raises(ValueError, match=r"keep preprocessor_config\.json beside them"):
+        make_model(config, DATA)
+    clusters = torch.rand(512, 3).tolist()
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"clusters": clusters}))
+    model = make_model(config, DATA)
+    assert torch.equal(model.colors, torch.tensor(clusters))
+    own = made.state_dict()
+    same = [key for key, value in model.state_dict().items() if torch.equal(value, own[key])]
+    assert {"classifier.weight", *same} == {*own} - {"colors"}
+    x = torch.rand(1, 3, 32, 32)
+    made.colors.copy_(model.colors)
+    assert torch.equal(made.outputs(x), model.outputs(x))
