@@ -496,7 +496,7 @@ def test_the_command_prints_a_line_a_figure_and_json_last(tmp_path, capsys):
         (["nowhere"], "nowhere is no folder"),
         (["empty"], "no run folder at or below empty; worlds-train makes them"),
         (["runs", "--only", "fig9"], "no experiment fig9 here; there are: curves"),
-        (["runs", "--tolerance", "2"], "tolerance must be between 0 and 1, got 2.0"),
+        (["runs", "--tolerance", "2"], "--tolerance must be between 0 and 1, got 2.0"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, arguments, message):
