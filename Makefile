@@ -2,6 +2,7 @@
 # make test       install, then run the test suite; test-slow and test-gpu run the marked tests
 # make gpu-report   the GPU tests and benchmarks on one page, in parts of ten minutes; needs a GPU
 # make lint       ruff and mypy, as CI runs them
+# make docs       the documentation site into build/site
 # make bench      speed of generating, packing, loading and training, beside the peers that are installed
 PYTHON ?= python3
 VENV ?= .venv
@@ -13,12 +14,18 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 INSTALLED_TEST := $(VENV)/.installed-test
 
+<<<<<<< HEAD
 .PHONY: generate test test-slow test-gpu gpu-report lint format bench clean
+=======
+.PHONY: generate test test-slow test-gpu lint format docs bench clean
+>>>>>>> 34d5724 (README for a first minute; documentation pages, run by a test; make docs; a first curve after make generate)
 
 generate: $(INSTALLED)
 	$(BIN)/cifar5m-generate --recipe tiny --n $(N) --out $(OUT)
 	$(BIN)/cifar5m-verify $(OUT)
 	$(BIN)/cifar5m-preview $(OUT)
+	$(BIN)/python examples/two_worlds.py $(OUT) --n 200 --steps 150 --out $(OUT).runs --picture $(OUT)/preview/two-worlds.png
+	@echo "Look at $(OUT)/preview: the images by class, their labels, and two-worlds.png. Next: docs/own.md"
 
 test: $(INSTALLED_TEST)
 	$(BIN)/python -m pytest -n 2
@@ -40,6 +47,10 @@ lint: $(INSTALLED_TEST)
 format: $(INSTALLED_TEST)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(INSTALLED)
+	$(PIP) install -q -c constraints.txt -e ".[docs]"
+	$(BIN)/mkdocs build --strict
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/generation.py
