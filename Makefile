@@ -14,11 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 INSTALLED_TEST := $(VENV)/.installed-test
 
-<<<<<<< HEAD
-.PHONY: generate test test-slow test-gpu gpu-report lint format bench clean
-=======
-.PHONY: generate test test-slow test-gpu lint format docs bench clean
->>>>>>> 34d5724 (README for a first minute; documentation pages, run by a test; make docs; a first curve after make generate)
+.PHONY: generate test test-slow test-gpu gpu-report lint format docs bench clean
 
 generate: $(INSTALLED)
 	$(BIN)/cifar5m-generate --recipe tiny --n $(N) --out $(OUT)
