@@ -69,12 +69,8 @@ def test_a_page_runs_from_top_to_bottom(page, workplace, monkeypatch, capsys):
             small = "cifar5m-import part0.npz part1.npz part5.npz --out released --pack"
         run_command(small, workplace)
     for block in blocks(page, "python"):
-        small = re.sub(r"\bn=\d+", "n=50", block).replace(
-            'recipe="tiny", n=50', 'recipe="tiny", n=64'
-        )
-        small = re.sub(r"steps=\d+", "steps=1", small).replace(
-            'out/tiny", recipe', 'out/py", recipe'
-        )
+        small = re.sub(r"steps=\d+", "steps=1", re.sub(r"\bn=\d+", "n=50", block))
+        small = small.replace('"out/tiny", recipe="tiny", n=50', '"out/py", recipe="tiny", n=64')
         exec(compile(small, page.name, "exec"), {"__name__": "__main__"})
 
 

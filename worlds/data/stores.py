@@ -85,10 +85,12 @@ class ArrayStore(Store):
         images: uint8 images (N, H, W) or (N, H, W, 1 or 3), float features (N, ...), or integer
             sequences (N, T) such as tokens. Only images can be augmented and normalized.
         labels: Classes, integers (N,); or targets, floats (N,) or arrays (N, ...).
-        test_images, test_labels: The test split, both or neither.
+        test_images: Images of the test split, or None.
+        test_labels: Their labels, if there are any.
         layout: "hwc" (default), or "chw" for images (N, channels, H, W), which are copied.
         class_names: Default: the numbers up to the highest label.
-        probabilities, test_probabilities: A labeler's class probabilities (N, C).
+        probabilities: A labeler's class probabilities (N, C).
+        test_probabilities: The same of the test split.
     """
 
     def __init__(

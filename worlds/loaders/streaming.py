@@ -76,8 +76,10 @@ class StreamLoader:
         window: shards among which samples are shuffled, >= 1.
         passes: over all shards; above 1 only the order and augmentation are fresh.
         workers: processes that read and decode shards ahead, 0: none.
-        augment, transform, normalize, dtype, channels_last, device, pin_memory: as other loaders.
-        rank, world_size: this process's shards, 1 of every `world_size`.
+        rank: this process's number; it reads one of every `world_size` shards.
+        world_size: processes that share the run.
+
+    The other options are those of every loader (worlds/loaders/base.py).
     """
 
     batch_sampler = None  # Lightning looks for one wherever there is a `sampler`
