@@ -97,6 +97,8 @@ def label(
     waiting = [shard for shard in mine if not is_labeled(labeling, shard)]
     done = sum(map(len, mine)) - sum(map(len, waiting))
     phase = Phase("label", sum(map(len, mine)), on_progress, done)
+    if rank is not None:
+        phase.note(rank.describe(len(mine), len(shards)))
     found = label_shards(labeling, network, waiting, phase)
     problems = tuple(f"{each.shard.tar}: {each.problem}" for each in found if each.problem)
     labeled = [shard for shard in shards if is_labeled(labeling, shard)]

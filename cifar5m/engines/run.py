@@ -141,11 +141,14 @@ def generate(
     claim_folder(out, plan)
 
     shards = options.layout.shards()
+    planned = len(shards)
     if job is not None:
         shards = (rank or Rank()).share(shards)
     waiting = [shard for shard in shards if not is_finished(out, shard, plan.fingerprint)]
     done = sum(map(len, shards)) - sum(map(len, waiting))
     phase = Phase("generate", sum(map(len, shards)), on_progress, done)
+    if job is not None and rank is not None:
+        phase.note(rank.describe(len(shards), planned))
     if job is not None:
         _run_here(out, job, waiting, writers, phase)
     elif ray is None:

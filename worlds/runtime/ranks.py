@@ -1,7 +1,8 @@
 """Many processes, one job: a static split of its parts by rank.
 
 A process does every WORLD_SIZE-th part from RANK on. torchrun sets the two; in a SLURM array or
-step they are read from SLURM's own variables. There is no process group, no lock and no heartbeat:
+step they are read from SLURM's own variables. The shell of an sbatch job is no step, whatever
+SLURM_NTASKS says: it does everything. There is no process group, no lock and no heartbeat:
 parts are idempotent, so whatever was not finished is done by running the command again.
 """
 
@@ -32,6 +33,13 @@ class Rank:
         """Return this process's share of the parts."""
         return list(parts[self.rank :: self.world_size])
 
+    def describe(self, parts: int, planned: int) -> str:
+        """Return a line that says this process's share."""
+        return (
+            f"rank {self.rank} of {self.world_size} makes {parts:,} of the {planned:,} shards; "
+            "the other ranks make the rest"
+        )
+
 
 def rank_of(environment: Mapping[str, str]) -> Rank | None:
     """Return the rank that torchrun or SLURM gave this process, None if neither did."""
@@ -44,6 +52,8 @@ def rank_of(environment: Mapping[str, str]) -> Rank | None:
 
     if "RANK" in environment and "WORLD_SIZE" in environment:
         return Rank(number("RANK"), number("WORLD_SIZE"), number("LOCAL_RANK"))
+    tasks = max(1, number("SLURM_STEP_NUM_TASKS"))  # of srun; each is a rank of its own
+    task_rank = number("SLURM_PROCID") if tasks > 1 else 0
     if all(name in environment for name in _SLURM_ARRAY):
         task, first, count = (number(name) for name in _SLURM_ARRAY)
         if task - first >= count:
@@ -51,7 +61,6 @@ def rank_of(environment: Mapping[str, str]) -> Rank | None:
                 "a SLURM array's tasks must be numbered without gaps, as --array=0-7; finished "
                 "shards are skipped, so submit the whole array again"
             )
-        return Rank(task - first, count, 0)
-    if number("SLURM_NTASKS") > 1:
-        return Rank(number("SLURM_PROCID"), number("SLURM_NTASKS"), number("SLURM_LOCALID"))
-    return None
+        local = number("SLURM_LOCALID") if tasks > 1 else 0
+        return Rank((task - first) * tasks + task_rank, count * tasks, local)
+    return Rank(task_rank, tasks, number("SLURM_LOCALID")) if tasks > 1 else None

@@ -301,8 +301,23 @@ def test_the_plan_is_a_function_of_content_alone(small_run, tmp_path):
             },
             Rank(3, 10, 0),
         ),
-        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "2", "SLURM_LOCALID": "2"}, Rank(2, 4, 2)),
-        ({"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, None),
+        (
+            {"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "2", "SLURM_LOCALID": "2"},
+            Rank(2, 4, 2),
+        ),
+        ({"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}, None),
+        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, None),  # the shell of an sbatch job
+        (
+            {
+                "SLURM_ARRAY_TASK_ID": "1",
+                "SLURM_ARRAY_TASK_MIN": "0",
+                "SLURM_ARRAY_TASK_COUNT": "2",
+                "SLURM_STEP_NUM_TASKS": "3",
+                "SLURM_PROCID": "2",
+                "SLURM_LOCALID": "2",
+            },
+            Rank(5, 6, 2),
+        ),
     ],
 )
 def test_ranks_come_from_torchrun_or_slurm(environment, expected):
