@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from worlds.cli.parser import Parser
-from worlds.runtime.errors import first_line
+from worlds.runtime.errors import first_line, printable
 from worlds.runtime.signals import Stopped, restored_handlers
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
@@ -51,7 +51,7 @@ def exit_code(
             message, code = str(error), EXIT_USAGE
         else:
             message, code = _explain(error, out, too_large), EXIT_FAILED
-    print(f"{parser.prog}: {parser.as_options(message)}", file=sys.stderr)
+    print(f"{parser.prog}: {printable(parser.as_options(message))}", file=sys.stderr)
     return code
 
 

@@ -23,7 +23,7 @@ from worlds.data.images import ArrayImages
 from worlds.data.photographs import PhotographImages
 from worlds.data.splits import Split
 from worlds.formats.npz import map_npy
-from worlds.formats.plan import Count
+from worlds.formats.plan import ClassName, Count
 from worlds.runtime.files import HashingStream, atomic_write, sha256_of, write_json
 from worlds.runtime.json_files import load_json
 
@@ -48,7 +48,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     splits: dict[str, Count]
     split_fingerprints: dict[str, str]
     fingerprint: str
-    class_names: tuple[str, ...]
+    class_names: tuple[ClassName, ...]
     files: dict[FileName, FileFacts]
 
 

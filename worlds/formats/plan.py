@@ -22,6 +22,8 @@ from worlds.runtime.json_files import load_json
 Count = Annotated[int, msgspec.Meta(ge=1, le=10**10)]
 Side = Annotated[int, msgspec.Meta(ge=1, le=10**5)] | None  # None: of many sizes
 Text = Annotated[str, msgspec.Meta(min_length=1)]
+# Class names are printed to terminals: no control characters.
+ClassName = Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 
 # Said for people, not part of the content: where weights lay on this machine, and the recipe's
 # name.
@@ -104,7 +106,7 @@ class Plan(SealedPlan, frozen=True, kw_only=True):
     shard_size: Count
     image_shape: tuple[Side, Side, Literal[3]] = (32, 32, 3)
     extension: Text = "png"
-    class_names: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+    class_names: Annotated[tuple[ClassName, ...], msgspec.Meta(min_length=1)]
     dataset: str | None = None  # who made it
     seed: int | None = None  # of all that was drawn
     labels: str | None = None  # "argmax" of the probabilities, "requested" or "given"

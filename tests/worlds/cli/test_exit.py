@@ -87,3 +87,14 @@ def test_a_file_in_the_way_of_the_folder_is_named(tmp_path, monkeypatch, capsys)
     command = failing("worlds.commands.train", caught.value, monkeypatch)
     assert command.main(COMMANDS["worlds.commands.train"]) == 1
     assert f"{tmp_path}/file/runs cannot be made where a file is" in capsys.readouterr().err
+
+
+def test_control_sequences_of_foreign_names_do_not_reach_the_terminal(tmp_path, capsys):
+    from worlds.cli.exit import exit_code
+    from worlds.cli.parser import Parser
+
+    def run():
+        raise ValueError("class \x1b[2J\x07cat is unknown")
+
+    assert exit_code(Parser("worlds-train", "Train."), run) == 2
+    assert capsys.readouterr().err == "worlds-train: class ?[2J?cat is unknown\n"
