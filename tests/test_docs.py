@@ -68,10 +68,11 @@ def test_a_page_runs_from_top_to_bottom(page, workplace, monkeypatch, capsys):
         if program == "cifar5m-import":
             small = "cifar5m-import part0.npz part1.npz part5.npz --out released --pack"
         run_command(small, workplace)
+    names: dict = {"__name__": "__main__"}  # a page's blocks go on from each other
     for block in blocks(page, "python"):
         small = re.sub(r"steps=\d+", "steps=1", re.sub(r"\bn=\d+", "n=50", block))
         small = small.replace('"out/tiny", recipe="tiny", n=50', '"out/py", recipe="tiny", n=64')
-        exec(compile(small, page.name, "exec"), {"__name__": "__main__"})
+        exec(compile(small, page.name, "exec"), names)
 
 
 def test_make_targets_of_the_readme_exist():

@@ -123,7 +123,11 @@ def _open_arrays(
         subsets["paper_test"] = {"split": "test", "start": 0, "stop": stop}
     everything = np.concatenate(labels)
     notes = [f"{path.name}: {split}" for split, path in ordered]
-    if len(everything) > 1 and everything[0] != everything[-1] and (np.diff(everything) >= 0).all():
+    if (
+        len(everything) > 1
+        and everything[0] != everything[-1]
+        and (everything[1:] >= everything[:-1]).all()
+    ):
         notes.append("the images are sorted by class: take no prefix of them as a sample")
     return Source(
         form=form,

@@ -57,6 +57,10 @@ def test_the_splits_are_told_and_sorted_pools_are_named(tmp_path):
     cifar5m.import_dataset([file], tmp_path / "set", on_progress=lambda p: notes.append(p.note))
     assert "1m.npz: train" in notes
     assert any("sorted by class" in note for note in notes)
+    mixed = save(tmp_path / "5m.npz", keys=("image", "label"))
+    notes.clear()
+    cifar5m.import_dataset([mixed], tmp_path / "mixed", on_progress=lambda p: notes.append(p.note))
+    assert not any("sorted by class" in note for note in notes)
 
 
 def test_parts_of_a_pool_are_train_in_the_order_given(tmp_path):
