@@ -218,7 +218,7 @@ def _numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
             numbers |= _numbers(value, f"{name}_")
             continue
         try:
-            numbers[name] = float(value)
+            numbers[name] = float(value.detach() if isinstance(value, torch.Tensor) else value)
         except (TypeError, ValueError, RuntimeError):
             told = " ".join(repr(value).split())[:60]
             raise ValueError(f"{name} must be a number, got {told}") from None

@@ -1,0 +1,42 @@
+"""Each example is run, in small, as a user would run it."""
+
+import json
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+SMALL = {
+    "own_model": ["--n", "40", "--steps", "12"],
+    "own_loop": ["--n", "40", "--steps", "40"],
+    "any_dataset": ["--n", "40", "--steps", "41"],
+    "tokens": ["--n", "40", "--steps", "6"],
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_an_example_compares_the_worlds_and_draws_them(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    comparison = import_module(name).main([*SMALL[name], "--out", str(tmp_path)])
+    assert {"real", "ideal"} <= set(comparison.worlds)
+    assert comparison.bootstrap_error.values
+    assert str(comparison) in capsys.readouterr().out
+    assert (tmp_path / "worlds.png").stat().st_size > 10_000
+
+
+def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    notebook = json.loads((EXAMPLES / "quickstart.ipynb").read_text())
+    cells = ["".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code"]
+    assert len(cells) >= 4
+    main = type(sys)("__main__")
+    for cell in cells:
+        small = (
+            cell.replace("steps=250", "steps=10").replace("8_000", "400").replace("n=300", "n=40")
+        )
+        exec(compile(small, "quickstart.ipynb", "exec"), main.__dict__)
+    assert main.comparison.worlds == ("real", "ideal")
+    assert "<table>" in main.comparison._repr_html_()
+    assert all(not c.get("outputs") for c in notebook["cells"])  # results go with the reader's data
