@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 from worlds.cli.parser import Parser
 from worlds.loaders.normalize import NAMES
+from worlds.loaders.samplers import Remainder
 from worlds.training.config import Grid, Loss, Optimizer, Precision, StopRule, TrainConfig
 from worlds.training.schedules import KINDS, steps_of_epochs
 
@@ -17,6 +18,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "precision": get_args(Precision),
     "stop": get_args(StopRule),
     "normalize": NAMES,
+    "remainder": get_args(Remainder),
 }
 _DEFAULTS: dict[str, Any] = {
     f.name: f.default_factory() if f.default_factory is not MISSING else f.default
@@ -28,7 +30,9 @@ _GROUPS: dict[str, tuple[tuple[str, type, str], ...]] = {
         ("n", int, "samples of the Real World, 1 to the pool's size"),
         ("batch_size", int, "1 or more"),
         ("passes", int, "that Ideal may make over the pool; above 1 it is approximate"),
-        ("augment", str, "none, flip, crop+flip or crop+flip+cutout"),
+        ("remainder", str, "of an epoch; the released code's is drop"),
+        ("augment", str, "none, flip, crop+flip, crop+flip+cutout or cutout"),
+        ("mixup", float, "alpha of Beta(alpha, alpha), 0 or more; 0: no mixup"),
         ("normalize", str, "range of pixels"),
         ("label_noise", str, "symmetric:RATE, uniform:RATE or pairs:RATE:3>5, RATE 0 to 1"),
         ("seed", int, "0 or more, below 2^64"),
@@ -49,7 +53,14 @@ _GROUPS: dict[str, tuple[tuple[str, type, str], ...]] = {
         ("train_eval", int, "at most so many of the n samples, always the same; 0: all"),
         ("stop", str, "end a Real run early, and its Ideal twin with it (default: never)"),
         ("threshold", float, "train error of T0, 0 to below 1"),
-        ("patience", int, "log points without a lower test soft-error, with --stop patience"),
+        (
+            "patience",
+            int,
+            "log points without a lower test soft-error, with --stop patience; with "
+            "--validation, epochs without a lower validation error",
+        ),
+        ("min_improvement", float, "of the validation error, 0 to below 1"),
+        ("validation", int, "samples beside the n to measure on, 0 or more"),
     ),
 }
 
@@ -106,6 +117,14 @@ def make_parser(description: str | None) -> Parser:
         help="steps between changes of the rate (default: 390; an epoch's "
         "with --epochs; the paper's code never changes it within)",
     )
+    optimization.add_argument(
+        "--betas", type=float, nargs=2, default=_DEFAULTS["betas"], help="of adam and adamw"
+    )
+    for name, text in (
+        ("--test-noise", "put the label noise on test labels as well"),
+        ("--fresh-crops", "draw fresh crops for the train error at each log point, as the paper"),
+    ):
+        groups["measurement"].add_argument(name, action="store_true", help=text)
     optimization.add_argument("--drops", default="", help="units of schedule steps, such as 60,80")
     groups["measurement"].add_argument(
         "--log",
@@ -148,6 +167,9 @@ def config_of(args: argparse.Namespace) -> TrainConfig:
         initial=args.initial,
         frozen=args.frozen,
         disjoint=args.disjoint,
+        betas=tuple(args.betas),
+        test_noise=args.test_noise,
+        fresh_crops=args.fresh_crops,
         steps=_DEFAULTS["steps"] if steps is None else steps,
         unit=_DEFAULTS["unit"] if unit is None else unit,
         drops=_units(args.drops),
