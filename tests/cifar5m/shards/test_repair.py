@@ -21,6 +21,7 @@ from tests.cifar5m.tiny_networks import LABELER_CONFIG, save_labeler, save_unet
 from worlds.formats.layout import PLAN
 from worlds.formats.plan import fingerprint_of, load_plan
 from worlds.formats.shards import load_record, read_arrays, write_shard
+from worlds.runtime.files import _host
 from worlds.runtime.json_files import load_json
 
 TARS = [f"data/train-0000{k}-of-00003.tar" for k in range(3)]
@@ -175,7 +176,7 @@ def test_a_whole_set_is_left_alone(folder, capsys):
 
 
 def test_foreign_files_are_listed_and_kept_and_only_stale_ones_cleared(folder, capsys):
-    host = os.uname().nodename.replace(".", "-")
+    host = _host()
     stale = folder / "data" / f".train-00000-of-00003.tar.{host}.999999999.0a1b.tmp"
     alive = folder / "data" / f".train-00000-of-00003.tar.{host}.{os.getpid()}.0a1b.tmp"
     elsewhere = folder / "data" / ".train-00000-of-00003.tar.node-7.4321.0a1b.tmp"

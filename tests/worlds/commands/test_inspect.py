@@ -59,7 +59,7 @@ def test_inspect_says_what_a_world_would_yield(folder, tmp_path, capsys, options
     "options, says",
     [
         (["--n", "90"], "the 80 samples at hand, got 90"),
-        (["--batch-size", "0"], "batch_size must be 1 or more"),
+        (["--batch-size", "0"], "--batch-size must be 1 or more"),
         (["--split", "validation"], "has no validation split; it has train, test"),
         (["--world", "ideal", "--n", "5"], "leave --n out"),
         (["--augment", "mixup"], "got 'mixup'"),

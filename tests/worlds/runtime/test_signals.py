@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from worlds.cli.exit import exit_code
+from worlds.cli.parser import Parser
 from worlds.runtime.signals import PARENT, Stopped, StopSignal, restored_handlers
 
 
@@ -40,7 +41,7 @@ def test_a_command_leaves_the_handlers_of_its_caller(tmp_path, capsys):
         stop.raise_if_set()
         return 0
 
-    assert exit_code("any", tmp_path, run) == 128 + signal.SIGTERM
+    assert exit_code(Parser("any", "Any."), run, tmp_path) == 128 + signal.SIGTERM
     assert handlers() == before
     assert "stopped" in capsys.readouterr().err
 
