@@ -28,9 +28,8 @@ def overview(chosen: Sequence[Expanded]) -> tuple[str, dict[str, Any]]:
         mine = [job for job in jobs if one.name in job.experiments]
         shared = sum(len(job.experiments) > 1 for job in mine)
         total = totals(mine)
-        title = one.experiment.title if one.experiment else "not run: needs checkpoints, see show"
         numbers = (f"{total['runs']:,}", f"{shared:,}", f"{total['steps']:,}")
-        rows.append((one.name, *numbers, hours(total["gpu_hours"]), title))
+        rows.append((one.name, *numbers, hours(total["gpu_hours"]), one.experiment.title))
     total = {"experiments": len(chosen), **totals(jobs)}
     said = f"{total['runs']:,} runs after sharing, {hours(total['gpu_hours'])} GPU-hours"
     return f"{table(rows)}\nall: {said}. {ASSUMED}.", total
@@ -42,8 +41,7 @@ def description(one: Expanded) -> tuple[str, dict[str, Any]]:
     parts = [one.name, one.recipe.text]
     if one.recipe.absent:
         parts.append(f"Not here: {one.recipe.absent}.")
-    if one.experiment is not None:
-        parts += [_groups(one.groups), _claim(one.experiment)]
+    parts += [_groups(one.groups), _claim(one.experiment)]
     cost = f"{total['runs']:,} runs, {total['steps']:,} steps, {hours(total['gpu_hours'])} "
     return "\n\n".join([*parts, f"{cost}GPU-hours. {ASSUMED}."]), total
 

@@ -25,10 +25,10 @@ NOT_JUDGED: Final = (
 
 @dataclass(frozen=True)
 class Expanded:
-    """An experiment at some scale; `experiment` is None where nothing of it can be run."""
+    """An experiment at some scale."""
 
     recipe: Recipe
-    experiment: Experiment | None
+    experiment: Experiment
 
     @property
     def name(self) -> str:
@@ -36,7 +36,7 @@ class Expanded:
 
     @property
     def groups(self) -> tuple[Group, ...]:
-        return () if self.experiment is None else self.experiment.groups
+        return self.experiment.groups
 
     def kind(self, group: Group) -> Data:
         """Return the kind of data that a group is trained on."""
@@ -44,7 +44,7 @@ class Expanded:
 
     @property
     def kinds(self) -> set[Data]:
-        return {self.kind(group) for group in self.groups} or {self.recipe.data}
+        return {self.kind(group) for group in self.groups}
 
     @property
     def keys(self) -> list["Key"]:
@@ -126,12 +126,10 @@ def expand(
     image_size = 224 if recipe.data == "dogbird" else 32
     asked_of = (tuple(range(trials)), image_size, precision, weights, cheap, whole_test)
     experiment = recipe.build(Scope(scale, *asked_of))
-    if experiment is None:
-        return Expanded(recipe, None)
     how = f" --precision {precision}" if precision else ""
     how += f" --weights {recipe.name}={weights}" if weights else ""
     how += " --cheap-train-error" * cheap + " --whole-test" * whole_test
-    if model is not None and not free:
+    if model is not None and not free and experiment.kind != "sheet":
         how += f" --model {model}"
         experiment = _of_model(experiment, model)
     own: Scale = "paper" if free else scale

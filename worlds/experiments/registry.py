@@ -45,7 +45,7 @@ class Scope:
     whole_test: bool = False  # measure on the whole test split
 
 
-Build = Callable[[Scope], Experiment | None]
+Build = Callable[[Scope], Experiment]
 
 
 @dataclass(frozen=True)

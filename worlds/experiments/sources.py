@@ -139,8 +139,6 @@ def infeasible(config: TrainConfig, data: "RunData") -> str | None:
 
 def why_not(one: Expanded, sources: Sources) -> str | None:
     """Why an experiment cannot be run with these data, or None."""
-    if one.experiment is None:
-        return f"it needs {one.recipe.absent}"
     reasons = [sources.missing(kind) for kind in sorted(one.kinds)]
     reasons += [
         infeasible(job.config, sources.data(job.data))

@@ -92,7 +92,6 @@ def read_experiments(root: Path, names: list[str]) -> list[Experiment]:
 
 def bound(one: Expanded, sources: Sources) -> Experiment:
     """The experiment with each group tied to the data that it is trained on."""
-    assert one.experiment is not None
     groups = []
     for group in one.groups:
         kind = one.kind(group)

@@ -38,7 +38,7 @@ def _scatter(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
     tolerance, metric = tolerance_of(experiment), METRIC_NAMES[experiment.metric]
     low = [dot for dot in dots if max(dot.real, dot.ideal) <= (experiment.zoom or 0)]
     panels = [("(a) all", dots), (f"(b) {metric} below {experiment.zoom:g}", low)] if low else []
-    figure, axes, _ = new_figure(max(1, len(panels)), 2, (6.4, 5.6))
+    figure, axes, _ = new_figure(*((2, 2, (5.6, 5.2)) if panels else (1, 1, (6.4, 5.6))))
     if not panels:
         figure.set_figheight(min(figure.get_figheight(), figure.get_figwidth() + 0.6))
     for ax, (title, shown) in zip(axes, panels or [("", dots)], strict=True):
