@@ -64,7 +64,7 @@ def open_source(
     val_labels: Path | None = None,
     on_file: OnFile = lambda: None,
 ) -> Source:
-    """List the photographs of `wnids`; ValueError where `root` is no copy of ImageNet.
+    """List the photographs of `wnids`; ValueError where `root` is not a copy of ImageNet.
 
     `val_labels` is a list of dogbird/val_labels.py, by default one that lies in `root`.
     """

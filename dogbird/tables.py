@@ -65,7 +65,7 @@ def tables_of(root: Path, split: str) -> list[Path]:
 
 
 def open_tables(tables: Sequence[Path], split: str, wanted: ClassFilter) -> tuple[str, list[Piece]]:
-    """The form's name and one piece a file; ValueError where a file is no such table."""
+    """The form's name and one piece a file; ValueError where a file is not such a table."""
     pieces: list[Piece] = []
     wnids = list(ilsvrc2012())
     for path in tables:
@@ -102,7 +102,7 @@ def _rows(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
                 yield from _each(batch, columns)
     except (pyarrow.ArrowInvalid, KeyError) as error:
         raise ValueError(
-            f"{path} is no table with columns image and label: {str(error).splitlines()[0]}"
+            f"{path} is not a table with columns image and label: {str(error).splitlines()[0]}"
         ) from error
 
 

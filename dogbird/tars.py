@@ -38,7 +38,9 @@ def open_tars(tars: Sequence[Path], split: str, wanted: ClassFilter) -> tuple[st
                 changed = path.stat().st_mtime_ns
                 listed += [(span, changed) for span in spans]
         except tarfile.TarError as error:
-            raise ValueError(f"{path} is no tar, compressed, or cut short: {error}") from error
+            raise ValueError(
+                f"{path} is not a tar, is compressed, or is cut short: {error}"
+            ) from error
     return ", ".join(sorted(forms)), cut(split, listed)
 
 

@@ -305,7 +305,9 @@ def _audit(facts: Facts, plan: dict[str, Any]) -> dict[str, Any] | None:
         found = {"against": audit["cifar10"]["name"], "images": audit["summary"]["images"]}
         found["rows"] = {name: _number(value) for name, value in audit["summary"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is no audit: {error!r}; run the audit again") from error
+        raise ValueError(
+            f"{path} is not an audit report: {error!r}; run the audit again"
+        ) from error
     if fingerprint != plan["fingerprint"]:
         raise ValueError(f"{path} is of another set; run the audit again, or move it away")
     return found

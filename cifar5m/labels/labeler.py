@@ -50,7 +50,7 @@ class Preprocessing:
 
     @property
     def resized(self) -> tuple[int, int]:
-        """What a square image is resized to (H, W) before the crop or padding to `size`."""
+        """Return the size (H, W) of a resized square image before the crop or padding to `size`."""
         height, width = (math.floor(side / self.crop_pct) for side in self.size)
         if self.crop_mode == "squash":
             return height, width

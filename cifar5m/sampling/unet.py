@@ -43,7 +43,7 @@ class Generator:
 
     @property
     def device_name(self) -> str:
-        """What the record of a shard calls the device; an uncompiled network rounds otherwise."""
+        """Return the device's name in a shard's record; an uncompiled network rounds otherwise."""
         uncompiled = self.device.type == "cuda" and self._call is self.network
         return device_name(self.device) + (", uncompiled" if uncompiled else "")
 

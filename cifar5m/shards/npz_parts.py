@@ -96,7 +96,7 @@ class NpzArray:
 
 
 def find_array(path: Path, name: str) -> NpzArray:
-    """ValueError where the file is no whole .npz, has no such array, or one that is not plain."""
+    """ValueError where the file is not a whole .npz, has no such array, or one that is not plain."""
     member = find_member(path, name)
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"{path}: {name!r} is neither stored nor deflated: write it again")
@@ -104,7 +104,7 @@ def find_array(path: Path, name: str) -> NpzArray:
         try:
             shape, fortran, dtype = read_header(stream)
         except ValueError as error:
-            raise ValueError(f"{path}: {name!r} is no array: {error}") from error
+            raise ValueError(f"{path}: {name!r} is not an array: {error}") from error
         header = stream.tell()
     if dtype.hasobject or fortran or not shape:
         raise ValueError(f"{path}: {name!r} must be a plain array in C order, got {dtype} {shape}")

@@ -187,7 +187,7 @@ def load_ema_unet(
         path = Path(source)
     else:
         raise ValueError(
-            f"{source} is no file, no folder and none of the known weights: {', '.join(SOURCES)}"
+            f"{source} is not a file, a directory or one of the known weights: {', '.join(SOURCES)}"
         )
     state, weights = _read(path, cache, config)
     _refuse(weights, allow_non_ema, allow_unknown)

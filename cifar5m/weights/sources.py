@@ -140,14 +140,14 @@ def _find(source: str, kind: str, names: tuple[str, ...]) -> Weights:
     path = Path(source).expanduser()
     if path.is_file():
         if path.suffix not in _SUFFIXES:
-            raise WeightsError(f"--{kind}: {path} is no weights file ({', '.join(_SUFFIXES)})")
+            raise WeightsError(f"--{kind}: {path} is not a weights file ({', '.join(_SUFFIXES)})")
         return Weights(source, path, None)
     if path.is_dir():
         return _in_folder(source, path, names)
     if _HUB_ID.fullmatch(source):
         return _in_folder(source, _download(source, kind, names), names)
     raise WeightsError(
-        f"--{kind}: {source!r} is no folder, no file and no Hub id (user/name); {OFFLINE_HINT}"
+        f"--{kind}: {source!r} is not a directory, a file or a Hub id (user/name); {OFFLINE_HINT}"
     )
 
 

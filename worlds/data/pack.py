@@ -197,7 +197,7 @@ def _map(path: Path) -> np.ndarray:
         with path.open("rb") as stream:
             return map_npy(path, stream)
     except ValueError as error:
-        raise ValueError(f"{path} is no array of a pack: {error}") from error
+        raise ValueError(f"{path} is not an array of a pack: {error}") from error
 
 
 def verify_pack(folder: str | Path) -> None:

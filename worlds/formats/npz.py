@@ -65,7 +65,7 @@ def read_members(path: Path) -> dict[str, zipfile.ZipInfo]:
         with zipfile.ZipFile(path) as archive:
             return {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     except zipfile.BadZipFile as error:
-        raise ValueError(f"{path} is no .npz, or is cut short: {error}") from error
+        raise ValueError(f"{path} is not an .npz, or is cut short: {error}") from error
 
 
 def member_offset(path: Path, member: zipfile.ZipInfo) -> int:

@@ -180,7 +180,7 @@ def claim_folder(folder: Path, plan: SealedPlan, parameter: str = "out") -> None
     """Make `folder` the plan's, or check that it already is.
 
     Raises ValueError where the folder holds another plan (naming what differs) or other files, or
-    is no folder; the message names the `parameter` that chose it.
+    is not a directory; the message names the `parameter` that chose it.
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; choose a directory as `{parameter}`")

@@ -81,7 +81,7 @@ class WorldSampler(Stream):
         self._next = step
 
     def state_dict(self, step: int | None = None) -> dict[str, Any]:
-        """What decides the order, and the step to begin at (default: `start_step`)."""
+        """Settings that decide the order, and the step to begin at (default: `start_step`)."""
         step = self.start_step if step is None else integer("step", step)
         return {"format": _STATE_FORMAT, "step": step, "config": self._config()}
 

@@ -38,7 +38,7 @@ class Block:
 
 
 def name_of(seed: int, trial: int, device: torch.device) -> torch.Tensor:
-    """What names a stream of augmentations: key low, key high, stream, trial; int64 (4,)."""
+    """Return a stream of augmentations' name: key low, key high, stream, trial; int64 (4,)."""
     return torch.tensor([*key_of(seed), AUGMENT, trial], dtype=torch.int64, device=device)
 
 

@@ -76,7 +76,7 @@ class Stream:
         return None if samples is None else hashlib.sha256(samples.data).hexdigest()
 
     def _config(self) -> dict[str, Any]:
-        """What decides the stream, as plain values."""
+        """Return the settings that decide the stream, as plain values."""
         sampler = self.sampler
         return {
             "world": sampler.world,
@@ -91,7 +91,7 @@ class Stream:
         }
 
     def saved_step(self, state: Any, form: int) -> int:
-        """The step of a saved state. Raises ValueError if it is no state of this format, or of a
+        """The step of a saved state. Raises ValueError if it is not a state of this format, or of a
         stream that differs; rank and world size may differ.
         """
         if not _is_state(state, form):

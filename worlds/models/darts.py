@@ -77,8 +77,8 @@ def draw_genotype(seed: int) -> tuple[str, ...]:
 
 
 def is_connected(genotype: Sequence[str]) -> bool:
-    """Whether a path without "none" leads from the input of a cell to its output; without one the
-    network's output is a constant.
+    """Return whether a path without "none" leads from the input of a cell to its output; without
+    one the network's output is a constant.
     """
     reached = {0}
     for (source, target), name in zip(EDGES, genotype, strict=True):

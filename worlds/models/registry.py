@@ -182,7 +182,7 @@ def _loaded(name: str, module: str, function: str) -> Builder:
             f"{name} cannot be imported ({error}): expected package.module:function"
         ) from error
     if not callable(found):
-        raise ValueError(f"{name} is no function that builds a network, got {found!r}")
+        raise ValueError(f"{name} is not a function that builds a network, got {found!r}")
     return found
 
 
@@ -203,7 +203,7 @@ def _timm_network(
 
 @cache
 def _runs_at(name: str, own_size: int, image_size: int) -> bool:
-    """Whether a network of the suite takes images of another size than its own."""
+    """Return whether a network of the suite takes images of another size than its own."""
     form = _ARCHITECTURES[name, own_size]
     with torch.device("meta"):
         return _mismatch(form.build(10, **form.fixed), 10, image_size, 3) is None

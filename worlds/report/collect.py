@@ -50,11 +50,11 @@ class Found:
 
 def read_library(roots: Sequence[Path]) -> Library:
     """All runs and experiments at or below `roots`; what cannot be read becomes a problem.
-    ValueError where one is no folder, or they hold neither.
+    ValueError where one is not a directory, or they hold neither.
     """
     for root in roots:
         if not root.is_dir():
-            raise ValueError(f"{root} is no folder")
+            raise ValueError(f"{root} is not a directory")
     runs: list[Run] = []
     experiments: dict[str, Experiment] = {}
     problems: list[str] = []

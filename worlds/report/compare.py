@@ -111,7 +111,9 @@ def _in_world(config: TrainConfig, world: str) -> TrainConfig:
 
 
 def _data(data: Any, test: Any) -> Data:
-    """What is trained and measured on. Raises ValueError if there is nothing to measure on."""
+    """Return the splits to train and measure on. Raises ValueError if there is nothing to measure
+    on.
+    """
     store = open_store(data) if isinstance(data, str | PathLike) else data
     pool = store.train if isinstance(store, Store) else as_split(store)
     if test is None and isinstance(store, Store):

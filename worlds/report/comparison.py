@@ -68,7 +68,7 @@ class Comparison:
 
     @classmethod
     def of(cls, *roots: str | Path) -> "Comparison":
-        """Of all runs at or below some directories."""
+        """Return the comparison of all runs at or below some directories."""
         return cls(tuple(run for root in roots for run in find_runs(root)))
 
     @property
@@ -84,7 +84,7 @@ class Comparison:
 
     @property
     def metric(self) -> str:
-        """What is compared: soft_error, or what all runs have instead."""
+        """The compared metric: soft_error, or what all runs have instead."""
         for name in (*METRIC_NAMES, *self._own_metrics()):
             if all(has(run, f"test_{name}") for run in self.runs):
                 return name

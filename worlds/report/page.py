@@ -80,7 +80,7 @@ def _count(images: int | None) -> str:
 
 
 def _train_reading(config: TrainConfig) -> str:
-    """Which samples the train error is of, and under which crops."""
+    """Describe which samples the train error is of, and under which crops."""
     limited = config.train_eval is not None and config.train_eval < config.n
     samples = f"the first {config.train_eval:,} samples" if limited else "all n samples"
     if config.augment is None:

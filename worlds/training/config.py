@@ -183,7 +183,7 @@ class TrainConfig:
 
     @property
     def fresh(self) -> bool:
-        """Whether no sample is used twice: the Ideal World."""
+        """True if no sample is used twice: the Ideal World."""
         return self.world == "ideal"
 
     @property
@@ -261,7 +261,7 @@ class TrainConfig:
 
 
 def is_outside(name: object) -> bool:
-    """Whether a name is that of a function outside of worlds, MODULE:NAME."""
+    """Return whether a name is that of a function outside of worlds, MODULE:NAME."""
     return isinstance(name, str) and all(name.partition(":"))
 
 

@@ -139,8 +139,9 @@ class Evaluation:
         return row
 
     def _pair_rows(self, predict: Predict) -> dict[str, float | None]:
-        """Of the test images of each class, by the clean labels: the share called each class, and
-        in classes that the noise changes the share of the partner, as called and in the softmax.
+        """Return, for the test images of each class by clean labels, the share called each class,
+        and in classes that the noise changes the share of the partner, as called and in the
+        softmax.
         """
         loader, pairs = self.sets["test"], self.config.noise.pairs  # type: ignore[union-attr]
         logits = torch.cat([predict(x) for x, _ in loader]).cpu()

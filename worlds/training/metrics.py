@@ -105,7 +105,7 @@ def measure_batch(
 
 
 def is_labels(outputs: torch.Tensor, targets: torch.Tensor) -> bool:
-    """Whether targets are classes of the outputs, as cross-entropy takes them."""
+    """Return whether targets are classes of the outputs, as cross-entropy takes them."""
     whole = not (targets.is_floating_point() or targets.dtype == torch.bool)
     return whole and targets.shape == outputs.shape[:-1]
 

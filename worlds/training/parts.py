@@ -16,7 +16,7 @@ from worlds.training.metrics import Measure
 
 @dataclass(frozen=True)
 class Parts:
-    """What replaces the config's own; None leaves it.
+    """Functions that replace the config's own parts; None keeps them.
 
     model       builds a new network, called under the run's seed
     optimizer   (parameters, lr=...) gives a torch optimizer: torch.optim.AdamW, or a partial
@@ -36,7 +36,9 @@ OWN_NOTHING: Final = Parts()
 
 
 def name_of(part: Any) -> str:
-    """Where a function or class is defined, "package.module:name"; a partial has its function's."""
+    """Return where a function or class is defined, "package.module:name"; a partial has its
+    function's.
+    """
     part = getattr(part, "func", part)
     name = getattr(part, "__qualname__", None) or type(part).__qualname__
     return f"{getattr(part, '__module__', None) or '__main__'}:{name}"

@@ -143,8 +143,8 @@ class Recorder:
             self.finish()
 
     def due(self, step: int) -> bool:
-        """Whether the config measures after this step: about 60 steps, even on a log axis, and the
-        last (`log=100`: each hundredth).
+        """Return whether the config measures after this step: about 60 steps, even on a log axis,
+        and the last (`log=100`: each hundredth).
         """
         return step in self._points
 
@@ -160,7 +160,7 @@ class Recorder:
         `logits` and `targets` of the test set give test_loss, test_error and test_soft_error. A
         value is a number, or numbers by name: test={"error": 0.1} is test_error=0.1.
 
-        Raises ValueError if the steps go backward, or a value is no number.
+        Raises ValueError if the steps go backward, or a value is not a number.
         """
         step = integer("step", step)
         if not 0 <= step < self.config.steps:

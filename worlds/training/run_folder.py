@@ -160,7 +160,7 @@ def read_run(folder: str | Path) -> Run:
     """The run in a folder; a last row that was cut off in the writing is left out."""
     folder = Path(folder)
     if not (folder / CONFIG).is_file():
-        raise ValueError(f"{folder} is no run folder: it has no {CONFIG}")
+        raise ValueError(f"{folder} is not a run directory: it has no {CONFIG}")
     description, config = read_description(folder)
     summary = load_json(folder / SUMMARY, Summary) if (folder / SUMMARY).is_file() else None
     return Run(folder, config, description, tuple(read_rows(folder / METRICS)), summary)
@@ -170,7 +170,7 @@ def find_runs(root: str | Path) -> list[Run]:
     """All runs at or below `root`, by path."""
     root = Path(root)
     if not root.is_dir():
-        raise ValueError(f"{root} is no folder")
+        raise ValueError(f"{root} is not a directory")
     return [read_run(path.parent) for path in sorted(root.rglob(CONFIG)) if is_run(path.parent)]
 
 

@@ -338,7 +338,7 @@ def test_a_labeling_that_is_not_complete_is_said_so(labeled, labeler_folder, tmp
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--labeler", "/nowhere"], "is no folder, no file and no Hub id"),
+        (["--labeler", "/nowhere"], "is not a directory, a file or a Hub id"),
         (["--precision", "int4"], "--precision must be one of fp32"),
         (["--batch", "0"], "--batch must be at least 1"),
         (["--name", "../up"], "--name must be letters"),

@@ -199,7 +199,7 @@ BAD_OPTIONS = {
     "variance": (["--sampler", "ancestral", "--variance", "tiny"], "variance"),
     "split sum": (["--split", "train=10,test=5"], "--split must add up to --n 20, got 15"),
     "seed": (["--seed", "-1"], "seed must be in"),
-    "generator": (["--generator", "/nowhere"], "is no folder, no file and no Hub id"),
+    "generator": (["--generator", "/nowhere"], "is not a directory, a file or a Hub id"),
     "workers": (["--workers", "0"], "--workers must be at least 1"),
     "writers": (["--writers", "0"], "--writers must be at least 1"),
     "device": (["--device", "tpu"], "got 'tpu'"),

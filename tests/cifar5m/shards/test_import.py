@@ -265,7 +265,7 @@ def other_classes(folder):
 PLANAR = IMAGES.transpose(0, 3, 1, 2)
 BAD = {
     "not there": (lambda folder: [folder / "pert0.npz"], "pert0.npz does not exist"),
-    "cut short": (cut_short, "part0.npz is no .npz, or is cut short"),
+    "cut short": (cut_short, "part0.npz is not an .npz, or is cut short"),
     "flipped byte": (one_byte_flipped(np.savez), "part0.npz is damaged"),
     "flipped, deflated": (one_byte_flipped(np.savez_compressed), "part0.npz is damaged"),
     "other keys": (save_part(keys=("images", "Y")), "holds Y, images: expected X and Y"),

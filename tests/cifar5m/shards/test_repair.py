@@ -226,7 +226,7 @@ def test_networks_that_moved_are_given_by_option(made, folder, small_run, tmp_pa
     plan["about"]["generator"] = "/gone/unet"
     (folder / PLAN).write_text(json.dumps(plan))
     assert repair(folder) == 1
-    assert "--generator: '/gone/unet' is no folder" in capsys.readouterr().err
+    assert "--generator: '/gone/unet' is not a directory" in capsys.readouterr().err
     shutil.copytree(small_run[3], tmp_path / "moved")
     assert repair(folder, "--generator", str(tmp_path / "moved")) == 0
     assert bytes_of(folder) == bytes_of(made)

@@ -253,7 +253,7 @@ def no_test_split(folder):
 
 BAD = [
     (damage_pack, r"images.npy has 9,999 bytes, its manifest says 368,768: .* make it again"),
-    (scribble_on_pack, "images.npy is no array of a pack"),
+    (scribble_on_pack, "images.npy is not an array of a pack"),
     (
         lambda f: change_manifest(f, lambda m: m.pop("class_names")),
         "field `class_names`",
@@ -270,7 +270,7 @@ BAD = [
     (change_pack, "does not match the sha256 of its manifest"),
     (cut_shard, "train-00001-of-00004.tar has 20,000 bytes, .* cut short"),
     (lose_record, "1 of the 4 shards of train are not made yet, the first is train-00002"),
-    (cut_part, "cifar5m_part3.npz is no .npz, or is cut short"),
+    (cut_part, "cifar5m_part3.npz is not an .npz, or is cut short"),
     (compress_part, "'X' is compressed"),
     (rename_array, "holds Y, images: expected X and Y"),
     (lose_batch, "data_batch_4 is missing"),

@@ -230,8 +230,8 @@ def test_igpt_loads_a_released_checkpoint_and_computes_the_same(small_igpt):
         ({"model/h0/attn/k_proj": None}, "missing h.0.c_attn.weight"),
         ({"model/h1/ln_1/g": np.ones(512)}, "unexpected h.1.ln_1.weight"),
         ({"model/h0/mlp/c_fc/w": np.ones((512, 8))}, "misshapen h.0.c_fc.weight"),
-        ({"model/h0/attn/q_proj": np.ones(7)}, "h0/attn/q_proj of shape .7,. is no variable"),
-        ({"model/clf": np.ones(7)}, "model/clf .* is no variable"),
+        ({"model/h0/attn/q_proj": np.ones(7)}, "h0/attn/q_proj of shape .7,. is not a variable"),
+        ({"model/clf": np.ones(7)}, "model/clf .* is not a variable"),
     ],
 )
 def test_igpt_refuses_another_checkpoint_by_name(small_igpt, change, message):
