@@ -96,7 +96,7 @@ class NpzArray:
 
 
 def find_array(path: Path, name: str) -> NpzArray:
-    """ValueError where the file is not a whole .npz, has no such array, or one that is not plain."""
+    """Find an array; ValueError if the file is cut short, or the array missing or not plain."""
     member = find_member(path, name)
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"{path}: {name!r} is neither stored nor deflated: write it again")

@@ -99,7 +99,7 @@ class Check:
         return sum(each) >= self.share * len(each)
 
     def met(self, values: list[float]) -> bool:
-        """Return whether the groups' values, in order, are as claimed; those of `others` are last."""
+        """Return whether the groups' values, in order, are as claimed; `others` come last."""
         if self.others:
             half = len(values) // 2
             gaps = [one - other for one, other in zip(values[:half], values[half:], strict=True)]

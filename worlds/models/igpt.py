@@ -181,7 +181,8 @@ def released_state(arrays: Mapping[str, Any], width: int) -> dict[str, torch.Ten
             ours, value = _from_released(name, array, width)
         except (IndexError, KeyError, RuntimeError) as error:
             raise ValueError(
-                f"{name} of shape {np.shape(array)} is not a variable of an Image GPT of width {width}"
+                f"{name} of shape {np.shape(array)} is not a variable of an Image GPT of width "
+                f"{width}"
             ) from error
         state[ours] = value
     if "wte.weight" in state and "sos.weight" in state:
