@@ -64,7 +64,7 @@ class Options:
     recipe: str = DEFAULT
     seed: int = 0
     split: dict[str, int] | None = None
-    shard_size: int | None = None  # None: by `default_shard_size`, and no micro-batch above it
+    shard_size: int | None = None  # None: by `default_shard_size`, and no micro-batch above a shard
     micro_batch: int | None = None
     precision: str | None = None
     sampler: str | None = None
@@ -108,8 +108,8 @@ class Options:
         chosen: dict[str, Any] = {name: getattr(self, name) for name in names}
         recipe = replace(recipe, **{k: v for k, v in chosen.items() if v is not None})
         if self.shard_size is None and self.micro_batch is None:  # padding a batch is wasted work
-            size = min(recipe.micro_batch, self.layout.shard_size)
-            recipe = replace(recipe, micro_batch=size)
+            longest = max(min(n, self.layout.shard_size) for _, n in self.layout.splits)
+            recipe = replace(recipe, micro_batch=min(recipe.micro_batch, longest))
         return replace(recipe, sampler=self._sampler(recipe.sampler))
 
     def _sampler(self, default: SamplerConfig) -> SamplerConfig:

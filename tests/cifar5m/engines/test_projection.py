@@ -17,14 +17,21 @@ from tests.cifar5m.loopback_hub import Repo, hub_of_this_process
 
 
 @pytest.mark.parametrize(
-    "n, size",
-    [(10, 50), (300, 50), (1_000, 50), (4_321, 216), (60_000, 3_000), (6_000_000, 10_000)],
+    "n, size, batch",
+    [
+        (12, 50, 10),  # of which 10 are in train
+        (300, 50, 50),
+        (1_000, 50, 50),
+        (4_321, 216, 216),
+        (60_000, 3_000, 1_000),
+        (6_000_000, 10_000, 1_000),
+    ],
 )
-def test_shards_follow_n_so_that_a_stop_loses_little(n, size):
+def test_shards_follow_n_so_that_a_stop_loses_little(n, size, batch):
     options = Options(n=n)
     assert options.layout.shard_size == size
     assert len(options.layout.shards()) >= (20 if n >= 1_000 else 1)
-    assert options.resolved.micro_batch == min(size, 1_000)
+    assert options.resolved.micro_batch == batch
 
 
 def test_a_chosen_shard_size_leaves_the_recipes_micro_batch():

@@ -20,6 +20,7 @@ from cifar5m.weights.sources import (
 from tests.cifar5m.loopback_hub import Fault, Repo, hub_of_this_process
 from worlds.runtime.torchvision_ops import declare_missing_operators
 
+BASE = {"base": "vit_base_patch16_224"}
 TINY = {"depth": 1, "embed_dim": 48, "num_heads": 1}
 
 
@@ -153,7 +154,12 @@ def serve(hub, folder):
     "generator, classifier, options",
     [
         ("tiny", TINY, ["--micro-batch", "4"]),
-        pytest.param("real", {"base": "vit_base_patch16_224"}, [], marks=pytest.mark.slow),
+        pytest.param(
+            "real",
+            {"base": "vit_base_patch16_224"},
+            ["--split", "train=16"],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_the_headline_command_labels_by_the_public_classifier_and_says_so(
