@@ -124,7 +124,7 @@ def test_an_imported_set_without_a_labeler_says_so(folder, cifar10, monkeypatch,
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # no labeler was fine-tuned here
     code, report = audit(folder, cifar10)
     assert code == 0
-    assert "BiT-M-R152x2" in report["not_measured"]["frechet_labeler"]
+    assert "the labeler could not be loaded" in report["not_measured"]["frechet_labeler"]
 
 
 def test_second_labelings_are_compared(folder, cifar10, labeler_folder):

@@ -338,12 +338,16 @@ def test_the_backward_pass_runs_in_the_precision_of_the_forward_pass(
 ):
     tuned, seen = trainer(data, labeler_folder, precision=precision), []
 
+    def flags() -> tuple[str, str]:
+        conv, matmul = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+        return conv.fp32_precision, matmul.fp32_precision
+
     def look(*_) -> None:
-        seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+        seen.append(flags())
 
     tuned.network.register_forward_hook(look)
     next(tuned.network.parameters()).register_hook(look)
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    before = flags()
     tuned.one_step(6)
-    assert seen == [(precision == "tf32",) * 2] * 2
-    assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == before
+    assert seen == [("tf32" if precision == "tf32" else "ieee",) * 2] * 2
+    assert flags() == before
