@@ -47,6 +47,9 @@ def make_parser() -> Parser:
         "--keys", metavar="IMAGES,LABELS", type=parse_keys, help="names of the arrays in .npz files"
     )
     parser.add_argument(
+        "--class-names", metavar="NAME", nargs="+", help="default: CIFAR-10's for up to ten classes"
+    )
+    parser.add_argument(
         "--base-url", default=BASE_URL, help=f"where missing part{{i}}.npz are ({BASE_URL})"
     )
     parser.add_argument(
@@ -83,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
             return 0
         options = {"form": args.form, "base_url": args.base_url, "shard_size": args.shard_size}
         options |= {"split": args.split, "test": args.test, "keys": args.keys}
+        options |= {"class_names": args.class_names}
         given = {"workers": args.workers, "on_progress": on_progress}
         print(import_dataset(args.paths, args.out, **options, **given))
         if args.pack:

@@ -9,7 +9,7 @@ says so. The same command again goes on where it stopped.
 import io
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -94,6 +94,7 @@ def import_dataset(
     split: str | None = None,
     test: Sequence[str | Path] = (),
     keys: tuple[str, str] | None = None,
+    class_names: Sequence[str] | None = None,
     base_url: str = BASE_URL,
     shard_size: int = 10_000,
     workers: int | None = None,
@@ -109,6 +110,8 @@ def import_dataset(
         split: "train" or "test" for .npz files whose names do not say which they are.
         test: .npz files that are the test split; they need not be among `paths`.
         keys: Names of the images and labels in .npz files; by default the usual ones.
+        class_names: Names of the classes in the order of their numbers; by default CIFAR-10's for
+            up to ten classes, else the numbers, or the names of class directories.
         base_url: Where released parts that are missing are downloaded from.
         shard_size: Images a shard, at least 1.
         workers: Processes that encode, at least 1; by default one a CPU.
@@ -124,6 +127,7 @@ def import_dataset(
     out, workers = Path(out), worker_count(workers)
     download_missing(paths, base_url, on_progress)
     source = load_source(paths, out, form, on_progress, split=split, test=test, keys=keys)
+    source = with_class_names(source, class_names)
     plan = plan_of(source, shard_size)
     shards = plan.shards
     waiting = [shard for shard in shards if not is_finished(out, shard, plan.fingerprint)]
@@ -161,6 +165,18 @@ def missing_paths(paths: Sequence[str | Path]) -> list[Path]:
         if part_number(path.name) is None:
             raise ValueError(f"{path} does not exist")
     return missing
+
+
+def with_class_names(source: Source, names: Sequence[str] | None) -> Source:
+    """Return the source with other class names; ValueError unless there is one for each class."""
+    if names is None:
+        return source
+    needed = max(int(source.labels.max()) + 1, 1)
+    if len(names) < needed or len(set(names)) < len(names):
+        raise ValueError(
+            f"class_names must be {needed} different names or more, got {', '.join(names)}"
+        )
+    return replace(source, class_names=tuple(names))
 
 
 def load_source(
@@ -247,7 +263,7 @@ def reopen(
         {"split": said, "test": test, "keys": files[0].keys} if form in KEYED else {}
     )
     source = open_source(paths, form, files, on_bytes, **options)
-    again = plan_of(source, plan.shard_size)
+    again = plan_of(with_class_names(source, plan.class_names), plan.shard_size)
     if again.fingerprint != plan.fingerprint:
         source.close()
         raise ValueError(

@@ -128,7 +128,7 @@ def legend(figure: "Figure", entries: Sequence[tuple[str, dict[str, Any]]]) -> N
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], label=text, **line) for text, line in entries]
-    longest = 0.55 + 0.075 * max((len(text) for text, _ in entries), default=0)  # inches, about
+    longest = 0.75 + 0.095 * max((len(text) for text, _ in entries), default=0)  # inches, about
     columns = max(1, int(figure.get_figwidth() / longest))
     rows = -(-len(handles) // columns)
     figure.legend(

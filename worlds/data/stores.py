@@ -61,7 +61,10 @@ class Store:
 
     def __getitem__(self, name: str) -> Split:
         if name not in self.splits:
-            raise ValueError(f"{self.source} has no {name} split; it has {', '.join(self.splits)}")
+            cure = "; give test=, another dataset" if name == "test" else ""
+            raise ValueError(
+                f"{self.source} has no {name} split; it has {', '.join(self.splits)}{cure}"
+            )
         return self.splits[name]
 
     @property

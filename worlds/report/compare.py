@@ -79,6 +79,8 @@ def compare(
     """
     if isinstance(worlds, str):
         raise ValueError(f'worlds must be several, such as ("real", "ideal"), got {worlds!r}')
+    if "learning_rate" in fields:
+        raise ValueError("compare calls the learning rate lr: give lr= instead of learning_rate=")
     parts, named = checked_parts(model=model, optimizer=optimizer, schedule=schedule, loss=loss)
     parts = replace(parts, metrics=named_metrics(metrics))
     config = TrainConfig(

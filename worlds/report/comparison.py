@@ -118,7 +118,7 @@ class Comparison:
         """The table: a line a world."""
         name = METRIC_NAMES.get(self.metric, self.metric)
         table: list[tuple[str, ...]] = [
-            ("world", "n", "trials", "T0", f"test {name}, last step", "above Ideal at T0")
+            ("world", "n", "trials", "T0", f"test {name}, last step", "bootstrap error")
         ]
         for world in self.worlds:
             runs = self.of_world(world)
@@ -131,7 +131,8 @@ class Comparison:
         return table
 
     def __str__(self) -> str:
-        return columns(self.rows(), left=(0,))
+        at = "T0" if self.t0 is not None else "the last common step: T0 was not reached"
+        return f"{columns(self.rows(), left=(0,))}\nbootstrap error: above the Ideal World at {at}"
 
     def to_frame(self) -> "DataFrame":
         """All rows of all runs, with world and trial, as a pandas DataFrame."""

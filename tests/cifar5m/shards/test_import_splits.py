@@ -87,6 +87,18 @@ def test_other_keys_classes_and_sizes_are_imported(tmp_path):
     assert open_store(tmp_path / "svhn").class_names == tuple("0123456789")
 
 
+def test_classes_take_the_names_that_are_given(tmp_path):
+    save(tmp_path / "blobs.npz", keys=("image", "label"))
+    names = [f"blob {k}" for k in range(10)]
+    cifar5m.import_dataset([tmp_path / "blobs.npz"], tmp_path / "set", class_names=names)
+    assert open_store(tmp_path / "set").class_names == tuple(names)
+    (tar,) = (tmp_path / "set" / "data").glob("train-*.tar")
+    tar.write_bytes(b"x" * tar.stat().st_size)
+    assert cifar5m.repair(tmp_path / "set").ok
+    with pytest.raises(ValueError, match="must be 10 different names or more, got a, b"):
+        cifar5m.import_dataset([tmp_path / "blobs.npz"], tmp_path / "o", class_names=["a", "b"])
+
+
 def write_classes(root, names, count=2):
     for number, name in enumerate(names):
         (root / name).mkdir(parents=True)
