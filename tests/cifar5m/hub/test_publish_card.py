@@ -122,7 +122,7 @@ def test_an_audit_is_told_where_there_is_one(folder):
     assert "| FID | 3.21 |" in text
     assert "| KID | not measured |" in text
     write_json(folder / "audit" / "audit.json", ["nothing"])
-    with pytest.raises(ValueError, match=r"audit\.json is no audit"):
+    with pytest.raises(ValueError, match=r"audit\.json is not an audit"):
         card(folder)
 
 

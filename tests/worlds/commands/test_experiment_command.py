@@ -223,7 +223,7 @@ def test_a_folder_keeps_to_one_scale_and_one_data_set(noise, tmp_path, capsys):
 def test_show_prints_recipe_claim_and_cost(capsys):
     assert main(["show", "fig15"]) == 0
     out, summary, _ = lines(capsys)
-    assert "  ResNet18: 10 Real, 10 Ideal: preresnet18 steps=19500 schedule=3step\n" in out
+    assert "  ResNet18: 10 Real, 10 Ideal: preresnet18 steps=19500 schedule=3step" in out
     assert "Claim: The Ideal World's error drops" in out
     assert "bootstrap error within 0.05 of 0" in out
     assert (summary["runs"], summary["steps"]) == (20, 390_000)
