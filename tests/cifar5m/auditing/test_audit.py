@@ -313,7 +313,10 @@ def test_images_of_one_reference_stand_beside_it():
         (["small", "--cifar10", "nowhere"], "--cifar10: nowhere does not exist"),
         (["small", "--cifar10", "large.pack"], "large.pack holds images (64, 64, 3) of 10 classes"),
         (["small", "--cifar10", "one.pack"], "--cifar10: one.pack has no test split"),
-        (["small", "--labeler", "gone"], "--labeler: 'gone' is not a directory, a file or a Hub id"),
+        (
+            ["small", "--labeler", "gone"],
+            "--labeler: 'gone' is not a directory, a file or a Hub id",
+        ),
         (["small", "--labeler", "tiny", "--batch", "0"], "--batch must be at least 1, got 0"),
         (["small", "--device", "tpu"], "got 'tpu'"),
         (["small", "--inception", "no.pth"], "--inception: there is no file no.pth"),
