@@ -1,6 +1,6 @@
 """Draw one network in both worlds: test error and soft-error of each, with T0 marked.
 
-    python examples/two_worlds.py out/tiny --n 200 --steps 150 --picture two-worlds.png
+    python examples/two_worlds.py out/tiny --n 100 --batch-size 8 --steps 100 --lr 0.003
     python examples/two_worlds.py CIFAR10 --n 1000 --steps 400 --trials 3 --picture two-worlds.png
 
 The data is anything that `worlds.open_store` reads. The same command again resumes its runs.
@@ -64,7 +64,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/two-worlds"), help="run directories")
     parser.add_argument("--picture", type=Path, default=Path("two-worlds.png"))
     args = parser.parse_args(argv)
-    comparison = worlds.compare(
+    try:
+        comparison = compare(args)
+    except ValueError as error:
+        print(f"two_worlds.py: {error}", file=sys.stderr)
+        return 2
+    print(comparison)
+    title = f"{args.model} of width {args.width}, n = {args.n:,}, {args.trials} trial(s)"
+    draw(comparison, title, args.picture)
+    print(args.picture)
+    return 0
+
+
+def compare(args: argparse.Namespace) -> worlds.Comparison:
+    """Train, or load what an earlier call has trained."""
+    return worlds.compare(
         args.model,
         args.data,
         n=args.n,
@@ -79,11 +93,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         train_eval=1_000,
         out=args.out,
     )
-    print(comparison)
-    title = f"{args.model} of width {args.width}, n = {args.n:,}, {args.trials} trial(s)"
-    draw(comparison, title, args.picture)
-    print(args.picture)
-    return 0
 
 
 if __name__ == "__main__":

@@ -40,3 +40,16 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
     assert main.comparison.worlds == ("real", "ideal")
     assert "<table>" in main.comparison._repr_html_()
     assert all(not c.get("outputs") for c in notebook["cells"])  # results go with the reader's data
+
+
+def test_make_generates_curve_draws_any_dataset_with_a_test_split(tmp_path, monkeypatch, capsys):
+    from tests.cifar5m.small_set import make_set
+
+    monkeypatch.syspath_prepend(EXAMPLES)
+    main = import_module("two_worlds").main
+    data, picture = str(make_set(tmp_path / "set")), tmp_path / "two.png"
+    few = ["--n", "4", "--batch-size", "2", "--out", str(tmp_path / "runs")]
+    assert main([data, *few, "--steps", "3", "--picture", str(picture)]) == 0
+    assert picture.stat().st_size > 10_000
+    assert main([data, *few, "--steps", "300"]) == 2
+    assert "the largest possible is" in capsys.readouterr().err
