@@ -25,20 +25,20 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from peers import PEERS
 from torch.utils.data import BatchSampler, RandomSampler
 
-from worlds.bench.peers import PEERS
 from worlds.bench.throughput import (
     Batches,
     median_rate,
     median_ratio,
     random_split,
     samples_per_second,
-    trainer_microseconds,
     worlds_batches,
 )
 from worlds.data.splits import Split
@@ -103,6 +103,19 @@ def busy(seconds: float) -> None:
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         time.sleep(0.0002)  # as a training step does, let other threads have the interpreter
+
+
+def trainer_microseconds(batches: Batches, step: Callable[[], None], count: int = 200) -> float:
+    """The median processor time that the trainer's thread spends to get a batch made ahead, while
+    `step` stands for its own work between two batches.
+    """
+    spent = []
+    for _ in range(count):
+        step()
+        start = time.thread_time_ns()
+        next(batches)
+        spent.append((time.thread_time_ns() - start) / 1000)
+    return median(spent)
 
 
 def measure(args: argparse.Namespace, split: Split, batch_size: int) -> dict[str, object]:

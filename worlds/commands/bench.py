@@ -1,22 +1,21 @@
-"""worlds-bench: how many samples a second this machine's loaders make, beside the peers that are
-installed. Random 32-pixel images in memory, crop + flip + normalize, float32 NCHW.
+"""worlds-bench: how many samples a second this machine's loaders make, beside torch's DataLoader.
+Random 32-pixel images in memory, crop + flip + normalize, float32 NCHW.
 
     worlds-bench
-    worlds-bench --batch-size 512 --peers "torch DataLoader, batched numpy" --device cuda
+    worlds-bench --batch-size 512 --device cuda
 
-The last line is JSON.
+The last line is JSON. `benchmarks/loaders.py` of the repository adds FFCV, grain and other peers.
 """
 
 import argparse
 import json
-from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from worlds.cli.exit import exit_code
 from worlds.cli.parser import Parser
+
+PEER = "torch DataLoader, batched numpy"
 
 
 def make_parser() -> Parser:
@@ -35,7 +34,6 @@ def make_parser() -> Parser:
     parse.add_argument(
         "--seconds", type=float, default=0.5, help="of a turn, above 0, default: 0.5"
     )
-    parse.add_argument("--peers", nargs="*", metavar="NAME", help="only these (default: all)")
     return parse
 
 
@@ -52,45 +50,25 @@ def main(argv: list[str] | None = None) -> int:
 
 def bench(args: argparse.Namespace) -> dict[str, Any]:
     """Measure, print the table, and return the medians."""
-    from worlds.bench.peers import PEERS
-    from worlds.bench.throughput import (
-        median_rate,
-        median_ratio,
-        random_split,
-        samples_per_second,
-        worlds_batches,
-    )
+    from worlds.bench import throughput
 
     if args.images < args.batch_size:
         raise ValueError(f"--images must be at least the batch size {args.batch_size}")
     if args.turns < 1 or not args.seconds > 0:  # which a NaN is not
         raise ValueError("--turns must be 1 or more, --seconds above 0")
-    known = [peer.name for peer in PEERS]
-    unknown = [name for name in args.peers or [] if name not in known]
-    if unknown:
-        raise ValueError(f"no peer {unknown[0]!r}; there are {known}")
-    split = random_split(args.images)
+    split = throughput.random_split(args.images)
     images = split.gather(range(len(split)))
-    options = {"threads": args.threads, "device": args.device}
-    ours = f"worlds, {args.device}"
-    with ExitStack() as stack:
-        candidates = {ours: partial(worlds_batches, split, args.batch_size, **options)}
-        for peer in PEERS:
-            wanted = args.peers is None or peer.name in args.peers
-            if wanted and peer.installed:
-                folder = stack.enter_context(TemporaryDirectory(prefix="worlds-bench-"))
-                prepared = peer.prepare(images, split.labels, Path(folder))
-                candidates[peer.name] = partial(peer.epochs, prepared, args.batch_size)
-        last = frozenset(peer.name for peer in PEERS if peer.lingers)
-        rates = samples_per_second(candidates, args.turns, args.seconds, last)
-    medians = {name: median_rate(turns) for name, turns in rates.items()}
+    ours, options = f"worlds, {args.device}", {"threads": args.threads, "device": args.device}
+    candidates = {
+        ours: partial(throughput.worlds_batches, split, args.batch_size, **options),
+        PEER: partial(throughput.torch_batches, images, split.labels, args.batch_size),
+    }
+    rates = throughput.samples_per_second(candidates, args.turns, args.seconds)
+    medians = {name: throughput.median_rate(turns) for name, turns in rates.items()}
     print(f"{'loader':<46} {'samples/s':>12} {'worlds is':>10} {'per CPU second':>15}")
     for name, turns in rates.items():
-        ratio, rate = median_ratio(rates[ours], turns).wall, medians[name]
+        ratio, rate = throughput.median_ratio(rates[ours], turns).wall, medians[name]
         print(f"{name:<46} {rate.wall:>12,.0f} {ratio:>9.1f}x {rate.processor:>15,.0f}")
-    missing = [peer.name for peer in PEERS if not peer.installed]
-    if missing:
-        print(f"not installed: {'; '.join(missing)}")
     return {
         "images": args.images,
         "batch_size": args.batch_size,

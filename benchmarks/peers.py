@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-Batches = Iterator[tuple[torch.Tensor, torch.Tensor]]
+from worlds.bench.throughput import Batches, augment, torch_batches
+
 _RECORD: Final = 128  # samples in a batched record
 
 
@@ -37,19 +38,6 @@ class Peer:
         return find_spec(self.package) is not None
 
 
-def augment(images: np.ndarray, generator: np.random.Generator) -> torch.Tensor:
-    """uint8 (B, 32, 32, 3) to float32 (B, 3, 32, 32): the crop, flip and normalization in numpy."""
-    count, height, width, channels = images.shape
-    padded = np.zeros((count, height + 8, width + 8, channels), dtype=np.uint8)
-    padded[:, 4:-4, 4:-4] = images
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
-    row, column = generator.integers(0, 9, (2, count))
-    cropped = windows[np.arange(count), row, column]
-    flipped = generator.random(count) < 0.5
-    cropped[flipped] = cropped[flipped, :, :, ::-1]
-    return torch.from_numpy(cropped * np.float32(2 / 255) - np.float32(1))
-
-
 def _for_ever(epoch: Iterable[Any]) -> Iterator[Any]:
     while True:
         yield from epoch
@@ -59,32 +47,8 @@ def _in_memory(images: np.ndarray, labels: np.ndarray, folder: Path) -> Any:
     return images, labels
 
 
-class _Batched(Dataset):
-    """A map-style dataset that is asked for a whole batch at once."""
-
-    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
-        self.images, self.labels = images, labels
-        self.generator = np.random.default_rng(0)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitems__(self, indices: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        chosen = np.asarray(indices)
-        return (
-            augment(self.images[chosen], self.generator),
-            torch.from_numpy(self.labels[chosen]),
-        )
-
-
-def _as_is(batch: Any) -> Any:
-    return batch
-
-
 def _torch_batched(data: Any, batch_size: int) -> Batches:
-    return _for_ever(
-        DataLoader(_Batched(*data), batch_size, shuffle=True, drop_last=True, collate_fn=_as_is)
-    )
+    return torch_batches(*data, batch_size)
 
 
 def _torch_each(data: Any, batch_size: int) -> Batches:
