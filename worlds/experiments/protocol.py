@@ -12,7 +12,7 @@ measured or when a Real World stops. `ideal_of` sets those fields to their defau
 Real Worlds that differ in them alone share one Ideal run.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -72,6 +72,11 @@ def _measured(config: TrainConfig, scope: Scope) -> TrainConfig:
 def pair(label: str, config: TrainConfig, scope: Scope, **fields: Any) -> Group:
     """Both worlds of a paper's config."""
     return Group(label, over_trials(config, scope), over_trials(ideal_of(config), scope), **fields)
+
+
+def pairs(configs: Mapping[str, TrainConfig]) -> Callable[[Scope], list[Group]]:
+    """Return what makes a group of both worlds of each config, under its label."""
+    return lambda scope: [pair(label, config, scope) for label, config in configs.items()]
 
 
 def reals(label: str, configs: Sequence[TrainConfig], scope: Scope, **fields: Any) -> Group:

@@ -1,22 +1,24 @@
-"""The experiments by name: a function that returns what is to be run, and what it takes.
+"""The experiments by name: rows of what is run and what is claimed of it.
 
-    @register("cifar5m", trials=10)
-    def fig5c(scope: Scope) -> Experiment:
-        "D-CONV against D-FC ..."
+    RECIPES = (
+        Recipe("fig5c", "Convolutions against dense layers", "curves", pairs({"D-FC": ...}),
+               claim="...", checks=(Check("gap", "within", tolerance=0.05),), text="Expected: ..."),
+    )
 
-The name is the function's. Its docstring, and that of its module, are what `worlds-experiment show`
-prints: the command, the cost and the expected result.
+The text of a row, and the docstring of its module, are what `worlds-experiment show` prints: the
+command, the cost and the expected result.
 """
 
 import difflib
 import importlib
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Final, Literal, get_args
 
 from worlds.experiments.scales import Scale
-from worlds.experiments.spec import Experiment
+from worlds.experiments.spec import Center, Check, Experiment, Group, Kind
 from worlds.training.config import Precision
 
 Data = Literal["cifar5m", "cifar10", "dogbird", "none"]
@@ -45,51 +47,63 @@ class Scope:
     whole_test: bool = False  # measure on the whole test split
 
 
-Build = Callable[[Scope], Experiment]
-
-
 @dataclass(frozen=True)
 class Recipe:
-    """One experiment of the list. `absent` says, where something is needed that this project has
-    not got, what it is and how to get it: what can be run without it is in the groups.
+    """One experiment of the list: its groups at a scope, and what an `Experiment` says of them.
+
+    `absent` says, where something is needed that this project has not got, what it is and how to
+    get it: what can be run without it is in the groups.
     """
 
     name: str
-    build: Build
-    data: Data  # what its groups are trained on, where they do not say
-    trials: int  # the paper's
+    title: str
+    kind: Kind
+    groups: Callable[[Scope], Iterable[Group]]
+    claim: str = ""
+    checks: tuple[Check, ...] | Callable[[tuple[Group, ...]], tuple[Check, ...]] = ()
+    text: str = ""
+    data: Data = "cifar5m"  # what its groups are trained on, where they do not say
+    trials: int = 10  # the paper's
     absent: str = ""
+    metric: str = "soft_error"
+    note: str | Callable[[Scope], str] = ""
+    center: Center = "median"
+    zoom: float | None = None
 
-    @property
-    def text(self) -> str:
-        """The docstrings: of the module, and of the experiment."""
-        module = inspect.getdoc(inspect.getmodule(self.build)) or ""
-        return f"{module}\n\n{inspect.getdoc(self.build) or ''}"
+    def __post_init__(self) -> None:
+        if self.data not in get_args(Data):
+            raise ValueError(f"data must be one of {', '.join(get_args(Data))}, got {self.data!r}")
 
-
-_RECIPES: dict[str, Recipe] = {}
-
-
-def register(data: Data, trials: int = 10, absent: str = "") -> Callable[[Build], Build]:
-    """Enter a function under its name; ValueError for a second one of that name."""
-    if data not in get_args(Data):
-        raise ValueError(f"data must be one of {', '.join(get_args(Data))}, got {data!r}")
-
-    def enter(build: Build) -> Build:
-        name: Any = getattr(build, "__name__", None)
-        if name in _RECIPES:
-            raise ValueError(f"an experiment {name} is registered already")
-        _RECIPES[name] = Recipe(name, build, data, trials, absent)
-        return build
-
-    return enter
+    def build(self, scope: Scope) -> Experiment:
+        """Return the experiment at a scope."""
+        groups = tuple(self.groups(scope))
+        return Experiment(
+            self.name,
+            self.title,
+            self.kind,
+            groups,
+            claim=self.claim,
+            checks=self.checks(groups) if callable(self.checks) else self.checks,
+            metric=self.metric,
+            note=self.note(scope) if callable(self.note) else self.note,
+            center=self.center,
+            zoom=self.zoom,
+        )
 
 
 def recipes() -> list[Recipe]:
-    """All of them, in the order of MODULES."""
-    for module in MODULES:
-        importlib.import_module(f"worlds.experiments.figures.{module}")
-    return list(_RECIPES.values())
+    """Return all recipes, in the order of MODULES; their texts begin with their modules'."""
+    found: list[Recipe] = []
+    for name in MODULES:
+        module = importlib.import_module(f"worlds.experiments.figures.{name}")
+        about = (module.__doc__ or "").strip()
+        for each in module.RECIPES:
+            paragraphs = [textwrap.fill(part, 100) for part in each.text.split("\n\n")]
+            found.append(replace(each, text="\n\n".join([about, *paragraphs])))
+    name, count = Counter(recipe.name for recipe in found).most_common(1)[0]
+    if count > 1:
+        raise ValueError(f"{count} experiments are called {name}")
+    return found
 
 
 def find_recipes(names: list[str]) -> list[Recipe]:

@@ -1,5 +1,6 @@
 """The list of experiments: what each expands to, what is shared, and what a scale makes of it."""
 
+import importlib
 import re
 from dataclasses import replace
 from functools import cache
@@ -7,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from worlds.experiments import registry
 from worlds.experiments.costs import PER_SECOND, estimate, gpu_hours
 from worlds.experiments.plan import NOT_JUDGED, Job, expand, jobs_of
-from worlds.experiments.protocol import ideal_of
-from worlds.experiments.registry import Scope, find_recipes, recipes, register
+from worlds.experiments.protocol import ideal_of, pairs
+from worlds.experiments.registry import MODULES, Recipe, find_recipes, recipes
 from worlds.experiments.scales import scaled
 from worlds.experiments.sources import Sources, infeasible, make_pool
 from worlds.experiments.spec import Experiment
@@ -294,13 +294,11 @@ def test_every_experiment_says_its_command_cost_and_claim():
 
 
 def test_the_cost_in_a_files_docstring_is_that_of_its_experiments():
-    files = {}
-    for one in expanded():
-        files.setdefault(one.recipe.build.__module__, []).append(one)
     told = re.compile(r"At the paper's scale: ([\d,]+) runs, ([\d,]+) steps")
     checked = 0
-    for chosen in files.values():
-        *parts, _ = re.split(r"(?<=steps), about", chosen[0].recipe.text)
+    for name in MODULES:
+        module = importlib.import_module(f"worlds.experiments.figures.{name}")
+        *parts, _ = re.split(r"(?<=steps), about", module.__doc__)
         for part in parts:  # the names of its commands, then their cost
             commands = re.findall(r"worlds-experiment run ([\w ]+?)(?: --|$)", part, re.MULTILINE)
             jobs = runs_of(*" ".join(commands).split())
@@ -344,15 +342,12 @@ def test_names_are_unique_and_unknown_ones_are_told_what_there_is(monkeypatch):
     with pytest.raises(ValueError, match=r"no experiment fig44a; did you mean fig4a .*known: all,"):
         find_recipes(["fig44a"])
     assert [r.name for r in find_recipes(["fig7", "fig7", "fig1"])] == ["fig7", "fig1"]
-    monkeypatch.setattr(registry, "_RECIPES", dict(registry._RECIPES))
-
-    def fig1(scope: Scope):
-        return None
-
-    with pytest.raises(ValueError, match="an experiment fig1 is registered already"):
-        register("cifar5m")(fig1)
+    twice = importlib.import_module("worlds.experiments.figures.appendix_a")
+    monkeypatch.setattr(twice, "RECIPES", twice.RECIPES * 2)
+    with pytest.raises(ValueError, match="2 experiments are called fig7"):
+        recipes()
     with pytest.raises(ValueError, match="data must be one of cifar5m, cifar10, dogbird, none"):
-        register("mnist")
+        Recipe("new", "New", "curves", pairs({}), data="mnist")
 
 
 def test_made_data_are_the_same_every_time_and_feed_the_smoke_scale(tmp_path):

@@ -7,12 +7,12 @@ standard deviation of 0.1, as the prose reads) case A learns <b*, x> from 20 sam
 sign from 100. The Ideal World is a closed form and has no trials.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from worlds.experiments.linear_regression import Case, config_of, toys
-from worlds.experiments.registry import Scope, register
-from worlds.experiments.spec import Check, Experiment, Group
+from worlds.experiments.registry import Recipe, Scope
+from worlds.experiments.spec import Check, Group
 
 # The largest gap, a mean of 20 seeds by an independent program.
 LARGEST: Final[Mapping[tuple[Case, float], float]] = {
@@ -23,26 +23,34 @@ LARGEST: Final[Mapping[tuple[Case, float], float]] = {
 }
 
 
-@register("none", trials=20)
-def fig7(scope: Scope) -> Experiment:
-    """Expected: the largest gap is 0.73 (A) and 0.22 (B) with the printed tail, 0.25 and 0.07 with
-    the other: B's is small in both, and only the second is "essentially 10-dimensional".
-    """
-    groups, checks = [], []
+def _label(case: Case, tail_variance: float) -> str:
+    return f"{case}, tail {tail_variance:g}"
+
+
+def _groups(scope: Scope) -> Iterable[Group]:
     for toy in toys():
-        label = f"{toy.case}, tail {toy.tail_variance:g}"
         real = tuple(config_of(toy, "real", trial=trial) for trial in scope.trials)
-        groups.append(Group(label, real, (config_of(toy, "ideal"),)))
-        expected = LARGEST[toy.case, toy.tail_variance]
-        checks.append(Check("largest", "within", expected, tolerance=0.06, groups=(label,)))
-    return Experiment(
+        yield Group(_label(toy.case, toy.tail_variance), real, (config_of(toy, "ideal"),))
+
+
+RECIPES = (
+    Recipe(
         "fig7",
         "The toy example",
         "curves",
-        tuple(groups),
-        claim="Case A has a large bootstrap error, case B a small one, though both have fewer "
+        _groups,
+        "Case A has a large bootstrap error, case B a small one, though both have fewer "
         "samples than dimensions.",
-        checks=tuple(checks),
+        tuple(
+            Check("largest", "within", expected, tolerance=0.06, groups=(_label(*toy),))
+            for toy, expected in LARGEST.items()
+        ),
+        text="Expected: the largest gap is 0.73 (A) and 0.22 (B) with the printed tail, 0.25 and "
+        "0.07 with the other: B's is small in both, and only the second is "
+        '"essentially 10-dimensional".',
+        data="none",
+        trials=20,
         metric="loss",
         note="The test loss is the population risk, exactly.",
-    )
+    ),
+)

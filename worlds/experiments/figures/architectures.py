@@ -39,11 +39,12 @@ The Ideal World has the same schedule, so it is one of its own.
 At the paper's scale: 20 runs, 390,000 steps, about 1.2 GPU-hours.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from worlds.experiments.protocol import RESNET18, TEN, pair
-from worlds.experiments.registry import Scope, register
-from worlds.experiments.spec import Check, Experiment, Group
+from worlds.experiments.protocol import RESNET18, TEN, pair, pairs
+from worlds.experiments.registry import Recipe, Scope
+from worlds.experiments.spec import Check, Group
 from worlds.models.darts import connected_seeds, draw_setting
 from worlds.training.config import TrainConfig
 
@@ -52,12 +53,24 @@ SIZES = (5_000, 10_000, 25_000, 50_000)  # of the published sweep
 NEAR = 0.05  # of y = x: read off the figures
 MOSTLY = 0.8  # how the paper's word is read
 HIGH_ACCURACY = 0.25  # soft-error of the dots in figure 9's zoom; the paper does not say its own
+COUNTS = {"paper": 500, "small": 24, "smoke": 3}  # random networks
 _NEAR_ALL = Check("gap", "within", tolerance=NEAR)
 
+_ADAM = {
+    label: TrainConfig(arch, optimizer="adam", learning_rate=1e-3, schedule="constant")
+    for label, arch in TEN.items()
+    if label != "VGG16"
+}
+_SQUARED = {
+    label: TrainConfig(arch, loss="mse", learning_rate=0.002, momentum=0.9)
+    for label, arch in TEN.items()
+    if label != "Myrtle5"
+}
 
-def _ten_at_each_rate(scope: Scope, augment: str | None = "crop+flip") -> tuple[Group, ...]:
+
+def _ten_at_each_rate(scope: Scope, augment: str | None = "crop+flip") -> list[Group]:
     """A color a network, a marker a learning rate."""
-    return tuple(
+    return [
         pair(
             f"{label}, lr {rate:g}",
             TrainConfig(arch, learning_rate=rate, augment=augment),
@@ -67,192 +80,47 @@ def _ten_at_each_rate(scope: Scope, augment: str | None = "crop+flip") -> tuple[
         )
         for label, arch in TEN.items()
         for rate in RATES
-    )
+    ]
 
 
-@register("cifar5m")
-def fig2a(scope: Scope) -> Experiment:
-    """Expected: all dots near y = x, over soft-errors of 0.1 to 0.6, though the Ideal World sees a
-    hundred times more samples.
-    """
-    return Experiment(
-        "fig2a",
-        "Ten networks at three learning rates",
-        "scatter",
-        _ten_at_each_rate(scope),
-        claim="Across networks and learning rates the Real World ends where the Ideal World does.",
-        checks=(Check("gap", "within", tolerance=NEAR),),
-    )
-
-
-@register("cifar5m")
-def fig17(scope: Scope) -> Experiment:
-    """Expected: reasonably near y = x, less tight than in soft-error. The runs of figure 2a."""
-    return Experiment(
-        "fig17",
-        "Ten networks at three learning rates, in error",
-        "scatter",
-        _ten_at_each_rate(scope),
-        claim="In error the worlds agree reasonably, less tightly than in soft-error.",
-        checks=(Check("gap", "within", tolerance=2 * NEAR),),
-        metric="error",
-    )
-
-
-@register("cifar5m")
-def fig11a(scope: Scope) -> Experiment:
-    """Expected: larger distances from y = x than figure 2a's, with the Real World above. Figure
-    2a's runs are measured beside them, and not drawn.
-    """
-    groups = _ten_at_each_rate(scope, None)
-    beside = tuple(
+def _plain_and_augmented(scope: Scope) -> list[Group]:
+    """The ten without augmentation; figure 2a's runs are measured beside them, and not drawn."""
+    beside = [
         replace(group, label=f"{group.label}, augmented", drawn=False)
         for group in _ten_at_each_rate(scope)
-    )
-    plain, augmented = (tuple(one.label for one in side) for side in (groups, beside))
-    return Experiment(
-        "fig11a",
-        "Ten networks at three learning rates, without augmentation",
-        "scatter",
-        (*groups, *beside),
-        claim="Without augmentation the bootstrap error is larger than with it (figure 2a).",
-        checks=(Check("gap", "above", groups=plain, others=augmented, share=MOSTLY),),
-    )
-
-
-def _adam(scope: Scope) -> tuple[Group, ...]:
-    adam = TrainConfig("", optimizer="adam", learning_rate=1e-3, schedule="constant")
-    nine = {label: arch for label, arch in TEN.items() if label != "VGG16"}
-    return tuple(pair(label, replace(adam, arch=arch), scope) for label, arch in nine.items())
-
-
-@register("cifar5m")
-def fig12a(scope: Scope) -> Experiment:
-    """The learning curves of figure 12's runs. Expected: on each other until T0."""
-    return Experiment(
-        "fig12a",
-        "Learning curves of nine networks trained by Adam",
-        "curves",
-        _adam(scope),
-        claim="Trained by Adam, the worlds have about the same test soft-error until T0.",
-        checks=(Check("largest", "at most", 2 * NEAR, share=MOSTLY), _NEAR_ALL),
-    )
-
-
-@register("cifar5m")
-def fig12(scope: Scope) -> Experiment:
-    """Adam at 1e-3 with its defaults, constant as in the paper's code; without VGG16. Expected:
-    near y = x, over soft-errors of 0.1 to 0.4.
-    """
-    return Experiment(
-        "fig12",
-        "Nine networks trained by Adam",
-        "scatter",
-        _adam(scope),
-        claim="The worlds agree for Adam as they do for SGD.",
-        checks=(Check("gap", "within", tolerance=NEAR),),
-    )
-
-
-def _squared(scope: Scope) -> tuple[Group, ...]:
-    mse = TrainConfig("", loss="mse", learning_rate=0.002, momentum=0.9)
-    nine = {label: arch for label, arch in TEN.items() if label != "Myrtle5"}
-    return tuple(pair(label, replace(mse, arch=arch), scope) for label, arch in nine.items())
-
-
-@register("cifar5m")
-def fig18(scope: Scope) -> Experiment:
-    """Squared error, SGD at 0.002 with momentum 0.9; without Myrtle5. Expected: a small gap in test
-    error, with deviations where it is low.
-    """
-    return Experiment(
-        "fig18",
-        "Nine networks trained on the squared error",
-        "scatter",
-        _squared(scope),
-        claim="Trained on the squared error, the worlds differ little in test error.",
-        checks=(Check("gap", "within", tolerance=NEAR),),
-        metric="error",
-    )
-
-
-@register("cifar5m")
-def fig18_loss(scope: Scope) -> Experiment:
-    """The second panel of figure 18: the same runs in test squared error (a sum over classes)."""
-    return Experiment(
-        "fig18_loss",
-        "Nine networks trained on the squared error, in that error",
-        "scatter",
-        _squared(scope),
-        claim="Trained on the squared error, the worlds differ little in it.",
-        checks=(Check("gap", "within", tolerance=NEAR),),
-        metric="loss",
-    )
-
-
-@register("cifar5m")
-def fig4b(scope: Scope) -> Experiment:
-    """Expected: dots nearer y = x for larger n; at small n they may lie off it. Every n of a
-    network is set against one Ideal World.
-    """
-    made = [
-        (label, pair(label, TrainConfig(arch, n=n), scope))
-        for n in SIZES
-        for label, arch in TEN.items()
     ]
-    groups = [
-        replace(group, label=f"{label}, n = {group.real[0].n:,}", series=f"n = {group.real[0].n:,}")
-        for label, group in made
-    ]
-    smallest = tuple(group.label for group in groups[: len(TEN)])
-    largest = tuple(group.label for group in groups[-len(TEN) :])
-    return Experiment(
-        "fig4b",
-        "Ten networks at four sample sizes",
-        "scatter",
-        tuple(groups),
-        claim="The gap shrinks as n grows.",
-        checks=(
-            Check("gap", "within", tolerance=NEAR, groups=largest),
-            Check("distance", "above", groups=smallest, others=largest, share=MOSTLY),
-        ),
+    return _ten_at_each_rate(scope, None) + beside
+
+
+def _plain_above_augmented(groups: Sequence[Group]) -> tuple[Check, ...]:
+    labels = [group.label for group in groups]
+    plain, augmented = labels[: len(labels) // 2], labels[len(labels) // 2 :]
+    return (Check("gap", "above", groups=tuple(plain), others=tuple(augmented), share=MOSTLY),)
+
+
+def _ten_at_each_size(scope: Scope) -> Iterable[Group]:
+    for n in SIZES:
+        for label, arch in TEN.items():
+            group = pair(label, TrainConfig(arch, n=n), scope)
+            size = f"n = {group.real[0].n:,}"  # at the scope's scale
+            yield replace(group, label=f"{label}, {size}", series=size)
+
+
+def _nearer_at_larger_sizes(groups: Sequence[Group]) -> tuple[Check, ...]:
+    labels = tuple(group.label for group in groups)
+    smallest, largest = labels[: len(TEN)], labels[-len(TEN) :]
+    return (
+        Check("gap", "within", tolerance=NEAR, groups=largest),
+        Check("distance", "above", groups=smallest, others=largest, share=MOSTLY),
     )
 
 
-@register("cifar5m")
-def fig5c(scope: Scope) -> Experiment:
-    """Expected: both fit their training set, D-CONV generalizes much better, and each Real World is
-    close to its Ideal World: the bias of convolution shows as faster online learning.
-    """
-    groups = tuple(
-        pair(label, TrainConfig(arch), scope)
-        for label, arch in (("D-CONV", "dconv"), ("D-FC", "dfc"))
-    )
-    return Experiment(
-        "fig5c",
-        "Convolutions against dense layers",
-        "curves",
-        groups,
-        claim="D-CONV generalizes better than D-FC because it learns faster in the Ideal World.",
-        checks=(
-            _NEAR_ALL,
-            Check("ideal", "rises"),
-            Check("real", "rises"),
-        ),
-    )
-
-
-COUNTS = {"paper": 500, "small": 24, "smoke": 3}
-
-
-def _random(scope: Scope) -> tuple[Group, ...]:
-    groups = []
+def _random(scope: Scope) -> Iterable[Group]:
     for seed in connected_seeds(COUNTS[scope.scale]):
         width, cells = draw_setting(seed)
         config = TrainConfig("darts", options={"seed": seed, "width": width, "cells": cells})
         series = f"width {width}, {cells} cell{'s' if cells > 1 else ''}"
-        groups.append(pair(f"net {seed}", config, scope, series=series))
-    return tuple(groups)
+        yield pair(f"net {seed}", config, scope, series=series)
 
 
 def _redrawn(scope: Scope) -> str:
@@ -262,50 +130,131 @@ def _redrawn(scope: Scope) -> str:
     return f"{again} of {count + again} draws were disconnected and are replaced by later seeds."
 
 
-@register("cifar5m", trials=1)
-def fig2b(scope: Scope) -> Experiment:
-    """Expected: most dots within 3 % of y = x; 70 thousand to 5.5 million parameters."""
-    return Experiment(
+RECIPES = (
+    Recipe(
+        "fig2a",
+        "Ten networks at three learning rates",
+        "scatter",
+        _ten_at_each_rate,
+        "Across networks and learning rates the Real World ends where the Ideal World does.",
+        (_NEAR_ALL,),
+        text="Expected: all dots near y = x, over soft-errors of 0.1 to 0.6, though the Ideal "
+        "World sees a hundred times more samples.",
+    ),
+    Recipe(
+        "fig17",
+        "Ten networks at three learning rates, in error",
+        "scatter",
+        _ten_at_each_rate,
+        "In error the worlds agree reasonably, less tightly than in soft-error.",
+        (Check("gap", "within", tolerance=2 * NEAR),),
+        text="Expected: reasonably near y = x, less tight than in soft-error. The runs of figure "
+        "2a.",
+        metric="error",
+    ),
+    Recipe(
+        "fig11a",
+        "Ten networks at three learning rates, without augmentation",
+        "scatter",
+        _plain_and_augmented,
+        "Without augmentation the bootstrap error is larger than with it (figure 2a).",
+        _plain_above_augmented,
+        text="Expected: larger distances from y = x than figure 2a's, with the Real World above.",
+    ),
+    Recipe(
+        "fig12a",
+        "Learning curves of nine networks trained by Adam",
+        "curves",
+        pairs(_ADAM),
+        "Trained by Adam, the worlds have about the same test soft-error until T0.",
+        (Check("largest", "at most", 2 * NEAR, share=MOSTLY), _NEAR_ALL),
+        text="The learning curves of figure 12's runs. Expected: on each other until T0.",
+    ),
+    Recipe(
+        "fig12",
+        "Nine networks trained by Adam",
+        "scatter",
+        pairs(_ADAM),
+        "The worlds agree for Adam as they do for SGD.",
+        (_NEAR_ALL,),
+        text="Adam at 1e-3 with its defaults, constant as in the paper's code; without VGG16. "
+        "Expected: near y = x, over soft-errors of 0.1 to 0.4.",
+    ),
+    Recipe(
+        "fig18",
+        "Nine networks trained on the squared error",
+        "scatter",
+        pairs(_SQUARED),
+        "Trained on the squared error, the worlds differ little in test error.",
+        (_NEAR_ALL,),
+        text="Squared error, SGD at 0.002 with momentum 0.9; without Myrtle5. Expected: a small "
+        "gap in test error, with deviations where it is low.",
+        metric="error",
+    ),
+    Recipe(
+        "fig18_loss",
+        "Nine networks trained on the squared error, in that error",
+        "scatter",
+        pairs(_SQUARED),
+        "Trained on the squared error, the worlds differ little in it.",
+        (_NEAR_ALL,),
+        text="The second panel of figure 18: the same runs in test squared error (a sum over "
+        "classes).",
+        metric="loss",
+    ),
+    Recipe(
+        "fig4b",
+        "Ten networks at four sample sizes",
+        "scatter",
+        _ten_at_each_size,
+        "The gap shrinks as n grows.",
+        _nearer_at_larger_sizes,
+        text="Expected: dots nearer y = x for larger n; at small n they may lie off it. Every n of "
+        "a network is set against one Ideal World.",
+    ),
+    Recipe(
+        "fig5c",
+        "Convolutions against dense layers",
+        "curves",
+        pairs({"D-CONV": TrainConfig("dconv"), "D-FC": TrainConfig("dfc")}),
+        "D-CONV generalizes better than D-FC because it learns faster in the Ideal World.",
+        (_NEAR_ALL, Check("ideal", "rises"), Check("real", "rises")),
+        text="Expected: both fit their training set, D-CONV generalizes much better, and each Real "
+        "World is close to its Ideal World: the bias of convolution shows as faster online "
+        "learning.",
+    ),
+    Recipe(
         "fig2b",
         "Random networks",
         "scatter",
-        _random(scope),
-        claim="Random networks end mostly within 3 % of each other in the two worlds.",
-        checks=(Check("gap", "within", tolerance=0.03, share=MOSTLY),),
-        note=_redrawn(scope),
-    )
-
-
-@register("cifar5m", trials=1)
-def fig9(scope: Scope) -> Experiment:
-    """All random networks, and a second panel that zooms in on those of high accuracy. Expected:
-    near y = x over the whole range. The same runs as figure 2b.
-    """
-    return Experiment(
+        _random,
+        "Random networks end mostly within 3 % of each other in the two worlds.",
+        (Check("gap", "within", tolerance=0.03, share=MOSTLY),),
+        text="Expected: most dots within 3 % of y = x; 70 thousand to 5.5 million parameters.",
+        trials=1,
+        note=_redrawn,
+    ),
+    Recipe(
         "fig9",
         "All random networks, and those of high accuracy",
         "scatter",
-        _random(scope),
-        claim="Over the whole range of accuracies random networks end near y = x.",
-        checks=(Check("gap", "within", tolerance=NEAR, share=MOSTLY),),
-        note=_redrawn(scope),
+        _random,
+        "Over the whole range of accuracies random networks end near y = x.",
+        (Check("gap", "within", tolerance=NEAR, share=MOSTLY),),
+        text="All random networks, and a second panel that zooms in on those of high accuracy. "
+        "Expected: near y = x over the whole range. The same runs as figure 2b.",
+        trials=1,
+        note=_redrawn,
         zoom=HIGH_ACCURACY,
-    )
-
-
-@register("cifar5m")
-def fig15(scope: Scope) -> Experiment:
-    """Expected: where the rate drops the Ideal World's error drops, as the Real World's does."""
-    config = TrainConfig(RESNET18, steps=19_500, schedule="3step")
-    return Experiment(
+    ),
+    Recipe(
         "fig15",
         "ResNet18 with a learning rate that drops",
         "curves",
-        (pair("ResNet18", config, scope),),
-        claim="The Ideal World's error drops at the same steps as the Real World's.",
-        checks=(
-            _NEAR_ALL,
-            Check("drop_real", "at least", 0.0),
-            Check("drop_ideal", "at least", 0.0),
-        ),
-    )
+        pairs({"ResNet18": TrainConfig(RESNET18, steps=19_500, schedule="3step")}),
+        "The Ideal World's error drops at the same steps as the Real World's.",
+        (_NEAR_ALL, Check("drop_real", "at least", 0.0), Check("drop_ideal", "at least", 0.0)),
+        text="Expected: where the rate drops the Ideal World's error drops, as the Real World's "
+        "does.",
+    ),
+)

@@ -9,77 +9,65 @@ the same runs.
 At the paper's scale: 60 runs, 2,340,000 steps, about 21 GPU-hours.
 """
 
-from worlds.experiments.protocol import INTRODUCTION, pair
-from worlds.experiments.registry import Scope, register
-from worlds.experiments.spec import Check, Experiment, Group
+from worlds.experiments.protocol import INTRODUCTION, pairs
+from worlds.experiments.registry import Recipe
+from worlds.experiments.spec import Check
+from worlds.training.config import TrainConfig
 
 CLOSE = 0.05  # in soft-error: the paper shows the curves on each other and gives no number
+_NEAR = Check("gap", "within", tolerance=CLOSE)
+_THREE = pairs(INTRODUCTION)
 
 
-def _three(scope: Scope) -> tuple[Group, ...]:
-    return tuple(pair(label, config, scope) for label, config in INTRODUCTION.items())
+def _one(label: str) -> dict[str, TrainConfig]:
+    return {label: INTRODUCTION[label]}
 
 
-@register("cifar5m")
-def fig1(scope: Scope) -> Experiment:
-    """Expected: the soft-error of the Real World stays with that of the Ideal World until T0,
-    though the networks' errors differ; ResNet18 is best because it optimizes fastest online.
-    """
-    return Experiment(
+RECIPES = (
+    Recipe(
         "fig1",
         "Three networks in both worlds",
         "curves",
-        _three(scope),
-        claim="Real and Ideal World have about the same test soft-error until the Real World has "
+        _THREE,
+        "Real and Ideal World have about the same test soft-error until the Real World has "
         "fitted its training set, for networks that generalize differently.",
-        checks=(Check("largest", "at most", CLOSE),),
-    )
-
-
-@register("cifar5m")
-def fig8(scope: Scope) -> Experiment:
-    """Expected: as figure 1, and the train soft-error goes to 0 far below both test curves."""
-    return Experiment(
+        (Check("largest", "at most", CLOSE),),
+        text="Expected: the soft-error of the Real World stays with that of the Ideal World until "
+        "T0, though the networks' errors differ; ResNet18 is best because it optimizes fastest "
+        "online.",
+    ),
+    Recipe(
         "fig8",
         "Three networks with their train error",
         "curves",
-        _three(scope),
-        claim="The generalization gap is large, the bootstrap error is small.",
-        checks=(
-            Check("gap", "within", tolerance=CLOSE),
-            Check("generalization", "at least", CLOSE),
-        ),
-    )
-
-
-@register("cifar5m")
-def fig6(scope: Scope) -> Experiment:
-    """Expected: soft-errors close, errors slightly less so, and the Real World's test loss grows
-    away from the Ideal World's.
-    """
-    return Experiment(
+        _THREE,
+        "The generalization gap is large, the bootstrap error is small.",
+        (_NEAR, Check("generalization", "at least", CLOSE)),
+        text="Expected: as figure 1, and the train soft-error goes to 0 far below both test "
+        "curves.",
+    ),
+    Recipe(
         "fig6",
         "ResNet18 in soft-error, error and loss",
         "metrics",
-        (pair("ResNet18", INTRODUCTION["ResNet18"], scope),),
-        claim="The worlds are close in soft-error, slightly different in error, and their test "
+        pairs(_one("ResNet18")),
+        "The worlds are close in soft-error, slightly different in error, and their test "
         "losses diverge.",
-        checks=(Check("gap", "within", tolerance=CLOSE), Check("loss:gap", "at least", 0.1)),
-    )
-
-
-@register("cifar5m")
-def fig16(scope: Scope) -> Experiment:
-    """Expected: as figure 6; the paper gives no number."""
-    return Experiment(
+        (_NEAR, Check("loss:gap", "at least", 0.1)),
+        text="Expected: soft-errors close, errors slightly less so, and the Real World's test loss "
+        "grows away from the Ideal World's.",
+    ),
+    Recipe(
         "fig16",
         "MLP[5x2048] in soft-error, error and loss",
         "metrics",
-        (pair("MLP[5x2048]", INTRODUCTION["MLP[5x2048]"], scope),),
-        claim="The three metrics of an MLP: soft-error is the one in which the worlds are closest.",
-        checks=(
-            Check("gap", "within", tolerance=CLOSE),
+        pairs(_one("MLP[5x2048]")),
+        "The three metrics of an MLP: soft-error is the one in which the worlds are closest.",
+        (
+            _NEAR,
             Check("error:gap", "within", tolerance=2 * CLOSE),
             Check("loss:gap", "at least", 0.1),
         ),
-    )
+        text="Expected: as figure 6; the paper gives no number.",
+    ),
+)

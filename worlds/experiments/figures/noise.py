@@ -15,120 +15,107 @@ Nothing of its own is trained.
 At the paper's scale: 140 runs, 5,460,000 steps, about 24 GPU-hours.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from worlds.experiments.figures.samples import SMALL_NET
-from worlds.experiments.protocol import AUGMENTATIONS, INTRODUCTION, RESNET18, TEN, pair, reals
-from worlds.experiments.registry import Scope, register
-from worlds.experiments.spec import Check, Experiment
+from worlds.experiments.protocol import AUGMENTATIONS, INTRODUCTION, RESNET18, TEN, pairs, reals
+from worlds.experiments.registry import Recipe, Scope
+from worlds.experiments.spec import Check, Group
 from worlds.training.config import TrainConfig
 
-CLASSES = 10
+CHANCE = 0.9  # error of a guess among ten classes
 CAT_TO_DOG = "pairs:0.3:3>5"
-
-
 # Labels are fitted for certain: without augmentation and with momentum.
 FITTED = TrainConfig(RESNET18, augment=None, momentum=0.9)
+_NOISY_TEST = replace(FITTED, label_noise="symmetric:0.2", test_noise=True)
+_RRM_TITLE = "Robustness, rationality and memorization of a {} at 20 % label noise"
+_RRM_CLAIM = (
+    "The generalization gap is at most the sum of the three gaps, of which memorization is the "
+    "largest for networks trained end to end."
+)
+_RRM_CHECKS = (
+    Check("slack", "at least", 0.0, tolerance=1e-9),
+    Check("memorization_share", "at least", 0.5),
+)
 
 
-@register("cifar5m")
-def random_labels(scope: Scope) -> Experiment:
-    """Every label wrong or right by chance: noise of 0.9 among ten classes. In the paper a thought
-    experiment, without a figure. No augmentation and momentum 0.9, so that the Real World fits its
-    labels. Expected: a train error of 0 and a test error of 0.9; 0.9 in the Ideal World.
-    """
-    config = replace(FITTED, label_noise="symmetric:0.9")
-    chance = 1 - 1 / CLASSES
-    return Experiment(
+def _clean_and_noisy(label: str, clean: TrainConfig) -> Callable[[Scope], tuple[Group, ...]]:
+    """A clean run and one with a fifth of the labels changed."""
+    configs = [clean, replace(clean, label_noise="symmetric:0.2")]
+    return lambda scope: (reals(label, configs, scope),)
+
+
+RECIPES = (
+    Recipe(
         "random_labels",
         "Random labels",
         "curves",
-        (pair("ResNet18", config, scope),),
-        claim="On random labels the Real World's test error is far above its train error of 0; "
+        pairs({"ResNet18": replace(FITTED, label_noise="symmetric:0.9")}),
+        "On random labels the Real World's test error is far above its train error of 0; "
         "both worlds are at chance, so their gap is 0.",
-        checks=(
-            Check("final_real", "within", chance, 0.02),
-            Check("final_ideal", "within", chance, 0.02),
+        (
+            Check("final_real", "within", CHANCE, 0.02),
+            Check("final_ideal", "within", CHANCE, 0.02),
             Check("final_train", "at most", 0.01),
             Check("generalization", "at least", 0.8),
         ),
+        text="Every label wrong or right by chance: noise of 0.9 among ten classes. In the paper a "
+        "thought experiment, without a figure. No augmentation and momentum 0.9, so that the Real "
+        "World fits its labels. Expected: a train error of 0 and a test error of 0.9; 0.9 in the "
+        "Ideal World.",
         metric="error",
-    )
-
-
-@register("cifar5m")
-def noisy_test(scope: Scope) -> Experiment:
-    """20 % label noise in the distribution, so on test labels too: a Bayes risk of 0.2. Expected
-    (the slides): the Ideal World goes to the best decision, the Real World to a sample of p(y|x),
-    so their errors differ by up to 0.16; their soft-errors need not.
-    """
-    config = replace(FITTED, label_noise="symmetric:0.2", test_noise=True)
-    return Experiment(
+    ),
+    Recipe(
         "noisy_test",
         "Why soft-error: noise in the distribution",
         "metrics",
-        (pair("ResNet18", config, scope),),
-        claim="Where labels are noisy the worlds differ in error, and less in soft-error.",
-        checks=(
+        pairs({"ResNet18": _NOISY_TEST}),
+        "Where labels are noisy the worlds differ in error, and less in soft-error.",
+        (
             Check("error:gap", "at least", 0.05),
             Check("soft_error:gap", "at most", 0.05),
             Check("final_train", "at most", 0.05),
         ),
+        text="20 % label noise in the distribution, so on test labels too: a Bayes risk of 0.2. "
+        "Expected (the slides): the Ideal World goes to the best decision, the Real World to a "
+        "sample of p(y|x), so their errors differ by up to 0.16; their soft-errors need not.",
         note="Of the slides, not of the paper. CIFAR-10's own test labels stay clean.",
-    )
-
-
-@register("cifar5m")
-def rrm(scope: Scope) -> Experiment:
-    """A clean run and one with a fifth of the labels changed. Expected (Bansal, Kaplun and Barak):
-    trained end to end the generalization gap is mostly memorization; the sum bounds it.
-    """
-    clean = TrainConfig(RESNET18)
-    return _rrm("rrm", "ResNet18", clean, scope)
-
-
-@register("cifar5m", trials=1)
-def rrm_50k(scope: Scope) -> Experiment:
-    """The same for the network of samples_50k at n = 2,000; its clean run is that experiment's.
-    Expected, as measured on a JPEG copy of CIFAR-10 (one trial): robustness 0.21, memorization
-    0.60, rationality 0.00, against a generalization gap of 0.48.
-    """
-    return _rrm("rrm_50k", "thin Myrtle5", replace(SMALL_NET, n=2_000), scope)
-
-
-def _rrm(name: str, label: str, clean: TrainConfig, scope: Scope) -> Experiment:
-    noisy = replace(clean, label_noise="symmetric:0.2")
-    return Experiment(
-        name,
-        f"Robustness, rationality and memorization of a {label} at 20 % label noise",
+    ),
+    Recipe(
         "rrm",
-        (reals(label, [clean, noisy], scope),),
-        claim="The generalization gap is at most the sum of the three gaps, of which memorization "
-        "is the largest for networks trained end to end.",
-        checks=(
-            Check("slack", "at least", 0.0, tolerance=1e-9),
-            Check("memorization_share", "at least", 0.5),
-        ),
+        _RRM_TITLE.format("ResNet18"),
+        "rrm",
+        _clean_and_noisy("ResNet18", TrainConfig(RESNET18)),
+        _RRM_CLAIM,
+        _RRM_CHECKS,
+        text="A clean run and one with a fifth of the labels changed. Expected (Bansal, Kaplun and "
+        "Barak): trained end to end the generalization gap is mostly memorization; the sum bounds "
+        "it.",
         note="Not of the paper.",
-    )
-
-
-@register("cifar5m")
-def class_pair(scope: Scope) -> Experiment:
-    """30 % of the training cats are labeled dogs; no augmentation and momentum 0.9, so that the
-    Real World fits its labels. Expected (Nakkiran and Bansal): it calls about that share of the
-    test cats dogs and is as the Ideal World in other classes; the Ideal World goes with the
-    majority and calls few so, but its softmax gives them that share.
-    """
-    return Experiment(
+    ),
+    Recipe(
+        "rrm_50k",
+        _RRM_TITLE.format("thin Myrtle5"),
+        "rrm",
+        _clean_and_noisy("thin Myrtle5", replace(SMALL_NET, n=2_000)),
+        _RRM_CLAIM,
+        _RRM_CHECKS,
+        text="The same for the network of samples_50k at n = 2,000; its clean run is that "
+        "experiment's. Expected, as measured on a JPEG copy of CIFAR-10 (one trial): robustness "
+        "0.21, memorization 0.60, rationality 0.00, against a generalization gap of 0.48.",
+        trials=1,
+        note="Not of the paper.",
+    ),
+    Recipe(
         "class_pair",
         "Cats called dogs",
         "pairs",
-        (pair("ResNet18", replace(FITTED, label_noise=CAT_TO_DOG), scope),),
-        claim="A Real World that fits noisy labels repeats their share on test images, the Ideal "
+        pairs({"ResNet18": replace(FITTED, label_noise=CAT_TO_DOG)}),
+        "A Real World that fits noisy labels repeats their share on test images, the Ideal "
         "World decides for the majority but gives that share in its softmax; other classes are "
         "unaffected.",
-        checks=(
+        (
             Check("pairs_train", "at most", 0.01),
             Check("partner_real", "within", 0.3, 0.1),
             Check("partner_ideal", "at most", 0.2),
@@ -136,47 +123,43 @@ def class_pair(scope: Scope) -> Experiment:
             Check("mass_ideal", "within", 0.3, 0.1),
             Check("others_gap", "at most", 0.1),
         ),
+        text="30 % of the training cats are labeled dogs; no augmentation and momentum 0.9, so "
+        "that the Real World fits its labels. Expected (Nakkiran and Bansal): it calls about that "
+        "share of the test cats dogs and is as the Ideal World in other classes; the Ideal World "
+        "goes with the majority and calls few so, but its softmax gives them that share.",
         note="Of the slides, not of the paper.",
-    )
-
-
-@register("cifar5m")
-def erm(scope: Scope) -> Experiment:
-    """Test error as train error plus generalization gap (empirical risk minimisation), and as Ideal
-    World error plus bootstrap error. Expected: in the first the gap is nearly all of it, in the
-    second the Ideal World is.
-    """
-    groups = tuple(
-        pair(f"{label}, augmentation {name}", TrainConfig(arch, augment=augment), scope)
-        for label, arch in (("ResNet18", RESNET18), ("MLP[3x2048]", TEN["MLP[3x2048]"]))
-        for name, augment in AUGMENTATIONS.items()
-    )
-    return Experiment(
+    ),
+    Recipe(
         "erm",
         "Two decompositions of the test error",
         "decompositions",
-        groups,
-        claim="The generalization gap is nearly all of the test error, the bootstrap error little.",
-        checks=(
+        pairs(
+            {
+                f"{label}, augmentation {name}": TrainConfig(TEN[label], augment=augment)
+                for label in ("ResNet18", "MLP[3x2048]")
+                for name, augment in AUGMENTATIONS.items()
+            }
+        ),
+        "The generalization gap is nearly all of the test error, the bootstrap error little.",
+        (
             Check("generalization_share", "at least", 0.8),
             Check("bootstrap_share", "at most", 0.2),
         ),
+        text="Test error as train error plus generalization gap (empirical risk minimization), and "
+        "as Ideal World error plus bootstrap error. Expected: in the first the gap is nearly all "
+        "of it, in the second the Ideal World is.",
         note="Not of the paper. The runs of figures 2a, 5a and 11a.",
-    )
-
-
-@register("cifar5m")
-def stopping(scope: Scope) -> Experiment:
-    """Compare where patience of 20 log points would end the runs of figure 1 with T0. Expected:
-    patience ends before T0 where the test soft-error wavers; it gains little over T0.
-    """
-    groups = tuple(pair(label, config, scope) for label, config in INTRODUCTION.items())
-    return Experiment(
+    ),
+    Recipe(
         "stopping",
         "Early stopping by patience against T0",
         "stopping",
-        groups,
-        claim="Stopping at T0 costs little against stopping by patience.",
-        checks=(Check("lost", "at most", 0.02),),
+        pairs(INTRODUCTION),
+        "Stopping at T0 costs little against stopping by patience.",
+        (Check("lost", "at most", 0.02),),
+        text="Compare where patience of 20 log points would end the runs of figure 1 with T0. "
+        "Expected: patience ends before T0 where the test soft-error wavers; it gains little over "
+        "T0.",
         note="Not of the paper. The runs of figure 1.",
-    )
+    ),
+)

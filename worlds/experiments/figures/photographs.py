@@ -19,10 +19,10 @@ At the paper's scale: 3 runs, 3 steps, about 0 GPU-hours.
 
 from dataclasses import replace
 
-from worlds.experiments.protocol import pair
-from worlds.experiments.registry import Scope, register
+from worlds.experiments.protocol import pair, pairs
+from worlds.experiments.registry import Recipe, Scope
 from worlds.experiments.sheets import config_of as sheet_of
-from worlds.experiments.spec import Check, Experiment, Group
+from worlds.experiments.spec import Check, Group
 from worlds.training.config import TrainConfig
 
 UNIT, EPOCHS = 78, 120  # 78 whole batches of 128 in 10,000
@@ -59,79 +59,17 @@ WIDTHS = (8, 10, 12, 16, 24, 32, 64, 96)
 NOTE = "The Ideal World is approximate: up to 8 passes over the pool with fresh crops."
 
 
-@register("dogbird")
-def fig3a(scope: Scope) -> Experiment:
-    """Expected: near y = x, over soft-errors of 0.1 to 0.35."""
-    groups = (pair(label, replace(DOGBIRD, arch=arch), scope) for label, arch in NETWORKS.items())
-    return Experiment(
-        "fig3a",
-        "Fifteen networks on photographs",
-        "scatter",
-        tuple(groups),
-        claim="On photographs of dogs and birds the worlds agree across networks.",
-        checks=(
-            Check("gap", "within", tolerance=0.05),
-            # The text: ResNet18 reaches 95 % with these 10,000 images.
-            Check("error:real", "within", 0.05, tolerance=0.01, groups=("ResNet18",)),
-        ),
-        note=NOTE,
-    )
-
-
-@register("dogbird")
-def fig3b(scope: Scope) -> Experiment:
-    """Expected: near y = x, over soft-errors of 0.075 to 0.15; wider is better in both worlds."""
+def _widths(scope: Scope) -> list[Group]:
+    """A group a width; 64 is the network of figure 3a, whose runs are shared."""
     widths = WIDTHS[:3] if scope.scale == "smoke" else WIDTHS
-    groups = tuple(
-        pair(f"width {width}", replace(DOGBIRD, options=_options(width)), scope) for width in widths
-    )
-    return Experiment(
-        "fig3b",
-        "ResNet18 of eight widths on photographs",
-        "scatter",
-        groups,
-        claim="Across widths the worlds agree, and wider networks are better in both.",
-        checks=(
-            Check("gap", "within", tolerance=0.05),
-            Check("real", "falls", tolerance=0.01),
-            Check("ideal", "falls", tolerance=0.01),
-        ),
-        note=NOTE,
-    )
-
-
-@register("dogbird", trials=1)
-def fig21(scope: Scope) -> Experiment:
-    """Samples of ImageNet-DogBird, under the crop that evaluation takes. Nothing is trained.
-    Expected: as the paper's figure 21, which shows others of the same images.
-    """
-    return Experiment(
-        "fig21",
-        "Samples of ImageNet-DogBird",
-        "sheet",
-        (_sheet("ImageNet-DogBird", scope),),
-        claim="Both classes, dogs and birds, are there, about equally often.",
-        checks=(Check("classes_shown", "at least", 2), Check("largest_class", "at most", 0.55)),
-    )
-
-
-@register("cifar5m", trials=1)
-def fig19(scope: Scope) -> Experiment:
-    """Figures 19 and 20: samples of CIFAR-5m beside those of CIFAR-10. Expected: hard to tell
-    apart; the labeler's accuracy on CIFAR-10, where the plan of the data states it, is 98.5 %.
-    """
-    return Experiment(
-        "fig19",
-        "Samples of CIFAR-5m and of CIFAR-10",
-        "sheet",
-        (_sheet("CIFAR-5m", scope), _sheet("CIFAR-10", scope, data="cifar10")),
-        claim="CIFAR-5m has CIFAR-10's ten classes, about equally often, and a labeler of 98.5 %.",
-        checks=(
-            Check("classes_shown", "at least", 10),
-            Check("largest_class", "at most", 0.12),
-            Check("labeler_accuracy", "within", 0.985, 0.005, ("CIFAR-5m",)),
-        ),
-    )
+    return [
+        pair(
+            f"width {width}",
+            replace(DOGBIRD, options={} if width == 64 else {"width": width}),
+            scope,
+        )
+        for width in widths
+    ]
 
 
 def _sheet(label: str, scope: Scope, data: str | None = None) -> Group:
@@ -139,6 +77,64 @@ def _sheet(label: str, scope: Scope, data: str | None = None) -> Group:
     return Group(label, tuple(sheet_of(count, trial) for trial in scope.trials), data=data)
 
 
-def _options(width: int) -> dict[str, int]:
-    """None for 64, the network of figure 3a, so that its runs are shared."""
-    return {} if width == 64 else {"width": width}
+RECIPES = (
+    Recipe(
+        "fig3a",
+        "Fifteen networks on photographs",
+        "scatter",
+        pairs({label: replace(DOGBIRD, arch=arch) for label, arch in NETWORKS.items()}),
+        "On photographs of dogs and birds the worlds agree across networks.",
+        (
+            Check("gap", "within", tolerance=0.05),
+            # The text: ResNet18 reaches 95 % with these 10,000 images.
+            Check("error:real", "within", 0.05, tolerance=0.01, groups=("ResNet18",)),
+        ),
+        text="Expected: near y = x, over soft-errors of 0.1 to 0.35.",
+        data="dogbird",
+        note=NOTE,
+    ),
+    Recipe(
+        "fig3b",
+        "ResNet18 of eight widths on photographs",
+        "scatter",
+        _widths,
+        "Across widths the worlds agree, and wider networks are better in both.",
+        (
+            Check("gap", "within", tolerance=0.05),
+            Check("real", "falls", tolerance=0.01),
+            Check("ideal", "falls", tolerance=0.01),
+        ),
+        text="Expected: near y = x, over soft-errors of 0.075 to 0.15; wider is better in both "
+        "worlds.",
+        data="dogbird",
+        note=NOTE,
+    ),
+    Recipe(
+        "fig21",
+        "Samples of ImageNet-DogBird",
+        "sheet",
+        lambda scope: [_sheet("ImageNet-DogBird", scope)],
+        "Both classes, dogs and birds, are there, about equally often.",
+        (Check("classes_shown", "at least", 2), Check("largest_class", "at most", 0.55)),
+        text="Samples of ImageNet-DogBird, under the crop that evaluation takes. Nothing is "
+        "trained. Expected: as the paper's figure 21, which shows others of the same images.",
+        data="dogbird",
+        trials=1,
+    ),
+    Recipe(
+        "fig19",
+        "Samples of CIFAR-5m and of CIFAR-10",
+        "sheet",
+        lambda scope: [_sheet("CIFAR-5m", scope), _sheet("CIFAR-10", scope, data="cifar10")],
+        "CIFAR-5m has CIFAR-10's ten classes, about equally often, and a labeler of 98.5 %.",
+        (
+            Check("classes_shown", "at least", 10),
+            Check("largest_class", "at most", 0.12),
+            Check("labeler_accuracy", "within", 0.985, 0.005, ("CIFAR-5m",)),
+        ),
+        text="Figures 19 and 20: samples of CIFAR-5m beside those of CIFAR-10. Expected: hard to "
+        "tell apart; the labeler's accuracy on CIFAR-10, where the plan of the data states it, is "
+        "98.5 %.",
+        trials=1,
+    ),
+)

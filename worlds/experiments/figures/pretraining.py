@@ -28,11 +28,12 @@ At the paper's scale: 30 runs, 1,560,000 steps, about 38 GPU-hours.
     WRN28-10 + cutout, CIFAR-5m   0.088   0.097
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from worlds.experiments.protocol import INTRODUCTION, RESNET18, pair, reals
-from worlds.experiments.registry import Scope, register
-from worlds.experiments.spec import Check, Experiment, Group
+from worlds.experiments.registry import Recipe, Scope
+from worlds.experiments.spec import Check, Group
 from worlds.training.config import TrainConfig
 
 IGPT = (
@@ -50,156 +51,162 @@ MLP = (
     "the pretrained half: MLP[3x2048] trained on ImageNet at 224 px (500 passes, Adam, batches of "
     "1,024): give --weights fig14=PATH"
 )
+CLOSE = 0.02  # of the published errors
+IGPT_S = TrainConfig(
+    "igpt_s",
+    options={"norm": "layer"},
+    n=2_000,
+    steps=390,
+    optimizer="adam",
+    learning_rate=0.003,
+    betas=(0.9, 0.95),
+    schedule="constant",
+    augment=None,
+    log=8,
+)
+WRN = TrainConfig("wrn28_10", augment="crop+flip+cutout")
+CITED = replace(
+    WRN,
+    optimizer="nesterov",
+    momentum=0.9,
+    weight_decay=5e-4,
+    steps=200 * 390,
+    schedule="steps",
+    drops=(60, 120, 160),
+    factor=0.2,
+)
+_TABLE_CLAIM = "CIFAR-5m is close to CIFAR-10: what is trained on one does well on the other."
+_TABLE_NOTE = "Both rows are tested on CIFAR-5m's test split and on CIFAR-10's test set."
 
 
-def _both(config: TrainConfig, scope: Scope) -> tuple[Group, ...]:
+def _both(config: TrainConfig) -> Callable[[Scope], list[Group]]:
     """From scratch, and from the weights where they are given."""
-    groups = (pair("from scratch", config, scope),)
-    if scope.weights is None:
-        return groups
-    return (*groups, pair("pretrained", replace(config, initial=scope.weights), scope))
+
+    def groups(scope: Scope) -> list[Group]:
+        found = [pair("from scratch", config, scope)]
+        if scope.weights is not None:
+            found.append(pair("pretrained", replace(config, initial=scope.weights), scope))
+        return found
+
+    return groups
 
 
-def _checks(groups: tuple[Group, ...]) -> tuple[Check, ...]:
+def _checkpoints(scope: Scope) -> list[Group]:
+    """From scratch, and from the final checkpoint or the early and the final one."""
+    groups, given = [pair("from scratch", IGPT_S, scope)], _given(scope)
+    for label, path in zip(("early", "final")[-len(given) :], given, strict=bool(given)):
+        tuned = replace(IGPT_S, options={"train_gains": False}, initial=path)
+        groups.append(pair(f"{label} checkpoint", tuned, scope))
+    return groups
+
+
+def _given(scope: Scope) -> list[str]:
+    return scope.weights.split(",") if scope.weights else []
+
+
+def _near_and_better(groups: Sequence[Group]) -> tuple[Check, ...]:
     """Each world close to the other; and each arm better than the one before it, in both."""
     near = Check("gap", "within", tolerance=0.05)
-    if len(groups) == 1:
-        return (near,)
-    return near, Check("real", "falls"), Check("ideal", "falls")
+    return (near,) if len(groups) == 1 else (near, Check("real", "falls"), Check("ideal", "falls"))
 
 
-@register("cifar5m", absent=VIT)
-def fig13(scope: Scope) -> Experiment:
-    """ViT-B/4 as in figure 1. Expected: pretrained, it is better in the Real World and learns
-    faster in the Ideal World.
-    """
-    groups = _both(INTRODUCTION["ViT-B/4"], scope)
-    return Experiment(
+def _absent(what: str, wanted: int = 1) -> Callable[[Scope], str]:
+    return lambda scope: "" if len(_given(scope)) >= wanted else f"Not here: {what}."
+
+
+def _rows(config: TrainConfig) -> Callable[[Scope], list[Group]]:
+    """A row each training set."""
+    return lambda scope: [
+        reals("trained on CIFAR-10", [config], scope, data="cifar10"),
+        reals("trained on CIFAR-5m", [config], scope, data="cifar5m"),
+    ]
+
+
+def _published(*rows: tuple[float, float]) -> Callable[[Sequence[Group]], tuple[Check, ...]]:
+    """The published errors on CIFAR-10 and on CIFAR-5m, a row a group."""
+    return lambda groups: tuple(
+        Check(quantity, "within", value, CLOSE, (group.label,))
+        for group, errors in zip(groups, rows, strict=True)
+        for quantity, value in zip(("cifar10_error", "test_error"), errors, strict=True)
+    )
+
+
+RECIPES = (
+    Recipe(
         "fig13",
         "ViT-B/4 from scratch and pretrained",
         "curves",
-        groups,
-        claim="Pretraining makes the Real World better and the Ideal World faster.",
-        checks=_checks(groups),
-        note="" if scope.weights else f"Not here: {VIT}.",
-    )
-
-
-@register("cifar5m", absent=MLP)
-def fig14(scope: Scope) -> Experiment:
-    """MLP[3x2048] without augmentation. Expected: pretrained, it is better in both worlds."""
-    groups = _both(TrainConfig("mlp_3x2048", augment=None), scope)
-    return Experiment(
+        _both(INTRODUCTION["ViT-B/4"]),
+        "Pretraining makes the Real World better and the Ideal World faster.",
+        _near_and_better,
+        text="ViT-B/4 as in figure 1. Expected: pretrained, it is better in the Real World and "
+        "learns faster in the Ideal World.",
+        absent=VIT,
+        note=_absent(VIT),
+    ),
+    Recipe(
         "fig14",
         "MLP[3x2048] from scratch and pretrained",
         "curves",
-        groups,
-        claim="Pretraining makes both worlds better.",
-        checks=_checks(groups),
-        note="" if scope.weights else f"Not here: {MLP}.",
-    )
-
-
-@register("cifar10", absent=IGPT)
-def fig5b(scope: Scope) -> Experiment:
-    """iGPT-S fine-tuned whole on n = 2,000 of CIFAR-10 with Adam (0.003, betas 0.9 and 0.95,
-    batches of 128, no augmentation), from an early and from the final checkpoint, and from scratch.
-    The Ideal World is CIFAR-10's 50,000, which last for 390 steps; the paper states no number of
-    passes. Expected: the final one is better in the Real World and faster in the Ideal World.
-    """
-    scratch = TrainConfig(
-        "igpt_s",
-        options={"norm": "layer"},
-        n=2_000,
-        steps=390,
-        optimizer="adam",
-        learning_rate=0.003,
-        betas=(0.9, 0.95),
-        schedule="constant",
-        augment=None,
-        log=8,
-    )
-    groups = [pair("from scratch", scratch, scope)]
-    given = scope.weights.split(",") if scope.weights else []
-    for label, path in zip(("early", "final")[-len(given) :], given, strict=bool(given)):
-        tuned = replace(scratch, options={"train_gains": False}, initial=path)
-        groups.append(pair(f"{label} checkpoint", tuned, scope))
-    return Experiment(
+        _both(TrainConfig("mlp_3x2048", augment=None)),
+        "Pretraining makes both worlds better.",
+        _near_and_better,
+        text="MLP[3x2048] without augmentation. Expected: pretrained, it is better in both worlds.",
+        absent=MLP,
+        note=_absent(MLP),
+    ),
+    Recipe(
         "fig5b",
         "iGPT-S from scratch and from its checkpoints",
         "curves",
-        tuple(groups),
-        claim="A longer pretraining makes the Real World better and the Ideal World faster.",
-        checks=_checks(tuple(groups)),
-        note="" if len(given) == 2 else f"Not here: {IGPT}.",
-    )
-
-
-CLOSE = 0.02  # of the published errors
-
-
-NOTE = "Both rows are tested on CIFAR-5m's test split and on CIFAR-10's test set."
-
-
-def _table(
-    name: str,
-    title: str,
-    config: TrainConfig,
-    published: dict[str, tuple[float, float]],
-    scope: Scope,
-) -> Experiment:
-    """A row each training set; `published` has its errors on CIFAR-10 and on CIFAR-5m."""
-    checks = []
-    for label, errors in published.items():
-        for quantity, value in zip(("cifar10_error", "test_error"), errors, strict=True):
-            checks.append(Check(quantity, "within", value, CLOSE, (label,)))
-    return Experiment(
-        name,
-        title,
+        _checkpoints,
+        "A longer pretraining makes the Real World better and the Ideal World faster.",
+        _near_and_better,
+        text="iGPT-S fine-tuned whole on n = 2,000 of CIFAR-10 with Adam (0.003, betas 0.9 and "
+        "0.95, batches of 128, no augmentation), from an early and from the final checkpoint, and "
+        "from scratch. The Ideal World is CIFAR-10's 50,000, which last for 390 steps; the paper "
+        "states no number of passes. Expected: the final one is better in the Real World and "
+        "faster in the Ideal World.",
+        data="cifar10",
+        absent=IGPT,
+        note=_absent(IGPT, wanted=2),
+    ),
+    Recipe(
+        "table1",
+        "ResNet18 between data sets",
         "table",
-        (
-            reals("trained on CIFAR-10", [config], scope, data="cifar10"),
-            reals("trained on CIFAR-5m", [config], scope, data="cifar5m"),
-        ),
-        claim="CIFAR-5m is close to CIFAR-10: what is trained on one does well on the other.",
-        checks=tuple(checks),
-        note=NOTE,
+        _rows(TrainConfig(RESNET18)),
+        _TABLE_CLAIM,
+        _published((0.050, 0.096), (0.110, 0.106)),
+        text="Expected: the first two rows above.",
+        trials=5,
+        note=_TABLE_NOTE,
         center="mean",
-    )
-
-
-@register("cifar5m", trials=5)
-def table1(scope: Scope) -> Experiment:
-    """Expected: the first two rows above."""
-    published = {"trained on CIFAR-10": (0.050, 0.096), "trained on CIFAR-5m": (0.110, 0.106)}
-    return _table("table1", "ResNet18 between data sets", TrainConfig(RESNET18), published, scope)
-
-
-@register("cifar5m", trials=5)
-def table2(scope: Scope) -> Experiment:
-    """Expected: the last two rows above."""
-    config = TrainConfig("wrn28_10", augment="crop+flip+cutout")
-    return _table("table2", "WRN28-10 with cutout between data sets", config, WRN, scope)
-
-
-WRN = {"trained on CIFAR-10": (0.032, 0.091), "trained on CIFAR-5m": (0.088, 0.097)}
-
-
-@register("cifar5m", trials=5)
-def table2_cited(scope: Scope) -> Experiment:
-    """Table 2 by the recipe of DeVries and Taylor, which it cites: Nesterov momentum 0.9, weight
-    decay 5e-4, 200 epochs, rate 0.1 times 0.2 after epochs 60, 120 and 160. Expected: as table2.
-    """
-    config = TrainConfig(
-        "wrn28_10",
-        augment="crop+flip+cutout",
-        optimizer="nesterov",
-        momentum=0.9,
-        weight_decay=5e-4,
-        steps=200 * 390,
-        schedule="steps",
-        drops=(60, 120, 160),
-        factor=0.2,
-    )
-    title = "WRN28-10 with cutout between data sets, by the recipe of the cutout paper"
-    return _table("table2_cited", title, config, WRN, scope)
+    ),
+    Recipe(
+        "table2",
+        "WRN28-10 with cutout between data sets",
+        "table",
+        _rows(WRN),
+        _TABLE_CLAIM,
+        _published((0.032, 0.091), (0.088, 0.097)),
+        text="Expected: the last two rows above.",
+        trials=5,
+        note=_TABLE_NOTE,
+        center="mean",
+    ),
+    Recipe(
+        "table2_cited",
+        "WRN28-10 with cutout between data sets, by the recipe of the cutout paper",
+        "table",
+        _rows(CITED),
+        _TABLE_CLAIM,
+        _published((0.032, 0.091), (0.088, 0.097)),
+        text="Table 2 by the recipe of DeVries and Taylor, which it cites: Nesterov momentum 0.9, "
+        "weight decay 5e-4, 200 epochs, rate 0.1 times 0.2 after epochs 60, 120 and 160. Expected: "
+        "as table2.",
+        trials=5,
+        note=_TABLE_NOTE,
+        center="mean",
+    ),
+)

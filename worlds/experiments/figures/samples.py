@@ -15,11 +15,19 @@ Figures 5a, 10 and 11b: what crop and flip do in each world.
 At the paper's scale: 140 runs, 4,212,000 steps, about 4.6 GPU-hours.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from worlds.experiments.protocol import AUGMENTATIONS, RESNET18, ideal_of, ideals, over_trials, pair
-from worlds.experiments.registry import Scope, register
-from worlds.experiments.spec import Check, Experiment, Group
+from worlds.experiments.protocol import (
+    AUGMENTATIONS,
+    RESNET18,
+    ideal_of,
+    ideals,
+    over_trials,
+    pairs,
+)
+from worlds.experiments.registry import Recipe, Scope
+from worlds.experiments.spec import Check, Group
 from worlds.training.config import TrainConfig
 
 SIZES = (1_000, 2_000, 5_000, 10_000, 25_000, 50_000)
@@ -38,136 +46,57 @@ SMALL_NET = TrainConfig(
     test_eval=2_000,
     train_eval=500,
 )
-
-
-@register("cifar5m")
-def fig4a(scope: Scope) -> Experiment:
-    """Expected: T0 grows with n, which is what larger n mostly does; the gap at T0 shrinks; past T0
-    the Real World's curve is flat.
-    """
-    groups = _sizes(TrainConfig(RESNET18), SIZES, ideal_of(TrainConfig(RESNET18)), scope)
-    return Experiment(
-        "fig4a",
-        "ResNet18: more samples train longer",
-        "samples",
-        groups,
-        claim="A larger n puts T0 off, and makes the gap smaller.",
-        checks=_checks(groups),
-    )
-
-
-@register("cifar5m", trials=1)
-def samples_50k(scope: Scope) -> Experiment:
-    """Figure 4a on a pool of 50,000, such as CIFAR-10's training set: a thin Myrtle5 without
-    augmentation, n = 500 to 8,000. The Ideal World takes the other 42,000 images, each once, so it
-    shares none with any Real World (smaller n are parts of the largest). The same at small and
-    paper scale: a run takes about a minute of one CPU core.
-
-    Expected, as measured on a JPEG copy of CIFAR-10 (one trial): T0 after 302, 555 and 1,151
-    updates at n = 500, 1,000 and 2,000, not reached at 4,000 and 8,000; bootstrap errors of -0.03
-    to -0.05: a network that is certain of samples it has seen often is the better in soft-error.
-    """
-    largest = replace(SMALL_NET, n=max(SMALL_SIZES), disjoint=True)
-    groups = _sizes(SMALL_NET, SMALL_SIZES, ideal_of(largest), scope)
-    return Experiment(
-        "samples_50k",
-        "A thin Myrtle5 on a pool of 50,000: more samples train longer",
-        "samples",
-        groups,
-        claim="A larger n puts T0 off, and makes the gap smaller.",
-        checks=_checks(groups),
-        note="Not of the paper. No augmentation; the Ideal World leaves the Real World's samples "
-        "out.",
-    )
-
-
-def _sizes(
-    config: TrainConfig, sizes: tuple[int, ...], ideal: TrainConfig, scope: Scope
-) -> tuple[Group, ...]:
-    """A group for each n, all against one Ideal World."""
-    shared = over_trials(ideal, scope)
-    reals = [over_trials(replace(config, n=n), scope) for n in sizes]
-    return tuple(Group(f"n = {runs[0].n:,}", runs, shared) for runs in reals)
-
-
-def _checks(groups: tuple[Group, ...]) -> tuple[Check, ...]:
-    """A run that ends before T0 counts as its last step, which several n may share."""
-    return (
-        Check("t0", "rises", tolerance=1),
-        Check("gap", "within", tolerance=0.05, groups=(groups[-1].label,)),
-        Check("distance", "above", groups=(groups[0].label,), others=(groups[-1].label,)),
-        # The slides: scaling exponents multiply.
-        Check("mismatch", "within", tolerance=0.1, groups=(groups[-1].label,)),
-    )
-
-
 # Figure 11b's axis ends near 7,000 steps: 100 passes over n = 10,000, of 78 whole batches each.
 UNIT, EPOCHS = 78, 100
-
-
 ALONE = {
     "VGG11-bn": "vgg11_bn",
     "ResNet18": RESNET18,
     "AlexNet": "alexnet",
     "MLP[3x2048]": "mlp_3x2048",
 }
-
-
-_LABELS = tuple(f"augmentation {name}" for name in AUGMENTATIONS)  # with, without
+_WITH, _WITHOUT = (f"augmentation {name}" for name in AUGMENTATIONS)
 _WHERE_AUGMENTATION_ACTS = (
     Check("t0", "falls"),
-    Check("final_ideal", "near", 0.0, 0.03, groups=_LABELS[:1], others=_LABELS[1:]),
+    Check("final_ideal", "near", 0.0, 0.03, groups=(_WITH,), others=(_WITHOUT,)),
 )
 
 
-def _with_and_without(config: TrainConfig, scope: Scope) -> tuple[Group, ...]:
-    return tuple(
-        pair(f"augmentation {label}", replace(config, augment=augment), scope)
-        for label, augment in AUGMENTATIONS.items()
+def _sizes(
+    config: TrainConfig, sizes: tuple[int, ...], ideal: TrainConfig
+) -> Callable[[Scope], list[Group]]:
+    """A group for each n, all against one Ideal World."""
+
+    def groups(scope: Scope) -> list[Group]:
+        shared = over_trials(ideal, scope)
+        reals = [over_trials(replace(config, n=n), scope) for n in sizes]
+        return [Group(f"n = {runs[0].n:,}", runs, shared) for runs in reals]
+
+    return groups
+
+
+def _later_and_nearer(groups: Sequence[Group]) -> tuple[Check, ...]:
+    """A run that ends before T0 counts as its last step, which several n may share."""
+    smallest, largest = (groups[0].label,), (groups[-1].label,)
+    return (
+        Check("t0", "rises", tolerance=1),
+        Check("gap", "within", tolerance=0.05, groups=largest),
+        Check("distance", "above", groups=smallest, others=largest),
+        # The slides: scaling exponents multiply.
+        Check("mismatch", "within", tolerance=0.1, groups=largest),
     )
 
 
-@register("cifar5m")
-def fig5a(scope: Scope) -> Experiment:
-    """Expected: the Ideal World barely changes with augmentation, the Real World converges later
-    with it (T0 is later), and ends better.
-    """
-    return Experiment(
-        "fig5a",
-        "ResNet18 with and without augmentation",
-        "curves",
-        _with_and_without(TrainConfig(RESNET18), scope),
-        claim="Augmentation leaves the Ideal World as it is and puts the Real World's T0 off.",
-        checks=_WHERE_AUGMENTATION_ACTS,
+def _with_and_without(config: TrainConfig) -> Callable[[Scope], list[Group]]:
+    return pairs(
+        {
+            f"augmentation {label}": replace(config, augment=augment)
+            for label, augment in AUGMENTATIONS.items()
+        }
     )
 
 
-@register("cifar5m")
-def fig11b(scope: Scope) -> Experiment:
-    """Figure 5a at n = 10,000, for 7,800 steps in 100 units of 78, with an Ideal World of its own.
-    Expected: as there; without augmentation the gap is larger.
-    """
-    config = TrainConfig(RESNET18, n=10_000, steps=UNIT * EPOCHS, unit=UNIT)
-    return Experiment(
-        "fig11b",
-        "ResNet18 with and without augmentation at n = 10,000 of the paper's scale",
-        "curves",
-        _with_and_without(config, scope),
-        claim="At smaller n, too, augmentation puts T0 off and hardly changes the Ideal World.",
-        checks=(
-            *_WHERE_AUGMENTATION_ACTS,
-            Check("gap", "above", groups=_LABELS[1:], others=_LABELS[:1]),
-        ),
-        note="100 passes: 7,800 steps in units of 78.",
-    )
-
-
-@register("cifar5m")
-def fig10(scope: Scope) -> Experiment:
-    """Ideal World alone. Expected: VGG and ResNet end where they end without augmentation, AlexNet
-    and the MLP clearly worse with it.
-    """
-    groups = tuple(
+def _ideal_alone(scope: Scope) -> list[Group]:
+    return [
         ideals(
             f"{label}, augmentation {name}",
             TrainConfig(arch, augment=augment),
@@ -177,19 +106,88 @@ def fig10(scope: Scope) -> Experiment:
         )
         for label, arch in ALONE.items()
         for name, augment in AUGMENTATIONS.items()
-    )
+    ]
+
+
+def _hurt_or_not(groups: Sequence[Group]) -> tuple[Check, ...]:
+    """Each network's labels follow one another: with augmentation, without."""
     labels = [group.label for group in groups]
     hurt = [label for label in labels if label.startswith(("AlexNet", "MLP"))]
     same = [label for label in labels if label not in hurt]
-    return Experiment(
+    return (
+        Check("final_ideal", "near", 0.0, 0.03, tuple(same[::2]), others=tuple(same[1::2])),
+        Check("final_ideal", "above", groups=tuple(hurt[::2]), others=tuple(hurt[1::2])),
+    )
+
+
+RECIPES = (
+    Recipe(
+        "fig4a",
+        "ResNet18: more samples train longer",
+        "samples",
+        _sizes(TrainConfig(RESNET18), SIZES, ideal_of(TrainConfig(RESNET18))),
+        "A larger n puts T0 off, and makes the gap smaller.",
+        _later_and_nearer,
+        text="Expected: T0 grows with n, which is what larger n mostly does; the gap at T0 "
+        "shrinks; past T0 the Real World's curve is flat.",
+    ),
+    Recipe(
+        "samples_50k",
+        "A thin Myrtle5 on a pool of 50,000: more samples train longer",
+        "samples",
+        _sizes(
+            SMALL_NET,
+            SMALL_SIZES,
+            ideal_of(replace(SMALL_NET, n=max(SMALL_SIZES), disjoint=True)),
+        ),
+        "A larger n puts T0 off, and makes the gap smaller.",
+        _later_and_nearer,
+        text="""\
+Figure 4a on a pool of 50,000, such as CIFAR-10's training set: a thin Myrtle5 without
+augmentation, n = 500 to 8,000. The Ideal World takes the other 42,000 images, each once, so it
+shares none with any Real World (smaller n are parts of the largest). The same at small and
+paper scale: a run takes about a minute of one CPU core.
+
+Expected, as measured on a JPEG copy of CIFAR-10 (one trial): T0 after 302, 555 and 1,151
+updates at n = 500, 1,000 and 2,000, not reached at 4,000 and 8,000; bootstrap errors of -0.03
+to -0.05: a network that is certain of samples it has seen often is the better in soft-error.""",
+        trials=1,
+        note="Not of the paper. No augmentation; the Ideal World leaves the Real World's samples "
+        "out.",
+    ),
+    Recipe(
+        "fig5a",
+        "ResNet18 with and without augmentation",
+        "curves",
+        _with_and_without(TrainConfig(RESNET18)),
+        "Augmentation leaves the Ideal World as it is and puts the Real World's T0 off.",
+        _WHERE_AUGMENTATION_ACTS,
+        text="Expected: the Ideal World barely changes with augmentation, the Real World converges "
+        "later with it (T0 is later), and ends better.",
+    ),
+    Recipe(
+        "fig11b",
+        "ResNet18 with and without augmentation at n = 10,000 of the paper's scale",
+        "curves",
+        _with_and_without(TrainConfig(RESNET18, n=10_000, steps=UNIT * EPOCHS, unit=UNIT)),
+        "At smaller n, too, augmentation puts T0 off and hardly changes the Ideal World.",
+        (
+            *_WHERE_AUGMENTATION_ACTS,
+            Check("gap", "above", groups=(_WITHOUT,), others=(_WITH,)),
+        ),
+        text="Figure 5a at n = 10,000, for 7,800 steps in 100 units of 78, with an Ideal World of "
+        "its own. Expected: as there; without augmentation the gap is larger.",
+        note="100 passes: 7,800 steps in units of 78.",
+    ),
+    Recipe(
         "fig10",
         "Augmentation in the Ideal World",
         "curves",
-        groups,
-        claim="In the Ideal World augmentation does not change VGG and ResNet, and hurts AlexNet "
+        _ideal_alone,
+        "In the Ideal World augmentation does not change VGG and ResNet, and hurts AlexNet "
         "and the MLP.",
-        checks=(
-            Check("final_ideal", "near", 0.0, 0.03, tuple(same[::2]), others=tuple(same[1::2])),
-            Check("final_ideal", "above", groups=tuple(hurt[::2]), others=tuple(hurt[1::2])),
-        ),
-    )
+        _hurt_or_not,
+        text="Ideal World alone. Expected: VGG and ResNet end where they end without augmentation, "
+        "AlexNet and the MLP clearly worse with it.",
+    ),
+)
