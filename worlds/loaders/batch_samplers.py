@@ -9,8 +9,7 @@ the step that comes next. A `for` that went to the end of a run raises RuntimeEr
 again; without `steps` each `for` is one epoch, and the next goes on with the next.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -30,6 +29,7 @@ Excluded = Stream | Sequence[int] | np.ndarray
 
 _STATE_FORMAT: Final = 1
 _BLOCK: Final = 1 << 13  # indices that are made at once
+_AT_ONCE: Final = 8  # batches that become lists at once
 
 
 class WorldSampler(Stream):
@@ -69,12 +69,14 @@ class WorldSampler(Stream):
             starts = self.sampler.boundaries(step, min(step + per_block, last))
             before = starts[0]
             block = self.sampler.stretch(before, starts[-1])
-            if self.world_size > 1:
-                shares: Iterable[tuple[int, int]] = map(self.share, starts, starts[1:])
+            if self.world_size == 1 and isinstance(starts, range):
+                # All batches are of one size: int64, and several at once, make lists faster.
+                batches = block.astype(np.int64).reshape(-1, self.batch_size)
+                for i in range(0, len(batches), _AT_ONCE):
+                    yield from batches[i : i + _AT_ONCE].tolist()
             else:
-                shares = pairwise(starts)
-            for start, stop in shares:
-                yield block[start - before : stop - before].tolist()
+                for start, stop in map(self.share, starts, starts[1:]):
+                    yield block[start - before : stop - before].tolist()
 
     def finish_loop(self, step: int) -> None:
         """Note that a `for` has gone to its end, so that the next goes on there."""
