@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from worlds.cli.exit import exit_code
-from worlds.commands.train_options import config_of, make_parser
+from worlds.commands.train_options import chosen_measuring, config_of, make_parser
 from worlds.runtime.signals import StopSignal
 from worlds.training.config import TrainConfig, World
 
@@ -41,10 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-
     from worlds.data.stores import open_store
     from worlds.runtime.device import pick_device
     from worlds.training.build import Data
+    from worlds.training.cost import choose_measuring
     from worlds.training.distributed import join
 
     config = config_of(args)
@@ -52,6 +52,8 @@ def _run(args: argparse.Namespace) -> int:
         raise ValueError(f"--trials must be 1 or more, got {args.trials}")
     cifar10 = None if args.cifar10 is None else open_store(args.cifar10).test
     data = Data.of(open_store(args.data), cifar10)
+    tests = [len(split) for split in (data.test, data.cifar10) if split is not None]
+    config = choose_measuring(config, tests, chosen_measuring(args))
     args.replicas, args.device = join(pick_device(args.device))
     if args.replicas.writes:
         _print_plan(config, data, args)
@@ -90,7 +92,7 @@ def _print_plan(config: TrainConfig, data: "Data", args: argparse.Namespace) -> 
     for each, c in zip(configs, costs, strict=True):
         print(
             f"{each.world}: {c.steps:,} steps, {c.training_images:,} samples, {c.log_points:,} log "
-            f"points with {c.evaluation_images:,} images ({c.evaluation_share:.0%} of "
+            f"points that measure {c.evaluation_images:,} images ({c.evaluation_share:.0%} of "
             f"{c.total_multiply_adds:.3g} multiply-adds), {c.parameters:,} parameters"
         )
     if args.dry_run:

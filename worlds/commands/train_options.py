@@ -49,8 +49,6 @@ _GROUPS: dict[str, tuple[tuple[str, type, str], ...]] = {
         ("precision", str, ""),
     ),
     "measurement": (
-        ("test_eval", int, "the first so many test images; 0: all"),
-        ("train_eval", int, "at most so many of the n samples, always the same; 0: all"),
         ("stop", str, "end a Real run early, and its Ideal twin with it (default: never)"),
         ("threshold", float, "train error of T0, 0 to below 1"),
         (
@@ -126,11 +124,14 @@ def make_parser(description: str | None) -> Parser:
     ):
         groups["measurement"].add_argument(name, action="store_true", help=text)
     optimization.add_argument("--drops", default="", help="units of schedule steps, such as 60,80")
-    groups["measurement"].add_argument(
-        "--log",
-        default=_DEFAULTS["log"],
-        help=f"{', '.join(get_args(Grid))} or each so many steps (default: %(default)s)",
-    )
+    for name, text in (
+        ("--log", f"{', '.join(get_args(Grid))} or each so many steps"),
+        ("--test-eval", "the first so many test images; 0: all"),
+        ("--train-eval", "at most so many of the n samples, always the same; 0: all"),
+    ):
+        kind = str if name == "--log" else int
+        text += " (default: chosen so that measuring is at most a quarter of the cost)"
+        groups["measurement"].add_argument(name, type=kind, help=text)
     return parse
 
 
@@ -151,8 +152,6 @@ def config_of(args: argparse.Namespace) -> TrainConfig:
     """The Real World's config of trial 0; ValueError names an option that cannot be."""
     values = {name: getattr(args, name) for group in _GROUPS.values() for name, _, _ in group}
     values["augment"] = None if args.augment in (None, "none") else args.augment
-    for name in ("test_eval", "train_eval"):
-        values[name] = values[name] or None
     if min(args.n, args.batch_size) < 1:
         raise ValueError(
             f"--n and --batch-size must be 1 or more, got {args.n} and {args.batch_size}"
@@ -173,9 +172,20 @@ def config_of(args: argparse.Namespace) -> TrainConfig:
         steps=_DEFAULTS["steps"] if steps is None else steps,
         unit=_DEFAULTS["unit"] if unit is None else unit,
         drops=_units(args.drops),
-        log=int(args.log) if str(args.log).isdigit() else args.log,
+        **chosen_measuring(args),
         **values,
     )
+
+
+def chosen_measuring(args: argparse.Namespace) -> dict[str, Any]:
+    """The fields that decide when and on how much is measured, where they were given."""
+    sizes = {"test_eval": args.test_eval, "train_eval": args.train_eval}
+    fields: dict[str, Any] = {
+        name: size or None for name, size in sizes.items() if size is not None
+    }
+    if args.log is not None:
+        fields["log"] = int(args.log) if args.log.isdigit() else args.log
+    return fields
 
 
 def _units(text: str) -> tuple[int, ...]:

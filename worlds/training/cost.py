@@ -1,9 +1,9 @@
 """What a run will cost, before it is begun: counted exactly, and timed on a few steps."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import torch
 
@@ -15,6 +15,7 @@ from worlds.training.evaluation import CLEAN, evaluation_batch
 from worlds.training.stepper import Stepper
 
 BACKWARD: Final = 3  # a training step costs about as much as this many forward passes
+MEASURING: Final = 0.25  # most of a run's multiply-adds that go to measuring, where it is chosen
 _WARM, _TIMED = 2, 5  # steps
 
 
@@ -66,6 +67,24 @@ def count_cost(
         parameters=parameters,
         multiply_adds=multiply_adds,
     )
+
+
+def choose_measuring(
+    config: TrainConfig, tests: Sequence[int], chosen: Mapping[str, Any]
+) -> TrainConfig:
+    """Return the config with the densest log points on the most images that cost at most
+    `MEASURING` of the run, or the least there are. Fields in `chosen` stay as they are.
+    """
+    sparse = [("spaced", images) for images in (10_000, 4_000, 2_000, 1_000)]
+    few = [
+        (max(1, config.steps // n), images) for n, images in ((20, 1_000), (10, 1_000), (10, 400))
+    ]
+    for log, images in (("paper", 10_000), ("fast", 10_000), *sparse, *few):
+        fields = {"log": log, "test_eval": images, "train_eval": images}
+        config = replace(config, **{**fields, **chosen})
+        if count_cost(config, tests, 0, 0).evaluation_share <= MEASURING:
+            break
+    return config
 
 
 def seconds(config: TrainConfig, data: Data, device: torch.device) -> tuple[float, float]:

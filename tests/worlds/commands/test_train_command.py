@@ -1,6 +1,7 @@
 """worlds-train as a user runs it."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -48,8 +49,8 @@ def test_a_dry_run_says_the_cost_and_writes_nothing(pack, tmp_path, capsys):
     text = capsys.readouterr().out
     assert "arch=mlp_3x16" in text
     # 5 log points with 200 test images and twice the 300 samples
-    assert "real: 20 steps, 640 samples, 5 log points with 4,000 images" in text
-    assert "ideal: 20 steps, 640 samples, 5 log points with 1,000 images" in text
+    assert "real: 20 steps, 640 samples, 5 log points that measure 4,000 images" in text
+    assert "ideal: 20 steps, 640 samples, 5 log points that measure 1,000 images" in text
     assert "steps/s" in text
     assert not (tmp_path / "runs").exists()
 
@@ -172,3 +173,17 @@ def test_a_store_without_a_test_split_is_refused(tmp_path, capsys):
     write_pack([ArrayStore(images, data.train.labels[:50]).train], tmp_path / "pack")
     assert main(arguments(tmp_path / "pack", tmp_path / "runs")) == 2
     assert "has no test split" in capsys.readouterr().err
+
+
+def test_measuring_takes_at_most_a_quarter_of_the_cost_unless_the_options_say_otherwise(
+    pack, tmp_path, capsys
+):
+    run = ["--arch", "mlp_3x16", "--data", str(pack), "--out", str(tmp_path / "runs"), "--dry-run"]
+    size = ["--n", "300", "--steps", "2000", "--batch-size", "32", "--world", "real"]
+    assert main([*run, *size]) == 0
+    share = re.search(r"^real: .* images \((\d+)% of", capsys.readouterr().out, re.MULTILINE)
+    assert share is not None
+    assert int(share[1]) <= 25
+    assert main([*run, *size, "--log", "paper"]) == 0
+    chosen = capsys.readouterr().out
+    assert "  log=paper  test_eval=400  " in chosen
