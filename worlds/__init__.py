@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from worlds.data.stores import ArrayStore as ArrayStore
     from worlds.data.stores import Store as Store
     from worlds.data.stores import open_store as open_store
+    from worlds.data.subsets import subset as subset
     from worlds.loaders.augment import Augment as Augment
     from worlds.loaders.batch_samplers import BootstrapSampler as BootstrapSampler
     from worlds.loaders.batch_samplers import FixedReuseSampler as FixedReuseSampler
@@ -60,6 +61,7 @@ _MODULES = {
     "find_runs": "worlds.training.run_folder",
     "open_store": "worlds.data.stores",
     "read_run": "worlds.training.run_folder",
+    "subset": "worlds.data.subsets",
     "train": "worlds.training.train",
     "verify_pack": "worlds.data.pack",
     "write_pack": "worlds.data.pack",

@@ -128,6 +128,20 @@ def _restored(places: Sequence[Any]) -> ArrayImages:
     )
 
 
+class RowImages:
+    """Some samples of other images, by their indices (N,) there."""
+
+    def __init__(self, images: Images, indices: np.ndarray) -> None:
+        self.images, self.indices = images, indices
+        self.shape, self.dtype = (len(indices), *images.shape[1:]), images.dtype
+
+    def addresses(self, indices: np.ndarray) -> np.ndarray | None:
+        return self.images.addresses(self.indices[indices])
+
+    def gather(self, indices: np.ndarray, out: np.ndarray) -> None:
+        self.images.gather(self.indices[indices], out)
+
+
 class TarImages:
     """Encoded images of one size in tars, decoded one by one."""
 

@@ -8,6 +8,7 @@
     open_store("~/data")                    CIFAR-10, CIFAR-100, SVHN, MNIST as torchvision has them
     open_store("cifar10")                   Parquet files as the Hub has them
     open_store("hf://datasets/owner/name")  a dataset of the Hub in one of these forms
+    open_store("subset.json")               a store's subset, by its manifest
     ArrayStore(images, labels)              arrays
 
 A store has splits, most often `train` and `test`; a loader draws from a split.
@@ -15,11 +16,13 @@ A store has splits, most often `train` and `test`; a loader draws from a split.
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 
 from worlds.data.hub import HUB, ask_hub, parse_hub_address
@@ -27,6 +30,7 @@ from worlds.data.images import ArrayImages, TarImages
 from worlds.data.pack import MANIFEST, open_pack
 from worlds.data.photographs import PhotographImages
 from worlds.data.splits import Split, are_targets, integer_labels
+from worlds.data.subsets import Indices, Subset, subset
 from worlds.formats.cifar import Form, find_cifar, read_cifar
 from worlds.formats.dataset import DatasetFolder
 from worlds.formats.hub_parquet import open_parquet, parquet_files
@@ -41,6 +45,8 @@ from worlds.formats.pools import (
     open_svhn,
     svhn_files,
 )
+from worlds.runtime.files import write_json
+from worlds.runtime.json_files import load_json
 
 _SAMPLED: Final = 1024  # images that go into the fingerprint of arrays
 
@@ -48,9 +54,11 @@ _SAMPLED: Final = 1024  # images that go into the fingerprint of arrays
 class Store:
     """Splits by name; `train` and `test` are those of that name."""
 
-    def __init__(self, splits: Sequence[Split], source: str) -> None:
+    def __init__(
+        self, splits: Sequence[Split], source: str, rule: dict[str, Any] | None = None
+    ) -> None:
         self.splits = {split.name: split for split in splits}
-        self.source = source
+        self.source, self._rule = source, rule
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name}: {len(split):,}" for name, split in self.splits.items())
@@ -79,6 +87,41 @@ class Store:
     @property
     def class_names(self) -> tuple[str, ...]:
         return next(iter(self.splits.values())).class_names
+
+    def subset(self, *, test: int | Indices | None = None, **rule: Any) -> "Store":
+        """Return a store whose train split is a subset by the arguments of `worlds.subset`; the
+        other splits keep its classes. `test`, indices of the train split or a number of samples
+        drawn from it, becomes the test split. Raises ValueError if train holds one of them, too.
+        """
+        classes = {key: rule[key] for key in ("classes", "renumber") if key in rule}
+        others = {k: subset(s, **classes) for k, s in self.splits.items() if k != "train"}
+        given, held = {**rule}, test
+        if isinstance(test, int):  # the others are left for train, unless it has its own
+            drawn = {key: rule[key] for key in ("seed", "trial") if key in rule}
+            held = subset(self.train, n=test, **drawn).indices
+            given.setdefault("indices", np.delete(np.arange(len(self.train)), held))
+        train = subset(self.train, **given)
+        if held is not None:
+            split = subset(self.train, indices=held, **classes)  # type: ignore[arg-type]
+            if both := len(np.intersect1d(split.indices, train.indices)):
+                raise ValueError(f"test shares {both:,} samples with train: give others")
+            others = {"test": replace(split, name="test")}
+        known = msgspec.to_builtins(train.rule)
+        if isinstance(test, int):
+            known = {k: v for k, v in known.items() if k != "indices" or k in rule} | {"test": test}
+        elif test is not None:
+            known["test"] = others["test"].rule.indices
+        return Store([train, *others.values()], self.source, known)
+
+    def write_manifest(self, path: str | PathLike[str]) -> None:
+        """Write what a subset is, for a paper and for `open_store`."""
+        if self._rule is None:
+            raise ValueError(f"{self.source} is no subset: draw one by store.subset(...)")
+        splits = {k: s.manifest for k, s in self.splits.items() if isinstance(s, Subset)}
+        source = str(Path(self.source).absolute()) if Path(self.source).exists() else self.source
+        write_json(
+            Path(path), {"format": 1, "source": source, "rule": self._rule, "splits": splits}
+        )
 
 
 class ArrayStore(Store):
@@ -200,6 +243,8 @@ def open_store(path: str | PathLike[str], *, keys: tuple[str, str] | None = None
         if not (files := npz_files(folder)):
             raise ValueError(f"keys={keys} is for .npz files, and {folder} has none")
         return Store(_splits(open_npz(files, keys)), str(folder))
+    if folder.suffix == ".json":
+        return _open_subset(folder)
     for find, opened in _FORMS:
         if found := find(folder):
             return Store(opened(found), str(folder))
@@ -207,6 +252,31 @@ def open_store(path: str | PathLike[str], *, keys: tuple[str, str] | None = None
         f"{folder} is not a recognized dataset: expected plan.json (shards), pack.json (a pack), "
         f".npz, .parquet or class0.npy files, or CIFAR's own{_advise(folder)}"
     )
+
+
+class _Manifest(msgspec.Struct):
+    format: int
+    source: str
+    rule: dict[str, Any]
+    splits: dict[str, dict[str, Any]]
+
+
+def _open_subset(path: Path) -> Store:
+    """Draw a subset again. Raises ValueError if it is not the one that the manifest describes."""
+    manifest = load_json(path, _Manifest)
+    rule = {
+        k: slice(*v) if isinstance(v, list) and k in ("indices", "test") else v
+        for k, v in manifest.rule.items()
+    }
+    try:
+        store = open_store(manifest.source).subset(**rule)
+    except TypeError as error:
+        raise ValueError(f"{path} has a rule that is not known: {error}") from error
+    for name, known in manifest.splits.items():
+        found = store[name]
+        if not isinstance(found, Subset) or found.fingerprint != known.get("fingerprint"):
+            raise ValueError(f"{path}: {name} of {manifest.source} is not what it was")
+    return Store(list(store.splits.values()), str(path), manifest.rule)
 
 
 def _advise(path: Path) -> str:

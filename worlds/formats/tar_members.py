@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from pathlib import Path
 from threading import Lock
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -31,7 +31,7 @@ class TarMembers:
         self._lock = Lock()
         weakref.finalize(self, _close, self._descriptors)
 
-    def __reduce__(self) -> tuple[type["TarMembers"], tuple[list[Path], list[int]]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         """In another process the tars are opened, and indexed, again."""
         return TarMembers, ([tar.absolute() for tar in self.tars], self.counts)
 
@@ -83,6 +83,25 @@ class TarMembers:
                 if len(self._descriptors) < _KEPT_OPEN:
                     self._descriptors[shard] = os.open(path, os.O_RDONLY)
             return self._spans[shard]
+
+
+class RowMembers(TarMembers):
+    """Some images of other members, by their indices (N,) there."""
+
+    def __init__(self, members: TarMembers, indices: np.ndarray) -> None:
+        self.members, self.indices = members, indices
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RowMembers, (self.members, self.indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def tar_of(self, index: int) -> Path:
+        return self.members.tar_of(int(self.indices[index]))
+
+    def read(self, index: int) -> bytes:
+        return self.members.read(int(self.indices[index]))
 
 
 def _close(descriptors: dict[int, int]) -> None:
