@@ -15,7 +15,6 @@ from pathlib import Path
 from worlds.cli.exit import exit_code
 from worlds.cli.parser import Parser
 from worlds.cli.progress import ProgressBars
-from worlds.runtime.progress import Download
 
 _KINDS = {"ema": "EMA", "non-ema": "not EMA", "unknown": "unknown"}
 
@@ -84,7 +83,7 @@ def _list(_: argparse.Namespace) -> int:
         known = next((f"{kind} {value}" for kind, value in source.file.hashes.items()), "none")
         print(f"{name}: {_KINDS[source.kind]}, {state}")
         print(f"    {source.about}")
-        print(f"    url   {source.file.urls[0]}")
+        print(f"    url   {source.file.url}")
         print(f"    file  {source.file.name}, {size}")
         print(f"    hash  {known}")
     print(f"cache: {cache} (downloads/ for files put by hand, weights/ for converted folders)")
@@ -98,8 +97,7 @@ def _state(name: str, cache: Path) -> tuple[str, str]:
     file = SOURCES[name].file
     target = download_folder(cache) / file.name
     part = target.with_name(f"{file.name}.part")
-    size = target.stat().st_size if target.is_file() else file.size
-    shown = "size unknown" if size is None else f"{size:,} bytes"
+    shown = f"{target.stat().st_size:,} bytes" if target.is_file() else "size unknown"
     if read_provenance(converted_folder(name, cache)) is not None:
         return shown, "ready"
     if target.is_file():
@@ -116,15 +114,13 @@ def _fetch(arguments: argparse.Namespace) -> int:
 
     name = source_name(arguments.name) or arguments.name
     with ProgressBars() as on_progress:
-        download = Download(on_progress)
         folder = install(
             name,
             cache_folder(),
             config=UNET_CONFIG,
             from_file=arguments.from_file,
             allow_non_ema=arguments.allow_non_ema,
-            progress=download.progress,
-            note=download.note,
+            on_progress=on_progress,
         )
     made = read_provenance(folder)
     if made is not None and made.evidence == "publisher":

@@ -7,7 +7,7 @@ from cifar5m.engines.run import count_workers
 from cifar5m.sampling.job import Options, estimate, find_sources, load_job, plan_of
 from cifar5m.sampling.scale import table
 from worlds.runtime.device import device_name, pick_device
-from worlds.runtime.progress import Download, OnProgress
+from worlds.runtime.progress import OnProgress
 from worlds.runtime.ranks import rank_of
 
 
@@ -34,8 +34,7 @@ def measure_run(
     rank = rank_of(os.environ)
     count = count_workers(workers, device, rank)
     target = str(pick_device(device, rank.local_rank if rank else 0))
-    download = Download(on_progress)
-    sources = find_sources(options, download.progress, download.note)
+    sources = find_sources(options, on_progress)
     plan, layout = plan_of(options, sources), options.layout
     job = load_job(options, sources, plan, target)
 

@@ -94,7 +94,7 @@ def _generator() -> str:
         return f"at hand, in {cache / 'weights'}"
     if (path := download_folder(cache) / file.name).is_file():
         return f"at hand: {path}"
-    return _download(file.urls[0], file.name, f"it at {path}")
+    return _download(file.url, file.name, f"it at {path}")
 
 
 def _labeler(source: str) -> str:

@@ -27,7 +27,7 @@ from worlds.formats.summary import DatasetSummary, summarize
 from worlds.formats.writers import ShardWriters
 from worlds.runtime.checks import check_positive
 from worlds.runtime.device import pick_device
-from worlds.runtime.progress import Download, OnProgress, Phase
+from worlds.runtime.progress import OnProgress, Phase
 from worlds.runtime.ranks import Rank, rank_of
 
 
@@ -131,8 +131,7 @@ def generate(
         raise ValueError("ray: Ray is not installed: pip install 'deep-bootstrap[ray]'")
 
     # Networks that do not load are refused before anything is written.
-    download = Download(on_progress)
-    sources = find_sources(options, download.progress, download.note)
+    sources = find_sources(options, on_progress)
     plan = plan_of(options, sources)
     alone = ray is None and workers == 1
     loaded = load_job(options, sources, plan, target if alone else "cpu")

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from cifar5m.labels.labeling import LABELS_FOLDER, SUMMARY, labeling_names
-from cifar5m.weights.download import Note
 from worlds.formats.layout import AUDIT, CARD, PARQUET_FOLDER, PLAN, TIMM_INFO, Shard
 from worlds.formats.plan import differences, load_plan
 from worlds.formats.shards import find_record, load_record
@@ -74,7 +73,7 @@ class Hub:
     """
 
     repo: str
-    note: Note = lambda line: None
+    note: Callable[[str], None] = lambda line: None
     check: Callable[[], None] = lambda: None
     api: Any = field(default_factory=_new_api)
 

@@ -14,7 +14,6 @@ from cifar5m.sampling.diffusion import SAMPLERS, SamplerConfig, linear_schedule
 from cifar5m.sampling.generate import LABELS, Job, make_images, predictor
 from cifar5m.sampling.recipes import DEFAULT, Recipe, find_recipe
 from cifar5m.sampling.unet import Generator, load_unet
-from cifar5m.weights.download import Note, Progress
 from cifar5m.weights.sources import Weights, evaluation_beside, find_generator, find_labeler
 from worlds.formats.layout import CIFAR10_CLASSES, FORMAT, Layout
 from worlds.formats.plan import About, Count, Plan, load_plan, package_versions, seal
@@ -22,6 +21,7 @@ from worlds.formats.shards import encode_png
 from worlds.rng.streams import key_of
 from worlds.runtime.checks import check_positive
 from worlds.runtime.precision import check_precision
+from worlds.runtime.progress import OnProgress
 
 _LARGEST_SHARD: Final = 10_000
 _SMALLEST_SHARD: Final = 50
@@ -158,13 +158,11 @@ class Sources:
     labeler: Weights
 
 
-def find_sources(
-    options: Options, progress: Progress | None = None, note: Note | None = None
-) -> Sources:
+def find_sources(options: Options, on_progress: OnProgress | None = None) -> Sources:
     """Raises WeightsError, with what to do, where a source cannot be reached."""
     recipe = options.resolved
     labeler = find_labeler(recipe.labeler)  # first: if it is missing, nothing is downloaded
-    generator = find_generator(recipe.generator, options.allow_non_ema, progress, note)
+    generator = find_generator(recipe.generator, options.allow_non_ema, on_progress)
     return Sources(generator, labeler)
 
 

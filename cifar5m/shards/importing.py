@@ -34,7 +34,7 @@ from worlds.formats.summary import DatasetSummary, summarize
 from worlds.formats.writers import ShardWriters, WriteJob
 from worlds.runtime.files import HashingStream, check_disk, remove_stale
 from worlds.runtime.processes import worker_count
-from worlds.runtime.progress import Download, OnProgress, Phase
+from worlds.runtime.progress import OnProgress, Phase
 
 DATASET: Final = "import"  # what a plan calls an imported set
 DEVICE = "import"  # in the records, where generating names the device
@@ -150,12 +150,11 @@ def download_missing(
     paths: Sequence[str | Path], base_url: str, on_progress: OnProgress | None = None
 ) -> None:
     """Download the released parts that are missing; ValueError for any other missing path."""
-    missing = missing_paths(paths)
-    download = Download(on_progress)
-    for path in missing:
-        download.note(f"{path} is missing: downloading it from {base_url}")
-        file = RemoteFile(path.name, (f"{base_url.rstrip('/')}/{path.name}",))
-        fetch(file, path.parent, progress=download.progress, note=download.note)
+    for path in missing_paths(paths):
+        phase = Phase("download", None, on_progress, unit="B")
+        phase.note(f"{path} is missing: downloading it from {base_url}")
+        file = RemoteFile(path.name, f"{base_url.rstrip('/')}/{path.name}")
+        fetch(file, path.parent, on_progress)
 
 
 def missing_paths(paths: Sequence[str | Path]) -> list[Path]:

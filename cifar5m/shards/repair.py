@@ -31,7 +31,6 @@ from cifar5m.shards import importing
 from cifar5m.shards.check import check_arrays
 from cifar5m.shards.importing import ImportedPlan
 from cifar5m.shards.verify import Report, verify
-from cifar5m.weights.download import Note, Progress
 from worlds.formats.layout import PLAN, Shard
 from worlds.formats.plan import Plan, differences, load_plan
 from worlds.formats.shards import (
@@ -45,7 +44,7 @@ from worlds.formats.shards import (
 from worlds.runtime.device import pick_device
 from worlds.runtime.errors import first_line
 from worlds.runtime.files import HashingStream, remove_stale, sha256_of
-from worlds.runtime.progress import Download, OnProgress, Phase
+from worlds.runtime.progress import OnProgress, Phase
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,7 @@ class RepairOptions:
     allow_non_ema: bool = False
     device: str = "cpu"
     on_images: Callable[[float], None] = lambda images: None  # made since the last call
-    progress: Progress | None = None  # of a download
-    note: Note | None = None
+    on_progress: OnProgress | None = None  # of a download
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ def job_of(folder: Path, options: RepairOptions) -> Job:
     """The job that a plan describes; ValueError where it cannot be had again to the byte."""
     plan = load_plan(folder, GeneratedPlan)
     chosen = options_of(plan, options.generator, options.labeler, options.allow_non_ema)
-    sources = find_sources(chosen, options.progress, options.note)
+    sources = find_sources(chosen, options.on_progress)
     for name, weights, expected in (
         ("generator", sources.generator, plan.generator_sha256),
         ("labeler", sources.labeler, plan.labeler_sha256),
@@ -202,7 +200,6 @@ def repair(
     """
     folder, target = Path(directory), str(pick_device(device))
     report = report or verify(folder, workers=workers, on_progress=on_progress)
-    download = Download(on_progress)
     shards = load_plan(folder).shards
     options = RepairOptions(
         generator=generator,
@@ -211,8 +208,7 @@ def repair(
         allow_non_ema=allow_non_ema,
         device=target,
         on_images=Phase("repair", sum(map(len, broken_shards(report, shards))), on_progress),
-        progress=download.progress,
-        note=download.note,
+        on_progress=on_progress,
     )
 
     # The plan or the weights may not allow one kind of repair; the other is tried all the same.

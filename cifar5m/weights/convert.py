@@ -94,7 +94,7 @@ _UNREADABLE = (
     RuntimeError,
     TypeError,
 )
-_FOLDER_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+UNET_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 
 
 def name_table(config: Mapping[str, Any] = UNET_CONFIG) -> dict[str, str]:
@@ -194,10 +194,10 @@ def weights_file(path: Path) -> Path:
     if not path.is_dir():
         raise ValueError(f"{path} is neither a file nor a folder")
     for folder in (path, path / "unet"):
-        for name in _FOLDER_FILES:
+        for name in UNET_FILES:
             if (folder / name).is_file():
                 return folder / name
-    raise ValueError(f"{path} holds no {' or '.join(_FOLDER_FILES)}, nor does its folder unet/")
+    raise ValueError(f"{path} holds no {' or '.join(UNET_FILES)}, nor does its folder unet/")
 
 
 def read_state(file: Path) -> dict[str, torch.Tensor]:
@@ -220,10 +220,10 @@ def read_state(file: Path) -> dict[str, torch.Tensor]:
 
 def _read_zip(file: Path) -> Any:
     with zipfile.ZipFile(file) as archive:
-        found = [n for n in archive.namelist() if n.rsplit("/", 1)[-1] in _FOLDER_FILES]
+        found = [n for n in archive.namelist() if n.rsplit("/", 1)[-1] in UNET_FILES]
         if len(found) != 1:
             raise ValueError(
-                f"{file} holds {len(found)} files named {' or '.join(_FOLDER_FILES)}, expected 1"
+                f"{file} holds {len(found)} files named {' or '.join(UNET_FILES)}, expected 1"
             )
         data = archive.read(found[0])
     if found[0].endswith(".safetensors"):

@@ -1,22 +1,21 @@
 """Ho et al.'s EMA weights: where they are, which file is which, and the network they make.
 
-    unet, weights = load_ema_unet()              # from the cache, or downloaded and converted
-    unet, weights = load_ema_unet("model.ckpt")  # a file or a diffusers folder, if it is EMA
+    folder = install_known("ho-ema")        # from the cache, or downloaded and converted
+    found = identify(Path("model.ckpt"))    # found.kind: "ema", "non-ema" or "unknown"
 
 The same training run is published twice: with averaged weights (EMA), which give the paper's FID
 (3.17; 3.21 measured on this conversion), and with the raw ones, which give 12.14. The checkpoint
 that most tutorials name, google/ddpm-cifar10-32 on the Hub, is the raw one. Nothing but the bytes
-tells them apart, so files are known by hash here: the raw ones are refused, and so is a file that
-nobody knows, until the caller says that it is meant.
+tells them apart, so files are known by hash here, and the raw ones are refused until the caller
+says that they are meant.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 from cifar5m.weights.convert import (
     UNET_CONFIG,
@@ -28,24 +27,17 @@ from cifar5m.weights.convert import (
 )
 from cifar5m.weights.download import (
     FetchError,
-    Note,
-    Progress,
     RemoteFile,
     cache_folder,
     check_file,
     fetch,
-    file_hashes,
+    hash_file,
 )
-from worlds.runtime.files import lock_stream
+from worlds.runtime.files import held_lock, sha256_of, write_json
 from worlds.runtime.json_files import load_json
-
-if TYPE_CHECKING:
-    from diffusers import UNet2DModel
-
+from worlds.runtime.progress import OnProgress
 
 Kind = Literal["ema", "non-ema", "unknown"]
-
-
 DEFAULT: Final = "ho-ema"
 
 
@@ -65,7 +57,7 @@ SOURCES: Final[Mapping[str, Source]] = {
     "ho-ema": Source(
         RemoteFile(
             "ema-cifar10-model-790000.ckpt",
-            ("https://heibox.uni-heidelberg.de/f/2e4f01e2d9ee49bab1d5/?dl=1",),
+            "https://heibox.uni-heidelberg.de/f/2e4f01e2d9ee49bab1d5/?dl=1",
             md5="1fa350b952534ae442b1d5235cce5cd3",
         ),
         "ema",
@@ -74,10 +66,7 @@ SOURCES: Final[Mapping[str, Source]] = {
     "diff-pruning-ema": Source(
         RemoteFile(
             "ddpm_ema_cifar10.zip",
-            (
-                "https://github.com/VainF/Diff-Pruning/releases/download/v0.0.1/"
-                "ddpm_ema_cifar10.zip",
-            ),
+            "https://github.com/VainF/Diff-Pruning/releases/download/v0.0.1/ddpm_ema_cifar10.zip",
         ),
         "ema",
         "the same as a diffusers folder (VainF/Diff-Pruning); no hash is published",
@@ -85,7 +74,7 @@ SOURCES: Final[Mapping[str, Source]] = {
     "fusing-ema": Source(
         RemoteFile(
             "fusing-ddpm-cifar10-ema.pt",
-            ("https://huggingface.co/fusing/ddpm-cifar10-ema/resolve/main/diffusion_model.pt",),
+            "https://huggingface.co/fusing/ddpm-cifar10-ema/resolve/main/diffusion_model.pt",
         ),
         "ema",
         "the same in an early diffusers layout (Hub); no hash is published",
@@ -94,7 +83,7 @@ SOURCES: Final[Mapping[str, Source]] = {
     "ho-non-ema": Source(
         RemoteFile(
             "cifar10-model-790000.ckpt",
-            ("https://heibox.uni-heidelberg.de/f/869980b53bf5416c8a28/?dl=1",),
+            "https://heibox.uni-heidelberg.de/f/869980b53bf5416c8a28/?dl=1",
             md5="82ed3067fd1002f5cf4c339fb80c4669",
         ),
         "non-ema",
@@ -103,10 +92,8 @@ SOURCES: Final[Mapping[str, Source]] = {
     "hub-non-ema": Source(
         RemoteFile(
             "google-ddpm-cifar10-32.safetensors",
-            (
-                "https://huggingface.co/google/ddpm-cifar10-32/resolve/main/"
-                "diffusion_pytorch_model.safetensors",
-            ),
+            "https://huggingface.co/google/ddpm-cifar10-32/resolve/main/"
+            "diffusion_pytorch_model.safetensors",
             sha256="1558dbe3fb093b0857d473e376b711eeda1b186c557be5e85b3a56300cd49f0f",
         ),
         "non-ema",
@@ -115,7 +102,6 @@ SOURCES: Final[Mapping[str, Source]] = {
     ),
 }
 
-
 # diffusion_pytorch_model.bin of google/ddpm-cifar10-32, the present and the first version.
 HUB_NON_EMA_BIN: Final = frozenset(
     {
@@ -123,11 +109,7 @@ HUB_NON_EMA_BIN: Final = frozenset(
         "47776d2547f63c91883ce5658f0b04833302fcb47b99bfec450d7ee046395c0b",
     }
 )
-
-
 WHY_EMA: Final = "its images measure FID 12.1 to 12.4 where the EMA weights give 3.2"
-
-
 CONVERTER: Final = 1  # raised when a conversion gives other files; older ones are then made anew
 
 
@@ -159,60 +141,23 @@ class Provenance:
     converter: int
 
 
-def load_ema_unet(
-    source: str | Path | None = None,
-    *,
-    cache: Path | None = None,
-    config: Mapping[str, Any] = UNET_CONFIG,
-    allow_non_ema: bool = False,
-    allow_unknown: bool = False,
-    progress: Progress | None = None,
-    note: Note | None = None,
-) -> tuple["UNet2DModel", Weights]:
-    """Ho et al.'s network, on the CPU in evaluation mode, and what its weights are.
-
-    `source` is a name of SOURCES, its repository on the Hub, a file in any published form or a
-    diffusers folder. None takes what the cache holds, or downloads DEFAULT. ValueError for weights
-    that are not EMA or not known, unless allowed; FetchError, one line that says what to put where,
-    if a download fails.
-    """
-    cache = cache or cache_folder()
-    if source is None:
-        path = _default_folder(cache, config, progress, note)
-    elif (name := source_name(str(source))) and not Path(source).exists():
-        path = install(
-            name, cache, config=config, allow_non_ema=allow_non_ema, progress=progress, note=note
-        )
-    elif Path(source).exists():
-        path = Path(source)
-    else:
-        raise ValueError(
-            f"{source} is not a file, a directory or one of the known weights: {', '.join(SOURCES)}"
-        )
-    state, weights = _read(path, cache, config)
-    _refuse(weights, allow_non_ema, allow_unknown)
-    return build_unet(state, config), weights
-
-
 def install_known(
-    name: str,
-    *,
-    allow_non_ema: bool = False,
-    progress: Progress | None = None,
-    note: Note | None = None,
+    name: str, allow_non_ema: bool = False, on_progress: OnProgress | None = None
 ) -> Path:
-    """The converted folder of a source in the user's cache; for DEFAULT, any EMA one that is there
-    already will do.
+    """Return the converted directory of a source in the user's cache, installed now unless it is
+    there; for DEFAULT, any EMA one that was installed before will do.
     """
     cache = cache_folder()
-    if name == DEFAULT:
-        return _default_folder(cache, UNET_CONFIG, progress, note)
-    return install(name, cache, allow_non_ema=allow_non_ema, progress=progress, note=note)
+    for other, source in SOURCES.items() if name == DEFAULT else ():
+        folder = converted_folder(other, cache)
+        if source.kind == "ema" and _is_whole(folder):
+            return folder
+    return install(name, cache, allow_non_ema=allow_non_ema, on_progress=on_progress)
 
 
 def refuse_known_non_ema(file: Path, allow_non_ema: bool) -> None:
     """ValueError for a weights file that is known, by hash or by its config, not to be EMA."""
-    kind, why = _kind(file, file_hashes(file), "", _settings(file), cache_folder())
+    kind, why = _kind(file, _hashes(file), "", _settings(file), cache_folder())
     if kind == "non-ema" and not allow_non_ema:
         raise ValueError(_non_ema_line(f"{file} is not the EMA network ({why})"))
 
@@ -221,7 +166,14 @@ def identify(
     path: Path, cache: Path | None = None, config: Mapping[str, Any] = UNET_CONFIG
 ) -> Weights:
     """Identify a file or diffusers directory of weights; raises ValueError for another network."""
-    return _read(path, cache or cache_folder(), config)[1]
+    file = weights_file(path)
+    settings = _settings(file) if path.is_dir() else {}
+    _refuse_other_settings(file, settings, config)
+    state = unet_state(read_state(file), config)
+    hashes, tensors = _hashes(file), tensors_sha256(state)
+    kind, why = _kind(file, hashes, tensors, settings, cache or cache_folder())
+    parameters = sum(tensor.numel() for tensor in state.values())
+    return Weights(kind, why, file, hashes["md5"], hashes["sha256"], tensors, parameters)
 
 
 def source_name(text: str) -> str | None:
@@ -258,8 +210,7 @@ def install(
     config: Mapping[str, Any] = UNET_CONFIG,
     from_file: Path | None = None,
     allow_non_ema: bool = False,
-    progress: Progress | None = None,
-    note: Note | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Path:
     """The diffusers folder of a source in the cache: downloaded (or read from a file that was) and
     converted unless it is there and whole. Several processes may ask at once.
@@ -270,21 +221,20 @@ def install(
     if source.kind == "non-ema" and not allow_non_ema:
         raise ValueError(_non_ema_line(f"{name} is {source.about}"))
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / f".{name}.lock").open("ab") as lock:
-        lock_stream(lock)
+    with held_lock(folder.parent / f".{name}.lock"):
         if _is_whole(folder):
             return folder
         if from_file is None:
-            from_file = _download(name, cache, progress, note)
+            from_file = _download(name, cache, on_progress)
         else:
             check_file(from_file, source.file)
         _convert(name, from_file, folder, config)
     return folder
 
 
-def _download(name: str, cache: Path, progress: Progress | None, note: Note | None) -> Path:
+def _download(name: str, cache: Path, on_progress: OnProgress | None) -> Path:
     try:
-        return fetch(SOURCES[name].file, download_folder(cache), progress=progress, note=note)
+        return fetch(SOURCES[name].file, download_folder(cache), on_progress)
     except FetchError as error:
         raise FetchError(
             f"the weights {name} cannot be had: {error} (or run `cifar5m-weights fetch {name} "
@@ -294,7 +244,7 @@ def _download(name: str, cache: Path, progress: Progress | None, note: Note | No
 
 def _convert(name: str, file: Path, folder: Path, config: Mapping[str, Any]) -> None:
     """Write the converted folder under a temporary name and rename it when it is whole."""
-    source, hashes = SOURCES[name], file_hashes(file)
+    source, hashes = SOURCES[name], _hashes(file)
     state = unet_state(read_state(file), config)
     part = folder.with_name(f".{name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -303,14 +253,14 @@ def _convert(name: str, file: Path, folder: Path, config: Mapping[str, Any]) -> 
         name=name,
         kind=source.kind,
         evidence="hash" if source.file.hashes else "publisher",
-        url=source.file.urls[0],
+        url=source.file.url,
         source_md5=hashes["md5"],
         source_sha256=hashes["sha256"],
-        weights_sha256=file_hashes(weights_file(part))["sha256"],
+        weights_sha256=sha256_of(weights_file(part)),
         tensors_sha256=tensors_sha256(state),
         converter=CONVERTER,
     )
-    (part / "provenance.json").write_text(json.dumps(asdict(provenance), indent=1) + "\n")
+    write_json(part / "provenance.json", provenance)
     for written in part.iterdir():
         with written.open("rb") as handle:
             os.fsync(handle.fileno())
@@ -323,31 +273,9 @@ def _is_whole(folder: Path) -> bool:
     if provenance is None or not (folder / "config.json").is_file():
         return False
     try:
-        return file_hashes(weights_file(folder))["sha256"] == provenance.weights_sha256
+        return sha256_of(weights_file(folder)) == provenance.weights_sha256
     except (ValueError, OSError):
         return False
-
-
-def _default_folder(
-    cache: Path, config: Mapping[str, Any], progress: Progress | None, note: Note | None
-) -> Path:
-    """The first EMA source that was installed before, or DEFAULT, installed now."""
-    for name, source in SOURCES.items():
-        folder = converted_folder(name, cache)
-        if source.kind == "ema" and _is_whole(folder):
-            return folder
-    return install(DEFAULT, cache, config=config, progress=progress, note=note)
-
-
-def _read(path: Path, cache: Path, config: Mapping[str, Any]) -> tuple[dict[str, Any], Weights]:
-    file = weights_file(path)
-    settings = _settings(file) if path.is_dir() else {}
-    _refuse_other_settings(file, settings, config)
-    state = unet_state(read_state(file), config)
-    hashes, tensors = file_hashes(file), tensors_sha256(state)
-    kind, why = _kind(file, hashes, tensors, settings, cache)
-    parameters = sum(tensor.numel() for tensor in state.values())
-    return state, Weights(kind, why, file, hashes["md5"], hashes["sha256"], tensors, parameters)
 
 
 def _kind(
@@ -376,19 +304,12 @@ def _kind(
     return "unknown", "not in the list of known files"
 
 
-def _refuse(weights: Weights, allow_non_ema: bool, allow_unknown: bool) -> None:
-    if weights.kind == "non-ema" and not allow_non_ema:
-        raise ValueError(_non_ema_line(f"{weights.file} is not the EMA network ({weights.why})"))
-    if weights.kind == "unknown" and not allow_unknown:
-        raise ValueError(
-            f"{weights.file} (sha256 {weights.sha256}) is not in the list of known weights, so "
-            "nothing says that it is the EMA network: `cifar5m-weights list` shows those that are; "
-            "a network of your own is named as such (--generator FOLDER)"
-        )
-
-
 def _non_ema_line(what: str) -> str:
     return f"{what}: {WHY_EMA}; allow it with --allow-non-ema or use {DEFAULT}"
+
+
+def _hashes(file: Path) -> dict[str, str]:
+    return {kind: hash_file(file, kind) for kind in ("md5", "sha256")}
 
 
 def _settings(file: Path) -> dict[str, Any]:

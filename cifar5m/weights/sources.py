@@ -12,17 +12,18 @@ from pathlib import Path
 from typing import Any, Final
 
 from cifar5m.weights import ho_ema as ema_weights
-from cifar5m.weights.download import FetchError, Note, Progress, cache_folder
+from cifar5m.weights.convert import UNET_FILES
+from cifar5m.weights.download import FetchError, cache_folder
 from worlds.data.hub import ask_hub
 from worlds.formats.plan import Evaluation
 from worlds.runtime.errors import first_line
 from worlds.runtime.files import sha256_of
 from worlds.runtime.json_files import load_json
+from worlds.runtime.progress import OnProgress
 
 OFFLINE_HINT = "the bundled `tiny` works offline"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
 _SUFFIXES = (".safetensors", ".bin", ".ckpt", ".pt", ".pth")
-_GENERATOR_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 # What the package holds in cifar5m/tiny, by kind and name.
 _BUNDLED: Final = {
     ("generator", "tiny"): "generator",
@@ -34,15 +35,13 @@ _LABELER_FILES = ("model.safetensors", "pytorch_model.bin")
 # The public labeler: timm's ViT-B/16 fine-tuned on CIFAR-10, MIT; test accuracy 0.9896 by its card,
 # in timm's evaluation (bicubic to 248, center 224). No hash is published: plans record it.
 DEFAULT_LABELER: Final = "edadaltocg/vit_base_patch16_224_in21k_ft_cifar10"
-
-
-_BIT: Final = "bit-m-r152x2-cifar10"  # in the cache, as the next one
-_VIT: Final = "vit-b16-cifar10"
+EVALUATION: Final = "evaluation.json"  # what fine-tuning measured, beside the weights
 
 
 def labeler_folder(source: str) -> Path:
     """Return the directory of the cache in which `bit` or DEFAULT_LABELER is looked for."""
-    return cache_folder() / "labelers" / (_BIT if source == "bit" else _VIT)
+    name = "bit-m-r152x2-cifar10" if source == "bit" else "vit-b16-cifar10"
+    return cache_folder() / "labelers" / name
 
 
 class WeightsError(ValueError):
@@ -85,10 +84,7 @@ def evaluation_beside(weights: Weights) -> Evaluation | None:
 
 
 def find_generator(
-    source: str,
-    allow_non_ema: bool = False,
-    progress: Progress | None = None,
-    note: Note | None = None,
+    source: str, allow_non_ema: bool = False, on_progress: OnProgress | None = None
 ) -> Weights:
     """Weights of a U-Net that predicts noise: `tiny`, `tiny-conditional`, `ema`, a diffusers
     directory, file or Hub id.
@@ -99,13 +95,11 @@ def find_generator(
     known = ema_weights.DEFAULT if source == "ema" else ema_weights.source_name(source)
     if known and not Path(source).exists():
         try:
-            folder = ema_weights.install_known(
-                known, allow_non_ema=allow_non_ema, progress=progress, note=note
-            )
+            folder = ema_weights.install_known(known, allow_non_ema, on_progress)
         except FetchError as error:
             raise WeightsError(str(error)) from error
-        return _in_folder(source, folder, _GENERATOR_FILES)
-    weights = _find(source, "generator", _GENERATOR_FILES)
+        return _in_folder(source, folder, UNET_FILES)
+    weights = _find(source, "generator", UNET_FILES)
     ema_weights.refuse_known_non_ema(weights.file, allow_non_ema)
     return weights
 
@@ -182,6 +176,3 @@ def _download(source: str, kind: str, names: tuple[str, ...]) -> Path:
             f"Hub repository elsewhere and pass --{kind} FOLDER{beside}; {OFFLINE_HINT}"
         ) from error
     raise WeightsError(f"--{kind}: {source} holds none of {', '.join(names)}")
-
-
-EVALUATION: Final = "evaluation.json"

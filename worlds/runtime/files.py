@@ -114,6 +114,14 @@ def lock_stream(stream: IO[bytes], wait: bool = True) -> bool:
 
 
 @contextmanager
+def held_lock(path: Path) -> Iterator[None]:
+    """Hold the lock of a file, created if missing; waits while another process holds it."""
+    with path.open("ab") as stream:
+        lock_stream(stream)
+        yield
+
+
+@contextmanager
 def locked(folder: Path, work: str) -> Iterator[None]:
     """Hold the lock of a directory, which is created if need be. Raises Busy while another process
     does its `work` there.

@@ -54,18 +54,3 @@ class Phase:
     def note(self, line: str) -> None:
         """Report a line for people."""
         self._report(Progress(self.name, self.done, self.total, self.unit, note=line))
-
-
-class Download:
-    """The two callbacks of a download, reported as progress in bytes."""
-
-    def __init__(self, on_progress: OnProgress | None) -> None:
-        self._report = on_progress or ignore
-
-    def progress(self, done: int, total: int | None) -> None:
-        """Report the bytes that have arrived."""
-        self._report(Progress("download", done, total, "B"))
-
-    def note(self, line: str) -> None:
-        """Report an event: a cut, a retry, a change of mirror."""
-        self._report(Progress("download", 0, None, "B", note=line))

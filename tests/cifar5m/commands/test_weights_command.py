@@ -27,8 +27,8 @@ def server(monkeypatch, tmp_path):
         server = start(body=body)
         known = {"md5": hashlib.md5(body).hexdigest()}
         sources = {
-            "ho-ema": Source(RemoteFile("ema.ckpt", (server.url,), **known), "ema", "tiny"),
-            "mirror": Source(RemoteFile("mirror.ckpt", (server.url,)), "ema", "tiny, no hash"),
+            "ho-ema": Source(RemoteFile("ema.ckpt", server.url, **known), "ema", "tiny"),
+            "mirror": Source(RemoteFile("mirror.ckpt", server.url), "ema", "tiny, no hash"),
         } | {name: source for name, source in SOURCES.items() if source.kind == "non-ema"}
         monkeypatch.setattr(ema_weights, "SOURCES", sources)
         monkeypatch.setattr("cifar5m.weights.convert.UNET_CONFIG", TINY)

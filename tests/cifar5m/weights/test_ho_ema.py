@@ -5,13 +5,23 @@ import json
 import threading
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 import worlds.runtime.torchvision_ops  # noqa: F401
 from cifar5m.weights import ho_ema as ema_weights
-from cifar5m.weights.convert import PARAMETERS, build_unet, convert, tensors_sha256
+from cifar5m.weights.convert import (
+    PARAMETERS,
+    UNET_CONFIG,
+    build_unet,
+    convert,
+    read_state,
+    tensors_sha256,
+    unet_state,
+    weights_file,
+)
 from cifar5m.weights.download import FetchError, RemoteFile
 from cifar5m.weights.ho_ema import (
     SOURCES,
@@ -20,8 +30,9 @@ from cifar5m.weights.ho_ema import (
     download_folder,
     identify,
     install,
-    load_ema_unet,
+    install_known,
     read_provenance,
+    refuse_known_non_ema,
     source_name,
 )
 from tests.cifar5m.loopback import servers
@@ -58,7 +69,7 @@ def published(monkeypatch, serve, files):
         running[name] = serve(body=body)
         known = {} if name == "mirror" else {"md5": hashlib.md5(body).hexdigest()}
         sources[name] = Source(
-            RemoteFile(file, (running[name].url,), **known),
+            RemoteFile(file, running[name].url, **known),
             "non-ema" if name == "raw" else "ema",
             f"the {name} file",
             "google/ddpm-cifar10-32" if name == "raw" else None,
@@ -67,8 +78,15 @@ def published(monkeypatch, serve, files):
     return running
 
 
-def load(source=None, **options):
-    return load_ema_unet(source, config=TINY, **options)
+def load(source="ho-ema", *, cache, allow_non_ema=False, config=TINY):
+    """The network of a source, or of a file or folder, and what its weights are."""
+    path = source
+    if not Path(source).exists():
+        name = source_name(source) or source
+        path = install(name, cache, config=config, allow_non_ema=allow_non_ema)
+    refuse_known_non_ema(weights_file(path), allow_non_ema)
+    weights = identify(path, cache, config)
+    return build_unet(unet_state(read_state(weights.file), config), config), weights
 
 
 EMA_TENSORS = tensors_sha256(convert(made_checkpoint(seed=0), TINY))
@@ -174,9 +192,10 @@ def test_a_mirror_without_a_hash_is_ema_by_its_publishers_word(published, tmp_pa
     assert weights.tensors_sha256 == EMA_TENSORS
 
 
-def test_an_installed_mirror_serves_as_the_default(published, tmp_path):
-    install("mirror", tmp_path, config=TINY)
-    assert load(cache=tmp_path)[1].file.parent == converted_folder("mirror", tmp_path)
+def test_an_installed_mirror_serves_as_the_default(published, tmp_path, monkeypatch):
+    monkeypatch.setenv("DEEP_BOOTSTRAP_CACHE", str(tmp_path))
+    folder = install("mirror", tmp_path, config=TINY)
+    assert install_known("ho-ema") == folder
     assert published["ho-ema"].seen == []
 
 
@@ -195,8 +214,6 @@ def test_the_raw_weights_are_refused_by_hash_under_any_name(published, files, tm
     renamed.write_bytes((files / "raw.ckpt").read_bytes())
     with pytest.raises(ValueError, match="is not the EMA network"):
         load(renamed, cache=tmp_path)
-    with pytest.raises(ValueError, match="is not the EMA network"):
-        load(renamed, cache=tmp_path, allow_unknown=True)  # known, so this does not excuse it
     assert load(renamed, cache=tmp_path, allow_non_ema=True)[1].kind == "non-ema"
 
 
@@ -214,16 +231,12 @@ def test_the_known_file_is_taken_from_anywhere(published, files, tmp_path):
     assert published["ho-ema"].seen == []
 
 
-def test_an_unknown_file_is_refused_with_its_hash_until_it_is_meant(published, tmp_path):
+def test_an_unknown_file_is_called_unknown(published, tmp_path):
     file = tmp_path / "own.ckpt"
     torch.save(made_checkpoint(seed=7), file)
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    with pytest.raises(ValueError, match=rf"sha256 {digest}\) is not in the list") as error:
-        load(file, cache=tmp_path)
-    assert "\n" not in str(error.value)
-    _, weights = load(file, cache=tmp_path, allow_unknown=True)
-    assert weights.kind == "unknown"
-    assert weights.sha256 == digest
+    _, weights = load(file, cache=tmp_path)
+    assert (weights.kind, weights.why) == ("unknown", "not in the list of known files")
+    assert weights.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def test_the_same_tensors_in_another_file_are_recognised_once_the_known_file_is_here(
@@ -282,9 +295,7 @@ def test_a_broken_config_is_one_line(published, tmp_path, text, message):
 
 
 def test_a_name_that_nobody_knows_lists_those_that_are(published, tmp_path):
-    with pytest.raises(ValueError, match="one of the known weights: ho-ema, mirror, raw"):
-        load("ho-emma", cache=tmp_path)
-    with pytest.raises(ValueError, match="one of the known weights: ho-ema, mirror, raw"):
+    with pytest.raises(ValueError, match="none of the known weights: ho-ema, mirror, raw"):
         install("ho-emma", tmp_path)
 
 
@@ -319,6 +330,6 @@ def test_the_published_sources_are_what_the_project_says_they_are():
 def test_the_real_width_is_saved_and_loaded_whole(tmp_path):
     file = tmp_path / "real.ckpt"
     torch.save(made_checkpoint(width=128), file)
-    unet, weights = load_ema_unet(file, cache=tmp_path, allow_unknown=True)
+    unet, weights = load(file, cache=tmp_path, config=UNET_CONFIG)
     assert weights.parameters == PARAMETERS
     assert unet.config["block_out_channels"] == (128, 256, 256, 256)
