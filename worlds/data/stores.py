@@ -9,6 +9,7 @@
     open_store("cifar10")                   Parquet files as the Hub has them
     open_store("hf://datasets/owner/name")  a dataset of the Hub in one of these forms
     open_store("subset.json")               a store's subset, by its manifest
+    open_store("teacher:0")                 a pool without limit (worlds/data/teacher.py)
     ArrayStore(images, labels)              arrays
 
 A store has splits, most often `train` and `test`; a loader draws from a split.
@@ -31,6 +32,7 @@ from worlds.data.pack import MANIFEST, open_pack
 from worlds.data.photographs import PhotographImages
 from worlds.data.splits import Split, are_targets, integer_labels
 from worlds.data.subsets import Indices, Subset, subset
+from worlds.data.teacher import TEACHER_PREFIX, parse_seed, teacher_splits
 from worlds.formats.cifar import Form, find_cifar, read_cifar
 from worlds.formats.dataset import DatasetFolder
 from worlds.formats.hub_parquet import open_parquet, parquet_files
@@ -234,6 +236,8 @@ def open_store(path: str | PathLike[str], *, keys: tuple[str, str] | None = None
         raise ValueError(f"expected a path, got {given}; of arrays, ArrayStore makes a store")
     if str(path).startswith(HUB):
         return open_store(_fetch(str(path)), keys=keys)
+    if str(path).startswith(TEACHER_PREFIX):
+        return Store(teacher_splits(parse_seed(str(path))), str(path))
     if "://" in str(path):
         raise ValueError(f"expected a folder or hf://datasets/OWNER/NAME, got {path}")
     folder = Path(path).expanduser()

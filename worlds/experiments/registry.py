@@ -21,12 +21,13 @@ from worlds.experiments.scales import Scale
 from worlds.experiments.spec import Center, Check, Experiment, Group, Kind
 from worlds.training.config import Precision
 
-Data = Literal["cifar5m", "cifar10", "dogbird", "none"]
+Data = Literal["cifar5m", "cifar10", "dogbird", "teacher", "none"]
 MODULES: Final = (
     "intro",
     "architectures",
     "photographs",
     "samples",
+    "measured",
     "appendix_a",
     "pretraining",
     "noise",

@@ -7,6 +7,7 @@
     cifar5m   the pool of 32 px images; CIFAR-10's test set beside its own where that is given
     cifar10   CIFAR-10's training set, tested on the pool's test split and on CIFAR-10's
     dogbird   ImageNet-DogBird at 224 px
+    teacher   a pool that is made on the fly
     none      the toy example
 
 Made data are ten classes of blurred color patterns under noise: learnable, cheap, and of no
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from worlds.data.teacher import TEACHER_PREFIX
 from worlds.experiments.plan import Expanded, jobs_of
 from worlds.experiments.registry import Data
 from worlds.training.config import TrainConfig
@@ -64,7 +66,7 @@ class Sources:
 
     def missing(self, kind: Data) -> str | None:
         """Return which option to give and how to make the data, None if it was given."""
-        if kind == "none" or getattr(self, kind) is not None:
+        if kind in ("none", "teacher") or getattr(self, kind) is not None:
             return None if kind != "cifar10" else self.missing("cifar5m")
         return f"it needs {_HOW[kind]}"
 
@@ -74,6 +76,8 @@ class Sources:
         from worlds.training.build import Data as RunData
 
         cifar10 = None if self._cifar10 is None else self._cifar10.test
+        if kind == "teacher":
+            return RunData.of(self._open(f"{TEACHER_PREFIX}0"))
         if kind == "dogbird":
             return _of_size(RunData.of(self._open(self.dogbird)), CROP, "--dogbird")
         pool = _of_size(RunData.of(self._cifar5m, cifar10), 32, "--data")

@@ -123,3 +123,19 @@ def first_words(count: Scalar, key: np.ndarray, stream: Scalar, major: Scalar) -
         w0, w1, _, _ = philox4(_U(0), _U(major), i & _MASK, top, key[0], key[1])
         words[i, 0], words[i, 1] = w0, w1
     return words
+
+
+@compiled()
+def word_rows(
+    minors: np.ndarray, blocks: Scalar, key: np.ndarray, stream: Scalar, major: Scalar
+) -> np.ndarray:
+    """The first 4 * blocks words of each minor (int64), uint64 (N, 4 * blocks)."""
+    words = np.empty((len(minors), 4 * blocks), np.uint64)
+    for i in range(len(minors)):
+        m = _U(minors[i])
+        top = (_U(stream) << _U(24)) | (m >> _U(32))
+        for k in range(blocks):
+            drawn = philox4(_U(k), _U(major), m & _MASK, top, key[0], key[1])
+            for w in range(4):
+                words[i, 4 * k + w] = drawn[w]
+    return words

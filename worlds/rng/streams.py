@@ -19,6 +19,7 @@ CLASS: Final = 11  # requested of a conditional generator: minor = block of as m
 SHARDS: Final = 12  # order of a stream's shards: major = epoch, minor = trial
 WITHIN: Final = 13  # order within a shard: major = epoch, minor = trial << 24 | place of the shard
 WINDOW: Final = 14  # how the shards of a window take turns: as WITHIN, of the window's first shard
+TEACHER: Final = 15  # a pool made on the fly: major 0 = image, 1 and more = a layer's weights
 
 MASK: Final = 0xFFFFFFFF
 

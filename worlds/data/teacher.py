@@ -1,0 +1,137 @@
+"""A pool without limit, made on the fly: smooth random images, labeled by a fixed random network.
+
+    store = open_store("teacher:0")        # 5,000,000 training and 100,000 test images of seed 0
+    store.train[3_141_592]                 # any sample alone, the same as in a batch
+
+An image is noise at five octaves, from 2 x 2 to 32 x 32 cells, that falls with frequency as in
+photographs; the teacher is a convolution, a hidden layer and an argmax over ten outputs. All of it
+is arithmetic of integers (in float64, below 2^53): it is exact, so a sample depends on nothing but
+the seed and its index. Nothing is stored but the labels seen so far, a byte a sample.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Final
+
+import numpy as np
+
+from worlds.data.splits import Split
+from worlds.rng.streams import TEACHER, key_of
+
+TEACHER_PREFIX: Final = "teacher:"
+POOL: Final = 5_000_000
+TEST: Final = 100_000  # the indices behind the pool
+CLASSES: Final = 10
+SHAPE: Final = (32, 32, 3)
+_PATCH, _STRIDE, _PLACES = 5, 4, 49  # of the convolution: patches of 5 x 5 at 7 x 7 places
+_WIDTHS: Final = (_PATCH * _PATCH * 3, 16, 64, CLASSES)
+_CALIBRATION: Final = np.arange(2_048) + (1 << 40)  # images that center the outputs
+
+
+def random_bytes(seed: int, major: int, minor: int, count: int) -> np.ndarray:
+    """Return uint8 (count,): the words of this address, lowest bytes first."""
+    from worlds.rng.kernels import word_rows
+
+    key = np.array(key_of(seed), dtype=np.uint64)
+    words = word_rows(np.array([minor]), -(-count // 16), key, TEACHER, major)
+    return words.astype("<u4").view(np.uint8)[0, :count]
+
+
+def make_images(indices: np.ndarray, seed: int, out: np.ndarray) -> None:
+    """Write images to `out`, uint8 (B, 32, 32, 3)."""
+    from worlds.data.teacher_kernels import fill_images
+
+    fill_images(indices.astype(np.int64), np.array(key_of(seed), dtype=np.uint64), out)
+
+
+class Teacher:
+    """The network of a seed; `labels(images)` are int64 (B,)."""
+
+    def __init__(self, seed: int) -> None:
+        fan_in = (_WIDTHS[0], _WIDTHS[1] * _PLACES, _WIDTHS[2])
+        self._layers = [
+            2.0 * random_bytes(seed, 1 + depth, 0, rows * columns).reshape(rows, columns) - 255
+            for depth, (rows, columns) in enumerate(zip(fan_in, _WIDTHS[1:], strict=True))
+        ]  # odd numbers from -255 to 255
+        self._center = np.zeros(CLASSES)
+        images = np.empty((len(_CALIBRATION), *SHAPE), np.uint8)
+        make_images(_CALIBRATION, seed, images)
+        self._center = np.floor(self._outputs(images).mean(axis=0))
+
+    def _outputs(self, images: np.ndarray) -> np.ndarray:
+        """Float64 (B, 10), whole numbers."""
+        patches = np.lib.stride_tricks.sliding_window_view(images, (_PATCH, _PATCH), axis=(1, 2))
+        hidden = patches[:, ::_STRIDE, ::_STRIDE].reshape(len(images), _PLACES, -1) - 128.0
+        for layer in self._layers[:-1]:
+            # A power of two near the size of the sums keeps the units in a byte's range.
+            power = 2.0 ** round(np.log2(148 * np.sqrt(len(layer))))
+            hidden = np.maximum(np.floor(hidden @ layer / power), 0).reshape(len(images), -1)
+        return hidden @ self._layers[-1] - self._center
+
+    def labels(self, images: np.ndarray) -> np.ndarray:
+        return self._outputs(images).argmax(axis=1)
+
+
+class TeacherImages:
+    """Images of one seed from index `start` on, as worlds.data.images.Images."""
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, seed: int, start: int, count: int) -> None:
+        self.seed, self.start, self.shape = seed, start, (count, *SHAPE)
+
+    def addresses(self, indices: np.ndarray) -> None:
+        return None
+
+    def gather(self, indices: np.ndarray, out: np.ndarray) -> None:
+        make_images(self.start + indices, self.seed, out)
+
+
+class TeacherLabels:
+    """Labels that are computed when they are asked for, and kept: `labels[indices]`."""
+
+    def __init__(self, images: TeacherImages, teacher: Teacher) -> None:
+        self.images, self._teacher = images, teacher
+        self._known = np.full(len(self), -1, np.int8)
+
+    def __len__(self) -> int:
+        return self.images.shape[0]
+
+    def __getitem__(self, indices: Any) -> np.ndarray:
+        asked = np.arange(len(self))[indices] if isinstance(indices, slice) else np.asarray(indices)
+        new = np.unique(asked[self._known[asked] < 0])
+        for some in np.array_split(new, -(-len(new) // 1_024)) if len(new) else ():
+            images = np.empty((len(some), *SHAPE), np.uint8)
+            self.images.gather(some, images)
+            self._known[some] = self._teacher.labels(images)
+        return self._known[asked].astype(np.int64)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TeacherSplit(Split):
+    """A split whose labels are made on the fly."""
+
+    def __post_init__(self) -> None:
+        if self.label_noise is not None:
+            raise ValueError("the teacher's pool takes no label noise: its labels are not stored")
+        object.__setattr__(self, "labels", self.clean_labels)
+
+
+def teacher_splits(seed: int, pool: int = POOL, test: int = TEST) -> list[TeacherSplit]:
+    """The training and the test split of a seed."""
+    names, splits, teacher = tuple(map(str, range(CLASSES))), [], Teacher(seed)
+    for name, (start, end) in zip(("train", "test"), pairwise((0, pool, pool + test)), strict=True):
+        images = TeacherImages(seed, start, end - start)
+        labels: Any = TeacherLabels(images, teacher)
+        digest = hashlib.sha256(f"teacher 1 {seed} {start} {end}".encode()).hexdigest()
+        splits.append(TeacherSplit(name, images, labels, names, digest))
+    return splits
+
+
+def parse_seed(address: str) -> int:
+    """The seed of `teacher:SEED`; raises ValueError if it is none."""
+    text = address.removeprefix(TEACHER_PREFIX)
+    if not (text.isdecimal() and int(text) < 1 << 64):
+        raise ValueError(f"expected {TEACHER_PREFIX}SEED, such as teacher:0, got {address}")
+    return int(text)
