@@ -25,6 +25,7 @@ Kind = Literal[
     "metrics",  # a panel a metric
     "scatter",  # final Ideal against final Real, a dot a group
     "samples",  # the curves of several n over one Ideal World, T(n), L(n) against Ideal(T(n))
+    "sizes",  # a panel a network: curves of several n in error and soft-error, and both gaps
     "decompositions",  # test = train + gap beside test = Ideal + bootstrap error
     "rrm",  # robustness, memorization and rationality; a group holds clean and noisy Real runs
     "pairs",  # class-pair noise: the share of a class that is called its partner
@@ -234,6 +235,7 @@ QUANTITIES: Final = {
     "ideal": "Ideal World test {metric}",
     "gap": "bootstrap error",
     "distance": "|bootstrap error|",
+    "surer": "bootstrap error in error less that in soft-error",
     "drop_real": "least fall of the Real World's test {metric} over a change of the rate",
     "drop_ideal": "least fall of the Ideal World's test {metric} over a change of the rate",
     "final_train": "Real World train {metric}, last step",

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from worlds.cli.drawing import COLORS, INK, WASH, legend, new_figure, patch
 from worlds.experiments.spec import METRIC_NAMES, Experiment, tolerance_of
-from worlds.report import bar_figures, curve_figures, sample_figures, sheet_figures
+from worlds.report import bar_figures, curve_figures, sample_figures, sheet_figures, size_figures
 from worlds.report.measure import Measured
 from worlds.report.plots import DIAGONAL, MARKERS, Dot, Drawn, final_scatter, marker_of
 
@@ -89,6 +89,7 @@ _DRAWERS: Final[Mapping[str, Callable[[Experiment, Sequence[Measured]], Drawn]]]
     "pairs": curve_figures.draw_pairs,
     "scatter": _scatter,
     "samples": sample_figures.draw_samples,
+    "sizes": size_figures.draw_sizes,
     "decompositions": bar_figures.draw_decompositions,
     "rrm": bar_figures.draw_rrm,
     "stopping": bar_figures.draw_stopping,

@@ -58,6 +58,13 @@ class Measured:
         values = self.values.get(quantity)
         return float(CENTERS[self.center](values)) if values else None
 
+    def interval(self, quantity: str) -> tuple[float, float]:
+        """95 % of the centers of resampled trials; of a single trial its value twice."""
+        values = np.asarray(self.values[quantity])
+        chosen = np.random.default_rng(len(values)).integers(len(values), size=(DRAWS, len(values)))
+        low, high = np.quantile(CENTERS[self.center](values[chosen], axis=1), (0.025, 0.975))
+        return float(low), float(high)
+
     def range(self, quantity: str) -> tuple[float, float]:
         return min(self.values[quantity]), max(self.values[quantity])
 
@@ -78,6 +85,9 @@ def measure(experiment: Experiment, found: Sequence[Found]) -> list[Measured]:
             values, reached = special[experiment.kind](group), 0
         else:
             values, reached = _worlds(group, experiment.metric), _reached(group)
+        if experiment.kind == "sizes" and group.real and group.ideal:
+            both = zip(values["error:gap"], values["soft_error:gap"], strict=True)
+            values["surer"] = [error - soft for error, soft in both]
         if experiment.kind == "stopping":
             values |= _patience(group, experiment.metric)
         measured.append(Measured(group, values, reached, experiment.center))

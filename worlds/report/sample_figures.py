@@ -32,7 +32,7 @@ def draw_samples(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
     """Panels: curves of all n over their Ideal World; T(n); L(n) against Ideal(T(n))."""
     metric = experiment.metric
     by_n = {one.found.real[0].config.n: one for one in measured if one.found.real}
-    shades = _shades(len(by_n))
+    shades = shades_of(len(by_n))
     figure, axes, _ = new_figure(3, 3, (3.8, 3.5))
     points: list[Point] = []
     entries: list[tuple[str, dict[str, Any]]] = []
@@ -82,7 +82,7 @@ def _exponents(last: Measured) -> str:
     return f"Per trial, {' and '.join(told)}. "
 
 
-def _shades(count: int) -> list[str]:
+def shades_of(count: int) -> list[str]:
     """`count` of ORDERED, spread over it; more than it has are repeated at the end."""
     places = np.linspace(0, len(ORDERED) - 1, count).round().astype(int)
     return [ORDERED[place] for place in places]
@@ -129,14 +129,22 @@ def _stopping_panel(
     return f"T0 goes as n^{exponent:.2f} ({low:.2f} to {high:.2f}). "
 
 
-def _log_axes(ax: "Axes", sizes: Sequence[int]) -> None:
-    from matplotlib.ticker import LogFormatter, NullLocator
+def log_axis(ax: "Axes", sizes: Sequence[int]) -> None:
+    """A logarithmic x axis that names up to four of the sizes."""
+    from matplotlib.ticker import NullLocator
 
-    ax.set(xscale="log", yscale="log")
+    ax.set_xscale("log")
     shown = sizes if len(sizes) <= 4 else [sizes[0], sizes[len(sizes) // 2], sizes[-1]]
     ax.set_xticks(shown, [f"{n:,}" for n in shown])
     ax.xaxis.set_minor_locator(NullLocator())
     ax.margins(0.12)
+
+
+def _log_axes(ax: "Axes", sizes: Sequence[int]) -> None:
+    from matplotlib.ticker import LogFormatter
+
+    ax.set_yscale("log")
+    log_axis(ax, sizes)
     low, high = ax.get_ylim()
     middle = (low * high) ** 0.5
     low, high = min(low, middle / 2), max(high, 2 * middle)  # equal values need a height, too

@@ -38,6 +38,8 @@ PAPER = {
     "fig3b": (160, 1_497_600),
     "fig4a": (70, 2_730_000),
     "samples_50k": (6, 7_800),
+    "teacher_pool": (75, 52_500),
+    "pool_50k": (60, 42_000),
     "fig5a": (40, 1_560_000),
     "fig11b": (40, 312_000),  # 7,800 steps each
     "fig10": (80, 3_120_000),
@@ -85,7 +87,7 @@ def test_each_experiment_expands_to_its_runs_and_steps():
 
 
 @pytest.mark.parametrize(
-    "scale, runs, steps", [("paper", 3_859, 131_790_703), ("small", 421, 452_143)]
+    "scale, runs, steps", [("paper", 3_994, 131_885_203), ("small", 448, 471_043)]
 )
 def test_runs_of_several_experiments_are_there_once(scale, runs, steps):
     jobs = runs_of(scale=scale)
@@ -304,7 +306,7 @@ def test_the_cost_in_a_files_docstring_is_that_of_its_experiments():
             jobs = runs_of(*" ".join(commands).split())
             assert told.findall(part) == [(f"{len(jobs):,}", f"{steps_of(jobs):,}")], commands
             checked += 1
-    assert checked == 14  # all but the toy example's
+    assert checked == 15  # all but the toy example's
 
 
 def test_the_cost_of_a_run_is_counted():
@@ -346,7 +348,7 @@ def test_names_are_unique_and_unknown_ones_are_told_what_there_is(monkeypatch):
     monkeypatch.setattr(twice, "RECIPES", twice.RECIPES * 2)
     with pytest.raises(ValueError, match="2 experiments are called fig7"):
         recipes()
-    with pytest.raises(ValueError, match="data must be one of cifar5m, cifar10, dogbird, none"):
+    with pytest.raises(ValueError, match="data must be one of cifar5m, cifar10, dogbird, teacher, none"):
         Recipe("new", "New", "curves", pairs({}), data="mnist")
 
 
