@@ -25,7 +25,8 @@ def test_a_sample_alone_is_the_sample_in_a_batch(store):
     again = open_store("teacher:0").train  # no label is known there
     for image, label, index in zip(batch, labels, indices.tolist(), strict=True):
         alone, own = again[index]
-        assert torch.equal(alone.permute(1, 2, 0), torch.from_numpy(image)) and own == label
+        assert torch.equal(alone.permute(1, 2, 0), torch.from_numpy(image))
+        assert own == label
 
 
 def test_a_seed_has_the_same_bytes_on_every_machine(store):
@@ -40,7 +41,8 @@ def test_a_seed_has_the_same_bytes_on_every_machine(store):
 def test_five_million_samples_of_ten_classes_with_a_test_set_behind_them(store):
     assert (len(store.train), len(store.test)) == (POOL, 100_000)
     counts = np.bincount(store.test.labels[:2_000], minlength=10) / 2_000
-    assert counts.min() > 0.04 and counts.max() < 0.2
+    assert counts.min() > 0.04
+    assert counts.max() < 0.2
     behind = teacher_splits(0, POOL + 1, 1)[0]
     assert np.array_equal(behind.gather([POOL]), store.test.gather([0]))
     assert behind.labels[[POOL]] == store.test.labels[[0]]
@@ -62,7 +64,8 @@ def test_loaders_and_trainer_take_it(store, tmp_path):
         "mlp_1x8", world="ideal", n=50, steps=3, batch_size=8, augment=None, test_eval=20
     )
     run = train(config, Data.of(store), tmp_path / "run")
-    assert run.final["updates"] == 3 and run.description.data.pool == POOL
+    assert run.final["updates"] == 3
+    assert run.description.data.pool == POOL
 
 
 def test_it_takes_no_label_noise_and_no_other_seed(store):

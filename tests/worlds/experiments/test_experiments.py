@@ -348,7 +348,9 @@ def test_names_are_unique_and_unknown_ones_are_told_what_there_is(monkeypatch):
     monkeypatch.setattr(twice, "RECIPES", twice.RECIPES * 2)
     with pytest.raises(ValueError, match="2 experiments are called fig7"):
         recipes()
-    with pytest.raises(ValueError, match="data must be one of cifar5m, cifar10, dogbird, teacher, none"):
+    with pytest.raises(
+        ValueError, match="data must be one of cifar5m, cifar10, dogbird, teacher, none"
+    ):
         Recipe("new", "New", "curves", pairs({}), data="mnist")
 
 
