@@ -5,14 +5,17 @@ bounded memory.
     found = train.nearest(generated, k=50)                   # uint8 (N, 32, 32, 3)
 
 |q - r|^2 = |q|^2 + |r|^2 - 2 q.r, and q.r is a matrix product. Pixels less 128 are int8 and their
-products add up in int32 without rounding, so the squared distance is an exact integer, at several
-times the speed of float32 (benchmarks/audit.py). Where a device has no exact int8 product, and for
-features, the product is float32 and the distances of the nearest are computed anew by differences.
+products add up in int32 without rounding, so the squared distance is an exact integer. Where a
+device has no exact int8 product, or float32 is faster (processors without VNNI), the product is
+float32: it selects somewhat more rows than asked for, whose squared distances are then computed
+from integers, so both ways find the same. Features are float32 throughout.
 """
 
 import math
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -23,6 +26,7 @@ MEMORY = 256 << 20  # bytes of one tile of scores and what the selection needs b
 _TILE = 16_384  # reference rows a product
 _SCORE_BYTES = 16  # a score, its copy while the nearest are selected, and an int64 index
 _LEAST_QUERIES, _ROWS_MULTIPLE = 32, 8  # what an int8 product on CUDA asks for
+_SPARE = 16  # rows that a float32 product selects beside the k, whose order it may round
 
 
 @dataclass(frozen=True)
@@ -68,10 +72,13 @@ class Reference:
             raise ValueError(f"a reference needs rows of numbers, got {tuple(rows.shape)}")
         self.device, self.count, self.is_pixels = rows.device, len(rows), rows.dtype == torch.int8
         self.width = rows.shape[1]
-        exact = self.is_pixels and _int8_is_exact(rows.device, self.width)
-        self.rows = rows if exact or not self.is_pixels else rows.float()
-        self.exact = exact
-        self.tiles = list(_tiles(self.rows, exact))
+        self.rows = rows
+        self.exact = (
+            self.is_pixels
+            and _int8_is_exact(rows.device, self.width)
+            and _int8_is_faster(rows.device, self.width)
+        )
+        self.tiles = list(_tiles(rows if self.exact else rows.float(), self.exact))
         widest = max(products.shape[1] for _, products, _ in self.tiles)
         self.batch = max(_LEAST_QUERIES, memory // (_SCORE_BYTES * widest))
 
@@ -85,7 +92,6 @@ class Reference:
         rows = convert(queries, self.device)
         if rows.shape[1] != self.width:
             raise ValueError(f"queries have {rows.shape[1]} values, the reference {self.width}")
-        rows = rows.to(self.rows.dtype)
         parts = [self._nearest(part, min(k, self.count)) for part in rows.split(self.batch)]
         index = torch.cat([index for index, _ in parts])
         distance = torch.cat([distance for _, distance in parts])
@@ -95,7 +101,8 @@ class Reference:
 
     def _nearest(self, queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Index (B, k) and distance (B, k), nearest first; of equal ones the lower index."""
-        scores, index = self._best_scores(queries, k)
+        spare = 0 if self.exact or not self.is_pixels else _SPARE
+        scores, index = self._best_scores(queries, min(k + spare, self.count))
         if self.exact:
             squares = queries.int().square().sum(1, keepdim=True)
             distance = (scores + squares).double().sqrt()
@@ -104,12 +111,12 @@ class Reference:
         # Two stable sorts: by index, then by distance.
         index, order = index.sort(1)
         distance, order = distance.gather(1, order).sort(dim=1, stable=True)
-        return index.gather(1, order), distance
+        return index.gather(1, order)[:, :k], distance[:, :k]
 
     def _best_scores(self, queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The k smallest |r|^2 - 2 q.r of each query, and their rows, in no order."""
         missing = max(0, _LEAST_QUERIES - len(queries)) if self.exact else 0
-        padded = F.pad(queries, (0, 0, 0, missing))
+        padded = F.pad(queries, (0, 0, 0, missing)) if self.exact else queries.float()
         kept: list[tuple[torch.Tensor, torch.Tensor]] = []
         for start, columns, squares in self.tiles:
             products = torch._int_mm(padded, columns) if self.exact else padded @ columns
@@ -122,10 +129,15 @@ class Reference:
         return best.values, index.gather(1, best.indices)
 
     def _by_differences(self, queries: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        """Distances (B, k) to the rows at `index`, without the cancellation of the products."""
-        step = max(1, MEMORY // (4 * self.width * index.shape[1]))
+        """Distances (B, k) to the rows at `index`, without the cancellation of the products; of
+        pixels the roots of exact integers.
+        """
+        step = max(1, MEMORY // (8 * self.width * index.shape[1]))
         parts = zip(queries.split(step), index.split(step), strict=True)
-        return torch.cat([(q[:, None] - self.rows[at]).norm(dim=2) for q, at in parts])
+        if not self.is_pixels:
+            return torch.cat([(q[:, None] - self.rows[at]).norm(dim=2) for q, at in parts])
+        squares = [(q[:, None].int() - self.rows[at]).square().sum(2) for q, at in parts]
+        return torch.cat(squares).double().sqrt()
 
 
 def _tiles(rows: torch.Tensor, exact: bool) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
@@ -151,6 +163,29 @@ def _pixels(images: np.ndarray, device: torch.device) -> torch.Tensor:
 def _unit_length(features: np.ndarray, device: torch.device) -> torch.Tensor:
     rows = torch.from_numpy(np.require(features, np.float32, ["C", "W"])).to(device)
     return F.normalize(rows, dim=1)
+
+
+@cache
+def _int8_is_faster(device: torch.device, width: int) -> bool:
+    """Return whether int8 products take less time than float32 ones, by a small part of a tile:
+    without VNNI they can be two hundred times slower.
+    """
+    queries = torch.ones(_LEAST_QUERIES, width, dtype=torch.int8, device=device)
+    rows = torch.ones(512, width, dtype=torch.int8, device=device)
+    columns = rows.T.contiguous() if device.type == "cpu" else rows.T
+    floats, float_columns = queries.float(), rows.float().T
+    int8 = _seconds(lambda: torch._int_mm(queries, columns))
+    return int8 < _seconds(lambda: floats @ float_columns)
+
+
+def _seconds(product: Callable[[], torch.Tensor]) -> float:
+    """Return the least time of three calls; reading one element waits for the device."""
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        product()[0, 0].item()
+        times.append(time.perf_counter() - start)
+    return min(times)
 
 
 def _int8_is_exact(device: torch.device, width: int) -> bool:

@@ -190,6 +190,7 @@ def _neighbours(
             }
     found["baseline"] = {
         space: {
+            "photographs": len(measured.baseline[f"{space}_ratio"]),
             "near_share": float((measured.baseline[f"{space}_ratio"] < NEAR).mean()),
             "distance_quantiles": _quantiles(measured.baseline[f"{space}_distance"]),
             "ratio_quantiles": _quantiles(measured.baseline[f"{space}_ratio"]),

@@ -28,6 +28,7 @@ from cifar5m.auditing.shards import (
     Comparison,
     baseline,
     baseline_path,
+    baseline_rows,
     damage,
     examine_shards,
     is_examined,
@@ -161,7 +162,9 @@ def measure_audit(
     left = [s for s in plan.shards if not is_examined(plan.folder, audit, s, comparison)]
     images, total = sum(map(len, plan.shards)), sum(map(len, photographs.values()))
     waiting = sum(unlabeled(audit, split, judge) for split in photographs.values()) if judge else 0
-    searched = 0 if baseline_path(audit, comparison).is_file() else len(photographs["test"])
+    searched = len(baseline_rows(len(photographs["test"]), images))
+    if baseline_path(audit, comparison, searched).is_file():
+        searched = 0
 
     # How long it takes.
     cost = measure_cost(photographs, judge, plan.device)
@@ -306,11 +309,13 @@ def _measure(
     dinov2: str,
 ) -> Measured:
     """Measure what takes CIFAR-10 or the whole dataset, not an image: baseline and quality."""
-    queries = {"pixel": pixels_of(plan.photographs["test"])}
+    test = plan.photographs["test"]
+    rows = baseline_rows(len(test), sum(map(len, subject.shards)))
+    queries = {"pixel": pixels_of(test)[rows]}
     if seen:
-        queries["feature"] = seen["test"].features
+        queries["feature"] = seen["test"].features[rows]
     total = sum(map(len, queries.values()))
-    done = total if baseline_path(subject.audit, comparison).is_file() else 0
+    done = total if baseline_path(subject.audit, comparison, len(rows)).is_file() else 0
     phase = Phase("baseline", total, plan.on_progress, done)
     found = baseline(subject.audit, comparison, queries, phase)
     quality = _measure_quality(plan, subject.shards, inception, dinov2)

@@ -136,7 +136,7 @@ def baseline(
     `queries` by space, uint8 images or features; the result has `{space}_distance` and
     `{space}_ratio`, float32 (N,), from the audit's folder where they were found before.
     """
-    path = baseline_path(audit, comparison)
+    path = baseline_path(audit, comparison, max(map(len, queries.values())))
     names = [f"{space}_{what}" for space in queries for what in ("distance", "ratio")]
     kept = _read(path)
     if kept is not None and set(names) <= set(kept):
@@ -199,8 +199,16 @@ def facts_path(audit: Path, shard: Shard) -> Path:
     return audit / IMAGES / f"{shard.name}.npz"
 
 
-def baseline_path(audit: Path, comparison: Comparison) -> Path:
-    return audit / WORK / f"baseline-{comparison.key[:16]}.npz"
+def baseline_path(audit: Path, comparison: Comparison, queries: int) -> Path:
+    return audit / WORK / f"baseline-{comparison.key[:16]}-{queries}.npz"
+
+
+def baseline_rows(photographs: int, images: int) -> np.ndarray:
+    """Which test photographs the baseline takes, evenly spaced: as many as there are images, at
+    least 1,000 where there are so many; more would cost more than the question.
+    """
+    count = min(photographs, max(images, 1_000))
+    return np.arange(count) * photographs // count
 
 
 def features_path(audit: Path, shard: Shard) -> Path:

@@ -34,8 +34,7 @@ def by_loops(queries, rows, k):
 @pytest.mark.parametrize("exact", [True, False])
 def test_pixels_have_the_neighbours_of_plain_loops(monkeypatch, rows, queries, k, tile, exact):
     monkeypatch.setattr(neighbours, "_TILE", tile)
-    if not exact:
-        monkeypatch.setattr(neighbours, "_int8_is_exact", lambda device, width: False)
+    monkeypatch.setattr(neighbours, "_int8_is_faster", lambda device, width: exact)
     images, asked = pictures(rows, 0), pictures(queries, 1)
     reference = pixel_reference(images, CPU, memory=1)  # batches of 32 queries
     assert reference.batch == 32
@@ -59,13 +58,22 @@ def test_features_have_the_neighbours_of_plain_loops(monkeypatch):
 
 @pytest.mark.parametrize("exact", [True, False])
 def test_the_extremes_and_a_copy_are_exact_at_real_size(monkeypatch, exact):
-    if not exact:
-        monkeypatch.setattr(neighbours, "_int8_is_exact", lambda device, width: False)
+    monkeypatch.setattr(neighbours, "_int8_is_faster", lambda device, width: exact)
     rows = np.stack([np.full((32, 32, 3), value, np.uint8) for value in (0, 254, 255)])
     found = pixel_reference(rows, CPU).nearest(rows[[0, 2]], 3)
     np.testing.assert_array_equal(found.index, [[0, 1, 2], [2, 1, 0]])
-    tolerance = 0 if exact else 1e-5
-    np.testing.assert_allclose(found.distance, [[0, 254, 255], [0, 1, 255]], rtol=tolerance)
+    np.testing.assert_array_equal(found.distance, [[0, 254, 255], [0, 1, 255]])
+
+
+def test_int8_and_float32_products_find_the_same_to_the_bit(monkeypatch):
+    images, asked = pictures(3_000, 0, (32, 32, 3)), pictures(50, 1, (32, 32, 3))
+    found = []
+    for exact in (True, False):
+        monkeypatch.setattr(neighbours, "_int8_is_faster", lambda device, width, exact=exact: exact)
+        reference = pixel_reference(images, CPU)
+        found.append(reference.nearest(asked, 50))
+    np.testing.assert_array_equal(found[0].index, found[1].index)
+    np.testing.assert_array_equal(found[0].distance, found[1].distance)
 
 
 def test_one_grey_level_in_one_value_is_told_from_a_copy():
