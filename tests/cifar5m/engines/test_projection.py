@@ -81,7 +81,7 @@ def test_a_stopped_run_says_what_it_keeps(tmp_path, small_run):
 def away(tmp_path, monkeypatch):
     """A cache of its own, and the generator's server out of reach."""
     monkeypatch.setenv("DEEP_BOOTSTRAP_CACHE", str(tmp_path / "cache"))
-    file = replace(SOURCES[DEFAULT].file, urls=("http://127.0.0.1:9/ema.ckpt",))
+    file = replace(SOURCES[DEFAULT].file, url="http://127.0.0.1:9/ema.ckpt")
     sources = {DEFAULT: replace(SOURCES[DEFAULT], file=file)}
     monkeypatch.setattr("cifar5m.engines.projection.SOURCES", sources)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
