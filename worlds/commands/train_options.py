@@ -36,6 +36,10 @@ _GROUPS: dict[str, tuple[tuple[str, type, str], ...]] = {
         ("normalize", str, "range of pixels"),
         ("label_noise", str, "symmetric:RATE, uniform:RATE or pairs:RATE:3>5, RATE 0 to 1"),
         ("seed", int, "0 or more, below 2^64"),
+        ("init_seed", int, "of the weights in every trial (default: the seed, with the trial)"),
+        ("data_seed", int, "of the subset and its label noise (default: as --init-seed)"),
+        ("order_seed", int, "of the order of the samples (default: as --init-seed)"),
+        ("augment_seed", int, "of crops, flips and mixup (default: as --init-seed)"),
     ),
     "optimization": (
         ("optimizer", str, ""),

@@ -31,7 +31,7 @@ def run_sheet(
     folder: Path, config: TrainConfig, split: Split, name: str, labeler_accuracy: float | None
 ) -> Path:
     """Write the sheet of a split; `labeler_accuracy` is that of the network that labeled it."""
-    chosen = subset(len(split), min(config.n, len(split)), config.seed, config.trial)
+    chosen = subset(len(split), min(config.n, len(split)), *config.stream("data"))
     chosen = chosen[np.argsort(split.labels[chosen], kind="stable")]
     for file, array in ((IMAGES, split.gather(chosen)), (LABELS, split.labels[chosen])):
         with atomic_write(folder / file) as stream:

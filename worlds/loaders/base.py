@@ -1,17 +1,18 @@
 """What all loaders share: walking along a sampler's stream and saying how far they are."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
-from inspect import cleandoc
-from typing import Any, Final
+from dataclasses import asdict, replace
+from inspect import Parameter, Signature, cleandoc, signature
+from typing import Any, Final, TypedDict
 
 import numpy as np
 import torch
 
 from worlds.data.photographs import PhotographImages
 from worlds.data.samples import SampleSplit
-from worlds.data.splits import Pool
+from worlds.data.splits import Pool, Split
 from worlds.loaders.augment import Augment, parse_augment
+from worlds.loaders.handout import check_handout
 from worlds.loaders.normalize import Range, check_normalize, normalize_batches
 from worlds.loaders.pipelines import (
     DTYPES,
@@ -19,27 +20,34 @@ from worlds.loaders.pipelines import (
     Batch,
     CpuPipeline,
     Pipeline,
+    SamplePipeline,
     Transform,
     TransformPipeline,
     default_threads,
 )
 from worlds.loaders.samplers import Sampler
-from worlds.loaders.samples import SamplePipeline
 from worlds.loaders.stream import Stream
+from worlds.rng.streams import stream_name
 from worlds.runtime.checks import integer
 from worlds.runtime.device import check_device
 from worlds.runtime.prefetch import Prefetcher
 
 _STATE_FORMAT: Final = 1
+_KEYWORD: Final = Parameter.KEYWORD_ONLY
 _ARGS: Final = """
 Args (keyword-only, of every loader):
     augment: None, "flip", "crop+flip", "crop+flip+cutout" or a worlds.Augment.
+    augment_seed: of the augmentations in every trial; None: (seed, trial). The same hold data_seed
+        for the choice of the samples and order_seed for their order, where a loader takes them.
     transform: instead of augment, a function of uint8 (3, H, W) that returns a tensor; slower.
     normalize: range of pixels: "symmetric" [-1, 1], "unit" [0, 1], "cifar10", "imagenet",
         any (mean, std) on the [0, 1] scale, or None for the uint8 pixels themselves.
     device: "cpu", "cuda" or "cuda:K".
     dtype: torch.float32, float16 or bfloat16.
     channels_last: memory format of the images.
+    output: "torch" tensors, or arrays of "numpy" or "jax" over the same memory.
+    layout: shape of a batch of images, "NCHW" or "NHWC".
+    labels: "int64", "int32" or "one-hot" (float32).
     resident: on CUDA, the pool in device memory (True), streamed (False), or as it fits (None).
     gpu_decode: on CUDA, decode photographs there.
     pin_memory: make CPU batches in page-locked memory, for copies that do not block.
@@ -47,6 +55,27 @@ Args (keyword-only, of every loader):
     rank: this process's share of each global batch, in [0, world_size).
     world_size: number of processes that share each global batch.
 """
+
+
+class Options(TypedDict, total=False):
+    """Keyword arguments of every loader, with the defaults of `Loader`."""
+
+    augment: Augment | str | None
+    augment_seed: int | None
+    transform: Transform | None
+    normalize: Range
+    device: str | torch.device
+    dtype: torch.dtype
+    channels_last: bool
+    output: str
+    layout: str
+    labels: str
+    resident: bool | None
+    gpu_decode: bool
+    pin_memory: bool
+    threads: int | None
+    rank: int
+    world_size: int
 
 
 class Loader(Stream):
@@ -59,6 +88,11 @@ class Loader(Stream):
 
     def __init_subclass__(cls) -> None:
         cls.__doc__ = f"{cleandoc(cls.__doc__ or '')}\n{_ARGS}"
+        # help() shows the common options with their defaults in place of **options.
+        common = [p for p in signature(Loader.__init__).parameters.values() if p.kind == _KEYWORD]
+        own = list(signature(cls.__init__).parameters.values())[1:]
+        if own[-1].kind == Parameter.VAR_KEYWORD:
+            cls.__signature__ = Signature(own[:-1] + common)  # type: ignore[attr-defined]
 
     def __init__(
         self,
@@ -67,11 +101,15 @@ class Loader(Stream):
         steps: int | None,
         *,
         augment: Augment | str | None = None,
+        augment_seed: int | None = None,
         transform: Transform | None = None,
         normalize: Range = "symmetric",
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         channels_last: bool = False,
+        output: str = "torch",
+        layout: str = "NCHW",
+        labels: str = "int64",
         resident: bool | None = None,
         gpu_decode: bool = False,
         pin_memory: bool = False,
@@ -79,6 +117,9 @@ class Loader(Stream):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
+        if augment_seed is not None:
+            name = stream_name(integer("augment_seed", augment_seed), sampler.seed, sampler.trial)
+            sampler = replace(sampler, augment=name)
         super().__init__(sampler, steps, rank, world_size)
         threads = default_threads(split) if threads is None else integer("threads", threads)
         if threads < 0:
@@ -116,24 +157,31 @@ class Loader(Stream):
             raise ValueError("pin_memory=True needs a CUDA device, and torch finds none")
         if gpu_decode and target.type != "cuda":
             raise ValueError('gpu_decode=True decodes photographs on a GPU: give device="cuda"')
-        layout = (dtype, channels_last)
+        self._handout = check_handout(
+            *(output, layout, labels),
+            images=isinstance(split, Split) and split.holds_images,
+            classes=len(split.class_names),
+            dtype=dtype,
+            device=target,
+        )
+        form = (dtype, channels_last or layout == "NHWC")
         self._pipeline: Pipeline
         if isinstance(split, SampleSplit):
             self._pipeline = SamplePipeline(split, sampler, target)
         elif transform is not None:
-            self._pipeline = TransformPipeline(split, sampler, transform, *layout, target)
+            self._pipeline = TransformPipeline(split, sampler, transform, *form, target)
         elif not split.holds_images or split.image_shape[-1] != 3:
-            plain = ArrayPipeline(split, sampler, self.augment, *layout, target)
+            plain = ArrayPipeline(split, sampler, self.augment, *form, target)
             channels = split.image_shape[-1] if split.holds_images else 1
             self._pipeline = normalize_batches(plain, normalize, channels, target)
         elif target.type == "cuda":
             from worlds.loaders.cuda import cuda_pipeline
 
             self._pipeline = cuda_pipeline(
-                split, sampler, self.augment, *layout, target, resident, gpu_decode, normalize
+                split, sampler, self.augment, *form, target, resident, gpu_decode, normalize
             )
         else:
-            compiled = CpuPipeline(split, sampler, self.augment, *layout, pin_memory)
+            compiled = CpuPipeline(split, sampler, self.augment, *form, pin_memory)
             self._pipeline = normalize_batches(compiled, normalize, 3, target)
         self._step = 0
 
@@ -192,7 +240,7 @@ class Loader(Stream):
                         "second loop); begin a new one"
                     )
                 step = self._step = step + 1
-                yield batch
+                yield self._handout(batch)
 
     def state_dict(self) -> dict[str, Any]:
         """The position, and what decides the stream; plain numbers, strings and dicts."""
@@ -207,12 +255,17 @@ class Loader(Stream):
         self._step = self.saved_step(state, _STATE_FORMAT)
 
     def _config(self) -> dict[str, Any]:
-        noise = self.dataset.label_noise
-        return super()._config() | {
-            "pool": self.dataset.fingerprint,
-            "augment": asdict(self.augment) if self.transform is None else "transform",
-            "label_noise": None if noise is None else _plain(asdict(noise)),
-        }
+        noise, sampler = self.dataset.label_noise, self.sampler
+        apart = sampler.crops != (sampler.seed, sampler.trial)
+        return (
+            super()._config()
+            | ({"crops": list(sampler.crops)} if apart else {})
+            | {
+                "pool": self.dataset.fingerprint,
+                "augment": asdict(self.augment) if self.transform is None else "transform",
+                "label_noise": None if noise is None else _plain(asdict(noise)),
+            }
+        )
 
 
 def _plain(noise: dict[str, Any]) -> dict[str, Any]:

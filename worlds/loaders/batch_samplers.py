@@ -16,6 +16,7 @@ import numpy as np
 
 from worlds.loaders.samplers import Remainder, Sampler
 from worlds.loaders.stream import (
+    Seeds,
     Stream,
     bootstrap_order,
     excluded_indices,
@@ -133,6 +134,8 @@ class RealSampler(WorldSampler):
         *,
         seed: int = 0,
         trial: int = 0,
+        data_seed: int | None = None,
+        order_seed: int | None = None,
         remainder: Remainder = "carry",
         balanced: Labels | None = None,
         disjoint_from: Excluded | None = None,
@@ -142,7 +145,8 @@ class RealSampler(WorldSampler):
     ) -> None:
         size = count("size", size)
         balance, excluded = _balance(size, balanced), excluded_indices(size, disjoint_from)
-        order = real_order(size, n, batch_size, seed, trial, remainder, balance, excluded)
+        seeds = Seeds(seed, trial, data_seed, order_seed)
+        order = real_order(size, n, batch_size, seeds, remainder, balance, excluded)
         super().__init__(order, steps, start_step, rank, world_size)
 
 
@@ -163,6 +167,8 @@ class FixedReuseSampler(WorldSampler):
         reuse: int,
         seed: int = 0,
         trial: int = 0,
+        data_seed: int | None = None,
+        order_seed: int | None = None,
         remainder: Remainder = "carry",
         balanced: Labels | None = None,
         disjoint_from: Excluded | None = None,
@@ -172,7 +178,8 @@ class FixedReuseSampler(WorldSampler):
     ) -> None:
         size = count("size", size)
         balance, excluded = _balance(size, balanced), excluded_indices(size, disjoint_from)
-        choice = (seed, trial, remainder, balance, excluded)
+        seeds = Seeds(seed, trial, data_seed, order_seed)
+        choice = (seeds, remainder, balance, excluded)
         order = reuse_order(self.world, size, n, batch_size, *choice, reuse)
         super().__init__(order, steps, start_step, rank, world_size)
 
@@ -191,6 +198,7 @@ class IdealSampler(FixedReuseSampler):
         *,
         seed: int = 0,
         trial: int = 0,
+        order_seed: int | None = None,
         passes: int = 1,
         remainder: Remainder = "carry",
         disjoint_from: Excluded | None = None,
@@ -207,6 +215,7 @@ class IdealSampler(FixedReuseSampler):
             reuse=passes,
             seed=seed,
             trial=trial,
+            order_seed=order_seed,
             remainder=remainder,
             disjoint_from=disjoint_from,
             start_step=start_step,
@@ -227,11 +236,14 @@ class BootstrapSampler(WorldSampler):
         *,
         seed: int = 0,
         trial: int = 0,
+        data_seed: int | None = None,
+        order_seed: int | None = None,
         start_step: int = 0,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        order = bootstrap_order(count("size", size), n, batch_size, seed, trial)
+        seeds = Seeds(seed, trial, data_seed, order_seed)
+        order = bootstrap_order(count("size", size), n, batch_size, seeds)
         super().__init__(order, count("steps", steps), start_step, rank, world_size)
 
 

@@ -163,7 +163,7 @@ class _OnDevice:
         self.dtype, self.channels_last, self.device = dtype, channels_last, device
         self.fused = fused
         self.block_samples = block_of(split, 8192)
-        self._name = name_of(sampler.seed, sampler.trial, device)
+        self._name = name_of(*sampler.crops, device)
         self._to_range = range_function(normalize, 3, device)
         table = value_table(range_function(normalize, 3, _CPU), dtype)
         self._table = None if table is None else table.to(device)
@@ -184,8 +184,8 @@ class _OnDevice:
 
                 options = (self._name, self.augment, self._table, *layout)
                 return fill(pool, labels, block, *options)
-            stream = self.sampler.seed, self.sampler.trial
-            return fill_plain(pool, labels, block, stream, self.augment, self._to_range, *layout)
+            crops, to_range = self.sampler.crops, self._to_range
+            return fill_plain(pool, labels, block, crops, self.augment, to_range, *layout)
 
     def _pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         """Return memory from which the device copies by itself."""
@@ -324,7 +324,7 @@ class Decoded(Streamed):
 
     def _pixels(self, positions: np.ndarray, indices: np.ndarray) -> torch.Tensor:
         assert isinstance(self.split.images, PhotographImages)
-        address = self.sampler.seed, self.sampler.trial, positions
+        address = *self.sampler.crops, positions
         boxes = address if self.augment.resized_crop else None
         return gather_on_gpu(self.split.images, indices, self.device, boxes)
 

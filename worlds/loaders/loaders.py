@@ -10,17 +10,16 @@ exactly the rest. `len(loader)` is the number of batches of a whole run (or of o
 """
 
 from collections.abc import Iterator
+from typing import Unpack
 
 import numpy as np
-import torch
 
 from worlds.data.splits import Pool, check_split, labels_of
-from worlds.loaders.augment import Augment
-from worlds.loaders.base import Loader
-from worlds.loaders.normalize import Range
-from worlds.loaders.pipelines import Batch, Transform
+from worlds.loaders.base import Loader, Options
+from worlds.loaders.pipelines import Batch
 from worlds.loaders.samplers import Remainder, Sampler
 from worlds.loaders.stream import (
+    Seeds,
     bootstrap_order,
     excluded_indices,
     pool_indices,
@@ -54,42 +53,18 @@ class RealLoader(Loader):
         *,
         seed: int = 0,
         trial: int = 0,
+        data_seed: int | None = None,
+        order_seed: int | None = None,
         remainder: Remainder = "carry",
         balanced: bool = False,
         disjoint_from: "Loader | np.ndarray | None" = None,
-        augment: Augment | str | None = None,
-        transform: Transform | None = None,
-        normalize: Range = "symmetric",
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-        channels_last: bool = False,
-        resident: bool | None = None,
-        gpu_decode: bool = False,
-        pin_memory: bool = False,
-        threads: int | None = None,
-        rank: int = 0,
-        world_size: int = 1,
+        **options: Unpack[Options],
     ) -> None:
         excluded = _excluded(split, disjoint_from)
         balance = labels_of(split) if balanced else None
-        sampler = real_order(len(split), n, batch_size, seed, trial, remainder, balance, excluded)
-        super().__init__(
-            split,
-            sampler,
-            steps,
-            augment=augment,
-            transform=transform,
-            normalize=normalize,
-            device=device,
-            dtype=dtype,
-            channels_last=channels_last,
-            resident=resident,
-            gpu_decode=gpu_decode,
-            pin_memory=pin_memory,
-            threads=threads,
-            rank=rank,
-            world_size=world_size,
-        )
+        seeds = Seeds(seed, trial, data_seed, order_seed)
+        sampler = real_order(len(split), n, batch_size, seeds, remainder, balance, excluded)
+        super().__init__(split, sampler, steps, **options)
 
 
 class FixedReuseLoader(Loader):
@@ -110,43 +85,19 @@ class FixedReuseLoader(Loader):
         reuse: int,
         seed: int = 0,
         trial: int = 0,
+        data_seed: int | None = None,
+        order_seed: int | None = None,
         remainder: Remainder = "carry",
         balanced: bool = False,
         disjoint_from: "Loader | np.ndarray | None" = None,
-        augment: Augment | str | None = None,
-        transform: Transform | None = None,
-        normalize: Range = "symmetric",
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-        channels_last: bool = False,
-        resident: bool | None = None,
-        gpu_decode: bool = False,
-        pin_memory: bool = False,
-        threads: int | None = None,
-        rank: int = 0,
-        world_size: int = 1,
+        **options: Unpack[Options],
     ) -> None:
         excluded = _excluded(split, disjoint_from)
         balance = labels_of(split) if balanced else None
-        order = (self.world, len(split), n, batch_size, seed, trial, remainder, balance, excluded)
+        seeds = Seeds(seed, trial, data_seed, order_seed)
+        order = (self.world, len(split), n, batch_size, seeds, remainder, balance, excluded)
         sampler = reuse_order(*order, reuse)
-        super().__init__(
-            split,
-            sampler,
-            steps,
-            augment=augment,
-            transform=transform,
-            normalize=normalize,
-            device=device,
-            dtype=dtype,
-            channels_last=channels_last,
-            resident=resident,
-            gpu_decode=gpu_decode,
-            pin_memory=pin_memory,
-            threads=threads,
-            rank=rank,
-            world_size=world_size,
-        )
+        super().__init__(split, sampler, steps, **options)
 
 
 class IdealLoader(FixedReuseLoader):
@@ -165,21 +116,11 @@ class IdealLoader(FixedReuseLoader):
         *,
         seed: int = 0,
         trial: int = 0,
+        order_seed: int | None = None,
         passes: int = 1,
         remainder: Remainder = "carry",
         disjoint_from: "Loader | np.ndarray | None" = None,
-        augment: Augment | str | None = None,
-        transform: Transform | None = None,
-        normalize: Range = "symmetric",
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-        channels_last: bool = False,
-        resident: bool | None = None,
-        gpu_decode: bool = False,
-        pin_memory: bool = False,
-        threads: int | None = None,
-        rank: int = 0,
-        world_size: int = 1,
+        **options: Unpack[Options],
     ) -> None:
         passes = count("passes", passes)
         self.world = "ideal" if passes == 1 else "approximate ideal"
@@ -191,20 +132,10 @@ class IdealLoader(FixedReuseLoader):
             reuse=passes,
             seed=seed,
             trial=trial,
+            order_seed=order_seed,
             remainder=remainder,
             disjoint_from=disjoint_from,
-            augment=augment,
-            transform=transform,
-            normalize=normalize,
-            device=device,
-            dtype=dtype,
-            channels_last=channels_last,
-            resident=resident,
-            gpu_decode=gpu_decode,
-            pin_memory=pin_memory,
-            threads=threads,
-            rank=rank,
-            world_size=world_size,
+            **options,
         )
 
 
@@ -220,38 +151,14 @@ class BootstrapLoader(Loader):
         *,
         seed: int = 0,
         trial: int = 0,
-        augment: Augment | str | None = None,
-        transform: Transform | None = None,
-        normalize: Range = "symmetric",
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-        channels_last: bool = False,
-        resident: bool | None = None,
-        gpu_decode: bool = False,
-        pin_memory: bool = False,
-        threads: int | None = None,
-        rank: int = 0,
-        world_size: int = 1,
+        data_seed: int | None = None,
+        order_seed: int | None = None,
+        **options: Unpack[Options],
     ) -> None:
         check_split(split)
-        sampler = bootstrap_order(len(split), n, batch_size, seed, trial)
-        super().__init__(
-            split,
-            sampler,
-            steps,
-            augment=augment,
-            transform=transform,
-            normalize=normalize,
-            device=device,
-            dtype=dtype,
-            channels_last=channels_last,
-            resident=resident,
-            gpu_decode=gpu_decode,
-            pin_memory=pin_memory,
-            threads=threads,
-            rank=rank,
-            world_size=world_size,
-        )
+        seeds = Seeds(seed, trial, data_seed, order_seed)
+        sampler = bootstrap_order(len(split), n, batch_size, seeds)
+        super().__init__(split, sampler, steps, **options)
 
 
 class SequentialLoader(Loader):
@@ -271,18 +178,7 @@ class SequentialLoader(Loader):
         indices: np.ndarray | None = None,
         seed: int = 0,
         trial: int = 0,
-        augment: Augment | str | None = None,
-        transform: Transform | None = None,
-        normalize: Range = "symmetric",
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-        channels_last: bool = False,
-        resident: bool | None = None,
-        gpu_decode: bool = False,
-        pin_memory: bool = False,
-        threads: int | None = None,
-        rank: int = 0,
-        world_size: int = 1,
+        **options: Unpack[Options],
     ) -> None:
         check_split(split)
         if n is not None and indices is not None:
@@ -305,23 +201,7 @@ class SequentialLoader(Loader):
             reuse=1,
             shuffle=False,
         )
-        super().__init__(
-            split,
-            sampler,
-            None,
-            augment=augment,
-            transform=transform,
-            normalize=normalize,
-            device=device,
-            dtype=dtype,
-            channels_last=channels_last,
-            resident=resident,
-            gpu_decode=gpu_decode,
-            pin_memory=pin_memory,
-            threads=threads,
-            rank=rank,
-            world_size=world_size,
-        )
+        super().__init__(split, sampler, None, **options)
 
     def __iter__(self) -> Iterator[Batch]:
         self._step = 0

@@ -7,13 +7,16 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 import torch
+from torch.utils.data import default_collate
 
 from worlds.data.photographs import PhotographImages
+from worlds.data.samples import SampleSplit
 from worlds.data.splits import Pool, Split
 from worlds.loaders.augment import Augment, augment_batch, normalize
 from worlds.loaders.samplers import Sampler
 from worlds.rng.philox import words
 from worlds.rng.streams import AUGMENT, key_of
+from worlds.runtime.errors import first_line
 from worlds.runtime.prefetch import BufferPool
 from worlds.runtime.processes import cpu_count
 
@@ -84,7 +87,7 @@ def staged(
     assert isinstance(split.images, PhotographImages)
     if out is None:
         out = np.empty((len(indices), *split.image_shape), np.uint8)
-    split.images.gather_crops(indices, positions, sampler.seed, sampler.trial, out)
+    split.images.gather_crops(indices, positions, *sampler.crops, out)
     return out
 
 
@@ -107,7 +110,8 @@ class CpuPipeline:
         self.block_samples = block_of(split, 256)
         self.split, self.sampler, self.augment = split, sampler, augment
         self.dtype, self.channels_last, self.pin_memory = dtype, channels_last, pin_memory
-        self._name = np.array([*key_of(sampler.seed), AUGMENT, sampler.trial], dtype=np.uint64)
+        seed, trial = sampler.crops
+        self._name = np.array([*key_of(seed), AUGMENT, trial], dtype=np.uint64)
         self._options = np.array(
             [
                 augment.pad,
@@ -171,6 +175,14 @@ def _each(split: Split, indices: np.ndarray) -> Iterator[torch.Tensor]:
     return (torch.tensor(image).permute(2, 0, 1).contiguous() for image in pixels)
 
 
+def transform_seeds(sampler: Sampler, positions: np.ndarray) -> list[int]:
+    """Return the seed of torch's generator for the sample at each position."""
+    seed, trial = sampler.crops
+    drawn = words(seed, AUGMENT, trial, torch.from_numpy(positions), blocks=1)
+    seeds: list[int] = (drawn[:, 0] << 31 | drawn[:, 1] >> 1).tolist()
+    return seeds
+
+
 def _stacked(images: list[torch.Tensor]) -> torch.Tensor:
     found = {tuple(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__ for x in images}
     if len(found) != 1 or not isinstance(images[0], torch.Tensor):
@@ -212,7 +224,7 @@ class ArrayPipeline:
         indices = self.sampler.at(positions)
         x = torch.from_numpy(self.split.gather(indices))  # (B, ...)
         if self.split.holds_images:
-            drawn = self.sampler.seed, self.sampler.trial, torch.from_numpy(positions)
+            drawn = *self.sampler.crops, torch.from_numpy(positions)
             x = augment_batch(x, self.augment, *drawn, self.dtype, self.channels_last)
         elif x.is_floating_point():
             x = x.to(self.dtype)
@@ -249,10 +261,7 @@ class TransformPipeline:
     def make(self, positions: np.ndarray, sizes: list[int]) -> list[Batch]:
         indices = self.sampler.at(positions)
         images = _each(self.split, indices)
-        drawn = words(
-            self.sampler.seed, AUGMENT, self.sampler.trial, torch.from_numpy(positions), blocks=1
-        )
-        seeds = (drawn[:, 0] << 31 | drawn[:, 1] >> 1).tolist()
+        seeds = transform_seeds(self.sampler, positions)
         transformed = []
         with torch.random.fork_rng(devices=[]):
             for image, seed in zip(images, seeds, strict=True):
@@ -267,3 +276,58 @@ class TransformPipeline:
 
     def finish(self, made: list[Batch]) -> Iterable[Batch]:
         return made
+
+
+class SamplePipeline:
+    """Items of a map-style dataset.
+
+    Items are made in the trainer's thread, since random transforms draw from torch's global
+    generator: that is seeded for each sample from its address, and put back as it was.
+    """
+
+    block_samples = 1
+    background = False
+
+    def __init__(self, split: SampleSplit, sampler: Sampler, device: torch.device) -> None:
+        self.split, self.sampler, self.device = split, sampler, device
+
+    def make(self, positions: np.ndarray, sizes: list[int]) -> list[Batch]:
+        indices = self.sampler.at(positions)
+        return [self._collated(*part) for part in _parts(positions, indices, sizes)]
+
+    def finish(self, made: list[Batch]) -> Iterable[Batch]:
+        return ((x.to(self.device), y.to(self.device)) for x, y in made)
+
+    def _collated(self, positions: np.ndarray, indices: np.ndarray) -> Batch:
+        seeds, items = transform_seeds(self.sampler, positions), []
+        with torch.random.fork_rng(devices=[]):
+            for index, seed in zip(indices.tolist(), seeds, strict=True):
+                torch.default_generator.manual_seed(seed)
+                items.append(self.split.dataset[index])
+        return collate(items, self.split)
+
+
+def collate(items: list[Any], split: SampleSplit) -> Batch:
+    """The batch (x, y) of some items. Raises ValueError if they are no pairs, or do not fit."""
+    kind = type(split.dataset).__name__
+    if not all(isinstance(item, tuple | list) and len(item) == 2 for item in items):
+        found = next(type(item).__name__ for item in items)
+        raise ValueError(f"items of {kind} must be pairs (x, y), got {found}")
+    for column in zip(*items, strict=True):
+        types = {value.dtype for value in column if isinstance(value, torch.Tensor | np.ndarray)}
+        if len(types) > 1:
+            raise ValueError(f"{kind} mixes {' and '.join(sorted(map(str, types)))} in one batch")
+    try:
+        x, y = default_collate(items)
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(f"{kind} gives samples that make no batch: {first_line(error)}") from error
+    if not (isinstance(x, torch.Tensor) and isinstance(y, torch.Tensor)):
+        raise ValueError(f"items of {kind} must be tensors, arrays or numbers, got {type(x)}")
+    return x, y.float() if y.dtype == torch.float64 else y
+
+
+def _parts(
+    positions: np.ndarray, indices: np.ndarray, sizes: list[int]
+) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+    borders = np.cumsum(sizes)[:-1]
+    return zip(np.split(positions, borders), np.split(indices, borders), strict=True)

@@ -24,7 +24,7 @@ from typing import Final, Literal, get_args
 import numpy as np
 
 from worlds.rng.orders import key_words, pass_order
-from worlds.rng.streams import BOOTSTRAP, SUBSET, key_of
+from worlds.rng.streams import BOOTSTRAP, SUBSET, Name, key_of
 from worlds.runtime.checks import count, integer
 
 Remainder = Literal["carry", "drop", "short"]
@@ -101,6 +101,7 @@ class Sampler:
     replace: bool = False
     shuffle: bool = True
     exact: bool = False  # "carry": the last batch of all may be smaller, so that none is left
+    augment: Name | None = None  # of crops and flips; None: that of the order
 
     def __post_init__(self) -> None:
         for name in ("pool", "seed", "trial"):
@@ -130,6 +131,11 @@ class Sampler:
     @property
     def n(self) -> int:
         return self.pool if self.samples is None else len(self.samples)
+
+    @property
+    def crops(self) -> Name:
+        """Seed and trial of the augmentations."""
+        return self.augment or (self.seed, self.trial)
 
     @property
     def pass_size(self) -> int:

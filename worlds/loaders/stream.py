@@ -7,13 +7,38 @@ arguments go through equal indices.
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from worlds.loaders.samplers import Remainder, Sampler, subset
+from worlds.rng.streams import Name, stream_name
 from worlds.runtime.checks import count, integer, integers
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """What names a world's streams: (seed, trial), or for one of them a seed of its own, which is
+    the same in every trial.
+    """
+
+    seed: int = 0
+    trial: int = 0
+    data_seed: int | None = None
+    order_seed: int | None = None
+
+    @property
+    def data(self) -> Name:
+        return stream_name(self.data_seed, self.seed, self.trial)
+
+    @property
+    def order(self) -> dict[str, Any]:
+        """The names in a Sampler: crops keep (seed, trial) where the order has its own seed."""
+        seed, trial = stream_name(self.order_seed, self.seed, self.trial)
+        own = (integer("seed", self.seed), integer("trial", self.trial))
+        return {"seed": seed, "trial": trial, "augment": own}
 
 
 class Stream:
@@ -113,8 +138,7 @@ def real_order(
     pool: int,
     n: int,
     batch_size: int,
-    seed: int,
-    trial: int,
+    seeds: Seeds,
     remainder: Remainder,
     balance: np.ndarray | None,
     excluded: np.ndarray | None,
@@ -122,8 +146,8 @@ def real_order(
     """Real World: `n` samples of the pool, reshuffled every epoch."""
     samples: np.ndarray | None = None
     if n != pool or excluded is not None:
-        samples = subset(pool, n, seed, trial, exclude=excluded, balance=balance)
-    return Sampler("real", pool, batch_size, seed, trial, samples=samples, remainder=remainder)
+        samples = subset(pool, n, *seeds.data, exclude=excluded, balance=balance)
+    return Sampler("real", pool, batch_size, samples=samples, remainder=remainder, **seeds.order)
 
 
 def reuse_order(
@@ -131,8 +155,7 @@ def reuse_order(
     pool: int,
     n: int | None,
     batch_size: int,
-    seed: int,
-    trial: int,
+    seeds: Seeds,
     remainder: Remainder,
     balance: np.ndarray | None,
     excluded: np.ndarray | None,
@@ -141,7 +164,7 @@ def reuse_order(
     """`n` samples (None: the whole pool), each at most `reuse` times; Ideal World with reuse 1."""
     samples: np.ndarray | None = None
     if n is not None:
-        samples = subset(pool, n, seed, trial, exclude=excluded, balance=balance)
+        samples = subset(pool, n, *seeds.data, exclude=excluded, balance=balance)
     elif balance is not None:
         raise ValueError("balanced=True chooses a subset: give n as well")
     elif excluded is not None:
@@ -149,14 +172,14 @@ def reuse_order(
         if not len(samples):
             raise ValueError("disjoint_from excludes the whole pool: nothing is left to draw")
     exact = world == "fixed reuse" and remainder == "carry"
-    named = world, pool, batch_size, seed, trial, samples, remainder, reuse
-    return Sampler(*named, exact=exact)
+    order = Sampler(world, pool, batch_size, samples=samples, remainder=remainder, **seeds.order)
+    return replace(order, reuse=reuse, exact=exact)
 
 
-def bootstrap_order(pool: int, n: int | None, batch_size: int, seed: int, trial: int) -> Sampler:
+def bootstrap_order(pool: int, n: int | None, batch_size: int, seeds: Seeds) -> Sampler:
     """`n` samples of the pool (None: all), drawn with replacement at every position."""
-    samples = None if n is None else subset(pool, n, seed, trial)
-    return Sampler("bootstrap", pool, batch_size, seed, trial, samples=samples, replace=True)
+    samples = None if n is None else subset(pool, n, *seeds.data)
+    return Sampler("bootstrap", pool, batch_size, samples=samples, replace=True, **seeds.order)
 
 
 def excluded_indices(

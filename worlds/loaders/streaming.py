@@ -30,6 +30,7 @@ from worlds.data.images import ArrayImages
 from worlds.data.remote import RemoteShard, StreamError, find_shards, read_shard
 from worlds.data.splits import Split
 from worlds.loaders.augment import Augment, parse_augment
+from worlds.loaders.handout import check_handout
 from worlds.loaders.normalize import normalize_batches
 from worlds.loaders.pipelines import (
     DTYPES,
@@ -41,7 +42,7 @@ from worlds.loaders.pipelines import (
 )
 from worlds.loaders.samplers import Sampler
 from worlds.rng.orders import key_words
-from worlds.rng.streams import SHARDS, WINDOW, WITHIN
+from worlds.rng.streams import SHARDS, WINDOW, WITHIN, stream_name
 from worlds.runtime.checks import count, integer
 from worlds.runtime.device import check_device
 
@@ -95,12 +96,17 @@ class StreamLoader:
         passes: int = 1,
         seed: int = 0,
         trial: int = 0,
+        order_seed: int | None = None,
         augment: Augment | str | None = None,
+        augment_seed: int | None = None,
         transform: Transform | None = None,
         normalize: str = "symmetric",
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         channels_last: bool = False,
+        output: str = "torch",
+        layout: str = "NCHW",
+        labels: str = "int64",
         pin_memory: bool = False,
         workers: int = 2,
         rank: int = 0,
@@ -108,7 +114,9 @@ class StreamLoader:
     ) -> None:
         self.batch_size, self.steps = count("batch_size", batch_size), steps
         self.window, self.passes = count("window", window), count("passes", passes)
-        self.seed, self.trial = integer("seed", seed), integer("trial", trial)
+        seed, trial = integer("seed", seed), integer("trial", trial)
+        self.seed, self.trial = stream_name(order_seed, seed, trial)
+        self.crops = stream_name(augment_seed, seed, trial)
         self.workers, self.rank = integer("workers", workers), integer("rank", rank)
         self.world_size = count("world_size", world_size)
         if not 0 <= self.rank < self.world_size or self.batch_size % self.world_size:
@@ -125,7 +133,8 @@ class StreamLoader:
             raise ValueError(
                 "give either augment or transform: a transform replaces the augmentation"
             )
-        self.normalize, self.dtype, self.channels_last = normalize, dtype, channels_last
+        self.normalize, self.dtype = normalize, dtype
+        self.channels_last = channels_last or layout == "NHWC"
         self.device = check_device(device)
         self.pin_memory = pin_memory or self.device.type == "cuda"
         self.source, self.shards = source, find_shards(source, split)
@@ -133,6 +142,13 @@ class StreamLoader:
             raise ValueError(
                 f"{source} has {len(self.shards.items)} shards, too few for {world_size} ranks"
             )
+        self._handout = check_handout(
+            *(output, layout, labels),
+            images=True,
+            classes=len(self.shards.class_names or ()),
+            dtype=dtype,
+            device=self.device,
+        )
         self._check_steps()
         self._step = self._window = self._offset = 0
 
@@ -217,7 +233,7 @@ class StreamLoader:
                 )
             step = self._step = step + 1
             self._window, self._offset = window, offset
-            yield batch
+            yield self._handout(batch)
         if self.steps is not None and self._step < self.steps:
             raise ValueError(
                 f"{self.source} fed rank {self.rank} {self._step:,} of {self.steps:,} steps: "
@@ -298,6 +314,7 @@ class StreamLoader:
             self.batch_size,
             self.seed,
             self.trial,
+            augment=self.crops,
             shards=in_all,
             starts=starts,
             orders=np.concatenate(orders).astype(np.uint32),
@@ -355,7 +372,8 @@ class StreamLoader:
         )
 
     def _config(self) -> dict[str, Any]:
-        return {
+        apart = self.crops != (self.seed, self.trial)
+        return ({"crops": list(self.crops)} if apart else {}) | {
             "world": "stream",
             "seed": self.seed,
             "trial": self.trial,

@@ -23,6 +23,8 @@ TEACHER: Final = 15  # a pool made on the fly: major 0 = image, 1 and more = a l
 
 MASK: Final = 0xFFFFFFFF
 
+Name = tuple[int, int]  # seed and trial, which name a stream
+
 
 def key_of(seed: int) -> tuple[int, int]:
     """Return the Philox key of a seed; ValueError unless it is in [0, 2^64)."""
@@ -30,3 +32,11 @@ def key_of(seed: int) -> tuple[int, int]:
     if not 0 <= seed < 1 << 64:
         raise ValueError(f"seed must be in [0, 2^64), got {seed}")
     return seed & MASK, seed >> 32
+
+
+def stream_name(own: int | None, seed: int, trial: int) -> Name:
+    """Return the name of a stream: (seed, trial), or its own seed, the same in every trial."""
+    if own is None:
+        return seed, trial
+    key_of(own)
+    return own, 0

@@ -109,9 +109,16 @@ class BufferPool:
                     view = memory[:size]
                     self._held[k] = memory, weakref.ref(view)
                     return view
-            memory = np.empty(size, dtype=dtype)
+            memory = _aligned(size, dtype)
             view = memory[:]
             self._held.append((memory, weakref.ref(view)))
             if len(self._held) > self._limit:
                 self._held.pop(0)
             return view
+
+
+def _aligned(size: int, dtype: np.dtype) -> np.ndarray:
+    """An uninitialized array at a multiple of 64 bytes, which JAX takes without a copy."""
+    raw = np.empty(size * dtype.itemsize + 64, dtype=np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size * dtype.itemsize].view(dtype)

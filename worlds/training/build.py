@@ -72,14 +72,24 @@ def real_loader(
         config.n,
         config.batch_size,
         config.steps,
-        seed=config.seed,
-        trial=config.trial,
         remainder=config.remainder,
-        augment=config.augment,
-        rank=replicas.rank,
-        world_size=replicas.world_size,
-        **form.output,
+        **_common(config, form, replicas),
     )
+
+
+def _common(config: TrainConfig, form: BatchFormat, replicas: Replicas) -> dict[str, Any]:
+    """Return the arguments of the loaders of all worlds."""
+    return {
+        "seed": config.seed,
+        "trial": config.trial,
+        "data_seed": config.data_seed,
+        "order_seed": config.order_seed,
+        "augment_seed": config.augment_seed,
+        "augment": config.augment,
+        "rank": replicas.rank,
+        "world_size": replicas.world_size,
+        **form.output,
+    }
 
 
 def make_loader(
@@ -88,14 +98,7 @@ def make_loader(
     """The config's world over `split`, whose labels already have the config's noise."""
     if config.world == "real":
         return real_loader(config, split, form, replicas)
-    common: dict[str, Any] = {
-        "seed": config.seed,
-        "trial": config.trial,
-        "augment": config.augment,
-        "rank": replicas.rank,
-        "world_size": replicas.world_size,
-        **form.output,
-    }
+    common = _common(config, form, replicas)
     size, steps = config.batch_size, config.steps
     if config.reuse is not None:
         return FixedReuseLoader(split, config.n, size, steps, reuse=config.reuse, **common)
@@ -103,6 +106,7 @@ def make_loader(
         return BootstrapLoader(split, config.n, size, steps, **common)
     cpu = BatchFormat(torch.device("cpu"), normalize=config.normalize)
     disjoint = real_loader(config, split, cpu) if config.disjoint else None
+    del common["data_seed"]  # nothing is chosen
     common |= {"remainder": config.remainder, "disjoint_from": disjoint}
     return IdealLoader(split, size, steps, passes=config.passes, **common)
 
@@ -137,10 +141,11 @@ def validation_samples(config: TrainConfig, pool: int) -> np.ndarray | None:
     """
     if not config.validation:
         return None
-    return subset(pool, config.n + config.validation, config.seed, config.trial)[config.n :]
+    return subset(pool, config.n + config.validation, *config.stream("data"))[config.n :]
 
 
 def training_seed(config: TrainConfig) -> int:
-    """Return the seed of torch's generator: the same for both worlds, another for every trial."""
-    drawn = words(config.seed, TRAINING, config.trial, torch.zeros(1, dtype=torch.int64), 1)
+    """Return the seed of torch's generator: the same for both worlds."""
+    seed, trial = config.stream("init")
+    drawn = words(seed, TRAINING, trial, torch.zeros(1, dtype=torch.int64), 1)
     return int(drawn[0, 0]) << 31 | int(drawn[0, 1]) >> 1

@@ -21,7 +21,7 @@ import numpy as np
 from worlds.data.labels import Kind, LabelNoise
 from worlds.loaders.normalize import NAMES
 from worlds.loaders.samplers import Remainder
-from worlds.rng.streams import key_of
+from worlds.rng.streams import Name, key_of, stream_name
 from worlds.runtime.json_files import convert_json
 from worlds.training.schedules import UNIT, Schedule, log_points, spaced_log_points
 
@@ -33,9 +33,10 @@ Grid = Literal["paper", "fast", "spaced"]
 StopRule = Literal["train_error", "patience"]
 Option = int | float | str | bool
 
+SEEDS: Final = ("init_seed", "data_seed", "order_seed", "augment_seed")
 _INTEGERS: Final = (
     *("n", "passes", "steps", "batch_size", "unit", "warmup", "seed", "trial"),
-    *("test_eval", "train_eval", "patience", "validation"),
+    *("test_eval", "train_eval", "patience", "validation", *SEEDS),
 )
 _NUMBERS: Final = (
     *("learning_rate", "momentum", "weight_decay", "factor", "threshold"),
@@ -46,7 +47,7 @@ _TYPES: Final[dict[str, tuple[Any, tuple[str, ...]]]] = {
     "a number": (int | float, _NUMBERS),
     "text": (str, ("arch", "initial", "augment", "label_noise")),
 }
-_OPTIONAL: Final = ("test_eval", "train_eval", "initial", "augment", "label_noise")
+_OPTIONAL: Final = ("test_eval", "train_eval", "initial", "augment", "label_noise", *SEEDS)
 MOST: Final = 10**10
 BETWEEN: Final = ("bootstrap", "reuse:K")
 OUTSIDE: Final = ("optimizer", "loss")  # may be MODULE:NAME; so may arch and schedule
@@ -86,7 +87,7 @@ class TrainConfig:
     label_noise: str | None = None  # symmetric:RATE, uniform:RATE, pairs:RATE:3>5[,5>3]
     precision: Precision = "fp32"
     seed: int = 0
-    trial: int = 0  # with the seed it names the subset, the orders, the crops and the weights
+    trial: int = 0  # with the seed it names what has no seed of its own below
     log: Grid | int = "paper"  # fast: without the dense beginning; spaced: 60, even in log steps
     test_eval: int | None = 10_000  # the first so many test images; None: all
     train_eval: int | None = 10_000  # at most so many of the n, always the same; None: all n
@@ -102,6 +103,12 @@ class TrainConfig:
     mixup: float = 0.0  # alpha of Beta(alpha, alpha), the share of the other image; 0: no mixup
     test_noise: bool = False  # the test labels carry the label noise, too; CIFAR-10's do not
     fresh_crops: bool = False  # train metrics draw fresh crops at each log point, as released
+    # In place of (seed, trial), the same in every trial: of weights and dropout, of the subset and
+    # its label noise, of the orders, of crops, flips and mixup.
+    init_seed: int | None = None
+    data_seed: int | None = None
+    order_seed: int | None = None
+    augment_seed: int | None = None
 
     def __post_init__(self) -> None:
         for f in fields(self):  # numpy's numbers and paths have no JSON
@@ -141,7 +148,8 @@ class TrainConfig:
             raise ValueError(f"log must be one of {grids} or a number of steps, got {self.log!r}")
 
     def _check_numbers(self) -> None:
-        key_of(self.seed)
+        for name in ("seed", *SEEDS):
+            key_of(getattr(self, name) or 0)
         for name in ("n", "steps", "batch_size", "passes", "test_eval", "train_eval"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -210,7 +218,11 @@ class TrainConfig:
         """The noise on the training labels; test labels stay clean without `test_noise`."""
         if self.label_noise is None:
             return None
-        return parse_label_noise(self.label_noise, self.seed, self.trial)
+        return parse_label_noise(self.label_noise, *self.stream("data"))
+
+    def stream(self, part: str) -> Name:
+        """Return the seed and trial that name a part's stream: init, data, order or augment."""
+        return stream_name(getattr(self, f"{part}_seed"), self.seed, self.trial)
 
     @cached_property
     def points(self) -> list[int]:
@@ -310,7 +322,7 @@ def _pair(item: str) -> tuple[int, int]:
 
 _ADDED: Final = (
     *("min_improvement", "validation", "remainder", "betas", "mixup", "test_noise"),
-    "fresh_crops",
+    *("fresh_crops", *SEEDS),
 )
 _RENAMED: Final = {"normalise": "normalize"}  # fields of earlier versions, which name runs
 

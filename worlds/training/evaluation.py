@@ -179,7 +179,8 @@ class TrainSet:
         chosen = np.arange(len(split)) if samples is None else samples
         chosen = chosen[: config.train_eval]
         # A seed of its own: the crops are none of those that training draws.
-        own = words(config.seed, EVALUATION, config.trial, torch.zeros(1, dtype=torch.int64), 1)
+        seed, trial = config.stream("augment")
+        own = words(seed, EVALUATION, trial, torch.zeros(1, dtype=torch.int64), 1)
         seed = int(own[0, 0]) | int(own[0, 1]) << 32
         self.augmented: Loader | None = None  # where that differs
         if config.augment is not None and config.fresh_crops:

@@ -178,7 +178,7 @@ class Stepper:
         """The loss of each image mixed with that at the other end of the batch, against both
         labels; the share is a pure function of (seed, trial, updates).
         """
-        alpha, key = self.config.mixup, [self.config.seed, self.config.trial]
+        alpha, key = self.config.mixup, self.config.stream("augment")
         address = [0, 0, 0, int(self._updates)]
         share = float(
             np.random.Generator(np.random.Philox(counter=address, key=key)).beta(alpha, alpha)

@@ -164,7 +164,7 @@ def test_what_cannot_be_is_refused_in_one_line(make, says, tmp_path):
 def test_every_loader_shows_its_options_with_defaults(loader):
     shown = inspect.signature(loader).parameters
     options = list(inspect.signature(Loader).parameters.values())[3:]
-    assert len(options) == 12
+    assert len(options) == 16
     for option in options:
         assert shown[option.name] == option
         assert f"\n    {option.name}: " in loader.__doc__
