@@ -77,6 +77,7 @@ def test_every_field_decides_the_fingerprint():
         "train_eval": None, "stop": "train_error", "threshold": 0.5, "patience": 3,
         "min_improvement": 0.1, "validation": 7, "remainder": "drop", "betas": (0.5, 0.9),
         "mixup": 0.5, "test_noise": True, "fresh_crops": True,
+        "init_seed": 0, "data_seed": 0, "order_seed": 0, "augment_seed": 0,
     }  # fmt: skip
     assert set(changes) == {f.name for f in fields(TrainConfig)}
     prints = {CONFIG.fingerprint()}
