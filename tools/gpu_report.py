@@ -22,7 +22,7 @@ import torch
 
 from worlds.cli.exit import exit_code
 from worlds.cli.parser import Parser
-from worlds.runtime.device import check_device, cuda_versions, device_name
+from worlds.runtime.device import cuda_versions, device_name
 from worlds.runtime.files import write_json
 
 REPO = Path(__file__).resolve().parents[1]
@@ -141,7 +141,12 @@ def report(folder: Path, only: list[str] | None) -> int:
     for name in only or []:
         if name not in known:
             raise ValueError(f"--only: no part {name!r}; the parts are {', '.join(known)}")
-    device = check_device("cuda")
+    if not torch.cuda.device_count():
+        raise ValueError(
+            "this machine has no usable GPU, and the report is of one: run it where nvidia-smi "
+            "lists a GPU and torch.cuda.is_available() is True"
+        )
+    device = torch.device("cuda")
     machine = {"GPU": device_name(device), "GPUs": str(torch.cuda.device_count())}
     machine |= {
         "torch": str(torch.__version__),

@@ -14,7 +14,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +25,8 @@ from worlds.cli.progress import ProgressBars
 from worlds.runtime.progress import Phase
 
 if TYPE_CHECKING:
+    import torch
+
     from cifar5m.labels.finetune import Options, Trainer
     from worlds.data.stores import Store
 
@@ -122,7 +124,7 @@ def chosen(args: argparse.Namespace) -> "Options":
 
 
 def print_plan(trainer: "Trainer", micro_batch: int | None) -> None:
-    """The plan, and what a run costs by two small steps on this device."""
+    """Print the plan, and what a run costs in time and memory by two small steps on this device."""
     from msgspec.structs import replace
 
     plan = trainer.plan
@@ -134,7 +136,7 @@ def print_plan(trainer: "Trainer", micro_batch: int | None) -> None:
     sample = type(trainer)(
         replace(plan, batch=small), trainer.network, trainer.train, trainer.device
     )
-    sample.one_step(small)
+    kept = saved_bytes(trainer.network, lambda: sample.one_step(small)) / small
     start = time.perf_counter()
     sample.one_step(small)
     seconds = (time.perf_counter() - start) / small * plan.batch
@@ -142,6 +144,28 @@ def print_plan(trainer: "Trainer", micro_batch: int | None) -> None:
         f"{parameters:,} parameters; {seconds:.3g} s a step by {small} images on {trainer.device}, "
         f"{seconds * trainer.steps / 3600:.3g} hours for {trainer.steps:,} steps; nothing written"
     )
+    images = micro_batch or plan.batch
+    fixed = 3 * 4 * parameters  # weights, gradients and momentum in float32
+    print(
+        f"memory of the device: at least {(fixed + kept * images) / 2**30:.3g} GiB with "
+        f"--micro-batch {images}, {kept / 2**20:.3g} MiB an image"
+    )
+
+
+def saved_bytes(network: "torch.nn.Module", step: Callable[[], object]) -> int:
+    """Return the bytes beside the weights that a step keeps for its backward pass."""
+    from torch.autograd.graph import saved_tensors_hooks
+
+    weights = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
+    kept: dict[int, int] = {}  # by address: several operations keep one tensor once
+
+    def note(tensor: "torch.Tensor") -> "torch.Tensor":
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with saved_tensors_hooks(note, lambda tensor: tensor):
+        step()
+    return sum(size for address, size in kept.items() if address not in weights)
 
 
 def train(

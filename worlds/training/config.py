@@ -36,7 +36,7 @@ Option = int | float | str | bool
 SEEDS: Final = ("init_seed", "data_seed", "order_seed", "augment_seed")
 _INTEGERS: Final = (
     *("n", "passes", "steps", "batch_size", "unit", "warmup", "seed", "trial"),
-    *("test_eval", "train_eval", "patience", "validation", *SEEDS),
+    *("test_eval", "train_eval", "patience", "validation", "clean_every", *SEEDS),
 )
 _NUMBERS: Final = (
     *("learning_rate", "momentum", "weight_decay", "factor", "threshold"),
@@ -109,6 +109,7 @@ class TrainConfig:
     data_seed: int | None = None
     order_seed: int | None = None
     augment_seed: int | None = None
+    clean_every: int = 1  # log points from one with train metrics of unaugmented images to the next
 
     def __post_init__(self) -> None:
         for f in fields(self):  # numpy's numbers and paths have no JSON
@@ -150,7 +151,8 @@ class TrainConfig:
     def _check_numbers(self) -> None:
         for name in ("seed", *SEEDS):
             key_of(getattr(self, name) or 0)
-        for name in ("n", "steps", "batch_size", "passes", "test_eval", "train_eval"):
+        sizes = ("n", "steps", "batch_size", "passes", "test_eval", "train_eval", "clean_every")
+        for name in sizes:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be 1 or more, got {value}")
@@ -322,7 +324,7 @@ def _pair(item: str) -> tuple[int, int]:
 
 _ADDED: Final = (
     *("min_improvement", "validation", "remainder", "betas", "mixup", "test_noise"),
-    *("fresh_crops", *SEEDS),
+    *("fresh_crops", "clean_every", *SEEDS),
 )
 _RENAMED: Final = {"normalise": "normalize"}  # fields of earlier versions, which name runs
 
@@ -345,7 +347,7 @@ def _digest(values: dict[str, Any]) -> str:
 # set is measured, and when it stops.
 REAL_ONLY: Final = (
     *("n", "train_eval", "threshold", "stop", "patience", "min_improvement", "validation"),
-    "fresh_crops",
+    *("fresh_crops", "clean_every"),
 )
 
 

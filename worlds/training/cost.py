@@ -57,13 +57,16 @@ def count_cost(
     if not config.fresh and tests:
         train = min(config.n, config.train_eval or config.n)
         clean = min(train, CLEAN) if config.fresh_crops and config.augment else train
-        images += clean + (train if config.augment else 0) + config.validation
+        images += (train if config.augment else clean) + config.validation
     points = len(config.points)
+    total = points * images
+    if not config.fresh and tests and config.augment:
+        total += clean * (1 + -(-(points - 1) // config.clean_every))
     return Cost(
         steps=config.steps,
         training_images=config.steps * config.batch_size,
         log_points=points,
-        evaluation_images=points * images,
+        evaluation_images=total,
         parameters=parameters,
         multiply_adds=multiply_adds,
     )

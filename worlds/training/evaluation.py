@@ -106,8 +106,9 @@ class Evaluation:
 
     def measure(self, model: nn.Module, predict: Predict, step: int) -> dict[str, float | None]:
         """The metrics of one row; `predict` maps a batch to float32 logits."""
+        number = bisect_left(self.config.points, step)
         if self.train is not None:
-            self.train.begin_pass(bisect_left(self.config.points, step))
+            self.train.begin_pass(number)
         row: dict[str, float | None] = {}
         with evaluating(model):
             for name, loader in self.sets.items():
@@ -115,7 +116,8 @@ class Evaluation:
             if self.config.noise is not None and self.config.noise.pairs:
                 row |= self._pair_rows(predict)
             if self.train is not None:
-                row |= self._train_rows(predict, self.train)
+                clean = number % self.config.clean_every == 0 or step == self.config.points[-1]
+                row |= self._train_rows(predict, self.train, clean)
         return row
 
     def _pass(self, loader: Loader, predict: Predict) -> dict[str, float]:
@@ -123,7 +125,12 @@ class Evaluation:
         batches = ((predict(x), y) for x, y in loader)
         return mean_metrics(batches, self.parts.loss or self.config.loss, self.parts.metrics)
 
-    def _train_rows(self, predict: Predict, train: "TrainSet") -> dict[str, float | None]:
+    def _train_rows(
+        self, predict: Predict, train: "TrainSet", clean: bool
+    ) -> dict[str, float | None]:
+        """The metrics of the training set; without `clean` only those of augmented images."""
+        if train.augmented is not None and not clean:
+            return _named("train", self._pass(train.augmented, predict))
         stored = self._pass(train.stored, predict)
         shown = stored if train.augmented is None else self._pass(train.augmented, predict)
         row = _named("train", shown) | _named("train_clean", stored)

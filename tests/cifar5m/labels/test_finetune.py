@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from cifar5m.commands.finetune_labeler import main
+from cifar5m.commands.finetune_labeler import main, saved_bytes
 from cifar5m.commands.generate import main as generate
 from cifar5m.commands.label import main as label
 from cifar5m.labels.calibration import evaluation
@@ -315,8 +315,17 @@ def test_weights_other_than_those_measured_are_not_called_a_labeler(command, tmp
 
 def test_a_dry_run_writes_nothing(command, tmp_path, capsys):
     assert main([*command, "--out", str(tmp_path / "out"), "--dry-run"]) == 0
-    assert "hours for 10 steps; nothing written" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "hours for 10 steps; nothing written" in out
+    assert "memory of the device: at least" in out
     assert not (tmp_path / "out").exists()
+
+
+def test_the_memory_of_a_step_is_what_its_backward_pass_reads():
+    network = torch.nn.Linear(10, 20)
+    x = torch.randn(4, 10)
+    kept = saved_bytes(network, lambda: network(x).relu().sum().backward())
+    assert kept == 4 * (4 * 10 + 4 * 20)  # the layer's input and the activation, in float32
 
 
 def test_evaluation_against_numbers_worked_out_by_hand():

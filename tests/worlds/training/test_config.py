@@ -76,7 +76,7 @@ def test_every_field_decides_the_fingerprint():
         "precision": "bf16", "seed": 7, "trial": 7, "log": "fast", "test_eval": None,
         "train_eval": None, "stop": "train_error", "threshold": 0.5, "patience": 3,
         "min_improvement": 0.1, "validation": 7, "remainder": "drop", "betas": (0.5, 0.9),
-        "mixup": 0.5, "test_noise": True, "fresh_crops": True,
+        "mixup": 0.5, "test_noise": True, "fresh_crops": True, "clean_every": 8,
         "init_seed": 0, "data_seed": 0, "order_seed": 0, "augment_seed": 0,
     }  # fmt: skip
     assert set(changes) == {f.name for f in fields(TrainConfig)}
@@ -173,7 +173,7 @@ def test_configs_of_earlier_versions_keep_their_names_and_new_fields_make_new_on
     assert plain.group_key()[:16] == "87c8e4bb1cbd8833"
     saved = plain.to_json()
     new = ("remainder", "betas", "mixup", "test_noise", "fresh_crops", "validation")
-    for name in (*new, "min_improvement"):
+    for name in (*new, "min_improvement", "clean_every"):
         del saved[name]
     assert TrainConfig.from_json(saved) == plain
     changed = [
@@ -182,6 +182,7 @@ def test_configs_of_earlier_versions_keep_their_names_and_new_fields_make_new_on
         replace(plain, optimizer="adam"),
         replace(plain, mixup=0.2),
         replace(plain, fresh_crops=True),
+        replace(plain, clean_every=8),
         replace(plain, validation=100),
         replace(plain, validation=100, min_improvement=0.01),
         replace(plain, label_noise="symmetric:0.2", test_noise=True),

@@ -10,7 +10,8 @@ from torch import nn
 from tests.worlds.small_runs import numbers, small, small_data
 from worlds.loaders.samplers import subset
 from worlds.training.build import noise_of_test, validation_samples
-from worlds.training.config import TrainConfig
+from worlds.training.config import TrainConfig, ideal_key
+from worlds.training.cost import count_cost
 from worlds.training.metrics import patience_point
 from worlds.training.stepper import Stepper, make_optimizer
 from worlds.training.train import train
@@ -42,6 +43,22 @@ def test_fresh_crops_differ_at_each_log_point_and_a_resumed_run_draws_the_same(t
     train(still, DATA, tmp_path / "again", last_step=9)
     again = train(still, DATA, tmp_path / "again")
     assert numbers(again)[-1] == numbers(fresh)[-1]
+
+
+@pytest.mark.parametrize("augment, expected", [("crop+flip", [0, 3, 4]), (None, [0, 1, 2, 3, 4])])
+def test_clean_train_metrics_are_taken_at_some_log_points_and_change_nothing_else(
+    tmp_path, augment, expected
+):
+    every = small(augment=augment)
+    some = replace(every, clean_every=3)
+    one, other = (train(c, DATA, tmp_path / str(c.clean_every)) for c in (every, some))
+    assert [i for i, row in enumerate(other.rows) if "train_clean_error" in row] == expected
+    for whole, row in zip(numbers(one), numbers(other), strict=True):
+        left_out = {name for name in whole if name.startswith("train_clean")} - row.keys()
+        assert row == {name: value for name, value in whole.items() if name not in left_out}
+    images = len(expected) * 100 + 5 * (150 + (100 if augment else 0))
+    assert count_cost(some, [200], 0, 0).evaluation_images == images
+    assert ideal_key(some) == ideal_key(every)
 
 
 @pytest.mark.parametrize("remainder, samples", [("carry", 960), ("drop", 960), ("short", 900)])
