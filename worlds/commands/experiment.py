@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from worlds.cli.counted import counted
 from worlds.cli.exit import EXIT_FAILED, exit_code
 from worlds.commands.experiment_options import make_parser
 from worlds.runtime.signals import StopSignal
@@ -46,11 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from worlds.experiments.listing import overview
-    from worlds.experiments.plan import expand
-    from worlds.experiments.registry import recipes
+    if args.trials is None:
+        text, total = counted("experiments")[args.scale]
+    else:
+        from worlds.experiments.listing import overview
+        from worlds.experiments.plan import expand
+        from worlds.experiments.registry import recipes
 
-    text, total = overview([expand(recipe, args.scale, args.trials) for recipe in recipes()])
+        text, total = overview([expand(recipe, args.scale, args.trials) for recipe in recipes()])
     print(text)
     print(json.dumps({"scale": args.scale, **total}))
     return 0

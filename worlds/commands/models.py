@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from worlds.cli.counted import counted
 from worlds.cli.exit import exit_code
 from worlds.cli.parser import Parser
 from worlds.cli.tables import columns
@@ -32,16 +33,27 @@ def make_parser() -> Parser:
     return parse
 
 
-def rows(args: argparse.Namespace) -> "list[Row]":
+def rows(args: argparse.Namespace) -> list[dict[str, Any]]:
     """The rows asked for; ValueError for a name, size, class count or width that cannot be."""
+    options: dict[str, Any] = {} if args.width is None else {"width": args.width}
+    if options and not args.names:
+        raise ValueError("--width needs the names of the architectures that it is for")
+    suite = [row for row in counted("models") if args.image_size in (None, row["image_size"])]
+    known = {row["name"] for row in suite}
+    if args.classes is None and not options and known.issuperset(args.names):
+        if not args.names:
+            return suite
+        return [row for name in args.names for row in suite if row["name"] == name]
+    return [asdict(row) for row in _described(args, options)]
+
+
+def _described(args: argparse.Namespace, options: dict[str, Any]) -> "list[Row]":
+    """Count what the packaged table does not have."""
     from worlds.models import architectures, describe, find
 
-    options: dict[str, Any] = {} if args.width is None else {"width": args.width}
-    if not args.names:
-        if options:
-            raise ValueError("--width needs the names of the architectures that it is for")
-        return [describe(a, args.classes) for a in architectures(args.image_size)]
     known = architectures(args.image_size)
+    if not args.names:
+        return [describe(a, args.classes) for a in known]
     chosen = []
     for name in args.names:
         forms = [a for a in known if a.name == name]
@@ -49,13 +61,13 @@ def rows(args: argparse.Namespace) -> "list[Row]":
     return [describe(a, args.classes, **options) for a in chosen]
 
 
-def table(suite: "Sequence[Row]") -> str:
+def table(suite: Sequence[dict[str, Any]]) -> str:
     header = ("name", "family", "px", "classes", "parameters", "MACs (M)", "figures")
     lines = [header]
     for row in suite:
-        macs = f"{row.multiply_adds / 1e6:,.2f}"
-        numbers = (f"{row.image_size}", f"{row.num_classes}", f"{row.parameters:,}", macs)
-        lines.append((row.name, row.family, *numbers, row.figure))
+        macs = f"{row['multiply_adds'] / 1e6:,.2f}"
+        sizes = str(row["image_size"]), str(row["num_classes"]), f"{row['parameters']:,}"
+        lines.append((row["name"], row["family"], *sizes, macs, row["figure"]))
     return columns(lines, left=(0, 1, 6))
 
 
@@ -71,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"no architecture takes {args.image_size} px images")
     if args.json:
         for row in suite:
-            print(json.dumps(asdict(row)))
+            print(json.dumps(row))
     else:
         print(table(suite))
     return 0
