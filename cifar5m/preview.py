@@ -87,18 +87,12 @@ def survey(folder: Path, split: str | None = None) -> Survey:
     )
 
 
-def contact_sheet(
-    folder: Path, per_class: int = 10, split: str | None = None, seed: int = 0
-) -> "Image":
+def draw_sheet(found: Survey, per_class: int, seed: int = 0) -> "Image":
     """Return a row of images for each class, chosen at random, each with its confidence in %.
 
     The choice is addressed: an image's place in the draw depends on (seed, index) alone, so a
     growing set changes it only where a new image comes first.
     """
-    return draw_sheet(survey(folder, split), per_class, seed)
-
-
-def draw_sheet(found: Survey, per_class: int, seed: int) -> "Image":
     if per_class < 1:
         raise ValueError(f"images per class must be at least 1, got {per_class}")
     chosen = _choose(found, per_class, seed)
@@ -156,12 +150,8 @@ def _read_images(found: Survey, rows: list[int]) -> Iterator[tuple[int, np.ndarr
             raise ValueError(f"{path} lacks {sorted(names)[0]}; cifar5m-verify says more")
 
 
-def histograms(folder: Path, split: str | None = None) -> "Figure":
-    """Return how many images each class has, and how sure the labeler was of them."""
-    return draw_histograms(survey(folder, split))
-
-
 def draw_histograms(found: Survey) -> "Figure":
+    """Return how many images each class has, and how sure the labeler was of them."""
     from matplotlib.figure import Figure
 
     names = found.class_names

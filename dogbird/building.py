@@ -13,7 +13,7 @@ from, and `broken.tsv`, which lists those that could not be decoded and are left
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -29,7 +29,8 @@ from worlds.formats.plan import About, Plan, claim_folder, differences, load_pla
 from worlds.formats.shards import is_finished, write_shard
 from worlds.runtime.files import atomic_write, check_disk, locked, remove_stale
 from worlds.runtime.json_files import load_json
-from worlds.runtime.processes import Workers
+from worlds.runtime.processes import in_workers
+from worlds.runtime.progress import OnProgress, Phase
 
 DATASET: Final = "dogbird"  # what plans of this module say that they make
 EXTENSION: Final = "jpg"
@@ -37,8 +38,6 @@ PHOTOGRAPHS, BROKEN = "photographs.tsv", "broken.tsv"
 RANGES: Final = {"train": (732, 1300), "val": (50, 50)}  # of a class in ILSVRC-2012
 _SAMPLED: Final = 64  # photographs converted to foresee bytes and time
 _TAR_BYTES: Final = 3 * 512 + 256  # a sample: two headers, the label, half a block of filling
-
-OnPhotographs = Callable[[int], None]
 
 
 def check_counts(source: Source, task: Task, any_counts: bool = False) -> None:
@@ -187,39 +186,18 @@ class Build:
         there += sum(path.stat().st_size for path in self.out.glob("data/*.tar"))
         check_disk(self.out, 2 * cost.total_bytes(len(self.source)) - there)
 
-    def run(
-        self,
-        workers: int = 1,
-        on_staged: OnPhotographs = lambda count: None,
-        on_shards: Callable[[Sequence[Shard], Sequence[Shard]], None] = lambda all_, left: None,
-        on_written: OnPhotographs = lambda count: None,
-        check: Callable[[], None] = lambda: None,
-    ) -> DogBirdPlan:
-        """Stage and write what is not there yet; the plan. `check` may raise, to stop. ValueError
-        while another process builds this folder.
+    def run(self, workers: int = 1, on_progress: OnProgress | None = None) -> DogBirdPlan:
+        """Stage and write what is not there yet, and return the plan. Raises ValueError while
+        another process builds this directory.
         """
         with locked(self.staging, "building"):
-            plan = self._run(workers, on_staged, on_shards, on_written, check)
+            rows = stage(self.staging, self.source.pieces, self.form, workers, on_progress)
+            splits, broken = arrange(rows, self.task)
+            plan = self._plan(splits, broken)
+            claim_folder(self.out, plan)
+            self._write_lists(splits, broken)
+            self._write_shards(splits, plan, workers, on_progress)
             clear(self.staging, self.source.pieces, self.form)
-        return plan
-
-    def _run(
-        self,
-        workers: int,
-        on_staged: OnPhotographs,
-        on_shards: Callable[[Sequence[Shard], Sequence[Shard]], None],
-        on_written: OnPhotographs,
-        check: Callable[[], None],
-    ) -> DogBirdPlan:
-        rows = stage(self.staging, self.source.pieces, self.form, workers, on_staged, check)
-        splits, broken = arrange(rows, self.task)
-        plan = self._plan(splits, broken)
-        claim_folder(self.out, plan)
-        self._write_lists(splits, broken)
-        shards = plan.shards
-        waiting = [s for s in shards if not is_finished(self.out, s, plan.fingerprint)]
-        on_shards(shards, waiting)
-        self._write_shards(splits, plan, waiting, workers, on_written, check)
         return plan
 
     def _plan(self, splits: dict[str, list[Row]], broken: list[Row]) -> DogBirdPlan:
@@ -256,25 +234,25 @@ class Build:
         self,
         splits: dict[str, list[Row]],
         plan: DogBirdPlan,
-        waiting: Sequence[Shard],
         workers: int,
-        on_written: OnPhotographs,
-        check: Callable[[], None],
+        on_progress: OnProgress | None,
     ) -> None:
         places = (self.out, self.out / "data", self.out / "meta")
         for place in places:
             place.mkdir(parents=True, exist_ok=True)
             remove_stale(place)
+        # A job for each shard that is not finished.
         every = [row for rows in splits.values() for row in rows]
-        labels = self.task.labels
-        if not waiting:
-            return
-        with Workers(write_photographs, min(workers, len(waiting)), on_written) as pool:
-            for shard in waiting:
-                check()
+        labels, jobs = self.task.labels, []
+        for shard in plan.shards:
+            if not is_finished(self.out, shard, plan.fingerprint):
                 rows = every[shard.start : shard.stop]
                 classes = np.array([labels[row.wnid] for row in rows])
-                pool.put((self.out, shard, rows, classes, plan.fingerprint))
+                jobs.append((self.out, shard, rows, classes, plan.fingerprint))
+        left = sum(len(job[1]) for job in jobs)
+        phase = Phase("write", len(every), on_progress, len(every) - left)
+        for count in in_workers(write_photographs, jobs, min(workers, len(jobs))) if jobs else ():
+            phase(count)
         for place in places:  # of workers that outlived a killed build by a moment
             remove_stale(place)
 

@@ -12,7 +12,6 @@ from dogbird.convert import Format
 from dogbird.pieces import SPLITS
 from dogbird.sources import open_source
 from dogbird.tasks import SYNSETS, classes
-from worlds.formats.layout import Shard
 from worlds.formats.summary import DatasetSummary, summarize
 from worlds.runtime.checks import check_positive
 from worlds.runtime.processes import worker_count
@@ -94,21 +93,7 @@ def build(
     plan = chosen.finished_plan()
     if plan is None:
         chosen.check_disk(measure(chosen.source, chosen.form))
-        staged = Phase("convert", len(chosen.source), on_progress)
-        written = Phase("write", None, None)
-
-        def on_shards(shards: Sequence[Shard], waiting: Sequence[Shard]) -> None:
-            nonlocal written
-            total = sum(map(len, shards))
-            written = Phase("write", total, on_progress, total - sum(map(len, waiting)))
-
-        plan = chosen.run(
-            count,
-            on_staged=staged,
-            on_shards=on_shards,
-            on_written=lambda images: written(images),
-            check=lambda: staged() if written.total is None else written(),
-        )
+        plan = chosen.run(count, on_progress)
     broken = (chosen.out / BROKEN).read_text().splitlines()[1:]
     summaries = {name: summarize(chosen.out, plan, name) for name in plan.splits}
     return BuildResult(chosen.out, summaries, tuple(broken))

@@ -9,7 +9,7 @@ on with the pieces that have no .json, and what another run left there is never 
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +21,8 @@ from dogbird.convert import BrokenPhotographError, Format, convert
 from dogbird.pieces import Piece
 from worlds.runtime.files import LOCK, atomic_write, remove_stale, write_json
 from worlds.runtime.json_files import load_json
-from worlds.runtime.processes import Workers
+from worlds.runtime.processes import in_workers
+from worlds.runtime.progress import OnProgress, Phase
 
 
 class Row(NamedTuple):
@@ -74,24 +75,20 @@ def stage(
     pieces: Sequence[Piece],
     form: Format,
     workers: int = 1,
-    on_piece: Callable[[int], None] = lambda photographs: None,
-    check: Callable[[], None] = lambda: None,
+    on_progress: OnProgress | None = None,
 ) -> list[Row]:
     """Convert what is not there yet; the rows of all pieces, in their order.
 
-    `on_piece` is told how many photographs each piece has; `check` is called before each, and may
-    raise. The processes are spawned, so a script that calls this needs the `__main__` guard.
+    The processes are spawned, so a script that calls this needs the `__main__` guard.
     """
     folder.mkdir(parents=True, exist_ok=True)
     remove_stale(folder)
     jobs = [StageJob(folder, piece, form) for piece in pieces]
     waiting = [job for job in jobs if not is_staged(job)]
-    on_piece(sum(len(job.piece.wnids) for job in jobs) - sum(len(j.piece.wnids) for j in waiting))
-    if waiting:
-        with Workers(stage_piece, min(workers, len(waiting)), on_piece) as pool:
-            for job in waiting:
-                check()
-                pool.put(job)
+    total, left = (sum(len(job.piece.wnids) for job in some) for some in (jobs, waiting))
+    phase = Phase("convert", total, on_progress, total - left)
+    for count in in_workers(stage_piece, waiting, min(workers, len(waiting))) if waiting else ():
+        phase(count)
     return [row for job in jobs for row in read_rows(job)]
 
 

@@ -10,8 +10,7 @@ others. The images take their final name when all are in, and the manifest is wr
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
@@ -35,7 +34,7 @@ from worlds.formats.layout import PLAN, Shard
 from worlds.formats.plan import Plan, load_plan
 from worlds.formats.shards import find_record
 from worlds.runtime.files import check_disk, json_text, lock_stream, remove_stale, write_json
-from worlds.runtime.processes import Workers, worker_count
+from worlds.runtime.processes import in_workers, worker_count
 from worlds.runtime.progress import OnProgress, Phase
 
 IMAGES: Final = "images.npy"
@@ -86,18 +85,7 @@ def pack(
     """
     directory = Path(directory)
     out = default_pack(directory) if out is None else Path(out)
-    phase: Phase | None = None
-
-    def on_start(shards: Sequence[Shard], waiting: Sequence[Shard]) -> None:
-        nonlocal phase
-        total = sum(map(len, shards))
-        phase = Phase("pack", total, on_progress, total - sum(map(len, waiting)))
-
-    def on_shard(shard: Shard) -> None:
-        assert phase is not None
-        phase(len(shard))
-
-    written = pack_shards(directory, out, worker_count(workers), on_start, on_shard)
+    written = _write(directory, out, worker_count(workers), on_progress)
     return PackResult(out, sum(path.stat().st_size for path in out.glob("*.npy")), written)
 
 
@@ -107,19 +95,8 @@ def default_pack(directory: Path) -> Path:
     return directory.with_name(f"{directory.name}.pack")
 
 
-def pack_shards(
-    folder: Path,
-    out: Path,
-    workers: int = 1,
-    on_start: Callable[[Sequence[Shard], Sequence[Shard]], None] = lambda shards, waiting: None,
-    on_shard: Callable[[Shard], None] = lambda shard: None,
-) -> bool:
-    """Write the pack of the shards in `folder` to `out`; False where it is there already.
-
-    `on_start` is told of all shards and of those still to decode, `on_shard` of each decoded one;
-    both may raise, and what is decoded stays. ValueError where a shard is missing or damaged, or
-    `out` holds something else. The processes are spawned, so a script needs the `__main__` guard.
-    """
+def _write(folder: Path, out: Path, workers: int, on_progress: OnProgress | None) -> bool:
+    """Write the pack; False where it is there already."""
     if (out / PLAN).exists():
         raise ValueError(f"{out} is a folder of shards: choose another `out` for the pack")
     plan = load_plan(folder)
@@ -129,25 +106,22 @@ def pack_shards(
         return False
     out.mkdir(parents=True, exist_ok=True)
     remove_stale(out)
-    with _journal(out) as journal:
+    with (out / _JOURNAL).open("a+b") as journal:
+        lock_stream(journal)  # for this process alone; another one waits
         if holds_pack(out, manifest):  # made by another process, while this one waited
             return False
         images = _Images(out, splits, plan)
         done = images.resume(journal, folder, manifest.fingerprint)
         waiting = [shard for shard in images.shards if shard not in done]
-        on_start(images.shards, waiting)
-
-        def on_result(result: tuple[Shard, str]) -> None:
-            shard, sha256 = result
+        total = sum(map(len, images.shards))
+        phase = Phase("pack", total, on_progress, total - sum(map(len, waiting)))
+        jobs = [images.job(folder, shard) for shard in waiting]
+        for shard, sha256 in in_workers(decode_shard, jobs, min(workers, len(jobs) or 1)):
             _append(journal, {"shard": shard.name, "sha256": sha256})
             done.add(shard)
-            images.hash_those_before_the_first_not_in(done)
-            on_shard(shard)
-
-        with Workers(decode_shard, min(workers, max(1, len(waiting))), on_result) as pool:
-            for shard in waiting:
-                pool.put(images.job(folder, shard))
-        images.hash_those_before_the_first_not_in(done)
+            images.hash_completed_prefix(done)
+            phase(len(shard))
+        images.hash_completed_prefix(done)
         files: dict[FileName, FileFacts] = {
             "images.npy": images.finish(),
             **write_labels(splits, out),
@@ -203,7 +177,7 @@ class _Images:
             os.posix_fallocate(stream.fileno(), 0, self.bytes)
             stream.write(self.header)
 
-    def hash_those_before_the_first_not_in(self, done: set[Shard]) -> None:
+    def hash_completed_prefix(self, done: set[Shard]) -> None:
         """Hash the images as far as they are complete from the start on."""
         while self._next < len(self.shards) and self.shards[self._next] in done:
             self._next += 1
@@ -222,14 +196,6 @@ class _Images:
             os.fsync(stream.fileno())
         os.replace(self.part, self.out / IMAGES)
         return FileFacts(self.bytes, self._digest.hexdigest())
-
-
-@contextmanager
-def _journal(out: Path) -> Iterator[IO[bytes]]:
-    """The journal, opened for this process alone; another one waits."""
-    with (out / _JOURNAL).open("a+b") as journal:
-        lock_stream(journal)
-        yield journal
 
 
 def _read_lines(journal: IO[bytes]) -> list[dict[str, Any]]:

@@ -8,7 +8,6 @@ becomes a `Problem`; cifar5m/shards/repair.py mends what it can.
 """
 
 import re
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -26,18 +25,11 @@ from cifar5m.shards.check import (
     check_plan,
     check_shard,
 )
-from worlds.formats.layout import (
-    AUDIT,
-    CARD,
-    PARQUET_FOLDER,
-    PLAN,
-    TIMM_INFO,
-    Shard,
-)
+from worlds.formats.layout import AUDIT, CARD, PARQUET_FOLDER, PLAN, TIMM_INFO, Shard
 from worlds.formats.plan import Plan, load_plan
 from worlds.formats.shards import find_record
 from worlds.runtime.files import TEMPORARY_SUFFIX
-from worlds.runtime.processes import Workers, worker_count
+from worlds.runtime.processes import in_workers, worker_count
 from worlds.runtime.progress import OnProgress, Phase
 
 PREVIEW_FOLDER = "preview"  # the folder that cifar5m-preview writes, which no plan names
@@ -89,7 +81,7 @@ def verify(
         directory: The dataset directory, which holds plan.json.
         workers: Processes that read a shard at a time, at least 1; by default one a CPU. 1 works in
             this process; more are spawned, so a script needs the `__main__` guard.
-        on_progress: Called with images done, shard by shard in order; may raise to stop.
+        on_progress: Called with images done; may raise to stop.
 
     Returns:
         Counts of what is there and all problems found; `report.ok` if there is none.
@@ -101,12 +93,14 @@ def verify(
     plan = load_plan(folder)
     shards, workers = plan.shards, worker_count(workers)
     phase = Phase("verify", sum(map(len, shards)), on_progress)
-    reports = []
-    for report in _check_all(folder, shards, plan, workers):
-        reports.append(report)
+    check, count = partial(_check_one, folder, plan), min(workers, len(shards))
+    found: dict[Shard, ShardReport] = {}
+    for report in map(check, shards) if count == 1 else in_workers(check, shards, count):
+        found[report.shard] = report
         phase(len(report.shard))
+    reports = [found[shard] for shard in shards]
     problems, intact = _sort_out_swapped(folder, reports)
-    duplicates, found = _duplicates(intact)
+    duplicates, equal = _duplicates(intact)
     tars = {report.shard: report.sha256 for report in reports}
     return Report(
         folder=str(folder),
@@ -123,36 +117,11 @@ def verify(
         problems=(
             *check_plan(folder),
             *problems,
-            *(found if plan.duplicates != "kept" else ()),
+            *(equal if plan.duplicates != "kept" else ()),
             *check_labelings(folder, plan, tars),
             *_foreign(folder, plan, shards),
         ),
     )
-
-
-def _check_all(
-    folder: Path, shards: list[Shard], plan: Plan, workers: int
-) -> Iterator[ShardReport]:
-    if min(workers, len(shards)) == 1:
-        for shard in shards:
-            yield check_shard(folder, shard, plan)
-        return
-    waiting, reports = deque(shards), dict[Shard, ShardReport]()
-
-    def in_order() -> Iterator[ShardReport]:
-        while waiting and waiting[0] in reports:
-            yield reports.pop(waiting.popleft())
-
-    with Workers(
-        partial(_check_one, folder, plan),
-        min(workers, len(shards)),
-        on_result=lambda report: reports.update({report.shard: report}),
-    ) as pool:
-        for shard in shards:
-            pool.put(shard)
-            yield from in_order()
-        pool.finish()
-        yield from in_order()
 
 
 def _check_one(folder: Path, plan: Plan, shard: Shard) -> ShardReport:

@@ -8,10 +8,18 @@ from matplotlib.text import Text
 from PIL import Image
 
 from cifar5m.commands.preview import main
-from cifar5m.preview import contact_sheet, histograms, survey
+from cifar5m.preview import draw_histograms, draw_sheet, survey
 from cifar5m.shards.verify import verify
 from tests.cifar5m.small_set import images_of, labels_of, make_set, rewrite, shards_of
 from worlds.formats.shards import tar_members
+
+
+def contact_sheet(folder, per_class=10, split=None, seed=0):
+    return draw_sheet(survey(folder, split), per_class, seed)
+
+
+def histograms(folder):
+    return draw_histograms(survey(folder))
 
 
 @pytest.fixture

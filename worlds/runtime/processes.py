@@ -9,7 +9,8 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import resource_tracker
@@ -129,6 +130,18 @@ class Workers:
                 self.finish()
         finally:
             self._pool.shutdown()
+
+
+def in_workers(function: Callable[[Any], Any], jobs: Iterable[Any], count: int) -> Iterator[Any]:
+    """Yield the result of each job, in the order they come; as `Workers` otherwise."""
+    results: deque[Any] = deque()
+    with Workers(function, count, results.append) as workers:
+        for job in jobs:
+            workers.put(job)
+            while results:
+                yield results.popleft()
+        workers.finish()
+        yield from results
 
 
 def cpu_count() -> int:

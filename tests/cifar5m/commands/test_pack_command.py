@@ -17,7 +17,6 @@ from cifar5m.commands.pack import main
 from cifar5m.commands.verify import main as verify
 from cifar5m.shards import importing, packing
 from cifar5m.shards.importing import ImportedPlan
-from cifar5m.shards.packing import pack_shards
 from tests.cifar5m.small_set import make_set, rewrite, shards_of
 from worlds import open_store, verify_pack, write_pack
 from worlds.formats.layout import Shard
@@ -25,6 +24,7 @@ from worlds.formats.plan import load_plan
 from worlds.formats.shards import SideArrays, load_record
 from worlds.runtime import files as runtime_files
 from worlds.runtime.files import write_json
+from worlds.runtime.processes import in_workers
 
 REPO = Path(__file__).resolve().parents[3]
 PART, JOURNAL = ".images.npy.part", ".images.npy.journal"
@@ -91,7 +91,14 @@ def kill_after(shards_in, folder, out) -> int:
 def pack(folder, out) -> list[Shard]:
     """Pack in one process; the shards that it decoded."""
     decoded = []
-    assert pack_shards(folder, out, on_shard=decoded.append)
+
+    def recorded(function, jobs, count):
+        decoded.extend(job.shard for job in jobs)
+        return in_workers(function, jobs, count)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "in_workers", recorded)
+        assert packing.pack(folder, out, workers=1).written
     return decoded
 
 
@@ -109,8 +116,8 @@ class Killed(BaseException):
     """What stands in for a kill at one chosen place."""
 
 
-def killed_after_three(shard):
-    if shard.name == "train-00002":
+def killed_after_three(progress):
+    if progress.done > 10:  # the third shard is in
         raise Killed
 
 
@@ -118,7 +125,7 @@ def killed_after_three(shard):
 def half_packed(shards, tmp_path) -> Path:
     """A pack in which three of four shards are decoded."""
     with pytest.raises(Killed):
-        pack_shards(shards, tmp_path / "pack", on_shard=killed_after_three)
+        packing.pack(shards, tmp_path / "pack", workers=1, on_progress=killed_after_three)
     return tmp_path / "pack"
 
 
