@@ -51,7 +51,8 @@ def _run(args: argparse.Namespace) -> int:
     if args.trials < 1:
         raise ValueError(f"--trials must be 1 or more, got {args.trials}")
     cifar10 = None if args.cifar10 is None else open_store(args.cifar10).test
-    data = Data.of(open_store(args.data), cifar10)
+    test = None if args.test is None else open_store(args.test).test
+    data = Data.of(open_store(args.data), cifar10, test)
     tests = [len(split) for split in (data.test, data.cifar10) if split is not None]
     config = choose_measuring(config, tests, chosen_measuring(args))
     args.replicas, args.device = join(pick_device(args.device))

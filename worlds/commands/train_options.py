@@ -89,6 +89,7 @@ def make_parser(description: str | None) -> Parser:
     )
     parse.add_argument("--frozen", action="store_true", help="train only a new head on --initial")
     parse.add_argument("--data", required=True, metavar="STORE", help="folder or hf://datasets/...")
+    parse.add_argument("--test", metavar="STORE", help="measure on the test split of another store")
     parse.add_argument("--cifar10", metavar="STORE", help="measure on CIFAR-10's test set as well")
     parse.add_argument("--out", required=True, type=Path, metavar="DIR", help="the runs' folder")
     parse.add_argument(

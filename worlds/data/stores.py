@@ -71,7 +71,7 @@ class Store:
 
     def __getitem__(self, name: str) -> Split:
         if name not in self.splits:
-            cure = "; give test=, another dataset" if name == "test" else ""
+            cure = "; give test= or --test, another dataset" if name == "test" else ""
             raise ValueError(
                 f"{self.source} has no {name} split; it has {', '.join(self.splits)}{cure}"
             )

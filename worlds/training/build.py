@@ -33,9 +33,12 @@ class Data:
     name: str = ""
 
     @classmethod
-    def of(cls, store: Store, cifar10: Split | None = None) -> "Data":
-        """ValueError where the store has no test split, or the test sets have other classes."""
-        data = cls(store.train, store.test, cifar10, store.source)
+    def of(cls, store: Store, cifar10: Split | None = None, test: Split | None = None) -> "Data":
+        """Return a store's splits, with `test` in place of its own test split.
+
+        Raises ValueError where there is no test split, or the test sets have other classes.
+        """
+        data = cls(store.train, store.test if test is None else test, cifar10, store.source)
         for split in (data.test, data.cifar10):
             if split is not None and len(split.class_names) != len(data.train.class_names):
                 raise ValueError(

@@ -187,3 +187,15 @@ def test_measuring_takes_at_most_a_quarter_of_the_cost_unless_the_options_say_ot
     assert main([*run, *size, "--log", "paper"]) == 0
     chosen = capsys.readouterr().out
     assert "  log=paper  test_eval=400  " in chosen
+
+
+def test_data_without_a_test_split_is_measured_on_that_of_another_store(pack, tmp_path, capsys):
+    write_pack([small_data().train], tmp_path / "untested")
+    assert main(arguments(tmp_path / "untested", tmp_path / "runs")) == 2
+    assert "--test" in capsys.readouterr().err
+    found = []
+    for data in (tmp_path / "untested", pack):
+        out = tmp_path / f"runs-of-{data.name}"
+        assert main(arguments(data, out, "--test", str(pack), "--world", "real")) == 0
+        found.append(read_run(out / "real-0").final["test_error"])
+    assert found[0] == found[1]
