@@ -9,6 +9,7 @@ from worlds.experiments.spec import Experiment, name_of
 from worlds.report.measure import Measured, Verdict, number
 from worlds.report.sentences import signed
 from worlds.training.config import TrainConfig
+from worlds.training.recorder import OWN
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -40,20 +41,27 @@ class Entry:
 
     @property
     def setup(self) -> dict[str, str]:
-        """How the runs were trained: a row for each setting, with every value that occurs."""
+        """How the runs were trained: a row for each setting, with every value that occurs. Of a
+        Recorder's runs it has only what the Recorder was told.
+        """
         groups = self.experiment.groups
         real = [config for group in groups for config in group.real]
         configs = [*real, *(config for group in groups for config in group.ideal)]
-        return {
+        told = [config for config in configs if config.schedule != OWN]
+        named = [config for config in configs if config.optimizer != OWN]
+        usual = TrainConfig("").learning_rate
+        rated = [c for c in configs if c in told or c.learning_rate != usual]
+        rows = {
             "n": _values(f"{config.n:,}" for config in real) or "Ideal World only",
             "batch size": _values(f"{config.batch_size:,}" for config in configs),
             "steps": _values(f"{config.steps:,}" for config in configs),
-            "learning rate": _values(f"{config.learning_rate:g}" for config in configs),
-            "schedule": _values(_schedule(config) for config in configs),
-            "optimizer": _values(_optimizer(config) for config in configs),
-            "T0 read from": _values(_train_reading(config) for config in real) or "no training set",
-            "test images": _values(_count(config.test_eval) for config in configs),
+            "learning rate": _values(f"{config.learning_rate:g}" for config in rated),
+            "schedule": _values(_schedule(config) for config in told),
+            "optimizer": _values(_optimizer(config) for config in named),
+            "T0 read from": _values(_train_reading(config) for config in real if config in told),
+            "test images": _values(_count(config.test_eval) for config in told),
         }
+        return {name: text for name, text in rows.items() if text}
 
 
 def show(name: str, value: float) -> str:

@@ -37,7 +37,7 @@ from worlds.training.run_folder import (
     t0_of,
 )
 
-_OWN: Final = "own:loop"  # what the config says of what a Recorder does not see
+OWN: Final = "own:loop"  # what the config says of what a Recorder does not see
 
 
 def evaluate(
@@ -81,7 +81,7 @@ class Recorder:
     ) -> None:
         if n is None and world != "ideal":
             raise ValueError(f"the {world} world has n samples: give n")
-        own: dict[str, Any] = {"optimizer": _OWN, "schedule": _OWN, "loss": _OWN, "augment": None}
+        own: dict[str, Any] = {"optimizer": OWN, "schedule": OWN, "loss": OWN, "augment": None}
         own |= {"log": "spaced"} if n is None else {"log": "spaced", "n": n}
         self.config = TrainConfig(
             model,

@@ -126,3 +126,13 @@ def test_bad_use_is_told_in_one_line(use, says, tmp_path):
     with pytest.raises(ValueError, match=says) as caught:
         use(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_the_report_says_of_a_recorded_run_only_what_the_recorder_was_told(tmp_path):
+    for world in ("real", "ideal"):
+        record(tmp_path / world, world)
+    assert report([str(tmp_path), "--out", str(tmp_path / "page")]) == 0
+    page = (tmp_path / "page" / "index.html").read_text()
+    assert "batch size" in page
+    for untold in ("learning rate", "schedule", "T0 read from", "test images", "own:loop"):
+        assert untold not in page, untold
