@@ -3,6 +3,7 @@
     python benchmarks/loaders.py               five minutes, 8 GB of memory, a C compiler
     python benchmarks/loaders.py --no-peers    one minute
     python benchmarks/loaders.py --samplers    only the indices of samplers, 20 seconds
+    python benchmarks/loaders.py --arrays      only NumPy and JAX, beside a loop over a memory map
 
 Full shuffled epochs of 1,000,000 random 32-pixel images in memory: crop + flip + normalize to
 float32 NCHW. Candidates take turns, so that what else the machine does falls on all; the ratio
@@ -35,6 +36,7 @@ from torch.utils.data import BatchSampler, RandomSampler
 
 from worlds.bench.throughput import (
     Batches,
+    augment,
     median_rate,
     median_ratio,
     random_split,
@@ -175,6 +177,56 @@ def measure_samplers(args: argparse.Namespace, size: int, batch_size: int) -> di
     }
 
 
+def memmap_batches(
+    path: Path, labels: np.ndarray, batch_size: int, take: Callable[[np.ndarray], object]
+) -> Batches:
+    """Shuffled epochs over a mapped .npy of images as people write them: indexed, then `take`n."""
+    images, rng = np.load(path, mmap_mode="r"), np.random.default_rng(0)
+    while True:
+        order = rng.permutation(len(images))
+        for start in range(0, len(order) - batch_size + 1, batch_size):
+            part = order[start : start + batch_size]
+            yield take(images[part]), labels[part]  # type: ignore[misc]
+
+
+def measure_arrays(args: argparse.Namespace, batch_size: int) -> dict[str, object]:
+    """NHWC batches for NumPy and JAX beside the loop over a map of the same file, with its work."""
+    import jax.numpy as jnp
+
+    split = random_split(args.peer_images)
+    rng, unit, one = np.random.default_rng(0), np.float32(2 / 255), np.float32(1)
+    works = {
+        "uint8": ({"normalize": None}, lambda x: x),
+        "float32": ({}, lambda x: x * unit - one),
+        "crop+flip": ({"augment": "crop+flip"}, lambda x: augment(x, rng).numpy()),
+    }
+    rows = {}
+    with TemporaryDirectory(prefix="arrays-") as folder:
+        np.save(path := Path(folder) / "images.npy", split.images.parts[0])  # type: ignore[attr-defined]
+        for name, (options, work) in works.items():
+            for output, convert in (("numpy", np.asarray), ("jax", jnp.asarray)):
+                form = {"output": output, "layout": "NHWC", **options}
+                loader = partial(RealLoader, split, len(split), batch_size, 1 << 40, **form)
+                found = {
+                    OURS: lambda loader=loader: iter(loader()),
+                    "loop": partial(
+                        memmap_batches,
+                        *(path, split.labels, batch_size),
+                        lambda x, work=work, convert=convert: convert(work(x)),
+                    ),
+                }
+                rates = samples_per_second(found, args.turns, args.seconds)
+                ratio = median_ratio(rates[OURS], rates["loop"])
+                ours, theirs = median_rate(rates[OURS]), median_rate(rates["loop"])
+                rows[f"{output}, {name}"] = [round(ours.wall), round(theirs.wall)]
+                print(
+                    f"{output}, {name}, batch {batch_size}: worlds {ours.wall:,.0f} samples/s, "
+                    f"memmap loop {theirs.wall:,.0f}, {ratio.wall:.1f}x "
+                    f"({ratio.processor:.1f}x per CPU s)"
+                )
+    return rows
+
+
 def processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -199,8 +251,15 @@ def main(argv: list[str] | None = None) -> int:
     parse.add_argument("--seconds", type=float, default=0.7, help="of a turn, default: 0.7")
     parse.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True)
     parse.add_argument("--samplers", action="store_true", help="measure only samplers' indices")
+    parse.add_argument("--arrays", action="store_true", help="measure only NumPy and JAX")
     args = parse.parse_args(argv)
     torch.set_num_threads(1)
+    if args.arrays:
+        print(
+            f"{args.peer_images:,} images; {os.cpu_count()} cores of {processor()}, load {load()}"
+        )
+        print(json.dumps({"arrays": [measure_arrays(args, size) for size in args.batch_sizes]}))
+        return 0
     sizes = (50_000, 5_000_000)
     samplers = [measure_samplers(args, size, 128) for size in sizes]
     if args.samplers:

@@ -13,12 +13,11 @@ from worlds.data.samples import SampleSplit
 from worlds.data.splits import Pool, Split
 from worlds.loaders.augment import Augment, parse_augment
 from worlds.loaders.handout import check_handout
-from worlds.loaders.normalize import Range, check_normalize, normalize_batches
+from worlds.loaders.normalize import Range, check_normalize, cpu_pipeline, normalize_batches
 from worlds.loaders.pipelines import (
     DTYPES,
     ArrayPipeline,
     Batch,
-    CpuPipeline,
     Pipeline,
     SamplePipeline,
     Transform,
@@ -124,7 +123,7 @@ class Loader(Stream):
         threads = default_threads(split) if threads is None else integer("threads", threads)
         if threads < 0:
             raise ValueError(f"threads must be 0 or more, got {threads}")
-        if dtype not in DTYPES:
+        if dtype not in DTYPES or dtype == torch.uint8:
             raise ValueError(f"dtype must be float32, float16 or bfloat16, got {dtype}")
         self.dataset, self.threads = split, threads
         photographs = isinstance(split.images, PhotographImages)
@@ -181,8 +180,9 @@ class Loader(Stream):
                 split, sampler, self.augment, *form, target, resident, gpu_decode, normalize
             )
         else:
-            compiled = CpuPipeline(split, sampler, self.augment, *form, pin_memory)
-            self._pipeline = normalize_batches(compiled, normalize, 3, target)
+            self._pipeline = cpu_pipeline(
+                split, sampler, self.augment, *form, pin_memory, normalize
+            )
         self._step = 0
 
     def __repr__(self) -> str:

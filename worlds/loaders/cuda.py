@@ -23,11 +23,10 @@ from worlds.data.splits import Split
 from worlds.data.stores import ArrayStore
 from worlds.loaders.augment import Augment
 from worlds.loaders.blocks import Block, fill_plain, name_of, value_table
-from worlds.loaders.normalize import Range, normalize_batches, range_function
+from worlds.loaders.normalize import Range, cpu_pipeline, range_function
 from worlds.loaders.nvjpeg import check_nvjpeg, decodes_alike, gather_on_gpu
 from worlds.loaders.pipelines import (
     Batch,
-    CpuPipeline,
     Pipeline,
     batches,
     block_of,
@@ -90,8 +89,8 @@ def cuda_pipeline(
                 raise
             warnings.warn(f"{device} has no room for the pool: it is streamed", stacklevel=2)
             return cuda_pipeline(split, sampler, *options[:4], False, normalize=normalize)
-    plain = CpuPipeline(split, sampler, augment, dtype, channels_last, pin_memory=True)
-    return Copied(normalize_batches(plain, normalize, 3, _CPU), device)
+    plain = cpu_pipeline(split, sampler, augment, dtype, channels_last, True, normalize)
+    return Copied(plain, device)
 
 
 def _fits(split: Split, sampler: Sampler, device: torch.device, insist: bool | None) -> bool:
@@ -133,10 +132,10 @@ def makes_the_cpus_batches(
     split, sampler = ArrayStore(images, labels).train, Sampler("real", 24, 8, seed=1 << 40, trial=3)
     augment, dtype, channels_last, device, normalize = options
     augment = Augment(augment.pad, False, augment.reflect, augment.flip, augment.cutout)
-    plain = CpuPipeline(split, sampler, augment, dtype, channels_last, pin_memory=False)
+    plain = cpu_pipeline(split, sampler, augment, dtype, channels_last, False, normalize)
     pipelines = (
         kind(split, sampler, augment, dtype, channels_last, device, normalize, fused),
-        normalize_batches(plain, normalize, 3, _CPU),
+        plain,
     )
     made: list[Iterable[Batch]] = [p.finish(p.make(np.arange(16, 40), [8] * 3)) for p in pipelines]
     return all(

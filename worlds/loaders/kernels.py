@@ -235,6 +235,13 @@ def _to_float16(values: np.ndarray, out: np.ndarray, base: Scalar) -> None:
 
 
 @compiled(error_model="numpy")
+def _to_uint8(values: np.ndarray, out: np.ndarray, base: Scalar) -> None:
+    """The pixels that the values were made of; a hole becomes 128."""
+    for i in range(_U(len(values))):
+        out[base + i] = np.uint8(values[i] * np.float32(127.5) + np.float32(128))
+
+
+@compiled(error_model="numpy")
 def fill_float32(
     addresses: np.ndarray,
     positions: np.ndarray,
@@ -259,22 +266,26 @@ def fill_float32(
 
 
 @compiled(error_model="numpy")
-def fill_half(
+def fill_small(
     addresses: np.ndarray,
     positions: np.ndarray,
     name: np.ndarray,
     options: np.ndarray,
-    bfloat16: Scalar,
+    kind: Scalar,
     out: np.ndarray,
 ) -> None:
-    """As `fill_float32`, into uint16 that holds the bits of bfloat16 or float16."""
+    """As `fill_float32`, into uint16 that holds the bits of float16 (kind 0) or bfloat16 (kind 1),
+    or into uint8 (kind 2).
+    """
     height, width = options[5], options[6]
     size = _THREE * height * width
     staged = np.zeros(_THREE * (height * width + _U(2) * options[0]), np.uint8)
     values = np.empty(size, np.float32)
     for i in range(_U(len(addresses))):
         _fill_image(addresses[i], positions[i], name, options, staged, values, _U(0))
-        if bfloat16:
+        if kind == 2:
+            _to_uint8(values, out, i * size)
+        elif kind == 1:
             _to_bfloat16(values, out, i * size)
         else:
             _to_float16(values, out, i * size)

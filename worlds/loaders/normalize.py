@@ -20,7 +20,10 @@ if TYPE_CHECKING:  # the names of the ranges are needed without torch, by `--hel
     import numpy as np
     import torch
 
+    from worlds.data.splits import Split
+    from worlds.loaders.augment import Augment
     from worlds.loaders.pipelines import Batch, Pipeline
+    from worlds.loaders.samplers import Sampler
 
 Range = str | tuple[float | Sequence[float], float | Sequence[float]] | None
 
@@ -93,6 +96,26 @@ def normalize_batches(
     """Return a pipeline that hands out the batches of another one, on `device`, in a range."""
     function = range_function(normalize, channels, device)
     return pipeline if function is None else _Mapped(pipeline, function, device)
+
+
+def cpu_pipeline(
+    split: Split,
+    sampler: Sampler,
+    augment: Augment,
+    dtype: torch.dtype,
+    channels_last: bool,
+    pin_memory: bool,
+    normalize: Range,
+) -> Pipeline:
+    """Return the compiled pass, whose batches are in a range of pixels or the pixels themselves."""
+    import torch
+
+    from worlds.loaders.pipelines import CpuPipeline
+
+    if normalize is None:
+        return CpuPipeline(split, sampler, augment, torch.uint8, channels_last, pin_memory)
+    plain = CpuPipeline(split, sampler, augment, dtype, channels_last, pin_memory)
+    return normalize_batches(plain, normalize, 3, torch.device("cpu"))
 
 
 def _to_uint8(images: torch.Tensor) -> torch.Tensor:

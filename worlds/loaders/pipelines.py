@@ -27,7 +27,9 @@ DTYPES: Final[dict[torch.dtype, np.dtype]] = {
     torch.float32: np.dtype(np.float32),
     torch.float16: np.dtype(np.uint16),  # as bits: numba has no 16-bit floats
     torch.bfloat16: np.dtype(np.uint16),
+    torch.uint8: np.dtype(np.uint8),  # the pixels themselves, normalize=None
 }
+_SMALL: Final = (torch.float16, torch.bfloat16, torch.uint8)  # in the order of the kernel's kinds
 _POOLED: Final = 8  # buffers kept: those made ahead, the one in use and the one being made
 
 
@@ -124,6 +126,7 @@ class CpuPipeline:
             ],
             dtype=np.uint64,
         )
+        self._as_stored = dtype == torch.uint8 and channels_last and augment == Augment()
         self._buffers = BufferPool(_POOLED)
 
     def make(self, positions: np.ndarray, sizes: list[int]) -> list[Batch]:
@@ -136,7 +139,10 @@ class CpuPipeline:
             steps = np.arange(len(indices), dtype=np.uint64)
             addresses = np.uint64(pixels.ctypes.data) + steps * np.uint64(height * width * channels)
         flat, out = self._allocate(len(indices) * height * width * channels)
-        self._fill(addresses, positions.astype(np.uint64), out)
+        if self._as_stored:
+            self.split.gather(indices, out.reshape(len(indices), height, width, channels))
+        else:
+            self._fill(addresses, positions.astype(np.uint64), out)
         if self.channels_last:
             images = flat.view(len(indices), height, width, channels).permute(0, 3, 1, 2)
         else:
@@ -150,19 +156,18 @@ class CpuPipeline:
         """Return one piece of memory as a tensor of `dtype` and as the array to write to."""
         if self.pin_memory:
             pinned = torch.empty(size, dtype=self.dtype, pin_memory=True)
-            bits = pinned if self.dtype == torch.float32 else pinned.view(torch.uint16)
-            return pinned, bits.numpy()
+            return pinned, pinned.view(torch.uint8).numpy().view(DTYPES[self.dtype])
         out = self._buffers.lease(size, DTYPES[self.dtype])
         return torch.from_numpy(out).view(self.dtype), out
 
     def _fill(self, addresses: np.ndarray, positions: np.ndarray, out: np.ndarray) -> None:
-        from worlds.loaders.kernels import fill_float32, fill_half
+        from worlds.loaders.kernels import fill_float32, fill_small
 
         if self.dtype == torch.float32:
             fill_float32(addresses, positions, self._name, self._options, out)
         else:
-            bfloat16 = self.dtype == torch.bfloat16
-            fill_half(addresses, positions, self._name, self._options, bfloat16, out)
+            kind = _SMALL.index(self.dtype)
+            fill_small(addresses, positions, self._name, self._options, kind, out)
 
 
 def _each(split: Split, indices: np.ndarray) -> Iterator[torch.Tensor]:

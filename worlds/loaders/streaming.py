@@ -31,11 +31,10 @@ from worlds.data.remote import RemoteShard, StreamError, find_shards, read_shard
 from worlds.data.splits import Split
 from worlds.loaders.augment import Augment, parse_augment
 from worlds.loaders.handout import check_handout
-from worlds.loaders.normalize import normalize_batches
+from worlds.loaders.normalize import cpu_pipeline, normalize_batches
 from worlds.loaders.pipelines import (
     DTYPES,
     Batch,
-    CpuPipeline,
     Pipeline,
     Transform,
     TransformPipeline,
@@ -126,7 +125,7 @@ class StreamLoader:
             )
         if self.workers < 0:
             raise ValueError(f"workers must be 0 or more, got {workers}")
-        if dtype not in DTYPES:
+        if dtype not in DTYPES or dtype == torch.uint8:
             raise ValueError(f"dtype must be float32, float16 or bfloat16, got {dtype}")
         self.augment, self.transform = parse_augment(augment), transform
         if transform is not None and self.augment != Augment():
@@ -332,13 +331,12 @@ class StreamLoader:
 
     def _pipeline(self, split: Split, sampler: Sampler) -> Pipeline:
         layout = (self.dtype, self.channels_last)
-        made: Pipeline
-        if self.transform is not None:
-            cpu = torch.device("cpu")
-            made = TransformPipeline(split, sampler, self.transform, *layout, cpu)
-        else:
-            made = CpuPipeline(split, sampler, self.augment, *layout, self.pin_memory)
-        return normalize_batches(made, self.normalize, 3, torch.device("cpu"))
+        if self.transform is None:
+            form = (*layout, self.pin_memory, self.normalize)
+            return cpu_pipeline(split, sampler, self.augment, *form)
+        cpu = torch.device("cpu")
+        made = TransformPipeline(split, sampler, self.transform, *layout, cpu)
+        return normalize_batches(made, self.normalize, 3, cpu)
 
     def state_dict(self) -> dict[str, Any]:
         """The position (this rank's window of shards, and the samples taken of it), and what

@@ -80,7 +80,7 @@ def filled(images, positions, augment, seed, trial, dtype, channels_last):
         kernels.fill_float32(*arguments, out)
     else:
         out = np.full(images.size, 0x7FFF, dtype=np.uint16)
-        kernels.fill_half(*arguments, dtype == torch.bfloat16, out)
+        kernels.fill_small(*arguments, int(dtype == torch.bfloat16), out)
     flat = torch.from_numpy(out).view(dtype)
     if channels_last:
         return flat.view(count, height, width, 3).permute(0, 3, 1, 2)
