@@ -66,9 +66,10 @@ class Parser(argparse.ArgumentParser):
     def _suggestion(self, name: str) -> str:
         from difflib import get_close_matches
 
-        known = {option for parser in self._parsers() for option in parser._option_string_actions}
-        close = get_close_matches(name.partition("=")[0], sorted(known), 1)
-        return f"; did you mean {close[0]}?" if close else ""
+        options = {o for parser in self._parsers() for o in parser._option_string_actions}
+        known = {option.lstrip("-"): option for option in sorted(options)}
+        close = get_close_matches(name.partition("=")[0].lstrip("-"), known, 1)
+        return f"; did you mean {known[close[0]]}?" if close else ""
 
 
 class _Version(argparse.Action):
