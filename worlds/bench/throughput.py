@@ -48,7 +48,7 @@ def augment(images: np.ndarray, generator: np.random.Generator) -> torch.Tensor:
     return torch.from_numpy(cropped * np.float32(2 / 255) - np.float32(1))
 
 
-class _Batched(Dataset):
+class _Batched(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     """A map-style dataset that is asked for a whole batch at once."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:

@@ -6,7 +6,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
 
@@ -72,7 +72,7 @@ class Prefetcher(Generic[Made]):
                 return
 
 
-_running: "weakref.WeakSet[Prefetcher]" = weakref.WeakSet()
+_running: "weakref.WeakSet[Prefetcher[Any]]" = weakref.WeakSet()
 
 
 def _close_all() -> None:
