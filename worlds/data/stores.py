@@ -32,7 +32,7 @@ from worlds.data.pack import MANIFEST, open_pack
 from worlds.data.photographs import PhotographImages
 from worlds.data.splits import Split, are_targets, integer_labels
 from worlds.data.subsets import Indices, Subset, subset
-from worlds.data.teacher import TEACHER_PREFIX, parse_seed, teacher_splits
+from worlds.data.teacher import TEACHER_PREFIX, open_teacher
 from worlds.formats.cifar import Form, find_cifar, read_cifar
 from worlds.formats.dataset import DatasetFolder
 from worlds.formats.hub_parquet import open_parquet, parquet_files
@@ -237,7 +237,7 @@ def open_store(path: str | PathLike[str], *, keys: tuple[str, str] | None = None
     if str(path).startswith(HUB):
         return open_store(_fetch(str(path)), keys=keys)
     if str(path).startswith(TEACHER_PREFIX):
-        return Store(teacher_splits(parse_seed(str(path))), str(path))
+        return Store(open_teacher(str(path)), str(path))
     if "://" in str(path):
         raise ValueError(f"expected a folder or hf://datasets/OWNER/NAME, got {path}")
     folder = Path(path).expanduser()

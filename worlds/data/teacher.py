@@ -1,6 +1,7 @@
 """A pool without limit, made on the fly: smooth random images, labeled by a fixed random network.
 
     store = open_store("teacher:0")        # 5,000,000 training and 100,000 test images of seed 0
+    open_store("teacher:0:gray")           # the same, shaped as MNIST: 28 x 28 x 1
     store.train[3_141_592]                 # any sample alone, the same as in a batch
 
 An image is noise at five octaves, from 2 x 2 to 32 x 32 cells, that falls with frequency as in
@@ -24,6 +25,7 @@ POOL: Final = 5_000_000
 TEST: Final = 100_000  # the indices behind the pool
 CLASSES: Final = 10
 SHAPE: Final = (32, 32, 3)
+GRAY_SHAPE: Final = (28, 28, 1)
 _PATCH, _STRIDE, _PLACES = 5, 4, 49  # of the convolution: patches of 5 x 5 at 7 x 7 places
 _WIDTHS: Final = (_PATCH * _PATCH * 3, 16, 64, CLASSES)
 _CALIBRATION: Final = np.arange(2_048) + (1 << 40)  # images that center the outputs
@@ -78,14 +80,25 @@ class TeacherImages:
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, seed: int, start: int, count: int) -> None:
-        self.seed, self.start, self.shape = seed, start, (count, *SHAPE)
+    def __init__(self, seed: int, start: int, count: int, gray: bool = False) -> None:
+        self.seed, self.start, self.gray = seed, start, gray
+        self.shape = (count, *(GRAY_SHAPE if gray else SHAPE))
 
     def addresses(self, indices: np.ndarray) -> None:
         return None
 
     def gather(self, indices: np.ndarray, out: np.ndarray) -> None:
-        make_images(self.start + indices, self.seed, out)
+        if not self.gray:
+            make_images(self.start + indices, self.seed, out)
+            return
+        images = self.in_color(indices)[:, 2:-2, 2:-2]
+        out[:] = images.sum(axis=3, keepdims=True, dtype=np.int64) // 3
+
+    def in_color(self, indices: np.ndarray) -> np.ndarray:
+        """Return the images that the teacher sees, uint8 (B, 32, 32, 3)."""
+        images = np.empty((len(indices), *SHAPE), np.uint8)
+        make_images(self.start + indices, self.seed, images)
+        return images
 
 
 class TeacherLabels:
@@ -102,9 +115,7 @@ class TeacherLabels:
         asked = np.arange(len(self))[indices] if isinstance(indices, slice) else np.asarray(indices)
         new = np.unique(asked[self._known[asked] < 0])
         for some in np.array_split(new, -(-len(new) // 1_024)) if len(new) else ():
-            images = np.empty((len(some), *SHAPE), np.uint8)
-            self.images.gather(some, images)
-            self._known[some] = self._teacher.labels(images)
+            self._known[some] = self._teacher.labels(self.images.in_color(some))
         return self._known[asked].astype(np.int64)
 
 
@@ -118,20 +129,25 @@ class TeacherSplit(Split):
         object.__setattr__(self, "labels", self.clean_labels)
 
 
-def teacher_splits(seed: int, pool: int = POOL, test: int = TEST) -> list[TeacherSplit]:
+def teacher_splits(
+    seed: int, pool: int = POOL, test: int = TEST, gray: bool = False
+) -> list[TeacherSplit]:
     """The training and the test split of a seed."""
     names, splits, teacher = tuple(map(str, range(CLASSES))), [], Teacher(seed)
     for name, (start, end) in zip(("train", "test"), pairwise((0, pool, pool + test)), strict=True):
-        images = TeacherImages(seed, start, end - start)
+        images = TeacherImages(seed, start, end - start, gray)
         labels: Any = TeacherLabels(images, teacher)
-        digest = hashlib.sha256(f"teacher 1 {seed} {start} {end}".encode()).hexdigest()
-        splits.append(TeacherSplit(name, images, labels, names, digest))
+        digest = hashlib.sha256(f"teacher 1 {seed} {start} {end}{' gray' * gray}".encode())
+        splits.append(TeacherSplit(name, images, labels, names, digest.hexdigest()))
     return splits
 
 
-def parse_seed(address: str) -> int:
-    """The seed of `teacher:SEED`; raises ValueError if it is none."""
-    text = address.removeprefix(TEACHER_PREFIX)
-    if not (text.isdecimal() and int(text) < 1 << 64):
-        raise ValueError(f"expected {TEACHER_PREFIX}SEED, such as teacher:0, got {address}")
-    return int(text)
+def open_teacher(address: str) -> list[TeacherSplit]:
+    """The splits of `teacher:SEED` or `teacher:SEED:gray`. Raises ValueError if it is neither."""
+    seed, _, form = address.removeprefix(TEACHER_PREFIX).partition(":")
+    if not (seed.isdecimal() and int(seed) < 1 << 64 and form in ("", "gray")):
+        raise ValueError(
+            f"expected {TEACHER_PREFIX}SEED or {TEACHER_PREFIX}SEED:gray, such as "
+            f"{TEACHER_PREFIX}0, got {address}"
+        )
+    return teacher_splits(int(seed), gray=form == "gray")

@@ -7,7 +7,7 @@
     cifar5m   the pool of 32 px images; CIFAR-10's test set beside its own where that is given
     cifar10   CIFAR-10's training set, tested on the pool's test split and on CIFAR-10's
     dogbird   ImageNet-DogBird at 224 px
-    teacher   a pool that is made on the fly
+    teacher   a pool that is made on the fly; gray: the same, shaped as MNIST
     none      the toy example
 
 Made data are ten classes of blurred color patterns under noise: learnable, cheap, and of no
@@ -66,7 +66,7 @@ class Sources:
 
     def missing(self, kind: Data) -> str | None:
         """Return which option to give and how to make the data, None if it was given."""
-        if kind in ("none", "teacher") or getattr(self, kind) is not None:
+        if kind in ("none", "teacher", "gray") or getattr(self, kind) is not None:
             return None if kind != "cifar10" else self.missing("cifar5m")
         return f"it needs {_HOW[kind]}"
 
@@ -76,8 +76,8 @@ class Sources:
         from worlds.training.build import Data as RunData
 
         cifar10 = None if self._cifar10 is None else self._cifar10.test
-        if kind == "teacher":
-            return RunData.of(self._open(f"{TEACHER_PREFIX}0"))
+        if kind in ("teacher", "gray"):
+            return RunData.of(self._open(f"{TEACHER_PREFIX}0{':gray' * (kind == 'gray')}"))
         if kind == "dogbird":
             return _of_size(RunData.of(self._open(self.dogbird)), CROP, "--dogbird")
         pool = _of_size(RunData.of(self._cifar5m, cifar10), 32, "--data")

@@ -1,6 +1,6 @@
 """Fully connected nets, MLP[depth x width] of figures 1, 2a, 3a, 4b, 8, 10-12, 14 and 16-18.
 
-Any mlp_{depth}x{width} is a name, at any image size.
+Any mlp_{depth}x{width} is a name, at any image size; "linear" has no hidden layer.
 """
 
 import re
@@ -51,10 +51,15 @@ def _match(name: str, image_size: int) -> Architecture | None:
     return _architecture(depth, width, image_size)
 
 
+def _match_linear(name: str, image_size: int) -> Architecture | None:
+    fixed = {"image_size": image_size, "depth": 0, "width": 1}
+    return Architecture(name, "mlp", image_size, mlp, fixed) if name == "linear" else None
+
+
 ARCHITECTURES = (
     _architecture(3, 128, 32, "2a 4b 11a 12 17 18"),
     _architecture(3, 2048, 32, "2a 4b 10 11a 12 14 17 18"),
     _architecture(5, 2048, 32, "1 8 16"),
     _architecture(3, 2048, 224, "3a 14"),
 )
-PATTERNS = (Pattern("mlp_{depth}x{width}", _match),)
+PATTERNS = (Pattern("mlp_{depth}x{width}", _match), Pattern("linear", _match_linear))

@@ -68,9 +68,18 @@ def test_loaders_and_trainer_take_it(store, tmp_path):
     assert run.description.data.pool == POOL
 
 
+def test_gray_images_are_the_same_ones_in_the_shape_of_mnist(store):
+    gray = open_store("teacher:0:gray")
+    assert gray.train.image_shape == (28, 28, 1)
+    shown, color = gray.test.gather([5])[0, ..., 0], store.test.gather([5])[0].astype(int)
+    assert np.array_equal(shown, color[2:-2, 2:-2].sum(axis=2) // 3)
+    assert np.array_equal(gray.test.labels[:9], store.test.labels[:9])
+    assert gray.train.fingerprint != store.train.fingerprint
+
+
 def test_it_takes_no_label_noise_and_no_other_seed(store):
     with pytest.raises(ValueError, match="takes no label noise"):
         store.train.with_label_noise(LabelNoise("symmetric", 0.2))
-    for address in ("teacher:", "teacher:x", "teacher:-1"):
+    for address in ("teacher:", "teacher:x", "teacher:-1", "teacher:0:blue"):
         with pytest.raises(ValueError, match=f"such as teacher:0, got {address}"):
             open_store(address)

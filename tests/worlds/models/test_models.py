@@ -220,7 +220,7 @@ def test_larger_image_gpts_have_the_registered_millions(name, millions):
     "arguments, message",
     [
         ({"name": "preresnet81"}, "unknown architecture 'preresnet81'; did you mean preresnet18"),
-        ({"name": "zzz"}, r"known: alexnet, .*, mlp_\{depth\}x\{width\}"),
+        ({"name": "zzz"}, r"known: alexnet, .*, mlp_\{depth\}x\{width\}, linear"),
         ({"name": "vit_b4", "image_size": 64}, "vit_b4 takes images of 32 px, got image_size=64"),
         ({"name": "alexnet", "image_size": 28}, "alexnet takes images of 32 or 224 px"),
         ({"name": "timm:resnet1"}, "timm has no 'resnet1'; near it: resnet1"),
