@@ -45,7 +45,7 @@ PAPER = {
     "fig10": (80, 3_120_000),
     "fig5c": (40, 1_560_000),
     "fig7": (84, 8_400),  # the Ideal World has no trials
-    "regression": (42, 19_200),  # 12 of the toy, 30 of the linear network
+    "regression": (42, 10_200),  # 12 of the toy, 30 of the linear network
     "fig15": (20, 390_000),  # 19,500 steps each
     "fig13": (20, 780_000),
     "fig14": (20, 780_000),
@@ -88,7 +88,7 @@ def test_each_experiment_expands_to_its_runs_and_steps():
 
 
 @pytest.mark.parametrize(
-    "scale, runs, steps", [("paper", 4_024, 131_903_203), ("small", 454, 474_643)]
+    "scale, runs, steps", [("paper", 4_024, 131_894_203), ("small", 454, 472_843)]
 )
 def test_runs_of_several_experiments_are_there_once(scale, runs, steps):
     jobs = runs_of(scale=scale)

@@ -43,15 +43,15 @@ def _groups(scope: Scope) -> Iterable[Group]:
 
 LINEAR: Final = TrainConfig(
     "linear",
-    steps=600,
+    steps=300,
     batch_size=50,
     schedule="constant",
     augment=None,
-    log=20,
+    log=10,
     test_eval=2_000,
     train_eval=500,
 )
-LOSSES: Final = {"logistic regression": ("cross_entropy", 0.05), "squared loss": ("mse", 0.003)}
+LOSSES: Final = {"logistic": ("cross_entropy", 0.05), "squared loss": ("mse", 0.003)}
 LINEAR_SIZES: Final = (200, 10_000)
 
 
