@@ -53,3 +53,20 @@ def test_make_generates_curve_draws_any_dataset_with_a_test_split(tmp_path, monk
     assert picture.stat().st_size > 10_000
     assert main([data, *few, "--steps", "300"]) == 2
     assert "the largest possible is" in capsys.readouterr().err
+
+
+def test_equal_sureness_turns_the_sign_of_the_soft_errors_gap(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    small = ["--n", "700", "--steps", "500"]
+    assert import_module("soft_error_sign").main(["teacher:0", *small]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    real, ideal, as_sure = found["real"], found["ideal"], found["ideal, as sure"]
+    # At T0 the Real World errs more often and is surer, so its soft-error is no higher.
+    assert real["error"] > ideal["error"] + 0.02
+    assert real["sureness"] > ideal["sureness"] + 0.1
+    assert real["soft_error"] < ideal["soft_error"]
+    # As sure as that, the Ideal World has the lower soft-error, by about the gap in error.
+    assert as_sure["sureness"] == pytest.approx(real["sureness"], abs=1e-4)
+    assert as_sure["error"] == ideal["error"]
+    gap = real["soft_error"] - as_sure["soft_error"]
+    assert gap == pytest.approx(real["error"] - ideal["error"], abs=0.03)
