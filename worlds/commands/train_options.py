@@ -8,10 +8,19 @@ from typing import Any, get_args
 from worlds.cli.parser import Parser
 from worlds.loaders.normalize import NAMES
 from worlds.loaders.samplers import Remainder
-from worlds.training.config import Grid, Loss, Optimizer, Precision, StopRule, TrainConfig
+from worlds.training.config import (
+    Grid,
+    Loss,
+    Objective,
+    Optimizer,
+    Precision,
+    StopRule,
+    TrainConfig,
+)
 from worlds.training.schedules import KINDS, steps_of_epochs
 
 _CHOICES: dict[str, tuple[str, ...]] = {
+    "objective": get_args(Objective),
     "optimizer": get_args(Optimizer),
     "schedule": KINDS,
     "loss": get_args(Loss),
@@ -42,7 +51,8 @@ _GROUPS: dict[str, tuple[tuple[str, type, str], ...]] = {
         ("augment_seed", int, "of crops, flips and mixup (default: as --init-seed)"),
     ),
     "optimization": (
-        ("optimizer", str, ""),
+        ("objective", str, "simclr, rotation: without labels, a linear probe on n is measured"),
+        ("optimizer", str, "logistic: fit the head of --frozen in one step"),
         ("learning_rate", float, "above 0"),
         ("momentum", float, "0 to below 1; the paper's figure 1 has 0.9"),
         ("weight_decay", float, "0 or more"),

@@ -75,9 +75,10 @@ class Job:
     def name(self) -> str:
         """Name of its directory: readable, and unique by the fingerprint."""
         c = self.config
-        size = f"n{c.n}-" if c.world == "real" or c.disjoint else ""
+        size = f"n{c.n}-" if not c.fresh or c.disjoint else ""
         data = f"{self.data}-" if self.data not in ("cifar5m", "none") else ""
-        return f"{data}{c.arch}-{c.world}-{size}trial{c.trial}-{c.fingerprint()[:12]}"
+        world = c.world.replace(":", "")  # no name of a file on every system
+        return f"{data}{c.arch}-{world}-{size}trial{c.trial}-{c.fingerprint()[:12]}"
 
     def folder(self, root: Path) -> Path:
         return root / RUNS / self.name

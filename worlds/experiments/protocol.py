@@ -48,7 +48,7 @@ AUGMENTATIONS: Final[dict[str, str | None]] = {"crop+flip": "crop+flip", "none":
 def ideal_of(config: TrainConfig) -> TrainConfig:
     """The Ideal World of a Real one, shared by all that it does not depend on."""
     plain = TrainConfig(config.arch)
-    names = [name for name in REAL_ONLY if name != "n" or not config.disjoint]
+    names = [name for name in REAL_ONLY if name != "n" or not config.tied]
     return replace(config, world="ideal", **{name: getattr(plain, name) for name in names})
 
 

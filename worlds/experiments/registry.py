@@ -32,6 +32,7 @@ MODULES: Final = (
     "pretraining",
     "noise",
     "decelerators",
+    "between",
 )
 
 
@@ -70,6 +71,8 @@ class Recipe:
     note: str | Callable[[Scope], str] = ""
     center: Center = "median"
     zoom: float | None = None
+    axis: str = ""
+    panels: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if self.data not in get_args(Data):
@@ -89,6 +92,8 @@ class Recipe:
             note=self.note(scope) if callable(self.note) else self.note,
             center=self.center,
             zoom=self.zoom,
+            axis=self.axis,
+            panels=self.panels,
         )
 
 

@@ -129,6 +129,8 @@ def scaled(config: TrainConfig, scale: str, image_size: int = 32) -> TrainConfig
         "test_eval": rule.test_eval,
         "train_eval": rule.train_eval,
     }
+    if config.reuse is not None:  # as many samples as the steps use K times
+        changed["n"] = -(-steps * changed["batch_size"] // config.reuse)
     return replace(config, **changed)
 
 

@@ -127,7 +127,7 @@ def _of_size(data: "RunData", pixels: int, option: str) -> "RunData":
 def infeasible(config: TrainConfig, data: "RunData") -> str | None:
     """Why the data cannot feed the run, or None."""
     pool = len(data.train)
-    if config.world == "real":
+    if not config.fresh:
         if config.n > pool:
             return f"n = {config.n:,} needs a pool of that many, {data.name} has {pool:,}"
         return None

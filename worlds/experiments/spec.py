@@ -32,6 +32,7 @@ Kind = Literal[
     "stopping",  # early stopping by patience against T0
     "table",  # final test errors on each test set
     "sheet",  # sample images of each group's data
+    "against",  # quantities of the groups against their `x`, a line a series
 ]
 Relation = Literal["within", "at least", "at most", "rises", "falls", "above", "near"]
 Center = Literal["median", "mean"]
@@ -51,6 +52,7 @@ class Group:
     mark: str | None = None  # and of one name here a marker
     drawn: bool = True  # False: only measured, for checks that compare with it
     data: str | None = None  # only runs on this data: its name, or its training fingerprint
+    x: float | None = None  # of a group of kind "against"
 
     def __post_init__(self) -> None:
         for world, configs in (("real", self.real), ("ideal", self.ideal)):
@@ -133,6 +135,8 @@ class Experiment:
     note: str = ""  # one sentence below the figure: what differs from the paper
     center: Center = "median"  # over trials
     zoom: float | None = None  # of a scatter: a second panel of the dots below this in both worlds
+    axis: str = ""  # of kind "against": what x is; a leading "log " makes the axis logarithmic
+    panels: tuple[tuple[str, ...], ...] = ()  # of kind "against": the quantities of each panel
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -187,6 +191,7 @@ class _Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     mark: str | None = None
     drawn: bool = True
     data: str | None = None
+    x: float | None = None
 
 
 class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -205,12 +210,14 @@ class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     note: str = ""
     center: Center = "median"
     zoom: float | None = None
+    axis: str = ""
+    panels: tuple[tuple[str, ...], ...] = ()
 
 
 def _group(group: _Group) -> Group:
     real, ideal = (tuple(map(TrainConfig.from_json, side)) for side in (group.real, group.ideal))
     looks = group.panel, group.series, group.mark, group.drawn
-    return Group(group.label, real, ideal, *looks, group.data)
+    return Group(group.label, real, ideal, *looks, group.data, group.x)
 
 
 def write_experiment(experiment: Experiment, folder: Path) -> Path:
@@ -236,6 +243,7 @@ QUANTITIES: Final = {
     "gap": "bootstrap error",
     "distance": "|bootstrap error|",
     "surer": "bootstrap error in error less that in soft-error",
+    "final_gap": "Real less Ideal World test {metric}, last step",
     "drop_real": "least fall of the Real World's test {metric} over a change of the rate",
     "drop_ideal": "least fall of the Ideal World's test {metric} over a change of the rate",
     "final_train": "Real World train {metric}, last step",

@@ -8,7 +8,13 @@ from typing import Any, Final
 
 from worlds.cli.drawing import COLORS, INK, WASH, legend, new_figure, patch
 from worlds.experiments.spec import METRIC_NAMES, Experiment, tolerance_of
-from worlds.report import bar_figures, curve_figures, sample_figures, sheet_figures, size_figures
+from worlds.report import (
+    bar_figures,
+    curve_figures,
+    sample_figures,
+    sheet_figures,
+    size_figures,
+)
 from worlds.report.measure import Measured
 from worlds.report.plots import DIAGONAL, MARKERS, Dot, Drawn, final_scatter, marker_of
 
@@ -95,4 +101,5 @@ _DRAWERS: Final[Mapping[str, Callable[[Experiment, Sequence[Measured]], Drawn]]]
     "stopping": bar_figures.draw_stopping,
     "table": bar_figures.draw_table,
     "sheet": sheet_figures.draw_sheets,
+    "against": sample_figures.draw_against,
 }

@@ -17,6 +17,7 @@ from worlds.experiments.spec import Center, Check, Experiment, name_of
 from worlds.report.analysis import (
     METRICS,
     Ending,
+    bootstrap_error,
     confusion_of,
     curves,
     endings,
@@ -138,6 +139,8 @@ def _one_metric(group: Found, metric: str) -> Values:
     if group.real and group.ideal:
         ends = endings(group.real, group.ideal, metric)
         values["gap"] = [end.gap for end in ends]
+        last = bootstrap_error(group.real, group.ideal, metric).values[:, -1]
+        values["final_gap"] = [float(gap) for gap in last]
         values["largest"] = [end.largest for end in ends]
         values["ideal"] = [end.ideal for end in ends]
         if len(group.real) > 1:  # what chance alone does to a curve, beside `largest`
@@ -156,8 +159,7 @@ def _one_metric(group: Found, metric: str) -> Values:
         values["bootstrap_share"] = [abs(end.gap) / max(end.real, 1e-9) for end in ends]
     learned = [run for run in group.real if has(run, f"train_{metric}")]
     if learned:
-        last = [curves([run], f"train_{metric}").values[0, -1] for run in learned]
-        values["final_train"] = [float(value) for value in last]
+        values["final_train"] = [last_value(run, f"train_{metric}") for run in learned]
     if ends:
         values["real"] = [end.real for end in ends]
     trained = [end for end in ends if end.train is not None]

@@ -1,12 +1,14 @@
-"""The figure of several n over one Ideal World: curves, T(n), and L(n) against Ideal(T(n))."""
+"""Figures against a number of each group: several n over one Ideal World (curves, T(n), and L(n)
+against Ideal(T(n))), and any quantities against any number.
+"""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from worlds.cli.drawing import FAINT, INK, ORDERED, legend, new_figure
-from worlds.experiments.spec import METRIC_NAMES, Experiment
+from worlds.cli.drawing import COLORS, FAINT, INK, ORDERED, legend, new_figure
+from worlds.experiments.spec import METRIC_NAMES, Experiment, name_of
 from worlds.report.analysis import Curves, by_samples, power_law, power_law_of_points, stopping_time
 from worlds.report.measure import Measured
 from worlds.report.plots import (
@@ -179,3 +181,48 @@ def _loss_panel(
         ax.set(xlim=span, ylim=span, aspect="equal")
         ax.locator_params(nbins=4)
     ax.set(title="At T0, beside y = x", xlabel="Ideal(T(n))", ylabel="Real L(n)")
+
+
+_DASHES: Final = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))  # of a panel's quantities
+
+
+def draw_against(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
+    """Draw a panel for each of `panels`: a color a series, dashes a quantity, bars over trials."""
+    series = list(dict.fromkeys(one.found.group.series or "" for one in measured))
+    figure, axes, _ = new_figure(len(experiment.panels), 3, (3.8, 3.3))
+    axis, points = experiment.axis.removeprefix("log "), list[Point]()
+    dashes: dict[str, dict[str, Any]] = {}
+    for ax, panel in zip(axes, experiment.panels, strict=True):
+        for quantity, dash in zip(panel, _DASHES, strict=False):
+            dashes[name_of(quantity, experiment.metric)] = {"color": INK, "linestyle": dash}
+            for name, color in zip(series, COLORS, strict=False):
+                mine = _points(measured, name, quantity)
+                x, y = [p["x"] for p in mine], [p["y"] for p in mine]
+                spread = [[p["y"] - p["low"] for p in mine], [p["high"] - p["y"] for p in mine]]
+                ax.errorbar(x, y, spread, color=color, linestyle=dash, marker="o", markersize=4)
+                points += [{**point, "panel": " and ".join(panel)} for point in mine]
+        ax.axhline(0, color=FAINT, linewidth=0.8, zorder=0)
+        ax.set_xlabel(axis)
+        if axis != experiment.axis:
+            ax.set_xscale("log")
+            ax.xaxis.set_major_formatter("{x:g}")
+        if len(panel) == 1:
+            ax.set_ylabel(name_of(panel[0], experiment.metric))
+    lines = dashes.items() if len(dashes) > 1 else ()
+    legend(
+        figure, [(n, {"color": c}) for n, c in zip(series, COLORS, strict=False) if n] + [*lines]
+    )
+    return Drawn(figure, points)
+
+
+def _points(measured: Sequence[Measured], series: str, quantity: str) -> list[Point]:
+    """The groups of a series that have the quantity, by x."""
+    able = [
+        m for m in measured if (m.found.group.series or "") == series and m.values.get(quantity)
+    ]
+    return [
+        {"group": one.label, "world": "", "quantity": quantity, "x": one.found.group.x}
+        | {"y": one.get(quantity), "low": one.range(quantity)[0], "high": one.range(quantity)[1]}
+        | {"trials": len(one.values[quantity])}
+        for one in sorted(able, key=lambda one: one.found.group.x or 0.0)
+    ]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from worlds.experiments.spec import METRIC_NAMES, Experiment
+from worlds.experiments.spec import METRIC_NAMES, Experiment, name_of
 from worlds.report.measure import TEST_SETS, Measured, number
 
 
@@ -20,6 +20,8 @@ def sentence(experiment: Experiment, measured: Sequence[Measured]) -> str:
         return _each(measured, _table)
     if experiment.kind == "stopping":
         return _each(measured, _patience)
+    if experiment.kind == "against":
+        return _against(experiment, measured)
     both = [one for one in measured if one.get("gap") is not None]
     if experiment.kind == "decompositions":
         return _each(both, _decomposed)
@@ -151,3 +153,20 @@ def _table(one: Measured) -> str:
         if (v := one.get(name)) is not None
     ]
     return f"{one.label}: {' and '.join(told)}" if told else ""
+
+
+def _against(experiment: Experiment, measured: Sequence[Measured]) -> str:
+    """Describe each quantity of each line at its first and its last x."""
+    axis, told = experiment.axis.removeprefix("log "), []
+    for quantity in (one for panel in experiment.panels for one in panel):
+        for series in dict.fromkeys(one.found.group.series for one in measured):
+            line = [
+                (one.found.group.x, value)
+                for one in measured
+                if one.found.group.series == series and (value := one.get(quantity)) is not None
+            ]
+            if line:
+                ends = [f"{value:.3f} at {x:g}" for x, value in (line[0], line[-1])]
+                name = name_of(quantity, experiment.metric)
+                told.append(f"{name}{f' of {series}' if series else ''} {' and '.join(ends)}")
+    return f"Against the {axis}: {'; '.join(told)}." if told else "Nothing could be measured."

@@ -1,6 +1,7 @@
 """What a run is put together from: its data, its world's loader, its network."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from worlds.runtime.device import AUTOCAST_DTYPES
 from worlds.training.config import TrainConfig
 from worlds.training.distributed import ALONE, Replicas
 from worlds.training.evaluation import BatchFormat
+from worlds.training.objectives import headed_for
 from worlds.training.parts import OWN_NOTHING, Parts, build_model
 from worlds.training.pretrained import begin
 from worlds.training.run_folder import DataFacts
@@ -114,11 +116,19 @@ def make_loader(
     return IdealLoader(split, size, steps, passes=config.passes, **common)
 
 
-def make_model(config: TrainConfig, data: Data, parts: Parts = OWN_NOTHING) -> torch.nn.Module:
-    """A fresh network for the data's classes and image size; ValueError if it cannot take them."""
-    if parts.model is not None:
-        model = build_model(parts.model)
-        return model if config.initial is None else begin(model, config)
+def make_model(
+    config: TrainConfig, data: Data, parts: Parts = OWN_NOTHING, beside: Path | None = None
+) -> torch.nn.Module:
+    """A network for the data's classes and image size, with the config's initial weights (`beside`
+    holds the runs that they may be of); ValueError if it cannot take them.
+    """
+    model = build_model(parts.model) if parts.model is not None else _create(config, data)
+    if config.initial is not None:
+        model = begin(model, config, beside)
+    return model if config.objective == "labels" else headed_for(config.objective, model)
+
+
+def _create(config: TrainConfig, data: Data) -> torch.nn.Module:
     from worlds.models import create
 
     if not (isinstance(data.train, Split) and data.train.holds_images and data.train.class_names):
@@ -129,8 +139,7 @@ def make_model(config: TrainConfig, data: Data, parts: Parts = OWN_NOTHING) -> t
     height, width, channels = data.train.image_shape
     if height != width:
         raise ValueError(f"the architectures take square images, the data has {height} x {width}")
-    model = create(config.arch, len(data.train.class_names), height, channels, **config.options)
-    return model if config.initial is None else begin(model, config)
+    return create(config.arch, len(data.train.class_names), height, channels, **config.options)
 
 
 def noise_of_test(noise: LabelNoise) -> LabelNoise:

@@ -26,7 +26,8 @@ from worlds.runtime.json_files import convert_json
 from worlds.training.schedules import UNIT, Schedule, log_points, spaced_log_points
 
 World = Literal["real", "ideal"]  # of the paper; beside them bootstrap and reuse:K
-Optimizer = Literal["sgd", "nesterov", "adam", "adamw", "rmsprop", "adagrad"]
+Optimizer = Literal["sgd", "nesterov", "adam", "adamw", "rmsprop", "adagrad", "lars", "logistic"]
+Objective = Literal["labels", "simclr", "rotation"]
 Loss = Literal["cross_entropy", "mse"]
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 Grid = Literal["paper", "fast", "spaced"]
@@ -110,6 +111,7 @@ class TrainConfig:
     order_seed: int | None = None
     augment_seed: int | None = None
     clean_every: int = 1  # log points from one with train metrics of unaugmented images to the next
+    objective: str = "labels"  # or simclr, rotation: a linear probe on the n samples is measured
 
     def __post_init__(self) -> None:
         for f in fields(self):  # numpy's numbers and paths have no JSON
@@ -134,6 +136,7 @@ class TrainConfig:
             choices = {}
         choices |= {
             "optimizer": get_args(Optimizer),
+            "objective": get_args(Objective),
             "loss": get_args(Loss),
             "precision": get_args(Precision),
             "stop": (None, *get_args(StopRule)),
@@ -184,6 +187,12 @@ class TrainConfig:
             raise ValueError(f"threshold must be in [0, 1), got {self.threshold}")
         if self.frozen and self.initial is None:
             raise ValueError("frozen=True trains a head on weights that are there: give initial")
+        if self.optimizer == "logistic" and (not self.frozen or self.steps != 1):
+            raise ValueError("optimizer logistic fits the head of frozen=True in steps=1")
+        if self.objective != "labels" and (self.frozen or self.mixup or self.loss == "mse"):
+            raise ValueError(f"objective {self.objective} takes no frozen, mixup or loss")
+        if self.objective == "simclr" and self.normalize != "symmetric":
+            raise ValueError(f'simclr takes normalize="symmetric", got {self.normalize!r}')
         read_off = self.validation > 0 and self.stop is None  # by the report, from a whole run
         if (self.stop == "patience") != (self.patience > 0) and not read_off:
             raise ValueError(
@@ -195,6 +204,11 @@ class TrainConfig:
     def fresh(self) -> bool:
         """True if no sample is used twice: the Ideal World."""
         return self.world == "ideal"
+
+    @property
+    def tied(self) -> bool:
+        """True if the Real World's n samples matter in the Ideal World, too."""
+        return self.disjoint or self.objective != "labels"
 
     @property
     def reuse(self) -> int | None:
@@ -324,7 +338,7 @@ def _pair(item: str) -> tuple[int, int]:
 
 _ADDED: Final = (
     *("min_improvement", "validation", "remainder", "betas", "mixup", "test_noise"),
-    *("fresh_crops", "clean_every", *SEEDS),
+    *("fresh_crops", "clean_every", *SEEDS, "objective"),
 )
 _RENAMED: Final = {"normalise": "normalize"}  # fields of earlier versions, which name runs
 
@@ -353,7 +367,7 @@ REAL_ONLY: Final = (
 
 def ideal_key(config: TrainConfig) -> str:
     """The same for an Ideal run and each Real World that it is an Ideal World of."""
-    if config.disjoint:  # then n and trial decide which samples the Ideal World leaves out
+    if config.tied:  # then n and trial decide what it leaves out, or is read by
         return config.group_key()
     plain = TrainConfig(config.arch)
     own = {name: getattr(plain, name) for name in REAL_ONLY}

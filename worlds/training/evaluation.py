@@ -95,13 +95,13 @@ class Evaluation:
         """
         self.config, self.test, self.parts = config, test, parts
         batch = evaluation_batch(form.device, test)
-        self.sets = {"test": _in_order(test, np.arange(len(test))[: config.test_eval], batch, form)}
+        self.sets = {"test": in_order(test, np.arange(len(test))[: config.test_eval], batch, form)}
         if cifar10 is not None:
-            self.sets["cifar10"] = _in_order(
+            self.sets["cifar10"] = in_order(
                 cifar10, np.arange(len(cifar10))[: config.test_eval], batch, form
             )
         if train is not None and validation is not None:
-            self.sets["validation"] = _in_order(train, validation, batch, form)
+            self.sets["validation"] = in_order(train, validation, batch, form)
         self.train = None if train is None else TrainSet(config, train, samples, batch, form)
 
     def measure(self, model: nn.Module, predict: Predict, step: int) -> dict[str, float | None]:
@@ -201,7 +201,7 @@ class TrainSet:
             chosen = chosen[:CLEAN]
         if isinstance(split, Split):
             self.labels, self.clean_labels = split.labels[chosen], split.clean_labels[chosen]
-        self.stored = _in_order(split, chosen, batch, form)
+        self.stored = in_order(split, chosen, batch, form)
 
     def begin_pass(self, number: int) -> None:
         """Draw the crops of the log point of this number."""
@@ -213,7 +213,7 @@ class TrainSet:
 _IN_TURN: Final[dict[str, Any]] = {"remainder": "short", "shuffle": False}
 
 
-def _in_order(split: Pool, chosen: np.ndarray, batch: int, form: BatchFormat) -> SequentialLoader:
+def in_order(split: Pool, chosen: np.ndarray, batch: int, form: BatchFormat) -> SequentialLoader:
     """A pass over the chosen samples. What is stored encoded is decoded once for the whole run, at
     3 kB of memory an image of 32 px and 150 kB of 224.
     """

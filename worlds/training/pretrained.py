@@ -9,7 +9,7 @@ resized; a ViT's new last layer is zero and without bias, as in the paper.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -19,17 +19,18 @@ from worlds.runtime.errors import first_line
 from worlds.runtime.files import sha256_of
 from worlds.runtime.json_files import load_json
 from worlds.training.config import TrainConfig
+from worlds.training.objectives import Headed, head_of, without_head
 from worlds.training.run_folder import CHECKPOINT
 
+RUN: Final = "run:"  # initial weights by the fingerprint of the run that they are of
 State = dict[str, torch.Tensor]
 
 
-class Frozen(nn.Module):
+class Frozen(Headed):
     """A linear head on a network that does not learn: without gradients, its batch norm at rest."""
 
     def __init__(self, body: nn.Module, head: nn.Linear) -> None:
-        super().__init__()
-        self.body, self.head = body.requires_grad_(False).eval(), head
+        super().__init__(body.requires_grad_(False).eval(), head)
 
     def train(self, mode: bool = True) -> "Frozen":
         super().train(mode)
@@ -43,39 +44,29 @@ class Frozen(nn.Module):
         return logits
 
 
-def begin(model: nn.Module, config: TrainConfig) -> nn.Module:
+def begin(model: nn.Module, config: TrainConfig, beside: Path | None = None) -> nn.Module:
     """`model` with the config's initial weights under a new classifier; ValueError names what does
-    not fit.
+    not fit. Of a run without labels, or of a frozen one, the body is taken.
     """
     assert config.initial is not None
     from worlds.models.igpt import ImageGPT
     from worlds.models.pretrained import load_weights, transfer_igpt, transfer_mlp, transfer_vit
     from worlds.models.vit import VisionTransformer
 
-    state = read_weights(weights_file(config.initial))
-    name, head = head_of(model)
+    file = weights_file(config.initial, beside)
+    state = read_weights(file)
+    inside = {name[5:]: value for name, value in state.items() if name.startswith("body.")}
+    state = inside or state
+    name, _ = head_of(model)
     if isinstance(model, nn.Sequential) and config.arch.startswith("mlp"):
         transfer_mlp(model, state)
     elif isinstance(model, VisionTransformer):
         transfer_vit(model, state)
-        name, head = head_of(model)
     elif isinstance(model, ImageGPT):
-        transfer_igpt(model, state, _clusters_beside(weights_file(config.initial)))
+        transfer_igpt(model, state, _clusters_beside(file))
     else:
         load_weights(model, state, fresh=(f"{name}.",))
-    if not config.frozen:
-        return model
-    parent, _, last = name.rpartition(".")
-    setattr(model.get_submodule(parent), last, nn.Identity())
-    return Frozen(model, head)
-
-
-def head_of(model: nn.Module) -> tuple[str, nn.Linear]:
-    """The last linear layer and its name: the classifier, in every architecture of the suite."""
-    layers = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear)]
-    if not layers:
-        raise ValueError("the network has no linear classifier to put on other weights")
-    return layers[-1]
+    return Frozen(*without_head(model)) if config.frozen else model
 
 
 def _clusters_beside(file: Path) -> Any:
@@ -84,9 +75,14 @@ def _clusters_beside(file: Path) -> Any:
     return load_json(path, dict[str, Any]).get("clusters") if path.is_file() else None
 
 
-def weights_file(initial: str) -> Path:
-    """The file that `initial` names: a run folder's checkpoint, or a state dict."""
+def weights_file(initial: str, beside: Path | None = None) -> Path:
+    """The file that `initial` names: a run folder's checkpoint, or a state dict. run:FINGERPRINT is
+    the run of that config in the directory `beside`.
+    """
     path = Path(initial).expanduser()
+    if beside is not None and initial.startswith(RUN):
+        found = sorted(beside.glob(f"*-{initial.removeprefix(RUN)[:12]}"))
+        path = found[0] if found else path
     names = (CHECKPOINT, "model.safetensors", "pytorch_model.bin")  # the Hub's
     inside = [path / name for name in names if (path / name).is_file()]
     file = inside[0] if inside else path
@@ -98,9 +94,9 @@ def weights_file(initial: str) -> Path:
     return file
 
 
-def describe_initial(config: TrainConfig) -> str | None:
+def describe_initial(config: TrainConfig, beside: Path | None = None) -> str | None:
     """sha256 of the file of initial weights."""
-    return None if config.initial is None else sha256_of(weights_file(config.initial))
+    return None if config.initial is None else sha256_of(weights_file(config.initial, beside))
 
 
 def read_weights(file: Path) -> State:

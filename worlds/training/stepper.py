@@ -16,10 +16,12 @@ from worlds.runtime.selfcheck import passes
 from worlds.training.config import TrainConfig
 from worlds.training.distributed import ALONE, Replicas
 from worlds.training.metrics import LOSSES
+from worlds.training.objectives import OBJECTIVES, fit_probe
 from worlds.training.parts import OWN_NOTHING, Parts, check_optimizer
 
 # What a parameter group holds for the device alone; a checkpoint goes from one to another.
 _DEVICE_FLAGS: Final = ("lr", "capturable", "fused", "foreach")
+_FIT_BATCH: Final = 500  # images through a frozen body at once
 _EAGER_STEPS: Final = 3  # before the capture: libraries choose their algorithms and memory in them
 
 
@@ -54,7 +56,12 @@ def make_optimizer(
         )
     if config.optimizer == "adagrad":
         return torch.optim.Adagrad(parameters, **common)
-    made = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+    if config.optimizer == "lars":
+        import worlds.runtime.torchvision_ops  # noqa: F401, I001  (must come before timm)
+        from timm.optim.lars import Lars
+
+        return Lars(parameters, momentum=config.momentum, **common)
+    made = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
     return made(parameters, betas=config.betas, fused=True, capturable=captured, **common)
 
 
@@ -93,13 +100,20 @@ class Stepper:
         """float32 logits (B, classes)."""
         return self._logits(self.model, x)
 
+    def represent(self, x: torch.Tensor) -> torch.Tensor:
+        """float32 features (B, d), of a network with a `body`."""
+        return self._logits(self.model.body, x)  # type: ignore[arg-type]
+
     def _logits(self, model: nn.Module, x: torch.Tensor) -> torch.Tensor:
         with self._autocast():
             logits: torch.Tensor = model(x)
         return logits.float()
 
     def step(self, x: torch.Tensor, y: torch.Tensor, rate: float) -> None:
-        """One update at learning rate `rate`."""
+        """One update at learning rate `rate`; of "logistic" the fit to this batch."""
+        if self.config.optimizer == "logistic":
+            self._fit(x, y)
+            return
         if self._rate is None:
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
@@ -168,7 +182,17 @@ class Stepper:
         self._bad.copy_(torch.where(first, self._updates, self._bad))
         self._updates.add_(1)
 
+    def _fit(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        """Set the head on a frozen body to the logistic classifier of one batch of all samples."""
+        head: nn.Linear = self.model.head  # type: ignore[assignment]
+        parts = zip(x.split(_FIT_BATCH), y.split(_FIT_BATCH), strict=True)
+        fitted = fit_probe(self.represent, parts, head.out_features, self.config.weight_decay)
+        head.load_state_dict(fitted.state_dict())
+        self._updates.add_(1)
+
     def _loss_of(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        if self.config.objective != "labels":
+            return OBJECTIVES[self.config.objective](partial(self._logits, self._trained), x)
         outputs = self._logits(self._trained, x)
         if self._loss is not None:
             return self._loss(outputs, y)
@@ -238,7 +262,13 @@ def can_capture(
     own = parts.optimizer is not None or parts.loss is not None
     # Adagrad counts its steps on the host, and the share of a mixup is drawn there; batches have
     # one shape unless an epoch ends with a smaller one.
-    own = own or config.optimizer == "adagrad" or config.mixup > 0 or config.remainder == "short"
+    own = (
+        own
+        or config.optimizer in ("adagrad", "lars", "logistic")
+        or config.mixup > 0
+        or config.remainder == "short"
+    )
+    own = own or config.objective != "labels"  # simclr's views are drawn there, too
     alone = device.type == "cuda" and replicas.world_size == 1
     return alone and config.precision != "fp16" and not own
 

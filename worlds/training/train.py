@@ -69,7 +69,7 @@ def train(
     if last_step is not None and not 0 <= integer("last_step", last_step) < config.steps:
         raise ValueError(f"last_step must be in [0, {config.steps}), the steps, got {last_step}")
     folder, device = Path(folder), check_device(device)
-    initial = describe_initial(config)
+    initial = describe_initial(config, folder.parent)
     _check_folder(folder, config, data, initial)
     if (folder / SUMMARY).is_file() and _covers(_whole(read_run(folder)), last_step):
         return read_run(folder)

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 
 from worlds.data.splits import Split
+from worlds.loaders.base import Loader
+from worlds.loaders.samplers import subset
 from worlds.runtime.checkpoints import load_checkpoint
 from worlds.runtime.device import device_name
 from worlds.runtime.errors import first_line
@@ -27,7 +29,8 @@ from worlds.training.build import (
 )
 from worlds.training.config import TrainConfig
 from worlds.training.distributed import Replicas
-from worlds.training.evaluation import Evaluation
+from worlds.training.evaluation import Evaluation, evaluating, evaluation_batch, in_order
+from worlds.training.objectives import description_bits, fit_probe
 from worlds.training.parts import OWN_NOTHING, Parts
 from worlds.training.run_folder import (
     CHECKPOINT,
@@ -100,10 +103,15 @@ class Trainer:
         )
         graph = graph and graph_passes(config, device, replicas, parts)
         torch.manual_seed(training_seed(config))
-        model = make_model(config, data, parts).to(device)
+        model = make_model(config, data, parts, folder.parent).to(device)
         if form.channels_last:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.stepper = Stepper(config, model, device, graph, replicas, parts)
+        # Without labels, a probe on the n samples of the Real World is what is measured.
+        self.labeled: Loader | None = None
+        if config.objective != "labels":
+            chosen = subset(len(noisy), config.n, *config.stream("data"))
+            self.labeled = in_order(noisy, chosen, evaluation_batch(device, noisy), form)
         self.rows: list[dict[str, Any]] = []
         self.updates, self.evaluation_seconds = 0, 0.0
         self.stopwatch = Stopwatch()
@@ -163,7 +171,15 @@ class Trainer:
         self.stepper.check()
         self.stopwatch.stop()
         started = time.perf_counter()
-        metrics = self.evaluation.measure(self.stepper.model, self.stepper.predict, step)
+        model, predict = self.stepper.model, self.stepper.predict
+        if self.labeled is not None:
+            with evaluating(model):
+                probe = fit_probe(self.stepper.represent, self.labeled, self._classes)
+            predict = lambda x: probe(self.stepper.represent(x))  # noqa: E731
+        metrics = self.evaluation.measure(model, predict, step)
+        if self.config.optimizer == "logistic":
+            assert self.evaluation.train is not None
+            metrics["probe_bits"] = self._probe_bits(self.evaluation.train.stored)
         self.evaluation_seconds += time.perf_counter() - started
         row = {
             "step": step,
@@ -182,6 +198,17 @@ class Trainer:
         self.rows.append(row)
         self.stopwatch.start()
         return row
+
+    @property
+    def _classes(self) -> int:
+        return len(self.data.train.class_names or ())
+
+    def _probe_bits(self, samples: Loader) -> float:
+        """Bits of the linear classifier, as far as the training samples tell it from others."""
+        model = self.stepper.model
+        with evaluating(model):
+            features = torch.cat([self.stepper.represent(x) for x, _ in samples])
+        return description_bits(model.head, features)  # type: ignore[arg-type]
 
     def save(self) -> None:
         """The whole state, atomically. A state with a loss that is not finite is never saved."""

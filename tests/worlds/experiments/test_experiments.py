@@ -65,6 +65,8 @@ PAPER = {
     "early_stopping": (30, 1_170_000),
     "decelerators": (80, 3_120_000),
     "aggressive": (80, 3_120_000),
+    "reuse": (160, 3_900_000),  # 7 K and one Ideal World of two lengths
+    "appendix_c": (50, 1_950_000),
 }
 
 
@@ -88,7 +90,7 @@ def test_each_experiment_expands_to_its_runs_and_steps():
 
 
 @pytest.mark.parametrize(
-    "scale, runs, steps", [("paper", 4_024, 131_894_203), ("small", 454, 472_843)]
+    "scale, runs, steps", [("paper", 4_204, 136_574_203), ("small", 472, 490_843)]
 )
 def test_runs_of_several_experiments_are_there_once(scale, runs, steps):
     jobs = runs_of(scale=scale)
@@ -109,6 +111,7 @@ def test_runs_of_several_experiments_are_there_once(scale, runs, steps):
         ("fig2a fig11a fig10 fig14 erm", 1_980, 1_200),
         ("fig3a fig3b", 460, 440),  # width 64 is ResNet18
         ("samples_50k rrm_50k", 8, 7),
+        ("reuse appendix_c", 210, 200),
         ("table1 fig2a", 610, 605),
         ("fig15 fig11b fig2a", 660, 660),  # schedules of their own have Ideal Worlds of their own
     ],
@@ -307,7 +310,7 @@ def test_the_cost_in_a_files_docstring_is_that_of_its_experiments():
             jobs = runs_of(*" ".join(commands).split())
             assert told.findall(part) == [(f"{len(jobs):,}", f"{steps_of(jobs):,}")], commands
             checked += 1
-    assert checked == 15  # all but the toy example's
+    assert checked == 16  # all but the toy example's
 
 
 def test_the_cost_of_a_run_is_counted():
@@ -385,3 +388,13 @@ def test_data_that_are_absent_or_too_small_are_named(tmp_path):
     assert "takes 4,160 images, made data gives 4,096 in the 1 passes" in infeasible(ideal, data)
     apart = replace(ideal, steps=100, n=1_000, disjoint=True)
     assert "takes 3,200 images, made data gives 3,096" in infeasible(apart, data)
+
+
+def test_each_sample_is_used_k_times_at_every_scale():
+    for scale in ("paper", "small", "smoke"):
+        (one,) = expanded("reuse", scale=scale)
+        for group in one.groups:
+            run = group.real[0]
+            assert run.reuse == group.x
+            assert run.n * run.reuse == run.steps * run.batch_size
+            assert run.steps == group.ideal[0].steps

@@ -129,6 +129,23 @@ def test_bootstrap_draws_repeat_within_n_samples():
     assert not np.array_equal(drawn, sampler.indices(1))
 
 
+def test_how_often_a_sample_is_drawn_with_replacement_follows_the_binomial_law():
+    n, batch, steps = 200, 50, 400  # each sample: 20,000 draws of probability 1 / 200, mean 100
+    chosen = subset(1000, n, 3)
+    sampler = Sampler("bootstrap", 1000, batch, 3, samples=chosen, replace=True)
+    drawn = np.concatenate([sampler.indices(step) for step in range(steps)])
+    counts = np.bincount(drawn, minlength=1000)[chosen]
+    assert counts.sum() == batch * steps
+    mean, variance = batch * steps / n, batch * steps / n * (1 - 1 / n)
+    statistic = ((counts - mean) ** 2).sum() / mean  # chi-squared of 199 degrees of freedom
+    assert 145 < statistic < 265  # but for one seed in 500; reuse by passes would give 0
+    lag = np.mean((counts[1:] - mean) * (counts[:-1] - mean)) / variance
+    assert abs(lag) < 0.25  # neighbors are drawn independently: 3.5 standard deviations
+    first = np.concatenate([sampler.indices(step) for step in range(4)])  # n draws
+    unseen = n - len(set(first.tolist()))
+    assert abs(unseen - n * (1 - 1 / n) ** n) < 5 * (n * 0.0975) ** 0.5  # e^-1 (1 - 2 e^-1) each
+
+
 @pytest.mark.parametrize(
     "make, says",
     [

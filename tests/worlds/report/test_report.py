@@ -559,3 +559,22 @@ def test_a_browser_opens_the_page_without_a_word(tmp_path):
     )
     assert shot.stat().st_size > 10_000
     assert "CONSOLE" not in done.stderr
+
+
+def test_a_figure_against_a_number_has_a_line_a_series_and_a_sentence_of_its_ends(tmp_path):
+    made = [
+        replace(group(tmp_path, f"K = {k}", gap=gap, n=n), series="all steps", x=k)
+        for k, gap, n in ((1, 0.0, 1_000), (10, 0.02, 2_000), (100, 0.05, 3_000))
+    ]
+    checks = (Check("final_gap", "rises"),)
+    panels = (("final_real", "final_ideal"), ("final_gap",))
+    experiment(tmp_path, made, "against", axis="log uses", panels=panels, checks=checks)
+    entries, _ = report(tmp_path)
+    assert entries["fig"].verdict.status == "holds"
+    assert "Against the uses" in entries["fig"].sentence
+    assert "last step of all steps 0.000 at 1 and 0.050 at 100" in entries["fig"].sentence
+    with (tmp_path / "report" / "points" / "fig.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["quantity"] == "final_gap"]
+    assert [(float(row["x"]), round(float(row["y"]), 6)) for row in rows] == [
+        (1, 0.0), (10, 0.02), (100, 0.05)
+    ]  # fmt: skip

@@ -78,6 +78,7 @@ def test_every_field_decides_the_fingerprint():
         "min_improvement": 0.1, "validation": 7, "remainder": "drop", "betas": (0.5, 0.9),
         "mixup": 0.5, "test_noise": True, "fresh_crops": True, "clean_every": 8,
         "init_seed": 0, "data_seed": 0, "order_seed": 0, "augment_seed": 0,
+        "objective": "simclr",
     }  # fmt: skip
     assert set(changes) == {f.name for f in fields(TrainConfig)}
     prints = {CONFIG.fingerprint()}
