@@ -42,9 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from worlds.data.stores import open_store
+    from worlds.experiments.run_cost import choose_measuring
     from worlds.runtime.device import pick_device
     from worlds.training.build import Data
-    from worlds.training.cost import choose_measuring
     from worlds.training.distributed import join
 
     config = config_of(args)
@@ -76,8 +76,8 @@ def _print_plan(config: TrainConfig, data: "Data", args: argparse.Namespace) -> 
     """The resolved config and what it costs. Checks, without training, what can be checked."""
     import torch
 
+    from worlds.experiments.run_cost import cost, seconds
     from worlds.training.build import batch_format, make_loader
-    from worlds.training.cost import cost, seconds
 
     configs = [replace(config, world=world) for world in _worlds(args)]
     for each in configs:

@@ -21,7 +21,6 @@ from worlds.training.schedules import KINDS, steps_of_epochs
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "objective": get_args(Objective),
-    "optimizer": get_args(Optimizer),
     "schedule": KINDS,
     "loss": get_args(Loss),
     "precision": get_args(Precision),
@@ -52,7 +51,12 @@ _GROUPS: dict[str, tuple[tuple[str, type, str], ...]] = {
     ),
     "optimization": (
         ("objective", str, "simclr, rotation: without labels, a linear probe on n is measured"),
-        ("optimizer", str, "logistic: fit the head of --frozen in one step"),
+        (
+            "optimizer",
+            str,
+            f"{', '.join(get_args(Optimizer))}, or package.module:Class; logistic fits the head of "
+            "--frozen in one step",
+        ),
         ("learning_rate", float, "above 0"),
         ("momentum", float, "0 to below 1; the paper's figure 1 has 0.9"),
         ("weight_decay", float, "0 or more"),
@@ -92,7 +96,7 @@ def make_parser(description: str | None) -> Parser:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="of the architecture, such as width=16 (more than once for more)",
+        help="of the architecture, such as width=16, parametrization=mup (repeatable)",
     )
     parse.add_argument(
         "--initial", metavar="PATH", help="begin from a run folder's weights or a file"
@@ -132,7 +136,7 @@ def make_parser(description: str | None) -> Parser:
         "with --epochs; the paper's code never changes it within)",
     )
     optimization.add_argument(
-        "--betas", type=float, nargs=2, default=_DEFAULTS["betas"], help="of adam and adamw"
+        "--betas", type=float, nargs=2, default=_DEFAULTS["betas"], help="of adam, adamw and muon"
     )
     for name, text in (
         ("--test-noise", "put the label noise on test labels as well"),

@@ -11,8 +11,8 @@ from typing import Final
 
 from worlds.experiments.plan import Job
 from worlds.experiments.registry import Data
+from worlds.experiments.run_cost import BACKWARD, Cost, count_cost
 from worlds.experiments.sheets import ARCH as SHEET
-from worlds.training.cost import BACKWARD, Cost, count_cost
 
 STEPS_PER_SECOND: Final = 414  # of ResNet18 at batch 128, bf16
 RESNET18: Final = 555_422_720  # multiply-adds of an image, forward

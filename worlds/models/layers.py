@@ -27,6 +27,7 @@ def global_average(x: torch.Tensor) -> torch.Tensor:
 
 def init_fan_out(model: nn.Module) -> None:
     """Convolutions N(0, sqrt(2 / (k * k * outputs))), He's rule for the backward pass; biases 0."""
+    model.fan_out_init = True  # type: ignore[assignment]  # parametrization.py reads it
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

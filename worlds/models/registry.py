@@ -4,7 +4,8 @@
 
 A name may exist in a 32 px and in a 224 px form, which are different networks; the image size picks
 the form, the nearest one where it is another size. Options are the keyword arguments of the builder
-that the name leaves open. Families describe themselves in a table named ARCHITECTURES.
+that the name leaves open, and those of worlds/models/parametrization.py. Families describe
+themselves in a table named ARCHITECTURES.
 
 Networks from outside are functions whose first argument is the number of classes, and which may
 take image_size, channels and options of their own:
@@ -33,6 +34,8 @@ from typing import Any
 
 import torch
 from torch import nn
+
+from worlds.models.parametrization import OPTIONS, check_options, parametrize
 
 TABLE_CLASSES = {32: 10, 224: 2}  # the class counts of the paper's two data sets, by image size
 
@@ -163,14 +166,13 @@ def _outside(name: str) -> Builder | None:
     module, colon, function = name.partition(":")
     if not colon:
         points = entry_points(group=_ENTRY_POINTS, name=name)
-        return _loaded(name, *next(iter(points)).value.split(":")) if points else None
-    if module == "timm":
-        return partial(_timm_network, function)
-    return _loaded(name, module, function)
+        return load_function(next(iter(points)).value) if points else None
+    return partial(_timm_network, function) if module == "timm" else load_function(name)
 
 
-def _loaded(name: str, module: str, function: str) -> Builder:
-    """The function that a name stands for. Raises ValueError if it cannot be imported."""
+def load_function(name: str) -> Callable[..., Any]:
+    """The function or class MODULE:NAME. Raises ValueError if it cannot be imported."""
+    module, _, function = name.partition(":")
     if os.getcwd() not in sys.path:  # a command finds modules beside it, as `python -m` does
         sys.path.append(os.getcwd())
     try:
@@ -182,7 +184,7 @@ def _loaded(name: str, module: str, function: str) -> Builder:
             f"{name} cannot be imported ({error}): expected package.module:function"
         ) from error
     if not callable(found):
-        raise ValueError(f"{name} is not a function that builds a network, got {found!r}")
+        raise ValueError(f"{name} is not a function or a class, got {found!r}")
     return found
 
 
@@ -247,6 +249,8 @@ def create(
     if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
         raise ValueError(f"num_classes must be an integer of at least 1, got {num_classes!r}")
     architecture = find(name, image_size)
+    scaling = {key: options.pop(key) for key in OPTIONS if key in options}
+    check_options(**scaling)
     unknown = sorted(set(options) - set(architecture.options))
     if unknown and not architecture.takes_any_option:
         takes = ", ".join(architecture.options) or "none"
@@ -260,7 +264,36 @@ def create(
             raise ValueError(f"{name}: {option} must be true or false, got {value!r}")
         if isinstance(default, float) and not isinstance(value, int | float):
             raise ValueError(f"{name}: {option} must be a number, got {value!r}")
-    return _built(architecture, num_classes, image_size, channels, options)
+    build = partial(_of_width, architecture, num_classes, image_size, channels, options)
+    if scaling.get("parametrization", "standard") == "standard":
+        return build(None)
+    width = scaling.get("base_width") or architecture.options.get("width")
+    if width is None:
+        raise ValueError(f"{name} needs base_width, the width at which it is the standard network")
+    model = build(None)
+    with torch.device("meta"):
+        base, double = build(width), build(2 * width)
+    return parametrize(
+        model, base, double, scaling.get("gamma", 1.0), scaling.get("centered", False)
+    )
+
+
+def _of_width(
+    form: Architecture,
+    num_classes: int,
+    image_size: int,
+    channels: int,
+    options: dict[str, Any],
+    width: int | None,
+) -> nn.Module:
+    """The network of its own width (None) or of another one."""
+    if width is not None and "width" in form.fixed:
+        form = replace(form, fixed={**form.fixed, "width": width})
+    elif width is not None and "width" in form.options:
+        options = {**options, "width": width}
+    elif width is not None:
+        raise ValueError(f"{form.name} has no width: only the standard parametrization is known")
+    return _built(form, num_classes, image_size, channels, options)
 
 
 def _built(

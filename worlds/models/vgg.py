@@ -1,11 +1,12 @@
-"""VGG and AlexNet for 32 px, as the paper's code shrinks them: one linear layer as the head.
+"""VGG and AlexNet for 32 px, as the paper's code shrinks them: one linear layer as the head; and
+Myrtle5 ("mCNN" in that code), five layers.
 
-Figures 2a, 4b, 10, 11a, 12, 17 and 18. At 224 px both are torchvision's (imagenet.py).
+Figures 2a, 4b, 10, 11a, 12, 17 and 18. At 224 px the first two are torchvision's (imagenet.py).
 """
 
 from torch import nn
 
-from worlds.models.layers import init_fan_out
+from worlds.models.layers import check_positive, init_fan_out
 from worlds.models.registry import Architecture
 
 # Channels of 3x3 convolutions; 0 is a 2x2 max-pool.
@@ -59,6 +60,23 @@ def alexnet(num_classes: int) -> nn.Sequential:
     )
 
 
+def myrtle5(num_classes: int, width: int = 64, batch_norm: bool = True) -> nn.Sequential:
+    """Biased 3x3 convolutions on maps of 32, 32, 16 and 8 pixels, a global max, the head."""
+    check_positive(width=width)
+    layers: list[nn.Module] = []
+    channels = 3
+    for doublings in range(4):
+        layers.append(nn.Conv2d(channels, width << doublings, 3, padding=1))
+        channels = width << doublings
+        if batch_norm:
+            layers.append(nn.BatchNorm2d(channels))
+        layers.append(nn.ReLU(inplace=True))
+        if doublings in (1, 2):
+            layers.append(nn.MaxPool2d(2))
+    head = [nn.MaxPool2d(8), nn.Flatten(), nn.Linear(channels, num_classes)]
+    return nn.Sequential(*layers, *head)
+
+
 _FIGURES = {"vgg11_bn": "2a 4b 10 11a 12 17 18", "vgg16": "2a 4b 11a 17 18"}
 ARCHITECTURES = (
     *(
@@ -69,4 +87,5 @@ ARCHITECTURES = (
         for name, norm in ((f"vgg{depth}", False), (f"vgg{depth}_bn", True))
     ),
     Architecture("alexnet", "alexnet", 32, alexnet, figure="2a 4b 10 11a 12 17 18"),
+    Architecture("myrtle5", "myrtle", 32, myrtle5, figure="2a 4b 11a 12 17"),
 )

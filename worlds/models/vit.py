@@ -5,40 +5,44 @@ logits are scaled by 768^-0.5, the full width, where 64^-0.5, the head's, is the
 (`attention_scale="head"`); class token and position embedding start from N(0, 1) (`embedding_std`);
 no norm follows the stack but the one in the head; the head has a hidden layer. The fine-tuned net
 of figure 13 starts from a last layer of zeros without bias: `zero_head=True`.
+
+Nets of another `width` have other numbers of heads, of 64 channels each, and the same scale.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from worlds.models.layers import check_choice
+from worlds.models.layers import check_choice, check_positive
 from worlds.models.registry import Architecture
 
-WIDTH, HEADS, LAYERS, HIDDEN = 768, 12, 12, 3072  # ViT-B
+WIDTH, HEAD, LAYERS = 768, 64, 12  # ViT-B
 
 
 class Attention(nn.Module):
-    def __init__(self, scale: float) -> None:
+    def __init__(self, width: int, scale: float) -> None:
         super().__init__()
         self.scale = scale
-        self.qkv = nn.Linear(WIDTH, 3 * WIDTH, bias=False)
-        self.out = nn.Linear(WIDTH, WIDTH)
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        batch, tokens, _ = x.shape
-        qkv = self.qkv(x).view(batch, tokens, 3, HEADS, WIDTH // HEADS)
+        batch, tokens, width = x.shape
+        qkv = self.qkv(x).view(batch, tokens, 3, width // HEAD, HEAD)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, tokens, 64)
         attended = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
-        return self.out(attended.transpose(1, 2).reshape(batch, tokens, WIDTH))
+        return self.out(attended.transpose(1, 2).reshape(batch, tokens, width))
 
 
 class Block(nn.Module):
-    def __init__(self, scale: float) -> None:
+    def __init__(self, width: int, scale: float) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(WIDTH)
-        self.attention = Attention(scale)
-        self.norm2 = nn.LayerNorm(WIDTH)
-        self.mlp = nn.Sequential(nn.Linear(WIDTH, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, WIDTH))
+        self.norm1 = nn.LayerNorm(width)
+        self.attention = Attention(width, scale)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = x + self.attention(self.norm1(x))
@@ -46,19 +50,21 @@ class Block(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    def __init__(self, num_classes: int, patch: int, scale: float, embedding_std: float) -> None:
+    def __init__(
+        self, num_classes: int, patch: int, width: int, layers: int, scale: float, std: float
+    ) -> None:
         super().__init__()
         tokens = (32 // patch) ** 2 + 1
         self.patch = patch
-        self.embed = nn.Linear(3 * patch * patch, WIDTH)
-        self.class_token = nn.Parameter(embedding_std * torch.randn(1, 1, WIDTH))
-        self.positions = nn.Parameter(embedding_std * torch.randn(1, tokens, WIDTH))
-        self.blocks = nn.Sequential(*(Block(scale) for _ in range(LAYERS)))
+        self.embed = nn.Linear(3 * patch * patch, width)
+        self.class_token = nn.Parameter(std * torch.randn(1, 1, width))
+        self.positions = nn.Parameter(std * torch.randn(1, tokens, width))
+        self.blocks = nn.Sequential(*(Block(width, scale) for _ in range(layers)))
         self.head = nn.Sequential(
-            nn.LayerNorm(WIDTH),
-            nn.Linear(WIDTH, HIDDEN),
+            nn.LayerNorm(width),
+            nn.Linear(width, 4 * width),
             nn.GELU(),
-            nn.Linear(HIDDEN, num_classes),
+            nn.Linear(4 * width, num_classes),
         )
 
     def patches(self, x: torch.Tensor) -> torch.Tensor:
@@ -78,7 +84,7 @@ def zero_last_layer(model: VisionTransformer) -> None:
     """Replace the head's last layer by zeros without bias, as the paper's fine-tuning starts."""
     last = model.head[-1]
     assert isinstance(last, nn.Linear)
-    fresh = nn.Linear(HIDDEN, last.out_features, bias=False, device=last.weight.device)
+    fresh = nn.Linear(last.in_features, last.out_features, bias=False, device=last.weight.device)
     nn.init.zeros_(fresh.weight)
     model.head[-1] = fresh
 
@@ -86,15 +92,20 @@ def zero_last_layer(model: VisionTransformer) -> None:
 def vit_b(
     num_classes: int,
     patch: int,
+    width: int = WIDTH,
+    layers: int = LAYERS,
     attention_scale: str = "width",
     embedding_std: float = 1.0,
     zero_head: bool = False,
 ) -> VisionTransformer:
+    check_positive(width=width, layers=layers)
+    if width % HEAD:
+        raise ValueError(f"width must be a multiple of {HEAD}, the size of a head, got {width}")
     check_choice("attention_scale", attention_scale, ("width", "head"))
     if embedding_std < 0:
         raise ValueError(f"embedding_std must not be negative, got {embedding_std}")
-    fan = WIDTH if attention_scale == "width" else WIDTH // HEADS
-    model = VisionTransformer(num_classes, patch, fan**-0.5, embedding_std)
+    fan = WIDTH if attention_scale == "width" else HEAD
+    model = VisionTransformer(num_classes, patch, width, layers, fan**-0.5, embedding_std)
     if zero_head:
         zero_last_layer(model)
     return model

@@ -26,7 +26,9 @@ from worlds.runtime.json_files import convert_json
 from worlds.training.schedules import UNIT, Schedule, log_points, spaced_log_points
 
 World = Literal["real", "ideal"]  # of the paper; beside them bootstrap and reuse:K
-Optimizer = Literal["sgd", "nesterov", "adam", "adamw", "rmsprop", "adagrad", "lars", "logistic"]
+Optimizer = Literal[
+    *("sgd", "nesterov", "adam", "adamw", "rmsprop", "adagrad", "lars", "logistic", "muon")
+]
 Objective = Literal["labels", "simclr", "rotation"]
 Loss = Literal["cross_entropy", "mse"]
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
@@ -75,7 +77,7 @@ class TrainConfig:
     # optimizer, schedule and loss: a name, or of a function of one's own MODULE:NAME
     optimizer: str = "sgd"
     learning_rate: float = 0.1
-    momentum: float = 0.0  # of sgd, nesterov and rmsprop; the paper's figure 1 has 0.9
+    momentum: float = 0.0  # of sgd, nesterov, rmsprop and muon; the paper's figure 1 has 0.9
     weight_decay: float = 0.0
     schedule: str = "cosine"
     unit: int = UNIT  # steps between changes of the rate; 1 in a run of less than two units
@@ -100,7 +102,7 @@ class TrainConfig:
     min_improvement: float = 0.0
     validation: int = 0  # samples beside the n, labeled as they are, that a Real run is measured on
     remainder: Remainder = "carry"  # of an epoch; the released code's is "drop"
-    betas: tuple[float, float] = (0.9, 0.999)  # of adam and adamw
+    betas: tuple[float, float] = (0.9, 0.999)  # of adam, adamw and muon
     mixup: float = 0.0  # alpha of Beta(alpha, alpha), the share of the other image; 0: no mixup
     test_noise: bool = False  # the test labels carry the label noise, too; CIFAR-10's do not
     fresh_crops: bool = False  # train metrics draw fresh crops at each log point, as released
@@ -179,6 +181,8 @@ class TrainConfig:
             )
         if self.optimizer == "nesterov" and not self.momentum:
             raise ValueError("optimizer nesterov needs a momentum above 0, for example 0.9")
+        if self.optimizer == "muon" and not self.momentum:
+            raise ValueError("optimizer muon needs a momentum above 0, for example 0.95")
         if self.momentum and self.optimizer in ("adam", "adamw", "adagrad"):
             raise ValueError(f"{self.optimizer} takes no momentum, got {self.momentum}")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):

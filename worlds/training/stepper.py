@@ -13,11 +13,12 @@ from torch import nn
 from worlds.runtime.device import AUTOCAST_DTYPES, fixed_algorithms
 from worlds.runtime.errors import first_line
 from worlds.runtime.selfcheck import passes
-from worlds.training.config import TrainConfig
+from worlds.training.config import TrainConfig, is_outside
 from worlds.training.distributed import ALONE, Replicas
 from worlds.training.metrics import LOSSES
 from worlds.training.objectives import OBJECTIVES, fit_probe
-from worlds.training.parts import OWN_NOTHING, Parts, check_optimizer
+from worlds.training.optimizers import make_optimizer, set_rate
+from worlds.training.parts import OWN_NOTHING, Parts
 
 # What a parameter group holds for the device alone; a checkpoint goes from one to another.
 _DEVICE_FLAGS: Final = ("lr", "capturable", "fused", "foreach")
@@ -31,38 +32,6 @@ class NotFinite(RuntimeError):
     def __init__(self, step: int) -> None:
         super().__init__(f"the training loss is not finite at step {step:,}")
         self.step = step
-
-
-def make_optimizer(
-    config: TrainConfig, model: nn.Module, rate: Any, parts: Parts = OWN_NOTHING
-) -> torch.optim.Optimizer:
-    """The config's optimizer with torch's other defaults; `rate` is a float, or a tensor that a
-    CUDA graph reads.
-    """
-    if parts.optimizer is not None:
-        own = parts.optimizer([p for p in model.parameters() if p.requires_grad], lr=rate)
-        return check_optimizer(own, parts.optimizer)
-    common = {"lr": rate, "weight_decay": config.weight_decay}
-    captured = isinstance(rate, torch.Tensor)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if config.optimizer in ("sgd", "nesterov"):
-        nesterov = config.optimizer == "nesterov"
-        return torch.optim.SGD(
-            parameters, momentum=config.momentum, nesterov=nesterov, fused=True, **common
-        )
-    if config.optimizer == "rmsprop":
-        return torch.optim.RMSprop(
-            parameters, momentum=config.momentum, capturable=captured, **common
-        )
-    if config.optimizer == "adagrad":
-        return torch.optim.Adagrad(parameters, **common)
-    if config.optimizer == "lars":
-        import worlds.runtime.torchvision_ops  # noqa: F401, I001  (must come before timm)
-        from timm.optim.lars import Lars
-
-        return Lars(parameters, momentum=config.momentum, **common)
-    made = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return made(parameters, betas=config.betas, fused=True, capturable=captured, **common)
 
 
 class Stepper:
@@ -85,10 +54,8 @@ class Stepper:
         self._loss = parts.loss
         self.replicas, self._trained = replicas, replicas.wrap(model)
         self.graph = graph and can_capture(config, device, replicas, parts)
-        self._rate = torch.zeros((), device=device) if self.graph else None
-        self.optimizer = make_optimizer(
-            config, model, config.learning_rate if self._rate is None else self._rate, parts
-        )
+        rate = torch.zeros((), device=device) if self.graph else config.learning_rate
+        self.optimizer = make_optimizer(config, model, rate, parts)
         self._scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         self._updates = torch.zeros((), dtype=torch.int64, device=device)
         self._bad = torch.full((), -1, dtype=torch.int64, device=device)
@@ -114,13 +81,10 @@ class Stepper:
         if self.config.optimizer == "logistic":
             self._fit(x, y)
             return
-        if self._rate is None:
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
+        set_rate(self.optimizer, rate)
+        if not self.graph:
             self._update(x, y)
-            return
-        self._rate.fill_(rate)
-        if self._captured is not None:
+        elif self._captured is not None:
             self._captured(x, y)
         elif self._eager_left:
             self._eager_left -= 1
@@ -158,12 +122,13 @@ class Stepper:
             {**group, **{flag: own[flag] for flag in _DEVICE_FLAGS if flag in own}}
             for group, own in zip(saved["param_groups"], self.optimizer.param_groups, strict=True)
         ]
+        rates = [group["lr"] for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(saved | {"param_groups": groups})
         self._scaler.load_state_dict(state["scaler"])
         self._updates.fill_(state["updates"])
-        if self._rate is not None:
-            for group in self.optimizer.param_groups:
-                group["lr"] = self._rate
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            if isinstance(rate, torch.Tensor):  # the graph reads this one
+                group["lr"] = rate
 
     def _autocast(self) -> AbstractContextManager[Any]:
         half = AUTOCAST_DTYPES.get(self.config.precision)
@@ -260,14 +225,10 @@ def can_capture(
 ) -> bool:
     """Return whether a step asks nothing of the host, as an own optimizer or loss may."""
     own = parts.optimizer is not None or parts.loss is not None
-    # Adagrad counts its steps on the host, and the share of a mixup is drawn there; batches have
-    # one shape unless an epoch ends with a smaller one.
-    own = (
-        own
-        or config.optimizer in ("adagrad", "lars", "logistic")
-        or config.mixup > 0
-        or config.remainder == "short"
-    )
+    # Adagrad counts its steps on the host, Muon is two optimizers, a mixup draws its share there;
+    # batches have one shape unless an epoch ends with a smaller one.
+    own = own or config.optimizer in ("adagrad", "lars", "logistic", "muon")
+    own = own or is_outside(config.optimizer) or config.mixup > 0 or config.remainder == "short"
     own = own or config.objective != "labels"  # simclr's views are drawn there, too
     alone = device.type == "cuda" and replicas.world_size == 1
     return alone and config.precision != "fp16" and not own

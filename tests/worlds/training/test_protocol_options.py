@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 from tests.worlds.small_runs import numbers, small, small_data
+from worlds.experiments.run_cost import count_cost
 from worlds.loaders.samplers import subset
 from worlds.training.build import noise_of_test, validation_samples
 from worlds.training.config import TrainConfig, ideal_key
-from worlds.training.cost import count_cost
 from worlds.training.metrics import patience_point
-from worlds.training.stepper import Stepper, make_optimizer
+from worlds.training.optimizers import make_optimizer
+from worlds.training.stepper import Stepper
 from worlds.training.train import train
 
 DATA = small_data()
