@@ -144,7 +144,7 @@ class Muon(torch.optim.Optimizer):
             matrix.copy_(weight.flatten(1))
             matrix.grad = None if weight.grad is None else weight.grad.flatten(1)
         for part in self._parts:
-            part.step()
+            part.step()  # type: ignore[no-untyped-call]
         for weight, matrix in self._matrices:
             weight.copy_(matrix.view_as(weight))
             matrix.grad = None
