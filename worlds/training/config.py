@@ -27,7 +27,7 @@ from worlds.training.schedules import UNIT, Schedule, log_points, spaced_log_poi
 
 World = Literal["real", "ideal"]  # of the paper; beside them bootstrap and reuse:K
 Optimizer = Literal[
-    *("sgd", "nesterov", "adam", "adamw", "rmsprop", "adagrad", "lars", "logistic", "muon")
+    "sgd", "nesterov", "adam", "adamw", "rmsprop", "adagrad", "lars", "logistic", "muon"
 ]
 Objective = Literal["labels", "simclr", "rotation"]
 Loss = Literal["cross_entropy", "mse"]
