@@ -3,9 +3,9 @@ of both against n.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from worlds.cli.drawing import COLORS, FAINT, INK, legend, new_figure
+from worlds.cli.drawing import COLORS, FAINT, GRID, INK, legend, new_figure, patch
 from worlds.experiments.spec import METRIC_NAMES, Experiment
 from worlds.report.analysis import stopping_time
 from worlds.report.measure import Measured
@@ -24,6 +24,7 @@ from worlds.report.sample_figures import log_axis, shades_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SHOWN = ("error", "soft_error")
 
@@ -89,17 +90,17 @@ def _gap_panel(ax: "Axes", network: str, members: Sequence[Measured]) -> list[Po
     return points
 
 
-def _sizes_legend(figure: object, members: Sequence[Measured]) -> None:
-    entries = [
+def _sizes_legend(figure: "Figure", members: Sequence[Measured]) -> None:
+    entries: list[tuple[str, dict[str, Any]]] = [
         (one.found.group.series or one.label, {"color": shade})
         for shade, one in zip(shades_of(len(members)), members, strict=True)
     ]
     entries += [
         ("Ideal World", {**DASHED, "color": INK}),
         ("T0 (faded after it)", {**RING, "color": INK}),
-        *(
-            (f"Real - Ideal: {METRIC_NAMES[m]}", {"color": COLORS[2 + i]})
-            for i, m in enumerate(SHOWN)
-        ),
     ]
-    legend(figure, entries)  # type: ignore[arg-type]
+    for place, metric in enumerate(SHOWN):
+        entries.append((f"Real - Ideal: {METRIC_NAMES[metric]}", {"color": COLORS[2 + place]}))
+    if any(len(one.values["gap"]) > 1 for one in members):
+        entries.append(("bands: quartiles over trials; bars: 95 %", patch(GRID)))
+    legend(figure, entries)
