@@ -146,7 +146,9 @@ def main(argv: list[str] | None = None) -> int:
 
     network = load(args.unet).to(args.device).eval()
     flop = flop_per_call(network)
-    precisions = ("fp32", "tf32", "bf16") if args.device == "cuda" else ("fp32", "bf16")
+    precisions = (
+        ("fp32", "tf32", "bf16", "bf16-weights") if args.device == "cuda" else ("fp32", "bf16")
+    )
     calls: dict[str, Callable[[], object]] = {
         "diffusers pipeline": pipeline(network, args.batch, args.steps)
     }

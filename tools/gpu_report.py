@@ -72,6 +72,12 @@ PARTS = (
         *("--steps", "1000", "--run-steps", "8000"),
     ),
     benchmark("generation", "How many calls a second does Ho's network make?"),
+    # The recipe's network in 100 steps, to fit ten minutes; by default the tool makes all 1000.
+    Part(
+        "precisions",
+        "Does bf16-weights change the images more than another seed does?",
+        ("tools/compare_precisions.py", "--recipe", "cifar5m-ddim100"),
+    ),
     benchmark("audit", "How long does an audit take?"),
 )
 

@@ -95,6 +95,9 @@ def make_parser() -> Parser:
         "--workers", type=int, help="processes on this machine (default: one a GPU, or 1)"
     )
     execution.add_argument(
+        "--streams", type=int, default=1, help="micro-batches at a time on a GPU, >= 1 (default 1)"
+    )
+    execution.add_argument(
         "--writers", type=int, default=1, help="encoding processes a worker, >= 1 (default 1)"
     )
     execution.add_argument(

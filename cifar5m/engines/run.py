@@ -54,6 +54,7 @@ def generate(
     shard_size: int | None = None,
     device: str = "auto",
     workers: int | None = None,
+    streams: int = 1,
     writers: int = 1,
     ray: str | None = None,
     on_progress: OnProgress | None = None,
@@ -84,12 +85,13 @@ def generate(
         guidance: Of a generator with class embeddings, at least 0; 1 leaves its prediction as it
             is, more moves it away from the one without a class.
         labels: "argmax" (the labeler's class) or "requested" (the one the generator was asked for).
-        precision: Of both networks, "fp32", "tf32", "bf16" or "fp16".
+        precision: Of both networks, "fp32", "tf32", "bf16", "fp16" or "bf16-weights".
         micro_batch: Images a network call, at least 1.
         shard_size: Images a shard, at least 1; by default that of the plan in `out`, else a
             twentieth of n, from 50 to 10,000, and the micro-batch is no larger.
         device: "auto", "cpu", "cuda" or "cuda:K".
         workers: Processes on this machine, by default one a GPU or 1; with `ray`, most actors.
+        streams: Micro-batches at a time on a GPU, at least 1; each keeps its bytes.
         writers: Processes a worker that encode and write, at least 1.
         ray: Address of a Ray cluster, "auto" or "HOST:PORT"; `out` must be on shared storage.
         on_progress: Called with images done; may raise to stop.
@@ -120,6 +122,7 @@ def generate(
         generator=generator,
         labeler=labeler,
         allow_non_ema=allow_non_ema,
+        streams=streams,
     )
     out, rank = Path(out), rank_of(os.environ)
     options = keep_earlier_choices(options, out)

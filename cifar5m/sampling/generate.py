@@ -30,6 +30,7 @@ from cifar5m.sampling.diffusion import (
     to_uint8,
 )
 from cifar5m.sampling.noise import image_noise
+from cifar5m.sampling.together import TimedPredict, side_by_side
 from cifar5m.sampling.unet import Generator
 from worlds.formats.layout import Shard
 from worlds.formats.shards import is_finished
@@ -55,6 +56,7 @@ class Job:
     fingerprint: str
     conditioning: Conditioning | None = None  # of a generator with class embeddings
     labels: str = "argmax"  # one of LABELS
+    streams: int = 1  # micro-batches at a time on a GPU
 
     def __post_init__(self) -> None:
         if self.micro_batch < 1:
@@ -108,12 +110,15 @@ def make_shard(
     images, probabilities = [], []
     calls = job.sampler.network_calls
     with float32_products(job.generator.precision):
-        for first in range(shard.start, shard.stop, job.micro_batch):
-            index = torch.arange(first, first + job.micro_batch, device=job.generator.device)
-            wanted = min(job.micro_batch, shard.stop - first)
+        whole = -(-len(shard) // job.micro_batch) * job.micro_batch
+        for start in range(0, whole, job.micro_batch * job.streams):
+            count = min(job.micro_batch * job.streams, whole - start)
+            first = shard.start + start
+            index = torch.arange(first, first + count, device=job.generator.device)
+            wanted = min(count, shard.stop - first)
             try:
                 pixels = make_images(job, index, partial(on_progress, wanted / calls))
-                found = job.labeler(pixels)
+                found = torch.cat([job.labeler(part) for part in pixels.split(job.micro_batch)])
             except (NonFiniteError, NonFiniteLabelsError) as error:
                 raise BadShardError(
                     f"shard {shard.name}: {error}; nothing of it was written. Check the weights, "
@@ -135,8 +140,15 @@ def make_shard(
 def make_images(
     job: Job, index: torch.Tensor, on_step: Callable[[], None] = lambda: None
 ) -> torch.Tensor:
-    """uint8 (B, 32, 32, 3) on the device: the images of int64 (B,) global indices."""
-    predict_noise = FiniteGuard(predictor(job, index))
+    """uint8 (B, 32, 32, 3) on the device: the images of int64 (B,) global indices, of one
+    micro-batch or several.
+    """
+    predictors = [predictor(job, part) for part in index.split(job.micro_batch)]
+    predict: Predict = predictors[0]
+    if len(predictors) > 1:
+        x = image_noise(job.seed, index, job.schedule.num_train_steps)
+        predict = side_by_side(predictors, x, f"{job.generator.name}, {job.micro_batch} images")
+    predict_noise = FiniteGuard(predict)
     x = sample(
         job.sampler,
         predict_noise,
@@ -148,7 +160,7 @@ def make_images(
     return to_uint8(x)
 
 
-def predictor(job: Job, index: torch.Tensor) -> Predict:
+def predictor(job: Job, index: torch.Tensor) -> TimedPredict:
     """Return the noise predictor of the images of int64 (B,) global indices: the network itself,
     or the network asked for their classes, guided away from the prediction without a class.
     """
@@ -160,7 +172,7 @@ def predictor(job: Job, index: torch.Tensor) -> Predict:
         return lambda x, t: job.generator(x, t, classes)
     both = torch.cat([classes, torch.full_like(classes, asked.null_class or 0)])  # (2B,)
 
-    def predict(x: torch.Tensor, t: int) -> torch.Tensor:
+    def predict(x: torch.Tensor, t: int | torch.Tensor) -> torch.Tensor:
         conditional, null = job.generator(torch.cat([x, x]), t, both).chunk(2)
         return null + asked.guidance * (conditional - null)
 

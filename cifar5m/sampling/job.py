@@ -78,11 +78,12 @@ class Options:
     generator: str | None = None
     labeler: str | None = None
     allow_non_ema: bool = False
+    streams: int = 1  # changes no byte
 
     def __post_init__(self) -> None:
         find_recipe(self.recipe)
         key_of(self.seed)
-        for name in ("n", "shard_size", "micro_batch"):
+        for name in ("n", "shard_size", "micro_batch", "streams"):
             check_positive(name, getattr(self, name))
         if self.precision is not None:
             check_precision(self.precision)
@@ -270,6 +271,7 @@ def load_job(options: Options, sources: Sources, plan: GeneratedPlan, device: st
         fingerprint=plan.fingerprint,
         conditioning=plan.conditioning,
         labels=recipe.labels,
+        streams=options.streams if place.type == "cuda" else 1,
     )
 
 

@@ -1,9 +1,10 @@
 """The generator: a diffusers `UNet2DModel` that predicts noise, made fast.
 
-The parameters and the state stay float32; the chosen precision is that of the network's products
-alone. Memory is channels_last everywhere (1.4 times the speed of NCHW in float32 on two CPU cores),
-and on a GPU the network is compiled for the one batch shape that is ever used, with choices that do
-not depend on timing, so that the same device and versions make the same bytes.
+The state stays float32, and so do the parameters unless the precision is bf16-weights; the others
+are those of the network's products alone. Memory is channels_last everywhere (1.4 times the speed
+of NCHW in float32 on two CPU cores), and on a GPU the network is compiled for the one batch shape
+that is ever used, with choices that do not depend on timing, so that the same device and versions
+make the same bytes.
 """
 
 import warnings
@@ -13,6 +14,7 @@ from typing import Any, Final
 import torch
 import torch.nn.functional as F
 
+from cifar5m.sampling.group_norm import fuse_norms, use_half_weights
 from cifar5m.weights.convert import UNET_CONFIG, build_unet, read_state, unet_state
 from cifar5m.weights.sources import Weights, WeightsError
 from worlds.runtime.device import device_name, in_precision, on_device
@@ -22,30 +24,43 @@ from worlds.runtime.selfcheck import passes
 from worlds.runtime.torchvision_ops import declare_missing_operators
 
 # How far the compiled network may be from the plain one, as a share of the result's length.
-TOLERANCES: Final = {"fp32": 1e-4, "tf32": 5e-3, "fp16": 5e-3, "bf16": 3e-2}
+TOLERANCES: Final = {"fp32": 1e-4, "tf32": 5e-3, "fp16": 5e-3, "bf16": 3e-2, "bf16-weights": 3e-2}
 
 
 class Generator:
     """A noise predictor `generator(x, t)` on one device, in one precision.
 
-    `x` is float32 (B, 3, 32, 32), `t` the time step, 0 to T - 1, and `classes` int64 (B,) for a
-    network with class embeddings; the result is float32, shaped like x.
+    `x` is float32 (B, 3, 32, 32), `t` the time step, 0 to T - 1 (or a scalar on the device), and
+    `classes` int64 (B,) for a network with class embeddings; the result is float32, shaped like x.
     """
 
     def __init__(self, network: torch.nn.Module, device: torch.device, precision: str) -> None:
         check_precision(precision)
         self.device, self.precision = device, precision
+        self._autocast, self._dtype, self._note = precision, torch.float32, ""
+        if precision == "bf16-weights":
+            use_half_weights(network)
+            self._autocast, self._dtype = "fp32", torch.bfloat16
         self.network = on_device(network, device)
         self._call: Callable[..., Any] | None = self.network
         if device.type == "cuda":
             keep_channels_last(self.network)
             self._call = None  # chosen for the first batch
+            if precision == "bf16-weights" and not fuse_norms(self.network, device):
+                self._note = ", plain norms"
 
     @property
     def device_name(self) -> str:
-        """Return the device's name in a shard's record; an uncompiled network rounds otherwise."""
+        """Return the device's name in a shard's record, with what makes the network round otherwise
+        than on its like.
+        """
         uncompiled = self.device.type == "cuda" and self._call is self.network
-        return device_name(self.device) + (", uncompiled" if uncompiled else "")
+        return device_name(self.device) + (", uncompiled" if uncompiled else "") + self._note
+
+    @property
+    def name(self) -> str:
+        """Return what a check of this network is remembered by."""
+        return f"U-Net, {self.parameters:,} parameters, {self.precision}"
 
     @property
     def parameters(self) -> int:
@@ -53,11 +68,13 @@ class Generator:
 
     @torch.inference_mode()
     def __call__(
-        self, x: torch.Tensor, t: int, classes: torch.Tensor | None = None
+        self, x: torch.Tensor, t: int | torch.Tensor, classes: torch.Tensor | None = None
     ) -> torch.Tensor:
-        time_step = torch.full((len(x),), t, device=self.device)
-        x = x.contiguous(memory_format=torch.channels_last)
-        with in_precision(self.precision, self.device):
+        if not isinstance(t, torch.Tensor):
+            t = torch.full((), t, device=self.device)
+        time_step = t.repeat(len(x))
+        x = x.to(self._dtype).contiguous(memory_format=torch.channels_last)
+        with in_precision(self._autocast, self.device):
             if self._call is None:
                 self._call = self._choose(x, time_step, classes)
             return self._call(x, time_step, classes, return_dict=False)[0].float()
@@ -73,10 +90,9 @@ class Generator:
             tolerance = TOLERANCES[self.precision] * expected.norm()
             return bool((found - expected).norm() <= tolerance)
 
-        path = f"compiled U-Net, {self.parameters:,} parameters, {self.precision}"
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "TensorFloat32 tensor cores")  # fp32 was asked for
-            if not passes(path, self.device, is_close, "the network uncompiled"):
+            if not passes(f"compiled {self.name}", self.device, is_close, "the network uncompiled"):
                 return self.network
             compiled(*batch, return_dict=False)  # compiles, where the check was remembered
         return compiled

@@ -13,7 +13,11 @@ from typing import Any, Final
 
 import torch
 
-AUTOCAST_DTYPES: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
+AUTOCAST_DTYPES: Final = {
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "bf16-weights": torch.bfloat16,
+}
 
 
 def pick_device(name: str = "auto", local_rank: int = 0) -> torch.device:

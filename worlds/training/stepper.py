@@ -12,6 +12,7 @@ from torch import nn
 
 from worlds.runtime.device import AUTOCAST_DTYPES, fixed_algorithms
 from worlds.runtime.errors import first_line
+from worlds.runtime.graphs import capture
 from worlds.runtime.selfcheck import passes
 from worlds.training.config import TrainConfig, is_outside
 from worlds.training.distributed import ALONE, Replicas
@@ -191,17 +192,8 @@ class Stepper:
         """Return the captured step; None, with a warning, where the capture fails."""
         kept_x, kept_y = x.clone(), y.clone()
         self.optimizer.zero_grad(set_to_none=True)
-        current = torch.cuda.current_stream(self.device)
         try:
-            # "thread_local": other threads, which load batches, may use the device meanwhile. The
-            # outer stream is current again also after a capture that fails, torch forgets it then.
-            graph = torch.cuda.CUDAGraph()
-            with (
-                torch.cuda.device(self.device),
-                torch.cuda.stream(current),
-                torch.cuda.graph(graph, stream=self._side, capture_error_mode="thread_local"),
-            ):
-                self._update(kept_x, kept_y)
+            graph, _ = capture(lambda: self._update(kept_x, kept_y), self.device, self._side)
         except RuntimeError as error:
             torch.cuda.synchronize(self.device)
             self.optimizer.zero_grad(set_to_none=True)
