@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from cifar5m.sampling.diffusion import Predict
-from worlds.runtime.graphs import capture
+from worlds.runtime.device import capture
 from worlds.runtime.selfcheck import passes
 
 TimedPredict = Callable[[torch.Tensor, int | torch.Tensor], torch.Tensor]  # t may be on the device

@@ -5,14 +5,15 @@ with float32_products("tf32"):                     # once for a job
     with in_precision("tf32", device): ...         # for each call: changes no flag again
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import torch
 
+Result = TypeVar("Result")
 AUTOCAST_DTYPES: Final = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
@@ -119,6 +120,26 @@ def in_precision(precision: str, device: torch.device) -> Iterator[None]:
     autocast = torch.autocast(device.type, half, enabled=half is not None)
     with float32_products(precision), fixed_algorithms(), autocast:
         yield
+
+
+def capture(
+    run: Callable[[], Result], device: torch.device, stream: "torch.cuda.Stream"
+) -> tuple["torch.cuda.CUDAGraph", Result]:
+    """Return the graph of `run`, and its result, which each replay writes anew.
+
+    `run` was called before on `stream`, and makes what it launches there. Raises RuntimeError if
+    it cannot be captured.
+    """
+    graph = torch.cuda.CUDAGraph()
+    current = torch.cuda.current_stream(device)
+    # "thread_local": other threads, which load batches, may use the device meanwhile. The outer
+    # stream is current again also after a capture that fails, torch forgets it then.
+    with (
+        torch.cuda.device(device),
+        torch.cuda.stream(current),
+        torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
+    ):
+        return graph, run()
 
 
 def _backends() -> list[Any]:

@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from worlds.runtime.device import AUTOCAST_DTYPES, fixed_algorithms
+from worlds.runtime.device import AUTOCAST_DTYPES, capture, fixed_algorithms
 from worlds.runtime.errors import first_line
-from worlds.runtime.graphs import capture
 from worlds.runtime.selfcheck import passes
 from worlds.training.config import TrainConfig, is_outside
 from worlds.training.distributed import ALONE, Replicas
