@@ -10,7 +10,7 @@ nothing that was not measured. The text of the card is templates/card.md.j2.
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +19,7 @@ import numpy as np
 
 from cifar5m.labels.agreement import Summary
 from cifar5m.labels.labeling import LABELS_FOLDER, SUMMARY, labeling_names
+from cifar5m.sampling.recipes import DEFAULT
 from worlds.cli.pages import render_markdown
 from worlds.formats.layout import AUDIT, CARD, PARQUET_FOLDER, PLAN, TIMM_INFO, Shard
 from worlds.formats.shards import Record, load_record
@@ -54,13 +55,16 @@ KINDS: Final = {
 
 
 def kind_of(plan: dict[str, Any]) -> Kind:
-    """Return the kind of a plan; only an import of the released parts is called CIFAR-5m, and of an
-    unknown dataset nothing is claimed.
+    """Return the kind of a plan; only the released parts and the published recipe are called
+    CIFAR-5m, and of an unknown dataset nothing is claimed.
     """
-    dataset = plan.get("dataset")
+    dataset, recipe = plan.get("dataset"), plan.get("about", {}).get("recipe")
     if dataset == "import" and plan.get("source", {}).get("form") == "parts":
         return _RELEASED
-    return KINDS.get(str(dataset), Kind("other", dataset or "Images"))
+    kind = KINDS.get(str(dataset), Kind("other", dataset or "Images"))
+    if dataset == "cifar5m" and recipe != DEFAULT:
+        return replace(kind, title=f"CIFAR-10-like images, recipe {recipe}")
+    return kind
 
 
 _MARK: Final = "<!-- Written by cifar5m-publish: run it again rather than edit this file. -->"

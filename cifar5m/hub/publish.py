@@ -11,6 +11,7 @@ where it is installed ($HF_HUB_DISABLE_XET=1 for plain LFS) and retries single r
 are retried here.
 """
 
+import builtins
 import glob
 import hashlib
 import json
@@ -52,6 +53,7 @@ class File:
     path: str
     bytes: int
     sha256: str | None = None  # where a record says it, so that a shard need not be read again
+    content: builtins.bytes | None = None  # sent in place of what the file holds
 
 
 def _new_api() -> Any:
@@ -105,9 +107,27 @@ def published_files(folder: Path, shards: Sequence[Shard], parquet: bool = False
     if parquet:
         paths += [str(parquet_path(shard)) for shard in shards]
     hashes = {str(shard.tar): load_record(folder, shard).sha256 for shard in shards}
-    return [
-        File(path, _size(folder / path), hashes.get(path)) for path in [*paths, TIMM_INFO, CARD]
-    ]
+    return [_file(folder, path, hashes.get(path)) for path in [*paths, TIMM_INFO, CARD]]
+
+
+def _file(folder: Path, path: str, sha256: str | None) -> File:
+    """A file as it is sent: a plan says names of this machine's files, not where they lie."""
+    if Path(path).name == PLAN:
+        plan = load_json(folder / path, dict[str, Any])
+        public = plan | {"about": _without_directories(plan.get("about", {}))}
+        if public["about"] != plan.get("about", {}):
+            content = (json.dumps(public, indent=2) + "\n").encode()
+            return File(path, len(content), content=content)
+    size = (folder / path).stat().st_size if (folder / path).is_file() else 0
+    return File(path, size, sha256)
+
+
+def _without_directories(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_directories(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_directories(inner) for inner in value]
+    return Path(value).name if isinstance(value, str) and os.path.isabs(value) else value
 
 
 def _inside(folder: Path, path: str) -> str:
@@ -124,10 +144,6 @@ def _inside(folder: Path, path: str) -> str:
 def parquet_path(shard: Shard) -> Path:
     """Relative to the dataset folder."""
     return Path(PARQUET_FOLDER, f"{shard.tar.stem}.parquet")
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
 
 
 def publish(
@@ -150,12 +166,14 @@ def publish(
     report(done, total)
     for batch in batches(missing):
         first, others = batch[0].path, len(batch) - 1
-        hub.call(
-            "upload_folder",
-            folder_path=folder,
-            allow_patterns=[glob.escape(file.path) for file in batch],
-            commit_message=f"Add {first}" + (f" and {others} more" if others else ""),
-        )
+        message = f"Add {first}" + (f" and {others} more" if others else "")
+        if (content := batch[0].content) is not None:  # alone in its batch
+            sent: dict[str, Any] = {"path_or_fileobj": content, "path_in_repo": first}
+            hub.call("upload_file", **sent, commit_message=message)
+        else:
+            patterns = [glob.escape(file.path) for file in batch]
+            sent = {"folder_path": folder, "allow_patterns": patterns}
+            hub.call("upload_folder", **sent, commit_message=message)
         done += sum(file.bytes for file in batch)
         report(done, total)
     return len(missing)
@@ -205,20 +223,20 @@ def _is_there(folder: Path, file: File, present: Any) -> bool:
         return False
     if present.lfs is not None:
         return present.lfs.sha256 == (file.sha256 or sha256_of(folder / file.path))
-    return present.blob_id == _git_hash((folder / file.path).read_bytes())
-
-
-def _git_hash(data: bytes) -> str:
-    """The name that git gives to a file's content."""
-    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+    data = (folder / file.path).read_bytes() if file.content is None else file.content
+    blob = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False)
+    return present.blob_id == blob.hexdigest()  # git's name of the content
 
 
 def batches(files: Sequence[File]) -> Iterator[list[File]]:
-    """Cut a list of files, in its order, into what goes into one commit; the card goes alone."""
+    """Cut a list of files, in its order, into what goes into one commit; the card goes alone, and
+    so does a file that is not sent as it is.
+    """
     batch: list[File] = []
     for file in files:
         size = sum(each.bytes for each in batch) + file.bytes
-        if batch and (len(batch) == _COMMIT_FILES or size > _COMMIT_BYTES or file.path == CARD):
+        alone = file.path == CARD or any(f.content is not None for f in (file, *batch[:1]))
+        if batch and (len(batch) == _COMMIT_FILES or size > _COMMIT_BYTES or alone):
             yield batch
             batch = []
         batch.append(file)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-TOLERANCE: Final = 0.03  # largest bootstrap error that counts as small, for runs of no experiment
+TOLERANCE: Final = 0.03  # largest |Real - Ideal| up to T0 that counts as close, of no experiment
 
 
 def print_report(
@@ -23,6 +23,9 @@ def print_report(
     missing = sum(len(entry.missing) for entry in written.entries)
     for entry in written.entries:
         print(f"{entry.verdict.status:<6} {entry.experiment.name}: {entry.sentence}")
+        for text, state in entry.verdict.lines:
+            if state == "fails":
+                print(f"       fails: {text}")
         for text in entry.duplicates:
             print(f"duplicate: {text}")
     for problem in written.problems:

@@ -25,8 +25,8 @@ def make_parser() -> Parser:
         "--tolerance",
         type=float,
         default=TOLERANCE,
-        help="largest bootstrap error that counts as small, for runs of no experiment, in (0, 1); "
-        "default: %(default)s",
+        help="largest |Real - Ideal| of the test error at any step up to T0 that counts as close, "
+        "for runs of no experiment, in (0, 1); default: %(default)s",
     )
     return parse
 

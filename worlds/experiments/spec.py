@@ -252,6 +252,7 @@ QUANTITIES: Final = {
     "largest": "largest |Real - Ideal| at any log point up to T0",
     "spread": "largest difference of two Real trials up to T0",
     "train": "Real World train {metric}",
+    "train_error": "Real World train error, last step",
     "generalization": "generalization gap",
     "t0": "T0 (updates)",
     "final_real": "Real World test {metric}, last step",

@@ -151,9 +151,14 @@ def load_plan(folder: Path) -> Plan: ...
 def load_plan(folder: Path, kind: type[P]) -> P: ...
 def load_plan(folder: Path, kind: Any = Plan) -> Any:
     """Return the plan of a directory; ValueError if there is none, or names what is wrong in it."""
-    if not (folder / PLAN).is_file():
-        raise ValueError(f"{folder} is not a dataset directory: it holds no {PLAN}")
-    return load_json(folder / PLAN, kind)
+    if (folder / PLAN).is_file():
+        return load_json(folder / PLAN, kind)
+    if (folder / "pack.json").is_file():
+        raise ValueError(
+            f"{folder} is a pack: give the directory of shards that it was made from, or make "
+            f"shards of it with cifar5m-pack --to-shards {folder} --out DIR"
+        )
+    raise ValueError(f"{folder} is not a dataset directory: it holds no {PLAN}")
 
 
 def fingerprint_of(plan: dict[str, Any]) -> str:

@@ -121,6 +121,9 @@ def _worlds(group: Found, metric: str) -> Values:
         times = stopping_time(group.real)
         last = times.last_step
         values["t0"] = [1.0 + (last if t is None else t) for t in times.trials.values()]
+        if "train" not in values:  # a Recorder's runs may have no other train metric
+            measured = [run for run in group.real if has(run, "train_error")]
+            values["train_error"] = [last_value(run, "train_error") for run in measured]
     return values
 
 

@@ -1,5 +1,6 @@
 """cifar5m-pack on real shards: the bytes of `write_pack` whatever the workers, kills and damage."""
 
+import importlib
 import os
 import shutil
 import signal
@@ -280,3 +281,13 @@ def test_a_damaged_pack_gives_no_shards(shards, tmp_path, capsys):
     assert run(tmp_path / "pack", tmp_path / "back", "--to-shards") == 2
     assert "does not match the sha256 of its manifest" in capsys.readouterr().err
     assert not (tmp_path / "back").exists()
+
+
+@pytest.mark.parametrize("command", ["verify", "preview", "pack"])
+def test_a_pack_in_place_of_shards_is_called_a_pack(command, shards, tmp_path, capsys):
+    assert run(shards, tmp_path / "pack") == 0
+    main_of = importlib.import_module(f"cifar5m.commands.{command}").main
+    assert main_of([str(tmp_path / "pack")]) == 2
+    line = capsys.readouterr().err
+    assert f"{tmp_path / 'pack'} is a pack: give the directory of shards" in line
+    assert line.count("\n") == 1

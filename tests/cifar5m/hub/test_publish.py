@@ -1,5 +1,6 @@
 """cifar5m-publish with the real client of the Hub against a Hub on loopback that fails at will."""
 
+import json
 import os
 import re
 import signal
@@ -220,6 +221,20 @@ def test_what_the_plan_names_beside_the_shards_is_published(hub, tmp_path):
     (folder / "photographs.tsv").write_text("index\tname\n")
     assert run(folder) == 0
     assert published(hub) == contents(folder)
+
+
+def test_no_directory_of_this_machine_is_published(hub, tmp_path, capsys):
+    source = {"path": "/home/me/pools/part0.npz", "sha256": "0" * 64}
+    about = {"recipe": "import of parts", "files": [source], "labeler": "user/name"}
+    folder = make_set(tmp_path / "set", about=about)
+    assert run(folder) == 0
+    sent = json.loads(published(hub)["plan.json"])
+    assert sent["about"]["files"] == [source | {"path": "part0.npz"}]
+    assert sent["about"]["labeler"] == "user/name"
+    assert json.loads((folder / "plan.json").read_text())["about"]["files"] == [source]
+    assert sent["fingerprint"] == load_plan(folder).fingerprint
+    assert run(folder) == 0  # what was sent is known again
+    assert "0 files sent, 15 were there already" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,27 @@ def test_the_verdict_compares_the_median_with_the_claim(tmp_path):
         assert text in page
 
 
+def test_the_command_says_the_number_that_fails(tmp_path, capsys):
+    experiment(tmp_path, [group(tmp_path)], checks=(Check("gap", "within", tolerance=0.019),))
+    assert main([str(tmp_path), "--out", str(tmp_path / "report")]) == 0
+    told = capsys.readouterr().out
+    assert "  fails: bootstrap error of net within 0.019 of 0: 0.020, 0.020 to 0.020" in told
+
+
+def test_a_train_error_without_the_metric_of_the_figure_is_in_the_table(tmp_path):
+    own = config()
+
+    def rows(step):  # as a Recorder's that logs no other train metric
+        row = rows_of(own)(step)
+        return {name: value for name, value in row.items() if name != "train_soft_error"}
+
+    write_run(tmp_path / "real-0", own, rows)
+    entries, written = report(tmp_path)
+    [measured] = entries["curves"].measured
+    assert measured.get("train_error") == rows(own.steps - 1)["train_error"]
+    assert "Real World train error, last step" in written.page.read_text()
+
+
 @pytest.mark.parametrize(
     "check, values, met",
     [
