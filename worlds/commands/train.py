@@ -78,7 +78,9 @@ def _print_plan(config: TrainConfig, data: "Data", args: argparse.Namespace) -> 
 
     from worlds.experiments.run_cost import cost, seconds
     from worlds.training.build import batch_format, make_loader
+    from worlds.training.schedules import series_points
 
+    series_points(args.keep_checkpoints, config.steps)
     configs = [replace(config, world=world) for world in _worlds(args)]
     for each in configs:
         make_loader(each, data.train, batch_format(each, torch.device("cpu")))
@@ -166,6 +168,8 @@ def _train(
                 checkpoint_seconds=args.checkpoint_seconds,
                 last_step=last_step,
                 replicas=args.replicas,
+                keep_checkpoints=args.keep_checkpoints,
+                keep_predictions=args.keep_predictions,
                 on_step=on_step,
                 on_row=on_row,
             )

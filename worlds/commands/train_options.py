@@ -65,6 +65,7 @@ _GROUPS: dict[str, tuple[tuple[str, type, str], ...]] = {
         ("warmup", int, "steps of linear warm-up, 0 to STEPS"),
         ("loss", str, ""),
         ("precision", str, ""),
+        ("ema", float, "decay a step of averaged weights, 0 to below 1; 0: none"),
     ),
     "measurement": (
         ("stop", str, "end a Real run early, and its Ideal twin with it (default: never)"),
@@ -116,6 +117,19 @@ def make_parser(description: str | None) -> Parser:
     parse.add_argument("--dry-run", action="store_true", help="print config and cost, then stop")
     parse.add_argument(
         "--checkpoint-seconds", type=float, default=60.0, help="0: after each step (default: 60)"
+    )
+    parse.add_argument(
+        "--keep-checkpoints",
+        default="",
+        metavar="SERIES",
+        help="weights to keep: log:K (a decade), every:K updates, or updates such as 1,10,100",
+    )
+    parse.add_argument(
+        "--keep-predictions",
+        type=int,
+        default=0,
+        metavar="N",
+        help="logits of N test images at each log point, 0 or more (default: 0)",
     )
     parse.add_argument("--tensorboard", action="store_true", help="mirror rows to TensorBoard")
     parse.add_argument("--wandb", metavar="PROJECT", help="mirror rows to Weights & Biases")

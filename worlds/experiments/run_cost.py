@@ -54,6 +54,7 @@ def count_cost(
 ) -> Cost:
     """Return the cost of a run that is measured on test sets of these sizes (none: never)."""
     images = sum(min(size, config.test_eval or size) for size in tests)
+    images *= 2 if config.ema else 1
     if not config.fresh and tests:
         train = min(config.n, config.train_eval or config.n)
         clean = min(train, CLEAN) if config.fresh_crops and config.augment else train

@@ -7,7 +7,6 @@ print(comparison); comparison.plot()
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from tempfile import mkdtemp
@@ -26,6 +25,7 @@ from worlds.training.config import TrainConfig
 from worlds.training.metrics import Measure
 from worlds.training.parts import Parts, check_parts, checked_parts, named_metrics
 from worlds.training.run_folder import Run
+from worlds.training.series import Updates
 from worlds.training.train import CHECKPOINT_SECONDS, train
 
 _BAR_SECONDS: Final = 5  # a shorter run shows no progress
@@ -50,6 +50,8 @@ def compare(
     device: str = "auto",
     out: str | PathLike[str] | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    keep_checkpoints: Updates = (),
+    keep_predictions: int = 0,
     quiet: bool = False,
     **fields: Any,
 ) -> Comparison:
@@ -72,6 +74,8 @@ def compare(
         test: store, path, split or dataset to measure on; default: the test split of the store.
         device: "auto", "cpu", "cuda" or "cuda:K".
         checkpoint_seconds: between two states to go on from.
+        keep_checkpoints: weights to keep: "log:K" (a decade), "every:K" or numbers of updates.
+        keep_predictions: test samples whose logits are kept at each log point.
         quiet: no progress bars.
         fields: of worlds.TrainConfig, such as momentum=0.9, log=100, seed=1.
 
@@ -101,8 +105,14 @@ def compare(
     where = torch.device(pick_device(device))
     _check(configs, pools, parts)
     folder = Path(mkdtemp(prefix="worlds-")) if out is None else Path(out)
-    run = partial(_train, data=pools, parts=parts, folder=folder, device=where, quiet=quiet)
-    return Comparison(tuple(run(each, checkpoint_seconds=checkpoint_seconds) for each in configs))
+    options = {
+        "device": where,
+        "parts": parts,
+        "checkpoint_seconds": checkpoint_seconds,
+        "keep_checkpoints": keep_checkpoints,
+        "keep_predictions": keep_predictions,
+    }
+    return Comparison(tuple(_train(each, pools, folder, quiet, options) for each in configs))
 
 
 def _in_world(config: TrainConfig, world: str) -> TrainConfig:
@@ -150,14 +160,7 @@ def _check(configs: Sequence[TrainConfig], data: Data, parts: Parts) -> None:
 
 
 def _train(
-    config: TrainConfig,
-    *,
-    data: Data,
-    parts: Parts,
-    folder: Path,
-    device: torch.device,
-    quiet: bool,
-    checkpoint_seconds: float,
+    config: TrainConfig, data: Data, folder: Path, quiet: bool, train_options: dict[str, Any]
 ) -> Run:
     """One run, with a bar on stderr once it takes its time."""
     from tqdm import tqdm
@@ -171,12 +174,4 @@ def _train(
                 bar.initial = updates - 1
             bar.update(updates - bar.n)
 
-        return train(
-            config,
-            data,
-            folder / name,
-            device=device,
-            checkpoint_seconds=checkpoint_seconds,
-            parts=parts,
-            on_step=on_step,
-        )
+        return train(config, data, folder / name, on_step=on_step, **train_options)

@@ -43,7 +43,7 @@ _INTEGERS: Final = (
 )
 _NUMBERS: Final = (
     *("learning_rate", "momentum", "weight_decay", "factor", "threshold"),
-    *("mixup", "min_improvement"),
+    *("mixup", "min_improvement", "ema"),
 )
 _TYPES: Final[dict[str, tuple[Any, tuple[str, ...]]]] = {
     "an integer": (int, _INTEGERS),
@@ -112,6 +112,7 @@ class TrainConfig:
     data_seed: int | None = None
     order_seed: int | None = None
     augment_seed: int | None = None
+    ema: float = 0.0  # decay a step of averaged weights, measured as ema_test_* beside; 0: none
     clean_every: int = 1  # log points from one with train metrics of unaugmented images to the next
     objective: str = "labels"  # or simclr, rotation: a linear probe on the n samples is measured
 
@@ -171,6 +172,8 @@ class TrainConfig:
             raise ValueError(f"betas must be two numbers in [0, 1), got {self.betas}")
         if not (math.isfinite(self.mixup) and self.mixup >= 0):
             raise ValueError(f"mixup must be 0 or more, got {self.mixup}")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema must be a decay in [0, 1), got {self.ema}")
         if not 0 <= self.min_improvement < 1:
             raise ValueError(f"min_improvement must be in [0, 1), got {self.min_improvement}")
         if self.validation < 0:
@@ -193,8 +196,10 @@ class TrainConfig:
             raise ValueError("frozen=True trains a head on weights that are there: give initial")
         if self.optimizer == "logistic" and (not self.frozen or self.steps != 1):
             raise ValueError("optimizer logistic fits the head of frozen=True in steps=1")
-        if self.objective != "labels" and (self.frozen or self.mixup or self.loss == "mse"):
-            raise ValueError(f"objective {self.objective} takes no frozen, mixup or loss")
+        if self.objective != "labels" and (
+            self.frozen or self.mixup or self.ema or self.loss == "mse"
+        ):
+            raise ValueError(f"objective {self.objective} takes no frozen, mixup, ema or loss")
         if self.objective == "simclr" and self.normalize != "symmetric":
             raise ValueError(f'simclr takes normalize="symmetric", got {self.normalize!r}')
         read_off = self.validation > 0 and self.stop is None  # by the report, from a whole run
@@ -342,7 +347,7 @@ def _pair(item: str) -> tuple[int, int]:
 
 _ADDED: Final = (
     *("min_improvement", "validation", "remainder", "betas", "mixup", "test_noise"),
-    *("fresh_crops", "clean_every", *SEEDS, "objective"),
+    *("fresh_crops", "clean_every", *SEEDS, "objective", "ema"),
 )
 _RENAMED: Final = {"normalise": "normalize"}  # fields of earlier versions, which name runs
 

@@ -109,15 +109,23 @@ class Evaluation:
         number = bisect_left(self.config.points, step)
         if self.train is not None:
             self.train.begin_pass(number)
-        row: dict[str, float | None] = {}
+        row = self.measure_sets(model, predict)
         with evaluating(model):
-            for name, loader in self.sets.items():
-                row |= _named(name, self._pass(loader, predict))
             if self.config.noise is not None and self.config.noise.pairs:
                 row |= self._pair_rows(predict)
             if self.train is not None:
                 clean = number % self.config.clean_every == 0 or step == self.config.points[-1]
                 row |= self._train_rows(predict, self.train, clean)
+        return row
+
+    def measure_sets(
+        self, model: nn.Module, predict: Predict, prefix: str = ""
+    ) -> dict[str, float | None]:
+        """The metrics of the test and validation sets."""
+        row: dict[str, float | None] = {}
+        with evaluating(model):
+            for name, loader in self.sets.items():
+                row |= _named(f"{prefix}{name}", self._pass(loader, predict))
         return row
 
     def _pass(self, loader: Loader, predict: Predict) -> dict[str, float]:

@@ -4,6 +4,8 @@
     OUT/real-0/metrics.jsonl    one row a log point
     OUT/real-0/checkpoint.pt    the latest state
     OUT/real-0/summary.json     written last: a folder without it is not finished
+    OUT/real-0/checkpoints/     weights-UPDATES.pt, ema-UPDATES.pt: state dicts that were to be kept
+    OUT/real-0/predictions.npz  logits of some test samples at each log point, where asked for
 
     for run in find_runs("OUT"):
         print(run.config.world, run.final["test_soft_error"], run.stopping_step)
@@ -24,10 +26,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import msgspec
+import numpy as np
 
+from worlds.formats.npz import load_npz
 from worlds.runtime.json_files import convert_json, load_json, parse_json
 from worlds.training.config import TrainConfig, differing_fields
 from worlds.training.metrics import patience_point, stopping_point
@@ -35,6 +39,8 @@ from worlds.training.metrics import patience_point, stopping_point
 CONFIG: Final = "config.json"
 METRICS: Final = "metrics.jsonl"
 CHECKPOINT: Final = "checkpoint.pt"
+CHECKPOINTS: Final = "checkpoints"
+PREDICTIONS: Final = "predictions.npz"
 SUMMARY: Final = "summary.json"
 FORMAT: Final = 1
 
@@ -93,6 +99,15 @@ class _Head(msgspec.Struct, frozen=True):
     updates: Count
 
 
+class Predictions(NamedTuple):
+    """What a run said of the same test samples at each log point."""
+
+    steps: np.ndarray  # int64 (points,), as in the rows
+    indices: np.ndarray  # uint32 (N,), of the samples in the test split
+    targets: np.ndarray  # (N,), measured against
+    logits: np.ndarray  # float16 (points, N, classes)
+
+
 @dataclass(frozen=True)
 class Run:
     """The content of a run directory. `summary` is None while the run is not finished."""
@@ -112,6 +127,20 @@ class Run:
         return self.summary is not None
 
     @property
+    def checkpoints(self) -> dict[int, Path]:
+        """The files of kept weights by the number of updates; those of an EMA are beside them."""
+        files = sorted((self.folder / CHECKPOINTS).glob("weights-*.pt"))
+        return {int(file.stem.rpartition("-")[2]): file for file in files}
+
+    @property
+    def predictions(self) -> Predictions:
+        """Raises ValueError if the run keeps none, or the file is corrupt."""
+        file = self.folder / PREDICTIONS
+        if not file.is_file():
+            raise ValueError(f"{self.folder} has no {PREDICTIONS}: train with keep_predictions=N")
+        return read_predictions(file)
+
+    @property
     def final(self) -> Row | None:
         """The last row, if there is one."""
         return self.rows[-1] if self.rows else None
@@ -120,6 +149,14 @@ class Run:
     def stopping_step(self) -> int | None:
         """T0: the first logged step with a train error of at most the config's threshold."""
         return t0_of(self.rows, self.config.threshold)
+
+
+def read_predictions(file: Path) -> Predictions:
+    """Read a file of predictions. Raises ValueError if it is corrupt."""
+    arrays = load_npz(file, 1 << 40)
+    if set(arrays) != set(Predictions._fields):
+        raise ValueError(f"{file} holds {sorted(arrays)}: expected {sorted(Predictions._fields)}")
+    return Predictions(**arrays)
 
 
 def t0_of(rows: tuple[Row, ...] | list[dict[str, Any]], threshold: float) -> int | None:

@@ -10,6 +10,7 @@ see its rate change: every schedule ends with the run.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -109,6 +110,32 @@ def log_points(steps: int, every: int = 64, dense: bool = True) -> list[int]:
     if dense:
         chosen.update(range(0, min(steps, 1024), 4), range(0, min(steps, 2048), 8))
     return sorted(chosen)
+
+
+def series_points(series: str | Sequence[int], steps: int) -> list[int]:
+    """Return the numbers of updates in [0, steps] of a series: "log:K", 0 and K a decade to the
+    last; "every:K", 0 and each K-th; or numbers, listed or as in "1,10,100".
+
+    Raises ValueError if it is none of these, or a number is not in the run.
+    """
+    try:
+        kind, colon, number = series.partition(":") if isinstance(series, str) else ("", "", "")
+        if colon and kind in ("log", "every") and int(number) > 0:
+            k = int(number)
+            if kind == "every":
+                return list(range(0, steps + 1, k))
+            decades = range(math.ceil(k * math.log10(steps)))
+            return sorted({0, *(round(10 ** (i / k)) for i in decades), steps})
+        listed = series.split(",") if isinstance(series, str) else series
+        points = sorted({int(item) for item in listed if item != ""})
+    except (TypeError, ValueError):
+        points = [-1]
+    if points and not 0 <= points[0] <= points[-1] <= steps:
+        raise ValueError(
+            f"a series of checkpoints is log:K, every:K or updates from 0 to {steps:,} such as "
+            f"1,10,100, got {series!r}"
+        )
+    return points
 
 
 def spaced_log_points(steps: int, count: int = 60) -> list[int]:

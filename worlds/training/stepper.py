@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
 from functools import partial
 from typing import Any, Final
 
@@ -56,6 +57,7 @@ class Stepper:
         self.graph = graph and can_capture(config, device, replicas, parts)
         rate = torch.zeros((), device=device) if self.graph else config.learning_rate
         self.optimizer = make_optimizer(config, model, rate, parts)
+        self.ema = deepcopy(model).requires_grad_(False) if config.ema else None
         self._scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         self._updates = torch.zeros((), dtype=torch.int64, device=device)
         self._bad = torch.full((), -1, dtype=torch.int64, device=device)
@@ -76,9 +78,19 @@ class Stepper:
             logits: torch.Tensor = model(x)
         return logits.float()
 
+    def predict_averaged(self, x: torch.Tensor) -> torch.Tensor:
+        """The same of the averaged weights."""
+        assert self.ema is not None
+        return self._logits(self.ema, x)
+
     def step(self, x: torch.Tensor, y: torch.Tensor, rate: float) -> None:
-        """One update at learning rate `rate`; of "logistic" the fit to this batch."""
-        if self.config.optimizer == "logistic":
+        """One update at learning rate `rate`, and of the average."""
+        self._step(x, y, rate)
+        if self.ema is not None:
+            average(self.ema, self.model, self.config.ema)
+
+    def _step(self, x: torch.Tensor, y: torch.Tensor, rate: float) -> None:
+        if self.config.optimizer == "logistic":  # the fit to this batch
             self._fit(x, y)
             return
         set_rate(self.optimizer, rate)
@@ -111,10 +123,12 @@ class Stepper:
             "optimizer": optimizer | {"param_groups": groups},
             "scaler": self._scaler.state_dict(),
             "updates": int(self._updates),
-        }
+        } | ({} if self.ema is None else {"ema": self.ema.state_dict()})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
         # How this device runs the optimizer is not the checkpoint's to say; torch moves the state
         # to where these flags want it.
         saved = state["optimizer"]
@@ -209,6 +223,20 @@ class Stepper:
             graph.replay()
 
         return replay
+
+
+@torch.no_grad()
+def average(averaged: nn.Module, model: nn.Module, decay: float) -> None:
+    """Move averaged weights and buffers toward a model's; counts are copied."""
+    pairs = zip(averaged.state_dict().values(), model.state_dict().values(), strict=True)
+    floats = []
+    for mine, other in pairs:
+        if mine.is_floating_point():
+            floats.append((mine, other))
+        else:
+            mine.copy_(other)
+    own, new = map(list, zip(*floats, strict=True))
+    torch._foreach_lerp_(own, new, 1 - decay)
 
 
 def can_capture(

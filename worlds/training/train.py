@@ -34,6 +34,7 @@ from worlds.training.run_folder import (
     Run,
     read_run,
 )
+from worlds.training.series import Updates
 from worlds.training.stepper import NotFinite
 from worlds.training.trainer import Trainer
 
@@ -51,6 +52,8 @@ def train(
     graph: bool = True,
     replicas: Replicas = ALONE,
     parts: Parts = OWN_NOTHING,
+    keep_checkpoints: Updates = (),
+    keep_predictions: int = 0,
     on_step: Callable[[int], None] = lambda updates: None,
     on_row: Callable[[Row], None] = lambda row: None,
 ) -> Run:
@@ -59,7 +62,9 @@ def train(
     `last_step` ends the run after that step (the Ideal World needs no more than the Real World's
     T0) without changing the schedule. `on_step` is called after every update with their number, and
     may raise to leave: the state is saved before. `replicas` are the processes that share
-    the run (worlds/training/distributed.py); `parts` functions of one's own.
+    the run (worlds/training/distributed.py); `parts` functions of one's own. Neither of what is
+    kept changes the run: `keep_checkpoints` ("log:25", "every:1000" or numbers of updates) writes
+    weights, `keep_predictions` the logits of so many test samples at each log point.
 
     Raises ValueError if the folder holds another run, the pool cannot feed the steps, or the
     network does not fit the data; NotFinite if the loss is not finite.
@@ -74,9 +79,9 @@ def train(
     if (folder / SUMMARY).is_file() and _covers(_whole(read_run(folder)), last_step):
         return read_run(folder)
     with _torch_settings(config, device):
-        trainer = Trainer(
-            config, data, folder, device, checkpoint_seconds, last_step, graph, replicas, parts
-        )
+        keep = keep_checkpoints, keep_predictions
+        limits = checkpoint_seconds, last_step
+        trainer = Trainer(config, data, folder, device, *limits, graph, replicas, parts, keep)
         with locked(folder, "training") if replicas.writes else nullcontext():
             if replicas.writes:
                 remove_stale(folder)

@@ -36,12 +36,14 @@ from worlds.training.run_folder import (
     CHECKPOINT,
     FORMAT,
     METRICS,
+    PREDICTIONS,
     SUMMARY,
     Row,
     patience_reached,
     read_rows,
     t0_of,
 )
+from worlds.training.series import Series, Updates
 from worlds.training.stepper import Stepper, graph_passes
 
 
@@ -75,6 +77,7 @@ class Trainer:
         graph: bool,
         replicas: Replicas,
         parts: Parts = OWN_NOTHING,
+        keep: tuple[Updates, int] = ((), 0),
     ) -> None:
         self.config, self.data, self.folder, self.device = config, data, folder, device
         self.replicas = replicas
@@ -101,6 +104,7 @@ class Trainer:
             validation_samples(config, len(noisy)) if real else None,
             parts,
         )
+        self.series = Series(*keep, config.steps, test, folder, form, replicas.writes)
         graph = graph and graph_passes(config, device, replicas, parts)
         torch.manual_seed(training_seed(config))
         model = make_model(config, data, parts, folder.parent).to(device)
@@ -126,6 +130,10 @@ class Trainer:
         self.stopwatch.start()
         while True:
             step = self.updates - 1  # the last that was made
+            if self.updates in self.series.updates:
+                self.stopwatch.stop()
+                self.series.keep_weights(self.updates, self.stepper)
+                self.stopwatch.start()
             if (step in points or step == self.last_step) and not self._is_logged(step):
                 on_row(self._measure(step))
             if time.monotonic() - self._saved_at >= self.checkpoint_seconds:
@@ -180,6 +188,10 @@ class Trainer:
         if self.config.optimizer == "logistic":
             assert self.evaluation.train is not None
             metrics["probe_bits"] = self._probe_bits(self.evaluation.train.stored)
+        if self.stepper.ema is not None:
+            averaged = self.stepper.ema, self.stepper.predict_averaged
+            metrics |= self.evaluation.measure_sets(*averaged, "ema_")
+        self.series.predict(step, model, predict)
         self.evaluation_seconds += time.perf_counter() - started
         row = {
             "step": step,
@@ -220,6 +232,7 @@ class Trainer:
         if self._metrics_bytes:
             with (self.folder / METRICS).open("ab") as stream:
                 os.fsync(stream.fileno())
+        self.series.save()
         state = {
             "format": FORMAT,
             "fingerprint": self.config.fingerprint(),
@@ -244,6 +257,7 @@ class Trainer:
         if not path.is_file():
             if self.replicas.writes:
                 metrics.unlink(missing_ok=True)
+                (self.folder / PREDICTIONS).unlink(missing_ok=True)
             return
         state = _checkpoint(path, self.config)
         held = metrics.stat().st_size if metrics.is_file() else 0
@@ -252,6 +266,7 @@ class Trainer:
                 f"{metrics} has {held:,} bytes, at the checkpoint it had "
                 f"{state['metrics_bytes']:,}: rows are lost; delete {path} to begin again"
             )
+        self.series.resume(state["updates"])
         self.stepper.load_state_dict(state["stepper"])
         self.loader.load_state_dict(state["loader"])
         torch.set_rng_state(state["generator"])

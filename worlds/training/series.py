@@ -1,0 +1,108 @@
+"""What a run keeps beside its latest state: weights after chosen updates, and at every log point
+the logits of a fixed probe set.
+
+    train(config, data, folder, keep_checkpoints="log:25", keep_predictions=1_000)
+
+Logits wait in memory for the next checkpoint and are written just before it, as one whole file: a
+kill at any time leaves a file that can be read, and a resumed run measures again what comes after
+its checkpoint. The probe set is the same for every run on a test set, and a smaller one is its
+beginning.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from worlds.data.splits import Pool
+from worlds.loaders.loaders import SequentialLoader
+from worlds.loaders.samplers import subset
+from worlds.runtime.checks import integer
+from worlds.runtime.files import atomic_write, remove_stale
+from worlds.training.evaluation import BatchFormat, Predict, evaluating, evaluation_batch
+from worlds.training.run_folder import CHECKPOINTS, PREDICTIONS, read_predictions
+from worlds.training.schedules import series_points
+from worlds.training.stepper import Stepper
+
+Updates = str | Sequence[int]
+
+
+class Series:
+    """The series of one run; with `writes` false nothing is kept."""
+
+    def __init__(
+        self,
+        updates: Updates,
+        probe: int,
+        steps: int,
+        test: Pool,
+        folder: Path,
+        form: BatchFormat,
+        writes: bool,
+    ) -> None:
+        if integer("keep_predictions", probe) < 0:
+            raise ValueError(f"keep_predictions must be 0 or more test samples, got {probe}")
+        self.folder = folder
+        self.updates = frozenset(series_points(updates, steps) if writes else ())
+        self._indices = subset(len(test), min(probe, len(test)), 0) if probe and writes else None
+        if self._indices is not None:
+            batch = evaluation_batch(form.device, test)
+            self._probe = SequentialLoader(test, batch, indices=self._indices, **form.output)
+        self._targets: np.ndarray | None = None
+        self._logits: dict[int, np.ndarray] = {}  # by step, (N, classes)
+        self._saved = 0
+
+    def keep_weights(self, updates: int, stepper: Stepper) -> None:
+        """Write the state dicts after this many updates, if they are of the series."""
+        if updates not in self.updates:
+            return
+        stepper.check()
+        models = {"weights": stepper.model, "ema": stepper.ema}
+        for name, model in models.items():
+            if model is not None:
+                with atomic_write(self.folder / CHECKPOINTS / f"{name}-{updates:08d}.pt") as stream:
+                    torch.save(model.state_dict(), stream)
+
+    def predict(self, step: int, model: nn.Module, predict: Predict) -> None:
+        """Take the logits of the probe set after a step."""
+        if self._indices is None:
+            return
+        with evaluating(model):
+            pairs = [(predict(x).half().cpu(), y.cpu()) for x, y in self._probe]
+        logits, targets = map(torch.cat, zip(*pairs, strict=True))
+        self._logits[step], self._targets = logits.numpy(), targets.numpy()
+
+    def save(self) -> None:
+        """Write all logits so far; the state that was reached with them is saved after it."""
+        if self._indices is None or self._targets is None or len(self._logits) == self._saved:
+            return
+        with atomic_write(self.folder / PREDICTIONS) as stream:
+            np.savez(
+                stream,
+                steps=np.array(list(self._logits)),
+                indices=self._indices,
+                targets=self._targets,
+                logits=np.stack(list(self._logits.values())),  # (points, N, classes)
+            )
+        self._saved = len(self._logits)
+
+    def resume(self, updates: int) -> None:
+        """Go on after so many updates: forget what is measured again."""
+        remove_stale(self.folder / CHECKPOINTS)
+        file = self.folder / PREDICTIONS
+        if self._indices is None or not file.is_file():
+            return
+        kept = read_predictions(file)
+        if not np.array_equal(kept.indices, self._indices):
+            raise ValueError(
+                f"{file} holds predictions of {len(kept.indices):,} test samples, not of "
+                f"{len(self._indices):,}: keep as many, or delete it"
+            )
+        self._targets = kept.targets
+        self._logits = {
+            int(step): logits
+            for step, logits in zip(kept.steps, kept.logits, strict=True)
+            if step < updates
+        }
