@@ -183,11 +183,12 @@ def _train(
 
 
 def _mirrors(folder: Path, config: TrainConfig, args: argparse.Namespace) -> list[Any]:
-    from worlds.training import trackers as mirrors
+    from worlds.cli import trackers as mirrors
 
     chosen = [mirrors.tensorboard(folder)] if args.tensorboard else []
     if args.wandb is not None:
-        chosen.append(mirrors.wandb(folder, args.wandb, config))
+        names = config.fingerprint(), config.group_key()
+        chosen.append(mirrors.wandb(folder, args.wandb, *names, config.to_json()))
     return chosen
 
 

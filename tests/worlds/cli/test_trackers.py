@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.worlds.small_runs import small, small_data
-from worlds.training import trackers as mirrors
+from worlds.cli import trackers as mirrors
 from worlds.training.train import train
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # their dependencies are not pinned here
@@ -43,9 +43,9 @@ def test_wandb_without_a_key_is_one_line(tmp_path):
 import sys
 from pathlib import Path
 from tests.worlds.small_runs import small
-from worlds.training import trackers as mirrors
+from worlds.cli import trackers as mirrors
 try:
-    mirrors.wandb(Path(sys.argv[1]), "project", small())({"updates": 1})
+    mirrors.wandb(Path(sys.argv[1]), "project", "name", "group", {})({"updates": 1})
 except ValueError as error:
     print(error)
 """
@@ -65,7 +65,7 @@ def test_wandb_takes_the_rows_offline(tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    run = mirrored(mirrors.wandb(tmp_path, "project", small()), tmp_path / "run")
+    run = mirrored(mirrors.wandb(tmp_path, "project", "name", "group", {}), tmp_path / "run")
     import wandb
 
     wandb.finish()

@@ -3,15 +3,14 @@
 A mirror opens with its first row, so that a run that is finished already leaves no empty copy.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from worlds.runtime.errors import first_line
-from worlds.training.config import TrainConfig
-from worlds.training.run_folder import Row
 
+Row = Mapping[str, Any]
 Mirror = Callable[[Row], None]
 
 _SETS = ("test_", "cifar10_", "train_")
@@ -39,8 +38,8 @@ def tensorboard(folder: Path) -> Mirror:
     return mirror
 
 
-def wandb(folder: Path, project: str, config: TrainConfig) -> Mirror:
-    """Every row as a step of a W&B run, whose id is the config's: a resumed run goes on there.
+def wandb(folder: Path, project: str, name: str, group: str, config: Row) -> Mirror:
+    """Every row as a step of the W&B run of this name: a resumed run goes on there.
 
     ValueError, with the first row, where W&B refuses: no key, no network.
     """
@@ -54,10 +53,10 @@ def wandb(folder: Path, project: str, config: TrainConfig) -> Mirror:
         try:
             return library.init(
                 project=project,
-                id=config.fingerprint()[:16],
+                id=name[:16],
                 name=folder.name,
-                group=config.group_key()[:16],
-                config=config.to_json(),
+                group=group[:16],
+                config=dict(config),
                 resume="allow",
                 dir=str(folder),
                 reinit="finish_previous",
