@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from worlds.loaders.loaders import IdealLoader as IdealLoader
     from worlds.loaders.loaders import RealLoader as RealLoader
     from worlds.loaders.loaders import SequentialLoader as SequentialLoader
+    from worlds.loaders.mixed import MixedLoader as MixedLoader
     from worlds.loaders.streaming import StreamLoader as StreamLoader
     from worlds.report.compare import compare as compare
     from worlds.report.comparison import Comparison as Comparison
@@ -48,6 +49,7 @@ _MODULES = {
     "IdealLoader": "worlds.loaders.loaders",
     "IdealSampler": "worlds.loaders.batch_samplers",
     "LabelNoise": "worlds.data.labels",
+    "MixedLoader": "worlds.loaders.mixed",
     "RealLoader": "worlds.loaders.loaders",
     "RealSampler": "worlds.loaders.batch_samplers",
     "Recorder": "worlds.training.recorder",

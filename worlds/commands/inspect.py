@@ -54,9 +54,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def inspect(args: argparse.Namespace) -> dict[str, object]:
     """Print what the loader would yield; the same in short."""
+    from worlds.bench.inspection import contact_sheet, reuse_histogram, use_counts
     from worlds.data.splits import labels_of
     from worlds.data.stores import open_store
-    from worlds.loaders.inspection import contact_sheet, reuse_histogram, use_counts
 
     store = open_store(args.store)
     loader = make_loader(store[args.split], args)

@@ -6,8 +6,8 @@ from PIL import Image
 
 from tests.worlds.small_stores import write_shards
 from worlds import IdealLoader, RealLoader, open_store
+from worlds.bench.inspection import contact_sheet, reuse_histogram, use_counts
 from worlds.commands import inspect
-from worlds.loaders.inspection import contact_sheet, reuse_histogram, use_counts
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (100, 32, 32, 3), dtype=np.uint8)
