@@ -8,14 +8,18 @@ they are stored (with `fresh_crops` on the first CLEAN of them).
 """
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import torch
 from torch import nn
+from torch.fx import symbolic_trace
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from worlds.data.images import ArrayImages
 from worlds.data.splits import Pool, Split
@@ -24,6 +28,8 @@ from worlds.loaders.loaders import SequentialLoader
 from worlds.loaders.samplers import Sampler
 from worlds.rng.philox import words
 from worlds.rng.streams import EVALUATION
+from worlds.runtime.device import capture
+from worlds.runtime.selfcheck import passes
 from worlds.training.config import TrainConfig
 from worlds.training.metrics import mean_metrics
 from worlds.training.parts import OWN_NOTHING, Parts
@@ -32,6 +38,8 @@ _CPU_BATCH: Final = 250
 _GPU_PIXELS: Final = 2_000 * 32 * 32
 
 CLEAN: Final = 10_000
+HALF: Final = torch.bfloat16
+_FOLDED_TOLERANCE: Final = 3e-2  # of logits, as a share of their length
 
 Predict = Callable[[torch.Tensor], torch.Tensor]
 
@@ -73,6 +81,97 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.train(training)
 
 
+class FoldedCopy:
+    """A network's copy that only predicts: in half precision once, without autocast's casts, its
+    batch norms folded into the convolutions that nothing else reads, and on a GPU one CUDA graph.
+
+        copy = FoldedCopy(model, torch.bfloat16)
+        copy.refresh()                              # after each change of the model's weights
+        logits = copy(x)                            # float32 (B, classes)
+    """
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
+        self._model, self._pairs = model, _foldable(model)
+        self._copy = deepcopy(model).eval().requires_grad_(False)
+        for module in self._copy.modules():
+            if not isinstance(module, nn.BatchNorm2d):
+                for parameter in module.parameters(recurse=False):
+                    parameter.data = parameter.data.to(dtype)
+        for convolution, norm in self._pairs.items():
+            folded = self._copy.get_submodule(convolution)
+            if folded.bias is None:
+                zeros = torch.zeros_like(folded.weight[:, 0, 0, 0])
+                folded.bias = nn.Parameter(zeros, requires_grad=False)
+            self._copy.set_submodule(norm, nn.Identity())
+        self._replay: Callable[[torch.Tensor], torch.Tensor] | None = None
+        self._shape: torch.Size | None = None
+
+    def refresh(self) -> None:
+        """Take over the model's weights and statistics."""
+        source = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
+        for convolution, norm in self._pairs.items():
+            layer: Any = self._model.get_submodule(convolution)
+            of: Any = self._model.get_submodule(norm)
+            statistics = of.running_mean, of.running_var, of.eps, of.weight, of.bias
+            folded = fuse_conv_bn_weights(layer.weight, layer.bias, *statistics)
+            source |= {f"{convolution}.weight": folded[0], f"{convolution}.bias": folded[1]}
+        for name, value in (*self._copy.named_parameters(), *self._copy.named_buffers()):
+            value.copy_(source[name])
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if x.device.type == "cuda" and self._replay is None:
+            self._replay, self._shape = self._captured(x), x.shape
+        if self._replay is not None and x.shape == self._shape:
+            return self._replay(x)
+        logits: torch.Tensor = self._copy(x)  # also of the last batch, which is smaller
+        return logits.float()
+
+    def _captured(self, x: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+        kept, stream = x.clone(), torch.cuda.Stream(x.device)
+        stream.wait_stream(torch.cuda.current_stream(x.device))
+        with torch.cuda.stream(stream):
+            self._copy(kept)  # libraries choose their algorithms and memory before a capture
+        torch.cuda.synchronize(x.device)
+        graph, logits = capture(lambda: self._copy(kept).float(), x.device, stream)
+
+        def replay(x: torch.Tensor) -> torch.Tensor:
+            kept.copy_(x)
+            graph.replay()
+            return logits.clone()  # the next replay overwrites it
+
+        return replay
+
+
+def _foldable(model: nn.Module) -> dict[str, str]:
+    """Return the names of convolutions, and of the batch norm that alone reads each."""
+    try:
+        nodes = list(symbolic_trace(model).graph.nodes)
+    except Exception:  # of whatever a forward does with a stand-in for its input
+        return {}
+    modules = dict(model.named_modules())
+    calls = Counter(node.target for node in nodes if node.op == "call_module")
+    found = {}
+    for node in nodes:
+        if node.op != "call_module" or not isinstance(modules[node.target], nn.BatchNorm2d):
+            continue
+        read = node.args[0]
+        alone = read.op == "call_module" and len(read.users) == 1
+        once = alone and calls[read.target] == calls[node.target] == 1
+        if once and type(modules[read.target]) is nn.Conv2d:
+            found[read.target] = node.target
+    return found
+
+
+def is_foldable(model: nn.Module) -> bool:
+    """Return whether all norms of a network are batch norms of images: others, and recurrent
+    layers, are left to autocast.
+    """
+    known = (nn.Conv2d, nn.Linear, nn.BatchNorm2d)
+    owners = [m for m in model.modules() if next(m.parameters(recurse=False), None) is not None]
+    norms = any(isinstance(module, nn.BatchNorm2d) for module in owners)
+    return norms and all(isinstance(module, known) for module in owners)
+
+
 class Evaluation:
     """The measurements of one run: `measure(model, predict)` gives a row's metrics.
 
@@ -94,6 +193,8 @@ class Evaluation:
         (None: all of it); an Ideal run has no `train`. `validation` are other pool indices.
         """
         self.config, self.test, self.parts = config, test, parts
+        self._folds = config.precision == "bf16" and form.device.type == "cuda"
+        self._folded: FoldedCopy | None = None
         batch = evaluation_batch(form.device, test)
         self.sets = {"test": in_order(test, np.arange(len(test))[: config.test_eval], batch, form)}
         if cifar10 is not None:
@@ -109,8 +210,9 @@ class Evaluation:
         number = bisect_left(self.config.points, step)
         if self.train is not None:
             self.train.begin_pass(number)
-        row = self.measure_sets(model, predict)
         with evaluating(model):
+            predict = self._fastest(model, predict)
+            row = self.measure_sets(model, predict)
             if self.config.noise is not None and self.config.noise.pairs:
                 row |= self._pair_rows(predict)
             if self.train is not None:
@@ -127,6 +229,28 @@ class Evaluation:
             for name, loader in self.sets.items():
                 row |= _named(f"{prefix}{name}", self._pass(loader, predict))
         return row
+
+    def _fastest(self, model: nn.Module, predict: Predict) -> Predict:
+        """Return a folded copy's prediction where that is asked for and close to `predict`."""
+        if self._folds and self._folded is None:
+            self._folds = is_foldable(model) and self._passes(FoldedCopy(model, HALF), predict)
+        if self._folded is None:
+            return predict
+        self._folded.refresh()
+        return self._folded
+
+    def _passes(self, folded: FoldedCopy, predict: Predict) -> bool:
+        x, _ = next(iter(self.sets["test"]))
+        network = f"{self.config.arch}, {dict(self.config.options)}, {tuple(x.shape)}"
+
+        def is_close() -> bool:
+            folded.refresh()
+            found, expected = folded(x), predict(x)
+            return bool((found - expected).norm() <= _FOLDED_TOLERANCE * expected.norm())
+
+        found = passes(f"folded evaluation of {network}", x.device, is_close, "autocast")
+        self._folded = folded if found else None
+        return found
 
     def _pass(self, loader: Loader, predict: Predict) -> dict[str, float]:
         """Means over what a loader yields; this is where the device is waited for."""
