@@ -3,7 +3,7 @@
     worlds-experiment list
     worlds-experiment show fig4a
     worlds-experiment run fig1 fig4a --data pack --scale small --dry-run
-    worlds-experiment run all --scale smoke --workers 2
+    worlds-experiment run all --scale smoke
     worlds-experiment status --scale smoke
     worlds-experiment report --scale smoke
 
@@ -77,7 +77,7 @@ def _run(args: argparse.Namespace) -> int:
     from worlds.experiments.state import begin, bound
 
     weights = dict(map(_named, args.weights))
-    if args.ray is not None and (args.workers, args.device) != (1, "auto"):
+    if args.ray is not None and (args.workers, args.device) != (None, "auto"):
         raise ValueError("--ray places the runs itself: leave --workers and --device out")
     devices = devices_of(args.device, args.workers)
     sources = open_sources(args.data, args.cifar10, args.dogbird, args.scale, args.runs)

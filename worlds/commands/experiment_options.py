@@ -68,7 +68,9 @@ def _add_data(run: argparse.ArgumentParser) -> None:
 
 def _add_machine(run: argparse.ArgumentParser) -> None:
     machine = run.add_argument_group("machine")
-    machine.add_argument("--workers", type=int, default=1, help="runs at once (default: 1)")
+    machine.add_argument(
+        "--workers", type=int, help="runs at once, 1 or more (default: one a GPU, else one a core)"
+    )
     machine.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 (default: all GPUs)")
     machine.add_argument(
         "--ray",

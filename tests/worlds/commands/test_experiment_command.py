@@ -125,7 +125,7 @@ def test_a_run_that_fails_is_told_and_the_rest_goes_on(noise, tmp_path, capsys):
 
 def test_two_commands_at_once_share_the_runs_out(noise, tmp_path):
     runs = tmp_path / "runs"
-    both = [begin(runs, "rrm_50k", "fig15") for _ in range(2)]
+    both = [begin(runs, "rrm_50k", "fig15", "--workers", "1") for _ in range(2)]
     ends = [process.communicate(timeout=120) for process in both]
     assert [process.returncode for process in both] == [0, 0], ends
     made = [json.loads(out.splitlines()[-1]) for out, _ in ends]

@@ -10,6 +10,7 @@ from worlds.experiments.scales import Scale
 from worlds.experiments.sources import Sources, why_not
 from worlds.experiments.state import ended
 from worlds.runtime.checks import check_positive
+from worlds.runtime.processes import cpu_count
 from worlds.training.config import Precision
 from worlds.training.pretrained import weights_file
 
@@ -85,15 +86,20 @@ def open_sources(
     return Sources(data, cifar10, dogbird)
 
 
-def devices_of(device: str, workers: int) -> list[str]:
-    """Return a device for each worker: all GPUs in turn, or the one that was named."""
+def devices_of(device: str, workers: int | None) -> list[str]:
+    """Return a device for each worker: all GPUs in turn, or the one that was named. By default
+    there is a worker a GPU, or a core.
+    """
     import torch
 
     from worlds.runtime.device import check_device
 
-    check_positive("workers", workers)
     gpus = torch.cuda.device_count()
+    if device != "auto":
+        check_device(device)
+    if workers is None:
+        workers = cpu_count() if device == "cpu" or not gpus else gpus if device == "auto" else 1
+    check_positive("workers", workers)
     if device == "auto":
         return [f"cuda:{i % gpus}" if gpus else "cpu" for i in range(workers)]
-    check_device(device)
     return [device] * workers
