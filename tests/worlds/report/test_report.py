@@ -397,6 +397,7 @@ def test_groups_are_compared_with_their_counterparts(tmp_path):
         ("metrics", group, "test soft-error 0.292", "test_loss"),
         ("scatter", group, "bootstrap error of +0.020", "soft_error"),
         ("samples", group, "goes as t^-0.25", "t0"),
+        ("sizes", group, "bootstrap error of +0.020", "error:gap"),
         ("decompositions", group, "= Ideal 0.272 + bootstrap error +0.020", "gap"),
         ("stopping", group, "at T0 (201 updates)", "stopped"),
         ("table", group, "0.224 on its own test split", "test_error"),
@@ -599,3 +600,21 @@ def test_a_figure_against_a_number_has_a_line_a_series_and_a_sentence_of_its_end
     assert [(float(row["x"]), round(float(row["y"]), 6)) for row in rows] == [
         (1, 0.0), (10, 0.02), (100, 0.05)
     ]  # fmt: skip
+
+
+def test_a_figure_of_sizes_has_both_gaps_with_their_intervals_and_what_is_surer(tmp_path):
+    made = [
+        replace(group(tmp_path, f"net, n = {n}", (0, 1, 2), gap, n=n), panel="net")
+        for n, gap in ((1_000, -0.03), (2_000, 0.0))
+    ]
+    experiment(tmp_path, made, "sizes", checks=(Check("surer", "at least", 0.0),))
+    entries, written = report(tmp_path)
+    small, large = entries["fig"].measured
+    for one in (small, large):
+        both = zip(one.values["error:gap"], one.values["soft_error:gap"], strict=True)
+        assert one.values["surer"] == [error - soft for error, soft in both]
+        low, high = one.interval("gap")
+        assert min(one.values["gap"]) <= low <= one.get("gap") <= high <= max(one.values["gap"])
+    document = json.loads((written.page.parent / "points" / "fig.json").read_text())
+    gaps = [p for p in document["points"] if p["quantity"] == "soft_error:gap"]
+    assert [(p["x"], round(p["y"], 6)) for p in gaps] == [(1_000, -0.03), (2_000, 0.0)]
