@@ -151,7 +151,7 @@ class Loader(Stream):
             )
         if normalize is None and dtype != torch.float32:
             raise ValueError(f"normalize=None yields uint8: leave dtype={dtype} out")
-        target = check_device(device)
+        self.device = target = check_device(device)
         if pin_memory and not torch.cuda.is_available():
             raise ValueError("pin_memory=True needs a CUDA device, and torch finds none")
         if gpu_decode and target.type != "cuda":

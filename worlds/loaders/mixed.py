@@ -14,7 +14,7 @@ every `period` steps they are exact. Each pool keeps its own rule of reuse: its 
 sample is at which position of its stream, and only how many a batch takes is decided here.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import accumulate
 from math import lcm
@@ -27,7 +27,7 @@ from worlds.data.splits import Pool
 from worlds.data.stores import Store
 from worlds.loaders.base import Loader, Options
 from worlds.loaders.loaders import RealLoader
-from worlds.loaders.pipelines import Batch, Pipeline
+from worlds.loaders.pipelines import Batch
 from worlds.runtime.checks import count, integer
 
 _FINEST: Final = 10_000  # denominator of a share
@@ -78,8 +78,9 @@ class MixedLoader(Loader):
         first = self.loaders[0]
         self.dataset, self._handout = first.dataset, first._handout
         self.threads = first.threads if threads is None else integer("threads", threads)
-        self._pipeline: Pipeline = _Joined(self.loaders)
-        self._ends = list(accumulate(self.shares))  # of the pools' shares in a batch
+        self._pipeline: Any = _Joined(self.loaders)
+        # Where the pools' parts of the stream end, as fractions.
+        self._ends = [end.as_integer_ratio() for end in accumulate(self.shares)]
         self._step = 0
         self._check_pools()
 
@@ -98,16 +99,17 @@ class MixedLoader(Loader):
     @property
     def epoch(self) -> int:
         """The pass of the first pool in which the next batch begins."""
-        return int(self._starts(self._step)[0]) // self.loaders[0].sampler.pass_size
+        return self._starts(self._step)[0] // self.loaders[0].sampler.pass_size
 
     @property
     def passes(self) -> float:
         """How often a whole run goes through the first pool."""
-        return float(self._starts(len(self))[0]) / self.loaders[0].sampler.pass_size
+        return self._starts(len(self))[0] / self.loaders[0].sampler.pass_size
 
     def counts(self, step: int) -> list[int]:
         """How many samples of each pool the global batch of a step holds."""
-        return (self._starts(step + 1) - self._starts(step)).tolist()
+        pairs = zip(self._starts(step), self._starts(step + 1), strict=True)
+        return [stop - start for start, stop in pairs]
 
     def indices(self, step: int) -> list[np.ndarray]:  # type: ignore[override]
         """Return, pool by pool, the indices of what this rank yields at `step`."""
@@ -122,39 +124,37 @@ class MixedLoader(Loader):
             )
         return len(self)
 
-    def _starts(self, step: int) -> np.ndarray:
-        """The position in each pool's stream at which a step begins, int64."""
-        total = step * self.batch_size
-        return np.diff([0, *(int(total * end) for end in self._ends)])
+    def _starts(self, step: int) -> list[int]:
+        """The position in each pool's stream at which a step begins."""
+        ends = [step * self.batch_size * a // b for a, b in self._ends]
+        return [end - before for before, end in zip([0, *ends], ends, strict=False)]
 
     def _positions(self, step: int) -> list[np.ndarray]:
         """The positions in each pool's stream of what this rank yields: each W-th row of the batch,
         so that every rank has its part of every pool.
         """
-        starts, counts = self._starts(step), self.counts(step)
-        found = []
-        for start, size, row in zip(starts, counts, accumulate([0, *counts[:-1]]), strict=True):
-            first = (self.rank - row) % self.world_size
-            found.append(np.arange(start + first, start + size, self.world_size))
+        found, row = [], 0
+        for start, stop in zip(self._starts(step), self._starts(step + 1), strict=True):
+            first = start + (self.rank - row) % self.world_size
+            found.append(np.arange(first, stop, self.world_size))
+            row += stop - start
         return found
 
-    def _block(self, steps: range) -> list[Any]:
-        by_pool = zip(*(self._positions(step) for step in steps), strict=True)
-        return [
-            loader._pipeline.make(np.concatenate(parts), [len(part) for part in parts])
-            for loader, parts in zip(self.loaders, by_pool, strict=True)
-        ]
+    def _block(self, steps: range) -> Any:
+        by_pool = list(zip(*(self._positions(step) for step in steps), strict=True))
+        sizes = [[len(part) for part in parts] for parts in by_pool]
+        return self._pipeline.make([np.concatenate(parts) for parts in by_pool], sizes)
 
     def _check_pools(self) -> None:
         """Raises ValueError if the pools do not fit each other, the batch or the steps."""
         first, ends = self.loaders[0], self._starts(len(self))
-        for loader, end in zip(self.loaders, ends.tolist(), strict=True):
+        for loader, end in zip(self.loaders, ends, strict=True):
             name, sampler = loader.dataset.name, loader.sampler
             if loader.world_size > 1:
                 raise ValueError("give rank and world_size to the MixedLoader, not to its loaders")
             if loader._handout != first._handout or _form(loader) != _form(first):
                 raise ValueError(
-                    f"pools must have images of one size, classes of one number and one output: "
+                    "pools must have one image size, number of classes, output and device: "
                     f"{name} differs from {first.dataset.name}"
                 )
             most = None if sampler.reuse is None else sampler.pass_size * sampler.reuse
@@ -181,24 +181,31 @@ class MixedLoader(Loader):
 
 
 class _Joined:
-    """The pipelines of several loaders: batches of each, joined."""
+    """The pipelines of several loaders: batches of each, joined; on the CPU by the thread that made
+    them.
+    """
 
     def __init__(self, loaders: Sequence[Loader]) -> None:
         self.pipelines = [loader._pipeline for loader in loaders]
-        self.block_samples = min(pipeline.block_samples for pipeline in self.pipelines)
+        sizes = [pipeline.block_samples for pipeline in self.pipelines]
+        self.block_samples = 1 if min(sizes) == 1 else sum(sizes)
         self.background = all(pipeline.background for pipeline in self.pipelines)
+        self.ahead = loaders[0].device.type == "cpu"
 
-    def make(self, positions: np.ndarray, sizes: list[int]) -> Any:
-        raise NotImplementedError("positions are those of one pool: MixedLoader._block makes them")
+    def make(self, positions: Any, sizes: Any) -> Any:
+        """Make batches ahead, given positions and sizes of each pool."""
+        pools = zip(self.pipelines, positions, sizes, strict=True)
+        made = [pipeline.make(where, size) for pipeline, where, size in pools]
+        return list(self._joined(made)) if self.ahead else made
 
-    def finish(self, made: list[Any]) -> Iterable[Batch]:
+    def finish(self, made: Any) -> Iterable[Batch]:
+        return made if self.ahead else self._joined(made)
+
+    def _joined(self, made: list[Any]) -> Iterator[Batch]:
         parts = (p.finish(one) for p, one in zip(self.pipelines, made, strict=True))
-        return map(_joined, zip(*parts, strict=True))
-
-
-def _joined(parts: Sequence[Batch]) -> Batch:
-    images, labels = zip(*parts, strict=True)
-    return torch.cat(images), torch.cat(labels)
+        for pools in zip(*parts, strict=True):
+            images, labels = zip(*pools, strict=True)
+            yield torch.cat(images), torch.cat(labels)
 
 
 def _shares(pools: Any) -> list[Fraction]:
@@ -228,4 +235,4 @@ def _loader(
 
 def _form(loader: Loader) -> Any:
     split = loader.dataset
-    return split.holds_images, split.image_shape if split.holds_images else None
+    return loader.device, split.image_shape if split.holds_images else None
