@@ -167,6 +167,7 @@ def _train(
                 device=args.device,
                 checkpoint_seconds=args.checkpoint_seconds,
                 last_step=last_step,
+                graph="compiled" if args.compile else True,
                 replicas=args.replicas,
                 keep_checkpoints=args.keep_checkpoints,
                 keep_predictions=args.keep_predictions,

@@ -114,6 +114,7 @@ def make_parser(description: str | None) -> Parser:
         "--trials", type=int, default=1, help="trials 0 to TRIALS - 1, 1 or more (default: 1)"
     )
     parse.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 (default: what is here)")
+    parse.add_argument("--compile", action="store_true", help="the network of a GPU's steps")
     parse.add_argument("--dry-run", action="store_true", help="print config and cost, then stop")
     parse.add_argument(
         "--checkpoint-seconds", type=float, default=60.0, help="0: after each step (default: 60)"

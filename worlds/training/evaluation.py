@@ -193,7 +193,7 @@ class Evaluation:
         (None: all of it); an Ideal run has no `train`. `validation` are other pool indices.
         """
         self.config, self.test, self.parts = config, test, parts
-        self._folds = config.precision == "bf16" and form.device.type == "cuda"
+        self.folds = False  # whether a folded copy may stand for the network
         self._folded: FoldedCopy | None = None
         batch = evaluation_batch(form.device, test)
         self.sets = {"test": in_order(test, np.arange(len(test))[: config.test_eval], batch, form)}
@@ -232,8 +232,8 @@ class Evaluation:
 
     def _fastest(self, model: nn.Module, predict: Predict) -> Predict:
         """Return a folded copy's prediction where that is asked for and close to `predict`."""
-        if self._folds and self._folded is None:
-            self._folds = is_foldable(model) and self._passes(FoldedCopy(model, HALF), predict)
+        if self.folds and self._folded is None:
+            self.folds = is_foldable(model) and self._passes(FoldedCopy(model, HALF), predict)
         if self._folded is None:
             return predict
         self._folded.refresh()

@@ -35,7 +35,7 @@ from worlds.training.run_folder import (
     read_run,
 )
 from worlds.training.series import Updates
-from worlds.training.stepper import NotFinite
+from worlds.training.stepper import Graph, NotFinite
 from worlds.training.trainer import Trainer
 
 CHECKPOINT_SECONDS: Final = 60.0
@@ -49,7 +49,7 @@ def train(
     device: str | torch.device = "cpu",
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     last_step: int | None = None,
-    graph: bool = True,
+    graph: Graph = True,
     replicas: Replicas = ALONE,
     parts: Parts = OWN_NOTHING,
     keep_checkpoints: Updates = (),
@@ -62,7 +62,8 @@ def train(
     `last_step` ends the run after that step (the Ideal World needs no more than the Real World's
     T0) without changing the schedule. `on_step` is called after every update with their number, and
     may raise to leave: the state is saved before. `replicas` are the processes that share
-    the run (worlds/training/distributed.py); `parts` functions of one's own. Neither of what is
+    the run (worlds/training/distributed.py); `parts` functions of one's own. `graph` captures the
+    step of a GPU, "compiled" of a compiled network. Neither of what is
     kept changes the run: `keep_checkpoints` ("log:25", "every:1000" or numbers of updates) writes
     weights, `keep_predictions` the logits of so many test samples at each log point.
 

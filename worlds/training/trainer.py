@@ -27,7 +27,7 @@ from worlds.training.build import (
     training_seed,
     validation_samples,
 )
-from worlds.training.config import TrainConfig
+from worlds.training.config import TrainConfig, is_outside
 from worlds.training.distributed import Replicas
 from worlds.training.evaluation import Evaluation, evaluating, evaluation_batch, in_order
 from worlds.training.objectives import description_bits, fit_probe
@@ -44,7 +44,7 @@ from worlds.training.run_folder import (
     t0_of,
 )
 from worlds.training.series import Series, Updates
-from worlds.training.stepper import Stepper, graph_passes
+from worlds.training.stepper import Graph, Stepper, choose_graph
 
 
 class Stopwatch:
@@ -74,7 +74,7 @@ class Trainer:
         device: torch.device,
         checkpoint_seconds: float,
         last_step: int | None,
-        graph: bool,
+        graph: Graph,
         replicas: Replicas,
         parts: Parts = OWN_NOTHING,
         keep: tuple[Updates, int] = ((), 0),
@@ -105,7 +105,7 @@ class Trainer:
             parts,
         )
         self.series = Series(*keep, config.steps, test, folder, form, replicas.writes)
-        graph = graph and graph_passes(config, device, replicas, parts)
+        graph = choose_graph(graph, config, device, replicas, parts)
         torch.manual_seed(training_seed(config))
         model = make_model(config, data, parts, folder.parent).to(device)
         if form.channels_last:
@@ -116,6 +116,10 @@ class Trainer:
         if config.objective != "labels":
             chosen = subset(len(noisy), config.n, *config.stream("data"))
             self.labeled = in_order(noisy, chosen, evaluation_batch(device, noisy), form)
+        # A network of the package, that predicts by itself, may be measured by a folded copy.
+        predicts = self.labeled is None and parts.model is None and not is_outside(config.arch)
+        half = config.precision == "bf16" and device.type == "cuda"
+        self.evaluation.folds = self.evaluation.folds or (half and predicts)
         self.rows: list[dict[str, Any]] = []
         self.updates, self.evaluation_seconds = 0, 0.0
         self.stopwatch = Stopwatch()

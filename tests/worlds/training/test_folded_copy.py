@@ -74,7 +74,7 @@ def in_half_precision(monkeypatch):
 
     def begin(self, *arguments, **options):
         plain(self, *arguments, **options)
-        self._folds = True
+        self.folds = True
 
     monkeypatch.setattr(evaluation.Evaluation, "__init__", begin)
 

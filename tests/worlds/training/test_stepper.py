@@ -8,12 +8,21 @@ import pytest
 import torch
 
 from tests.worlds.small_runs import small
+from worlds.runtime import selfcheck
 from worlds.training import stepper as module
+from worlds.training.distributed import ALONE
+from worlds.training.parts import OWN_NOTHING
 from worlds.training.stepper import Stepper, graph_trains
 
 CPU, SECOND = torch.device("cpu"), torch.device("cuda:1")
 OPTIMIZERS = ["sgd", "nesterov", "adam", "adamw", "rmsprop"]
 BATCH = torch.randn(8, 6), torch.arange(8) % 3
+
+
+@pytest.fixture(autouse=True)
+def fresh(tmp_path, monkeypatch):
+    monkeypatch.setenv("DEEP_BOOTSTRAP_CACHE", str(tmp_path))
+    monkeypatch.setattr(selfcheck, "_known", {})
 
 
 def config_of(optimizer):
@@ -125,6 +134,48 @@ def test_a_checkpoint_of_a_graph_goes_on_without_one_and_back(optimizer):
 
 def bare(stepper):
     return [{k: v for k, v in g.items() if k != "params"} for g in stepper.optimizer.param_groups]
+
+
+def on_a_gpu(monkeypatch):
+    """Let the CPU capture; returns what is compiled."""
+    compiled = []
+    monkeypatch.setattr(module, "can_capture", lambda *arguments: True)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: "side")
+    monkeypatch.setattr(module.Stepper, "_warmup_step", module.Stepper._update)
+    monkeypatch.setattr(module.Stepper, "_capture", lambda self, x, y: self._update)
+
+    def compile_network(network):
+        compiled.append(network)
+        return lambda x: network(x) * (1 + 1e-4)
+
+    monkeypatch.setattr(torch, "compile", compile_network)
+    return compiled
+
+
+def test_a_compiled_graph_trains_through_the_compiled_network(monkeypatch):
+    compiled, plain = on_a_gpu(monkeypatch), config_of("sgd")
+    assert module.choose_graph("compiled", plain, CPU, ALONE, OWN_NOTHING) == "compiled"
+    assert len(compiled) == 1  # the check's
+    torch.manual_seed(0)
+    stepper = Stepper(plain, torch.nn.Linear(6, 3), CPU, "compiled")
+    for _ in range(5):
+        stepper.step(*BATCH, 0.1)
+    assert compiled[1] is stepper.model
+    eager = make_stepper()
+    for _ in range(5):
+        eager._update(*BATCH)
+    assert not torch.equal(stepper.predict(BATCH[0]), eager.predict(BATCH[0]))
+    assert "_orig_mod" not in "".join(stepper.state_dict()["model"])
+
+
+def test_a_compiled_network_that_fails_gives_way_to_the_plain_graph(monkeypatch):
+    on_a_gpu(monkeypatch)
+    monkeypatch.setattr(torch, "compile", lambda network: lambda x: network(x) * 2)
+    with pytest.warns(RuntimeWarning, match="compiled CUDA graph .* the graph of plain steps"):
+        chosen = module.choose_graph("compiled", config_of("sgd"), CPU, ALONE, OWN_NOTHING)
+    assert chosen is True
+    assert module.choose_graph(True, config_of("sgd"), CPU, ALONE, OWN_NOTHING) is True
+    assert module.choose_graph(False, config_of("sgd"), CPU, ALONE, OWN_NOTHING) is False
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
