@@ -150,7 +150,7 @@ IDEAL = IdealLoader(MADE.train, 16)
         ({REAL: "half", MADE: 1}, {}, "half"),
         ({REAL: 0.01, MADE: 0.99}, {}, "no sample"),
         ({REAL: 0.5, IDEAL: 0.5}, {"steps": 42}, "672 samples of train.*480"),
-        ({REAL: 0.5, make_store(9, 1, 28): 0.5}, {}, "one size"),
+        ({REAL: 0.5, make_store(9, 1, 28): 0.5}, {}, "image size"),
         ({REAL: 0.5, IDEAL: 0.5}, {"output": "numpy"}, "differs"),
         ({RealLoader(REAL.train, 60, 6): 1, IDEAL: 1}, {"augment": "flip"}, "augment"),
         ({REAL: 1, IdealLoader(MADE.train, 16, world_size=2): 1}, {}, "world_size"),
