@@ -21,7 +21,6 @@ import numpy as np
 from cifar5m.shards.image_sources import open_folder, open_zip
 from cifar5m.shards.npz_parts import NpzArray, OnBytes, Slices, find_array
 from cifar5m.shards.source import Remembered, Source
-from worlds.formats.layout import CIFAR10_CLASSES
 from worlds.formats.npz import read_header
 from worlds.formats.plan import SourceFile
 from worlds.formats.pools import (
@@ -31,6 +30,7 @@ from worlds.formats.pools import (
     find_keys,
     part_number,
     split_of,
+    usual_classes,
 )
 
 BASE_URL: Final = "https://storage.googleapis.com/gresearch/cifar5m"  # of the released parts
@@ -135,19 +135,11 @@ def _open_arrays(
         labels=everything,
         parts=tuple((len(images), Slices(images)) for images, _ in pairs),
         files=tuple(files),
-        class_names=_class_names(int(everything.max()), ordered[0][1]),
+        class_names=usual_classes(int(everything.max()), ordered[0][1]),
         image_shape=pairs[0][0].shape[1:],
         subsets=subsets,
         notes=tuple(notes),
     )
-
-
-def _class_names(highest: int, path: Path) -> tuple[str, ...]:
-    """Return CIFAR-10's names for ten classes, except for digits; numbers for more."""
-    digits = any(word in path.name.lower() for word in ("svhn", "mnist"))
-    if highest < 10 and not digits:
-        return CIFAR10_CLASSES
-    return tuple(map(str, range(max(10, highest + 1))))
 
 
 def _in_order(

@@ -44,7 +44,9 @@ from worlds.formats.pools import (
     npz_files,
     open_class_files,
     open_npz,
+    open_pickles,
     open_svhn,
+    pickle_files,
     svhn_files,
 )
 from worlds.runtime.files import write_json
@@ -355,4 +357,5 @@ _FORMS: Final[tuple[tuple[Callable[[Path], Any], Callable[[Any], list[Split]]], 
     (class_files, lambda files: _splits(open_class_files(files))),
     (npz_files, lambda files: _splits(open_npz(files))),
     (parquet_files, lambda files: _splits(open_parquet(files))),
+    (pickle_files, lambda files: _splits(open_pickles(files))),
 )

@@ -5,6 +5,7 @@
     x.npz                              keys X,Y  x_train,y_train  images,labels  arr_0,arr_1
     class0.npy ... class9.npy          one array per class
     train_32x32.mat, test_32x32.mat    SVHN as its home page serves it
+    x.pickle                           keys data,extrapolated_targets: Tiny Images 500K
 
 Arrays of uncompressed .npz files are memory-mapped, not loaded.
 """
@@ -19,6 +20,7 @@ import numpy as np
 
 from worlds.formats.layout import CIFAR10_CLASSES
 from worlds.formats.npz import map_member, map_npy, read_members
+from worlds.formats.pickles import load_arrays
 
 RELEASED: Final = re.compile(r"(?:cifar[-_]?5m[-_ ]*)?part[-_ ]*(\d+)\.npz", re.IGNORECASE)
 TEST_PART: Final = 5  # the paper's code trains on parts 0 to 4 and tests on part 5
@@ -89,6 +91,14 @@ def npz_files(path: Path) -> list[Path]:
     return natural_order(list(path.glob("*.npz")))
 
 
+def usual_classes(highest: int, path: Path) -> tuple[str, ...]:
+    """Return CIFAR-10's names for ten classes, except for digits; numbers for more."""
+    digits = any(word in path.name.lower() for word in ("svhn", "mnist"))
+    if highest < 10 and not digits:
+        return CIFAR10_CLASSES
+    return tuple(map(str, range(max(10, highest + 1))))
+
+
 def open_npz(paths: Sequence[Path], keys: tuple[str, str] | None = None) -> list[Arrays]:
     """Map .npz files as splits: by their names where these decide, else all as train."""
     found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
@@ -100,7 +110,7 @@ def open_npz(paths: Sequence[Path], keys: tuple[str, str] | None = None) -> list
             test = map_member(path, "x_test"), _labels(map_member(path, "y_test"))
             found.setdefault("test", []).append(test)
     highest = max(int(y.max()) for pairs in found.values() for _, y in pairs if len(y))
-    names = CIFAR10_CLASSES if highest < 10 else tuple(str(label) for label in range(highest + 1))
+    names = usual_classes(highest, paths[0])
     return [
         Arrays(split, [x for x, _ in pairs], np.concatenate([y for _, y in pairs]), names)
         for split, pairs in sorted(found.items(), key=lambda item: item[0] != "train")
@@ -137,6 +147,28 @@ def open_class_files(paths: Sequence[Path]) -> list[Arrays]:
     labels = np.repeat(np.arange(len(images), dtype=np.int64), [len(x) for x in images])
     names = CIFAR10_CLASSES if len(images) == 10 else tuple(map(str, numbers))
     return [Arrays("train", images, labels, names)]
+
+
+def pickle_files(path: Path) -> list[Path]:
+    """Return the pickle at `path`, or those of a directory."""
+    if path.is_file():
+        return [path] if path.suffix in (".pickle", ".pkl") else []
+    return natural_order([*path.glob("*.pickle"), *path.glob("*.pkl")])
+
+
+def open_pickles(paths: Sequence[Path]) -> list[Arrays]:
+    """Load pickles of `data` and `extrapolated_targets`, as Tiny Images 500K comes, as train."""
+    images, labels = [], []
+    for path in paths:
+        try:
+            content = load_arrays(path.read_bytes())
+            images.append(content["data"])
+            labels.append(_labels(np.asarray(content["extrapolated_targets"])))
+        except (KeyError, ValueError) as error:
+            expected = "expected data and extrapolated_targets"
+            raise ValueError(f"{path} is no pool: {error}; {expected}") from error
+    every = np.concatenate(labels)
+    return [Arrays("train", images, every, usual_classes(int(every.max()), paths[0]))]
 
 
 def svhn_files(path: Path) -> dict[str, Path]:

@@ -87,6 +87,13 @@ def cifar_batches(folder):
     return images, labels
 
 
+def tiny_images_500k(folder):
+    images, labels = make()
+    content = {"data": images, "extrapolated_targets": labels}
+    (folder / "ti_500K_pseudo_labeled.pickle").write_bytes(pickle.dumps(content))
+    return images, labels
+
+
 def pngs(folder):
     images, labels = make(ordered=True)
     for k, (image, label) in enumerate(zip(images, labels, strict=True)):
@@ -111,6 +118,7 @@ POOLS = {
     "MNIST8M": (mnist8m, (IN_PLACE,)),
     "MNIST": (mnist, (IN_PLACE,)),
     "CIFAR-10": (cifar_batches, (IN_PLACE,)),
+    "Tiny Images 500K": (tiny_images_500k, (IN_PLACE,)),
     "images in directories": (pngs, (IMPORTED,)),
 }
 
@@ -138,6 +146,8 @@ def test_a_published_pool_is_opened_or_imported_packed_and_trained_on(name, way,
     assert np.array_equal(found, images)
     assert np.array_equal(given, labels)
     assert ("test" in store.splits) == (name.startswith("CIFAR-"))  # never guessed
+    digits = tuple("0123456789") if "SVHN" in name or "MNIST" in name else None
+    assert (store.class_names == digits) == (digits is not None)
     if "CIFAR-5m" in name:  # part 5 and nothing else
         assert np.array_equal(store.test.gather(np.arange(10)), images[50:])
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 import tarfile
 
@@ -236,3 +237,12 @@ def test_a_hostile_pickle_is_one_line(data):
     with pytest.raises(ValueError, match="not a pickle of arrays") as failure:
         load_arrays(data)
     assert "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize("content", [{"data": np.zeros((2, 32, 32, 3), np.uint8)}, [1], os.getcwd])
+def test_a_pickle_that_is_no_pool_is_refused_and_not_run(content, tmp_path):
+    file = tmp_path / "pool.pickle"
+    file.write_bytes(pickle.dumps(content))
+    with pytest.raises(ValueError, match=r"pool\.pickle is no pool: .*extrapolated_targets") as no:
+        open_store(file)
+    assert "\n" not in str(no.value)
