@@ -123,6 +123,7 @@ def subset(
         rows, labels = rows[drawn], labels[drawn]
     if not len(rows):
         raise ValueError(f"no sample of {pool.name} is in this subset")
+    # The content names the subset, however it was drawn; a labeler's classes are the pool's.
     kept = pool.probabilities if names is pool.class_names else None
     content = json.dumps([pool.fingerprint, hashlib.sha256(rows.tobytes()).hexdigest(), names])
     digest = hashlib.sha256(content.encode() + labels.tobytes()).hexdigest()
@@ -209,6 +210,7 @@ def _draw(rule: Rule, labels: np.ndarray, kinds: list[tuple[int, str]]) -> np.nd
     """Return the places among `labels` that are drawn, increasing."""
     from worlds.rng.kernels import shuffled_prefix
 
+    # Check what is asked against what is there.
     ratios = [1.0] * len(kinds) if rule.balanced else rule.ratios
     if rule.balanced and rule.ratios is not None:
         raise ValueError("balanced=True is equal ratios: give either")

@@ -152,6 +152,7 @@ class Loader(Stream):
         if normalize is None and dtype != torch.float32:
             raise ValueError(f"normalize=None yields uint8: leave dtype={dtype} out")
         self.device = target = check_device(device)
+        self.values = dtype, repr(normalize) if transform is None else "transform"
         if pin_memory and not torch.cuda.is_available():
             raise ValueError("pin_memory=True needs a CUDA device, and torch finds none")
         if gpu_decode and target.type != "cuda":

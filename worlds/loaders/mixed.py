@@ -38,8 +38,9 @@ class MixedLoader(Loader):
 
     Args:
         pools: shares, above 0 and relative to their sum, by loader, or by split or store. Of a
-            loader the order and the options count, not its own batch size and steps. A split, or
-            the train split of a store, is used whole and reshuffled every pass, with `options`.
+            loader the order and the options count, not its own batch size and steps; loaders of
+            equal seed and trial crop alike. A split, or the train split of a store, is used whole
+            and reshuffled every pass, with `options`.
         batch_size: of all pools together, and of all ranks.
         steps: number of batches.
         seed: of the pools given as splits; pool k of the mapping has trial k.
@@ -65,6 +66,7 @@ class MixedLoader(Loader):
                 f"rank {self.rank} of world_size {self.world_size} has no equal share of batches "
                 f"of {self.batch_size}"
             )
+        # What is left of the options is for pools without a loader of their own.
         threads = options.pop("threads", None)
         self.shares = _shares(pools)
         self.loaders = tuple(
@@ -77,7 +79,7 @@ class MixedLoader(Loader):
             )
         first = self.loaders[0]
         self.dataset, self._handout = first.dataset, first._handout
-        self.threads = first.threads if threads is None else integer("threads", threads)
+        self.threads = first.threads if threads is None else max(0, integer("threads", threads))
         self._pipeline: Any = _Joined(self.loaders)
         # Where the pools' parts of the stream end, as fractions.
         self._ends = [end.as_integer_ratio() for end in accumulate(self.shares)]
@@ -152,11 +154,13 @@ class MixedLoader(Loader):
             name, sampler = loader.dataset.name, loader.sampler
             if loader.world_size > 1:
                 raise ValueError("give rank and world_size to the MixedLoader, not to its loaders")
+            # Joined batches: one shape, one meaning of the values, one place.
             if loader._handout != first._handout or _form(loader) != _form(first):
                 raise ValueError(
-                    "pools must have one image size, number of classes, output and device: "
-                    f"{name} differs from {first.dataset.name}"
+                    "pools must have one image size, number of classes, normalize, dtype, output "
+                    f"and device: {name} differs from {first.dataset.name}"
                 )
+            # A pool that is used up ends the run, which is better known before it begins.
             most = None if sampler.reuse is None else sampler.pass_size * sampler.reuse
             if most is not None and end > most:
                 raise ValueError(
@@ -235,4 +239,4 @@ def _loader(
 
 def _form(loader: Loader) -> Any:
     split = loader.dataset
-    return loader.device, split.image_shape if split.holds_images else None
+    return loader.device, loader.values, split.image_shape if split.holds_images else None

@@ -115,6 +115,7 @@ def parametrize(
     them grows with the width.
     """
     growth: dict[str, Growth] = {}
+    # Note how each parameter has grown, and scale layers, whose weight says the biases' fan-in.
     pairs = zip(base.named_parameters(), double.parameters(), strict=True)
     shapes = {name: (p.shape, q.shape) for (name, p), q in pairs}
     for path, module in model.named_modules():

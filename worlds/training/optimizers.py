@@ -61,6 +61,7 @@ def _make_own(
     part = parts.optimizer or load_function(config.optimizer)
     if hasattr(model, "parametrization"):
         raise ValueError(f"{name_of(part)} has no table of rates: take parametrization=standard")
+    # Defaults are the class's own: only what was set goes to it.
     plain = TrainConfig(config.arch)
     settings = {
         name: getattr(config, name)
@@ -86,6 +87,7 @@ def _groups(config: TrainConfig, model: nn.Module, rate: Any) -> list[dict[str, 
         if p.requires_grad:
             factor = None if scaling is None else rates.get(name, 1.0)
             found.setdefault((factor, p in hidden), []).append(p)
+    # One group each; without a parametrization it is the one group of earlier checkpoints.
     groups: list[dict[str, Any]] = []
     for (factor, matrices), parameters in found.items():
         groups.append({"params": parameters} | ({"hidden": True} if matrices else {}))
@@ -140,6 +142,7 @@ class Muon(torch.optim.Optimizer):
         inner = [group for part in self._parts for group in part.param_groups]
         for group, own in zip(self.param_groups, inner, strict=True):
             own["lr"] = group["lr"]
+        # The weights are copied, not viewed: their memory format may be channels-last.
         for weight, matrix in self._matrices:
             matrix.copy_(weight.flatten(1))
             matrix.grad = None if weight.grad is None else weight.grad.flatten(1)
