@@ -78,8 +78,12 @@ def open_source(
     for split in splits:
         wanted = ClassFilter(frozenset(wnids), labels, on_file)
         form, found = _open_split(root, split, wanted)
-        if listed is not None and split == "val":
-            _check_positions(listed, labels, wanted.listed)
+        seen = len(wanted.listed)
+        if isinstance(labels, PositionalLabels) and split == "val" and seen not in (0, len(labels)):
+            raise ValueError(
+                f"{listed} has {len(labels):,} lines, but {seen:,} validation photographs were "
+                f"found: a list without file names needs one line per photograph, in their order"
+            )
         if not found:
             raise ValueError(
                 f"{root}: none of the photographs of {split} ({form}) is known to be of the "
@@ -88,15 +92,6 @@ def open_source(
         forms[split] = form
         pieces += found
     return Source(root, forms, tuple(pieces))
-
-
-def _check_positions(path: Path, labels: Mapping[str, str], seen: set[str]) -> None:
-    """Raise ValueError if a list without names has another length than there are photographs."""
-    if isinstance(labels, PositionalLabels) and seen and len(seen) != len(labels):
-        raise ValueError(
-            f"{path} has {len(labels):,} lines, but {len(seen):,} validation photographs were "
-            f"found: a list without file names needs one line per photograph, in their order"
-        )
 
 
 def _open_split(root: Path, split: str, wanted: ClassFilter) -> tuple[str, list[Piece]]:
@@ -140,16 +135,13 @@ def _found(root: Path, folders: list[Path]) -> str:
 
 
 def _holds_photographs(folder: Path, wanted: ClassFilter) -> bool:
-    with os.scandir(folder) as entries:
-        return any(_is_of_imagenet(entry, wanted) for entry in entries)
-
-
-def _is_of_imagenet(entry: os.DirEntry[str], wanted: ClassFilter) -> bool:
-    """A class's folder, or a photograph whose class is known."""
-    if entry.is_dir():
-        return WNID.fullmatch(entry.name) is not None
-    path = Path(entry.path)
-    return is_photograph(path.name) and wanted.wnid_of(path) is not None
+    """Return whether a directory has one of a class in it, or a photograph of a known class."""
+    for path in folder.iterdir():
+        if path.is_dir() and WNID.fullmatch(path.name):
+            return True
+        if is_photograph(path.name) and not path.is_dir() and wanted.wnid_of(path) is not None:
+            return True
+    return False
 
 
 def _list_folder(folder: Path, wanted: ClassFilter) -> list[tuple[Span, int]]:

@@ -84,7 +84,7 @@ def stage(
     folder.mkdir(parents=True, exist_ok=True)
     remove_stale(folder)
     jobs = [StageJob(folder, piece, form) for piece in pieces]
-    waiting = [job for job in jobs if not is_staged(job)]
+    waiting = [job for job in jobs if not (job.listing.is_file() and job.photographs.is_file())]
     total, left = (sum(len(job.piece.wnids) for job in some) for some in (jobs, waiting))
     phase = Phase("convert", total, on_progress, total - left)
     for count in in_workers(stage_piece, waiting, min(workers, len(waiting))) if waiting else ():
@@ -105,10 +105,6 @@ def stage_piece(job: StageJob) -> int:
             listed.append((wnid, name, sha256, size, broken))
     write_json(job.listing, listed)
     return len(listed)
-
-
-def is_staged(job: StageJob) -> bool:
-    return job.listing.is_file() and job.photographs.is_file()
 
 
 def read_rows(job: StageJob) -> list[Row]:

@@ -53,9 +53,9 @@ def class_table(
     ]
 
 
-def confidence_histogram(confidence: np.ndarray, bins: int = 20) -> list[int]:
-    """Images by confidence, in equal bins from 0 to 1."""
-    return np.histogram(np.minimum(confidence, 1), bins, (0, 1))[0].tolist()
+def histogram(values: np.ndarray, bins: int) -> list[int]:
+    """Images by a value, in equal bins from 0 to 1."""
+    return np.histogram(np.minimum(values, 1), bins, (0, 1))[0].tolist()
 
 
 def agreements(

@@ -102,8 +102,10 @@ def label_photographs(
     for number, start in enumerate(range(0, len(split), _PART)):
         path = _part(audit, split, judge, number)
         rows = np.arange(start, min(start + _PART, len(split)))
-        seen = _read(path, len(rows))
-        if seen is None:
+        kept = read_npz(path)
+        if [len(kept.get(name, ())) for name in ("features", "probabilities")] == [len(rows)] * 2:
+            seen = Seen(kept["features"], kept["probabilities"])
+        else:
             seen = see(judge, split.gather(rows), on_images)
             with atomic_write(path) as stream:
                 np.savez(stream, features=seen.features, probabilities=seen.probabilities)
@@ -126,11 +128,10 @@ def _part(audit: Path, split: Split, judge: Judge, number: int) -> Path:
     return audit / WORK / f"cifar10-{split.name}-{key}-{number:02d}.npz"
 
 
-def _read(path: Path, count: int) -> Seen | None:
-    """A part as it was written, None where it is not there or is damaged."""
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file by name, none where it is not there or is damaged."""
     try:
         with path.open("rb") as stream, np.load(stream) as arrays:
-            seen = Seen(arrays["features"], arrays["probabilities"])
-    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):
-        return None
-    return seen if len(seen.features) == len(seen.probabilities) == count else None
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
+        return {}  # TypeError: a single array, not an archive of them

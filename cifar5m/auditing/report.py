@@ -20,7 +20,7 @@ from cifar5m.auditing.labels import (
     Opinion,
     agreements,
     class_table,
-    confidence_histogram,
+    histogram,
     no_second_labeling,
     second_opinion,
     suspected_errors,
@@ -117,7 +117,10 @@ def make_report(
         "format": FORMAT,
         "dataset": _dataset(subject),
         "cifar10": {"name": subject.cifar10_name}
-        | {name: _photographs(split) for name, split in photographs.items()},
+        | {
+            name: {"images": len(split), "fingerprint": split.fingerprint}
+            for name, split in photographs.items()
+        },
         "labeler": measured.judge
         and {"source": measured.judge.source, "sha256": measured.judge.sha256},
         "summary": summary.values,
@@ -129,9 +132,8 @@ def make_report(
 def _read_images(subject: Subject) -> _Images:
     facts = [read_facts(subject.audit, shard) for shard in subject.shards]
     sides = [read_arrays(subject.folder, shard) for shard in subject.shards]
-    whole = [part for part in facts if part is not None]
-    assert len(whole) == len(sides) > 0
-    joined = {name: np.concatenate([p[name] for p in whole]) for name in whole[0] if name != "key"}
+    assert all(facts), "only shards that were examined are audited"
+    joined = {name: np.concatenate([p[name] for p in facts]) for name in facts[0] if name != "key"}
     requested = [side.requested for side in sides if side.requested is not None]
     return _Images(
         joined,
@@ -151,10 +153,6 @@ def _dataset(subject: Subject) -> dict[str, Any]:
         "shards_audited": len(subject.shards),
         "shards_planned": subject.planned,
     }
-
-
-def _photographs(split: Split) -> dict[str, Any]:
-    return {"images": len(split), "fingerprint": split.fingerprint}
 
 
 def _duplicates(images: _Images, summary: _Summary) -> list[dict[str, int]]:
@@ -181,35 +179,30 @@ def _neighbours(
                 summary.put(f"copies_of_{split}", int((distance == 0).sum()))
             summary.put(f"near_{split}_{space}", int((ratio < NEAR).sum()))
             order = np.lexsort((images.index, distance, ratio))[:LISTED]
-            found[name] = {
-                "near_share": float((ratio < NEAR).mean()),
-                "distance_quantiles": _quantiles(distance),
-                "ratio_quantiles": _quantiles(ratio),
-                "ratio_histogram": _histogram(ratio),
-                "closest": list(_pairs(images, name, photographs[split], order)),
-            }
+            closest = list(_pairs(images, name, photographs[split], order))
+            found[name] = _nearness(distance, ratio) | {"closest": closest}
+    base = measured.baseline
     found["baseline"] = {
-        space: {
-            "photographs": len(measured.baseline[f"{space}_ratio"]),
-            "near_share": float((measured.baseline[f"{space}_ratio"] < NEAR).mean()),
-            "distance_quantiles": _quantiles(measured.baseline[f"{space}_distance"]),
-            "ratio_quantiles": _quantiles(measured.baseline[f"{space}_ratio"]),
-            "ratio_histogram": _histogram(measured.baseline[f"{space}_ratio"]),
-        }
+        space: _nearness(base[f"{space}_distance"], base[f"{space}_ratio"])
+        | {"photographs": len(base[f"{space}_ratio"])}
         for space in SPACES
-        if f"{space}_ratio" in measured.baseline
+        if f"{space}_ratio" in base
     }
     return found
+
+
+def _nearness(distance: np.ndarray, ratio: np.ndarray) -> dict[str, Any]:
+    return {
+        "near_share": float((ratio < NEAR).mean()),
+        "distance_quantiles": _quantiles(distance),
+        "ratio_quantiles": _quantiles(ratio),
+        "ratio_histogram": histogram(ratio, 50),
+    }
 
 
 def _quantiles(values: np.ndarray) -> dict[str, float]:
     found = np.quantile(values, _QUANTILES)
     return {f"{q:g}": float(value) for q, value in zip(_QUANTILES, found, strict=True)}
-
-
-def _histogram(ratio: np.ndarray) -> list[int]:
-    """Images by ratio, in 50 equal bins from 0 to 1."""
-    return np.histogram(np.minimum(ratio, 1), 50, (0, 1))[0].tolist()
 
 
 def _pairs(
@@ -239,8 +232,8 @@ def _classes(images: _Images, subject: Subject, summary: _Summary) -> dict[str, 
     shares = [row["share"] for row in table]
     summary.put("smallest_class_share", min(shares))
     summary.put("largest_class_share", max(shares))
-    histogram = confidence_histogram(confidence) if known else None
-    return {"table": table, "confidence_histogram": histogram}
+    counts = histogram(confidence, 20) if known else None
+    return {"table": table, "confidence_histogram": counts}
 
 
 def _labels(

@@ -12,7 +12,6 @@ the audit's labeler.
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from cifar5m.auditing.neighbours import K, Reference
-from cifar5m.auditing.reference import WORK, Judge, OnImages, see
+from cifar5m.auditing.reference import WORK, Judge, OnImages, read_npz, see
 from cifar5m.labels.relabel import read_pixels
 from cifar5m.shards.check import check_arrays, pixel_digest
 from worlds.formats.layout import Shard
@@ -138,8 +137,8 @@ def baseline(
     """
     path = baseline_path(audit, comparison, max(map(len, queries.values())))
     names = [f"{space}_{what}" for space in queries for what in ("distance", "ratio")]
-    kept = _read(path)
-    if kept is not None and set(names) <= set(kept):
+    kept = read_npz(path)
+    if set(names) <= set(kept):
         return {name: kept[name] for name in names}
     found: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for space, rows in queries.items():
@@ -162,7 +161,7 @@ def is_examined(folder: Path, audit: Path, shard: Shard, comparison: Comparison)
     if comparison.judge is not None and shard.start < FEATURE_IMAGES:
         files.append(features_path(audit, shard))
     key = _key(record.sha256 if record else None, comparison)
-    return all((_read(path) or {}).get("key") == key for path in files)
+    return all(read_npz(path).get("key") == key for path in files)
 
 
 def damage(folder: Path, shard: Shard, plan: Plan) -> str | None:
@@ -182,17 +181,9 @@ def _key(sha256: str | None, comparison: Comparison) -> str:
     return f"{sha256} {comparison.key}"
 
 
-def read_facts(audit: Path, shard: Shard) -> dict[str, np.ndarray] | None:
-    """The arrays of one shard, None where they are not there or damaged."""
-    return _read(facts_path(audit, shard))
-
-
-def _read(path: Path) -> dict[str, np.ndarray] | None:
-    try:
-        with path.open("rb") as stream, np.load(stream) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
-        return None  # TypeError: a single array, not an archive of them
+def read_facts(audit: Path, shard: Shard) -> dict[str, np.ndarray]:
+    """The arrays of one shard, none where they are not there or damaged."""
+    return read_npz(facts_path(audit, shard))
 
 
 def facts_path(audit: Path, shard: Shard) -> Path:

@@ -9,7 +9,7 @@ nothing that was not measured. The text of the card is templates/card.md.j2.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -146,6 +146,9 @@ def card_text(facts: Facts) -> str:
 
     plan = facts.plan
     kind = kind_of(plan)
+    # Second labelings that were compared with the first, by name.
+    paths = {n: facts.folder / LABELS_FOLDER / n / SUMMARY for n in labeling_names(facts.folder)}
+    labelings = {name: load_json(p, Summary) for name, p in paths.items() if p.is_file()}
     return render_markdown(
         "cifar5m.hub",
         "card.md.j2",
@@ -159,7 +162,7 @@ def card_text(facts: Facts) -> str:
         totals=_totals(facts),
         pattern=_pattern(facts),
         making=_making(facts, plan),
-        labelings=dict(_labelings(facts)),
+        labelings=labelings,
         agreement=_agreement(facts, plan),
         classes=_classes(facts, plan),
         audit=_audit(facts, plan),
@@ -173,6 +176,10 @@ def _metadata(facts: Facts, plan: dict[str, Any], kind: Kind) -> str:
 
     images = sum(map(len, facts.shards))
     size = next((name for limit, name in _SIZES if images < limit), "10M<n<100M")
+    said = str(plan.get("about", {}).get("licence", "")).lower()
+    license = {"license": facts.license or said}
+    if not facts.license and said not in _LICENSES:
+        license = {"license": "other", "license_name": "see-limits"}
     data = DatasetCardData(
         pretty_name=kind.title,
         task_categories=["image-classification"],
@@ -182,17 +189,9 @@ def _metadata(facts: Facts, plan: dict[str, Any], kind: Kind) -> str:
         tags=[*kind.tags, "deep-bootstrap", "webdataset"],
         configs=[_config(facts)],
         dataset_info=[_info(facts, plan)],
-        **_license(facts, plan),
+        **license,
     )
     return data.to_yaml(line_break="\n")
-
-
-def _license(facts: Facts, plan: dict[str, Any]) -> dict[str, str]:
-    said = str(plan.get("about", {}).get("licence", ""))
-    chosen = facts.license or said.lower()
-    if facts.license or chosen in _LICENSES:
-        return {"license": chosen}
-    return {"license": "other", "license_name": "see-limits"}
 
 
 def _split_names(facts: Facts) -> list[str]:
@@ -279,14 +278,6 @@ def _agreement(facts: Facts, plan: dict[str, Any]) -> float | None:
         return None
     agreed = sum(record.agreed or 0 for record in facts.records.values())
     return agreed / sum(map(len, facts.shards))
-
-
-def _labelings(facts: Facts) -> Iterator[tuple[str, Summary]]:
-    """Yield each second labeling that was compared with the first, and its summary."""
-    for name in labeling_names(facts.folder):
-        path = facts.folder / LABELS_FOLDER / name / SUMMARY
-        if path.is_file():
-            yield name, load_json(path, Summary)
 
 
 def _classes(facts: Facts, plan: dict[str, Any]) -> dict[str, list[int]]:

@@ -181,11 +181,13 @@ def finetune_plan(options: Options, network: torch.nn.Module, store: Store) -> F
     train, test = store.train, store.test
     config: Any = network.pretrained_cfg
     mixup = mixup_of(len(train)) if options.mixup is None else options.mixup
+    path = Path(options.model).expanduser() / "config.json"  # of a timm directory
+    model_args = load_json(path, dict[str, Any]).get("model_args", {}) if path.is_file() else {}
     plan = FinetunePlan(
         format=FORMAT,
         rule="BiT-HyperRule",
         architecture=config["architecture"],
-        model_args=_model_args(options),
+        model_args=model_args,
         initial_sha256=_state_sha256(network),
         batch=options.batch,
         learning_rate=options.learning_rate,
@@ -201,12 +203,6 @@ def finetune_plan(options: Options, network: torch.nn.Module, store: Store) -> F
         about=About(model=options.model, weights=options.weights, data=store.source),
     )
     return seal(plan)
-
-
-def _model_args(options: Options) -> dict[str, Any]:
-    """Return the model arguments of a timm directory."""
-    path = Path(options.model).expanduser() / "config.json"
-    return load_json(path, dict[str, Any]).get("model_args", {}) if path.is_file() else {}
 
 
 def _state_sha256(network: torch.nn.Module) -> str:
@@ -318,9 +314,6 @@ class Trainer:
         }
         with atomic_write(folder / CHECKPOINT) as stream:
             torch.save(state, stream)
-        self.write_metrics(folder)
-
-    def write_metrics(self, folder: Path) -> None:
         with atomic_write(folder / METRICS) as stream:
             stream.writelines(map(json_text, self.rows))
 

@@ -19,6 +19,7 @@ from cifar5m.shards.npz_parts import OnBytes
 from cifar5m.shards.source import Source
 from worlds.formats.layout import CIFAR10_CLASSES
 from worlds.formats.plan import SourceFile
+from worlds.formats.pools import usual_classes
 from worlds.formats.shards import decode_image
 
 SUFFIXES: Final = frozenset(
@@ -136,9 +137,7 @@ def open_zip(path: Path, on_bytes: OnBytes) -> Source:
         labels=labels,
         parts=((len(names), lambda start, stop: ZipImages(path, tuple(names[start:stop]))),),
         files=(SourceFile(path=str(path.resolve()), sha256=sha256),),
-        class_names=CIFAR10_CLASSES
-        if labels.max() < len(CIFAR10_CLASSES)
-        else tuple(map(str, range(int(labels.max()) + 1))),
+        class_names=usual_classes(int(labels.max()), path),
         image_shape=shape,
         notes=(f"{path.name}: train, {len(names):,} images",),
     )

@@ -17,14 +17,9 @@ from typing import Any, Final, Literal
 import msgspec
 import numpy as np
 
-from cifar5m.shards.import_sources import (
-    BASE_URL,
-    KEYED,
-    open_source,
-    read_bytes_of,
-)
+from cifar5m.shards.import_sources import BASE_URL, KEYED, open_source, read_bytes_of
 from cifar5m.shards.npz_parts import OnBytes
-from cifar5m.shards.source import Pictures, Remembered, Source
+from cifar5m.shards.source import Pictures, Source
 from cifar5m.weights.download import RemoteFile, fetch
 from worlds.formats.layout import FORMAT, PLAN, Shard
 from worlds.formats.plan import About, Plan, claim_folder, differences, load_plan, seal
@@ -77,13 +72,6 @@ def plan_of(source: Source, shard_size: int) -> ImportedPlan:
         about=About(recipe=f"import of {source.form}", files=source.files),
     )
     return seal(plan)
-
-
-def remembered_files(folder: Path) -> Remembered:
-    """The source files that an earlier run of this folder has read and hashed."""
-    if not (folder / PLAN).is_file():
-        return ()
-    return load_plan(folder).about.files
 
 
 def import_dataset(
@@ -193,9 +181,8 @@ def load_source(
     given += [path for path in map(Path, test) if path not in given]
     phase = Phase("check", read_bytes_of(given) or None, on_progress, unit="B")
     marked = tuple(map(Path, test))
-    source = open_source(
-        given, form, remembered_files(out), phase, split=split, test=marked, keys=keys
-    )
+    remembered = load_plan(out).about.files if (out / PLAN).is_file() else ()
+    source = open_source(given, form, remembered, phase, split=split, test=marked, keys=keys)
     for note in source.notes:
         phase.note(note)
     return source

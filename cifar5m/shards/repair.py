@@ -296,7 +296,10 @@ def remove_leftovers(folder: Path) -> None:
 def put_back(folder: Path, plan: Plan, remade: Remade) -> Outcome:
     """Write a shard in place of the broken one, unless a record speaks against it."""
     shard, extension = remade.shard, plan.extension
-    made, record = tar_sha256(remade, extension), trusted_record(folder, plan, shard)
+    made, record = tar_sha256(remade, extension), find_record(folder, shard)
+    own = (plan.fingerprint, shard.tar.name, len(shard))
+    if record is not None and (record.fingerprint, record.tar, record.count) != own:
+        record = None  # another shard's, or another plan's
     present = sha256_of(folder / shard.tar) if (folder / shard.tar).is_file() else None
     if record is not None and made not in (record.sha256, present):
         device = f"made on {record.device}, now on {remade.facts.get('device')}"
@@ -323,15 +326,6 @@ def tar_sha256(remade: Remade, extension: str) -> str:
         rows = zip(index, remade.samples, remade.labels.tolist(), strict=True)
         write_tar(stream, rows, extension)  # type: ignore[arg-type]
     return stream.sha256.hexdigest()
-
-
-def trusted_record(folder: Path, plan: Plan, shard: Shard) -> Record | None:
-    """The record, where it is this shard's and this plan's."""
-    record = find_record(folder, shard)
-    own = (plan.fingerprint, shard.tar.name, len(shard))
-    if record is None or (record.fingerprint, record.tar, record.count) != own:
-        return None
-    return record
 
 
 def _settle_probabilities(

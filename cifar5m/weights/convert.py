@@ -160,7 +160,11 @@ def unet_state(
             "diffusers' (time_embedding.linear_1.weight ...); their first names are "
             f"{_few(state)}"
         )
-    renamed = {_new_attention_name(name): tensor for name, tensor in state.items()}
+    renamed = {}
+    for name, tensor in state.items():
+        for old, new in _OLD_ATTENTION.items():
+            name = name.replace(old, new)
+        renamed[name] = tensor
     with bounded_by(renamed):
         wanted = _shapes(config)
     _refuse_other_names(renamed, wanted)
@@ -265,12 +269,6 @@ def _fit(name: str, tensor: torch.Tensor, shape: torch.Size, finite: bool = True
     if finite and not tensor.isfinite().all():
         raise ValueError(f"{name} holds values that are not finite")
     return tensor.to(torch.float32).contiguous()
-
-
-def _new_attention_name(name: str) -> str:
-    for old, new in _OLD_ATTENTION.items():
-        name = name.replace(old, new)
-    return name
 
 
 def _refuse_other_names(state: State, wanted: Iterable[str]) -> None:

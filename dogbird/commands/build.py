@@ -43,7 +43,10 @@ def make_parser() -> Parser:
     )
     content.add_argument("--shard-size", type=int, default=1000, help="images a shard, >= 1 (1000)")
     content.add_argument(
-        "--splits", type=split_names, default="train,val", help="train, val or both (train,val)"
+        "--splits",
+        type=lambda text: text.split(","),
+        default="train,val",
+        help="train, val or both (train,val)",
     )
     content.add_argument(
         "--any-counts", action="store_true", help="take classes of other sizes than ILSVRC-2012's"
@@ -59,10 +62,6 @@ def make_parser() -> Parser:
     execution.add_argument("--workers", type=int, help="processes (default: one a CPU)")
     execution.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser
-
-
-def split_names(text: str) -> tuple[str, ...]:
-    return tuple(text.split(","))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

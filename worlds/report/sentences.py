@@ -1,6 +1,7 @@
 """What was measured, in one sentence for each experiment."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import numpy as np
 
@@ -10,16 +11,8 @@ from worlds.report.measure import TEST_SETS, Measured, number
 
 def sentence(experiment: Experiment, measured: Sequence[Measured]) -> str:
     """Describe the experiment's figure; it says where T0 was not reached."""
-    if experiment.kind == "rrm":
-        return _each(measured, _rrm)
-    if experiment.kind == "pairs":
-        return _each(measured, _pairs)
-    if experiment.kind == "sheet":
-        return _each(measured, _sheet)
-    if experiment.kind == "table":
-        return _each(measured, _table)
-    if experiment.kind == "stopping":
-        return _each(measured, _patience)
+    if experiment.kind in _TELLERS:
+        return _each(measured, _TELLERS[experiment.kind])
     if experiment.kind == "against":
         return _against(experiment, measured)
     both = [one for one in measured if one.get("gap") is not None]
@@ -50,8 +43,7 @@ def signed(value: float) -> str:
     return f"{value:+.3f}"
 
 
-def _each(measured: Sequence[Measured], tell: object) -> str:
-    assert callable(tell)
+def _each(measured: Sequence[Measured], tell: Callable[[Measured], str]) -> str:
     parts = [text for one in measured if (text := tell(one))]
     return "; ".join(parts) + "." if parts else "Nothing could be measured."
 
@@ -170,3 +162,12 @@ def _against(experiment: Experiment, measured: Sequence[Measured]) -> str:
                 name = name_of(quantity, experiment.metric)
                 told.append(f"{name}{f' of {series}' if series else ''} {' and '.join(ends)}")
     return f"Against the {axis}: {'; '.join(told)}." if told else "Nothing could be measured."
+
+
+_TELLERS: Final[dict[str, Callable[[Measured], str]]] = {
+    "rrm": _rrm,
+    "pairs": _pairs,
+    "sheet": _sheet,
+    "table": _table,
+    "stopping": _patience,
+}

@@ -17,7 +17,7 @@ from cifar5m.auditing.labels import (
     NotMeasured,
     Opinion,
     class_table,
-    confidence_histogram,
+    histogram,
     suspected_errors,
 )
 from cifar5m.auditing.page import group_by_reference
@@ -361,7 +361,7 @@ def test_a_class_without_images_has_no_confidence():
 
 
 def test_the_confidence_histogram_has_every_image():
-    counts = confidence_histogram(np.array([0.0, 0.52, 0.99, 1.0, 1.0004]))  # a float16 above 1
+    counts = histogram(np.array([0.0, 0.52, 0.99, 1.0, 1.0004]), 20)  # a float16 above 1
     assert sum(counts) == 5
     assert (counts[0], counts[10], counts[19]) == (1, 1, 3)
 
