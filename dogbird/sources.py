@@ -72,8 +72,10 @@ def open_source(
         raise ValueError(f"{root} is not a directory: give the directory that holds ImageNet")
     if (root / KAGGLE).is_dir():
         root = root / KAGGLE
+    # Classes of validation photographs that lie flat.
     listed = val_labels or find_val_labels(root)
     labels = {} if listed is None else read_val_labels(listed)
+    # Each split in whatever form it is.
     forms, pieces = {}, []
     for split in splits:
         wanted = ClassFilter(frozenset(wnids), labels, on_file)

@@ -245,6 +245,7 @@ def _labels(
 ) -> dict[str, Any]:
     found: dict[str, Any] = {"agreement": {}, "calibration": None, "suspected": None}
     found["agreement"] = agreements(subject.folder, subject.shards, subject.class_names)
+    # Second labelings against the first.
     rates = [each["agreement"] for each in found["agreement"].values()]
     summary.put(
         "labeler_agreement",
@@ -253,6 +254,7 @@ def _labels(
     )
     if images.requested is not None:
         found["requested"] = _requested(images, subject, summary)
+    # A second opinion: the labeler of the audit where it is another than the dataset's.
     judge = None
     if subject.plan.labels == "requested":
         judge = Opinion(images.probabilities, "the labeler of the set itself")
@@ -261,9 +263,11 @@ def _labels(
         found["calibration"] = calibration(test.probabilities, photographs["test"].clean_labels)
         if measured.judge.sha256 != subject.plan.labeler_sha256:
             judge = Opinion(images.facts["probabilities"], f"the labeler {measured.judge.source}")
+    # Accuracy and calibration on the reference images.
     for name in ("accuracy", "expected_calibration_error"):
         value = found["calibration"] and found["calibration"][name]
         summary.put(f"labeler_cifar10_{name}", value, measured.no_judge)
+    # Labels that look wrong to confident learning.
     try:
         opinion = second_opinion(subject.folder, subject.shards, judge)
         rows = suspected_errors(images.label, opinion)

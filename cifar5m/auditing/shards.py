@@ -140,6 +140,7 @@ def baseline(
     kept = read_npz(path)
     if set(names) <= set(kept):
         return {name: kept[name] for name in names}
+    # Search in chunks, and keep what was found.
     found: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for space, rows in queries.items():
         for start in range(0, len(rows), _CHUNK):

@@ -96,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"{option} needs --out: the default folder is that of BiT-M-R152x2")
     for name in ("micro_batch", "save_every"):
         check_positive(name, getattr(args, name))
+    # The network, its data and its plan.
     device = pick_device(args.device)
     store = open_store(args.data)
     network = pretrained_network(options)
@@ -104,6 +105,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         print_plan(trainer, args.micro_batch)
         return 0
+    # Train and evaluate what is not there yet.
     out = args.out or default_out()
     claim_folder(out, plan)
     if not is_finished(out):
@@ -132,6 +134,7 @@ def print_plan(trainer: "Trainer", micro_batch: int | None) -> None:
     told = {key: value for key, value in plan.to_json().items() if key not in left_out}
     print(json.dumps(told, indent=2))
     parameters = sum(parameter.numel() for parameter in trainer.network.parameters())
+    # Two small steps; the first warms up.
     small = min(plan.batch, micro_batch or 8, 8)
     sample = type(trainer)(
         replace(plan, batch=small), trainer.network, trainer.train, trainer.device

@@ -104,6 +104,7 @@ def print_estimate(args: argparse.Namespace, on_progress: ProgressBars) -> None:
         names = ", ".join(map(str, missing))
         raise ValueError(f"{names} would be downloaded from {args.base_url}: a dry run needs them")
     said = {"split": args.split, "test": args.test, "keys": args.keys}
+    # Read the source, encode some of it, and extrapolate.
     source = load_source(args.paths, args.out, args.form, on_progress, **said)
     plan = plan_of(source, args.shard_size)
     layout, cost = plan.layout, estimate(source)

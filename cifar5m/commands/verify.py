@@ -108,6 +108,7 @@ def report_lines(report: "Report") -> Iterator[str]:
     }
     if report.agreed is not None:
         rows["agreement"] = agreement_line(report.agreed, report.images)
+    # Facts, classes, problems.
     width = max(map(len, [*rows, *report.class_names])) + 2
     for name, value in rows.items():
         yield f"{name:{width}}{value}"

@@ -142,6 +142,7 @@ def generate(
     del loaded
     claim_folder(out, plan)
 
+    # What is left of this process's share.
     shards = options.layout.shards()
     planned = len(shards)
     if job is not None:

@@ -189,6 +189,7 @@ def claim_repo(hub: Hub, plan: dict[str, Any], private: bool) -> None:
         raise ValueError(
             f"{hub.repo} is public already; make it private on its page, or go without"
         )
+    # An empty repository is free; one with a plan must have this one.
     names = hub_files(hub).keys() - _OF_THE_HUB
     if not names:
         return

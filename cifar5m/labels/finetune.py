@@ -154,6 +154,7 @@ def pretrained_network(options: Options) -> torch.nn.Module:
             f"bring its weights as weights=FILE, or begin without any, scratch=True"
         ) from error
     head: Any = network.get_classifier()
+    # A head of zeros: before the first step all classes are equal.
     for parameter in head.parameters():
         torch.nn.init.zeros_(parameter)
     return network

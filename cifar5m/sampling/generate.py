@@ -109,6 +109,7 @@ def make_shard(
     """Return the content of one shard. Raises BadShardError if a network returns NaN."""
     images, probabilities = [], []
     calls = job.sampler.network_calls
+    # Micro-batches from the shard's first index on; the padding is cut off.
     with float32_products(job.generator.precision):
         whole = -(-len(shard) // job.micro_batch) * job.micro_batch
         for start in range(0, whole, job.micro_batch * job.streams):
@@ -126,6 +127,7 @@ def make_shard(
                 ) from error
             images.append(pixels[:wanted].cpu().numpy())
             probabilities.append(found[:wanted].cpu().numpy())
+    # Labels: by the labeler, or as the generator was asked.
     joined, requested = np.concatenate(probabilities), None
     if job.conditioning is not None:
         index = torch.arange(shard.start, shard.stop)

@@ -76,6 +76,7 @@ def check_shard(folder: Path, shard: Shard, plan: Plan) -> ShardReport:
     if not any(file.exists() for file in files):
         problem = Problem("missing", str(shard.tar), "the shard is not there: not generated yet?")
         return _without_tar(shard, classes, [problem])
+    # The side file first: the tar's labels are held against it.
     arrays, problems = check_arrays(folder, shard, plan)
     try:
         size, sha256 = path.stat().st_size, sha256_of(path)
@@ -85,6 +86,7 @@ def check_shard(folder: Path, shard: Shard, plan: Plan) -> ShardReport:
         return _without_tar(shard, classes, problems)
     reader = _TarReader(shard, plan, arrays)
     reader.read(path)
+    # What was found, against the record.
     counts = tuple(np.bincount(reader.labels, minlength=classes)[:classes].tolist())
     problems = [
         *_check_record(folder, shard, plan, sha256, size, counts, arrays),
@@ -237,6 +239,7 @@ def check_arrays(
         if not (folder / shard.record).exists():
             reason = f"is missing: shard {shard.name} is not finished"
         problems.append(Problem("missing", str(shard.record), reason))
+    # Then the arrays: readable, of the right shapes, by the rules, and as recorded.
     path = str(shard.arrays)
     try:
         arrays = read_arrays(folder, shard)

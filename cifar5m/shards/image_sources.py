@@ -59,6 +59,7 @@ def open_folder(folder: Path, on_bytes: OnBytes) -> Source:
     Classes that are all numbers are sorted as numbers. Files that are not images, and directories
     inside a class, are skipped and named in the source's notes.
     """
+    # Which directories are splits, and which classes they hold.
     inside = {p.name: p for p in sorted(folder.iterdir()) if p.is_dir()}
     roots = {split: inside[name] for name, split in _SPLITS.items() if name in inside}
     roots = roots or {"train": folder}
@@ -70,6 +71,7 @@ def open_folder(folder: Path, on_bytes: OnBytes) -> Source:
             f"{folder} must hold one directory a class, the same in each split; found "
             + "; ".join(found)
         )
+    # Every image of every class, split after split.
     paths: list[str] = []
     labels: list[int] = []
     skipped: list[str] = []
@@ -88,6 +90,7 @@ def open_folder(folder: Path, on_bytes: OnBytes) -> Source:
     if skipped:
         more = f" and {len(skipped) - _SHOWN:,} more" if len(skipped) > _SHOWN else ""
         notes.append(f"skipped, not images of a class: {', '.join(skipped[:_SHOWN])}{more}")
+    # All are decoded once, before anything is written.
     contents = ((Path(p).relative_to(folder).as_posix(), Path(p).read_bytes()) for p in paths)
     shape, sha256 = _check_images(folder, contents, on_bytes)
     digits = names == [str(label) for label in range(len(CIFAR10_CLASSES))]
@@ -149,6 +152,7 @@ def _zip_labels(data: bytes, names: Sequence[str]) -> np.ndarray:
     rows = content.get("labels") if isinstance(content, dict) else None
     if not rows:
         raise ValueError("dataset.json has no labels: the images are not labeled")
+    # Each image needs a label, 0 or more.
     label_of = dict(rows)
     missing = [name for name in names if name not in label_of]
     if missing:

@@ -111,6 +111,7 @@ def _open_arrays(
         file = _seal(images.path, remembered, (images, classes), on_bytes)
         files.append(msgspec.structs.replace(file, split=split, keys=keys))
         labels.append(_read_labels(classes, 10 if form == "parts" else _MOST_CLASSES))
+    # Sizes of splits and images.
     lengths: dict[str, int] = {}
     for (split, _), (images, _) in zip(ordered, pairs, strict=True):
         lengths[split] = lengths.get(split, 0) + len(images)
@@ -122,6 +123,7 @@ def _open_arrays(
         stop = min(PAPER_TEST, lengths["test"])
         subsets["paper_test"] = {"split": "test", "start": 0, "stop": stop}
     everything = np.concatenate(labels)
+    # What a user should know of the files.
     notes = [f"{path.name}: {split}" for split, path in ordered]
     if (
         len(everything) > 1
@@ -260,6 +262,7 @@ def _open_pack(folder: Path, remembered: Remembered, on_bytes: OnBytes) -> Sourc
         files.append(_seal(path, remembered, (), on_bytes))
         if files[-1].sha256 != recorded.sha256:
             raise ValueError(f"{path} does not match the sha256 of its manifest: make it again")
+    # Images are read in place.
     images_path = folder / "images.npy"
     with images_path.open("rb") as stream:
         shape, _, dtype = read_header(stream)

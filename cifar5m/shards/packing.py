@@ -99,6 +99,7 @@ def _write(folder: Path, out: Path, workers: int, on_progress: OnProgress | None
     """Write the pack; False where it is there already."""
     if (out / PLAN).exists():
         raise ValueError(f"{out} is a folder of shards: choose another `out` for the pack")
+    # What the pack would be, and whether it is there.
     plan = load_plan(folder)
     splits = list(open_store(folder).splits.values())
     manifest = manifest_of(splits)
@@ -106,6 +107,7 @@ def _write(folder: Path, out: Path, workers: int, on_progress: OnProgress | None
         return False
     out.mkdir(parents=True, exist_ok=True)
     remove_stale(out)
+    # Decode what no earlier run has.
     with (out / _JOURNAL).open("a+b") as journal:
         lock_stream(journal)  # for this process alone; another one waits
         if holds_pack(out, manifest):  # made by another process, while this one waited
@@ -122,6 +124,7 @@ def _write(folder: Path, out: Path, workers: int, on_progress: OnProgress | None
             images.hash_completed_prefix(done)
             phase(len(shard))
         images.hash_completed_prefix(done)
+        # Final names: images, labels, then the manifest.
         files: dict[FileName, FileFacts] = {
             "images.npy": images.finish(),
             **write_labels(splits, out),

@@ -201,6 +201,7 @@ def repair(
     folder, target = Path(directory), str(pick_device(device))
     report = report or verify(folder, workers=workers, on_progress=on_progress)
     shards = load_plan(folder).shards
+    # Networks and files as the plan names them, unless the caller knows better.
     options = RepairOptions(
         generator=generator,
         labeler=labeler,
@@ -305,6 +306,7 @@ def put_back(folder: Path, plan: Plan, remade: Remade) -> Outcome:
         device = f"made on {record.device}, now on {remade.facts.get('device')}"
         message = f"came out with sha256 {made}, the record says {record.sha256} ({device})"
         return Outcome(shard.name, False, f"{message}; nothing was replaced")
+    # Nothing speaks against it: write it, and say what proves it right.
     probabilities, remark = _settle_probabilities(folder, plan, remade, record)
     facts = remade.facts | {"fingerprint": plan.fingerprint}
     arrays = (remade.labels, probabilities, facts, extension, remade.requested)

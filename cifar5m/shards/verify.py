@@ -99,6 +99,7 @@ def verify(
         found[report.shard] = report
         phase(len(report.shard))
     reports = [found[shard] for shard in shards]
+    # What no shard shows by itself: swapped tars, equal images.
     problems, intact = _sort_out_swapped(folder, reports)
     duplicates, equal = _duplicates(intact)
     tars = {report.shard: report.sha256 for report in reports}

@@ -280,6 +280,7 @@ def power_law(
         )
     if np.any(learned.values[:, inside] <= 0):
         raise ValueError("a power law needs positive values, there is one of 0 or less")
+    # The exponent and its interval.
     at, logs = np.log(x[inside]), np.log(learned.values[:, inside])
     if len(logs) >= 3:
         generator = np.random.default_rng(seed)

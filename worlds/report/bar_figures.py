@@ -86,6 +86,7 @@ def draw_stopping(experiment: Experiment, measured: Sequence[Measured]) -> Drawn
         raise ValueError(f"{experiment.name} has no Real World run")
     parts = [("real", COLORS[0]), ("stopped", COLORS[4]), ("final_real", TRAIN)]
     numbers = {name: [one.get(name) or 0.0 for one in able] for name, _ in parts}
+    # Bars of all groups; beside them a panel a noisy group.
     noisy = [one for one in able if has(one.found.real[0], "train_corrupted_error")]
     size = (3.7, 3.4) if noisy else (8.4, 1.2 + 0.8 * len(able))
     figure, axes, _ = new_figure(1 + len(noisy), 3, size)
@@ -100,6 +101,7 @@ def draw_stopping(experiment: Experiment, measured: Sequence[Measured]) -> Drawn
         (text, patch(color)) for text, (_, color) in zip(texts, parts, strict=True)
     ]
     points = _bar_points(able, numbers)
+    # How the labels that were kept and those that were changed are fitted.
     for ax, one in zip(axes[1:], noisy, strict=True):
         for column, color in _FITTED.values():
             curve = curve_of(one.found.real, column)

@@ -58,12 +58,14 @@ def read_library(roots: Sequence[Path]) -> Library:
     runs: list[Run] = []
     experiments: dict[str, Experiment] = {}
     problems: list[str] = []
+    # Runs; what cannot be read is a problem, not the end.
     for path in _below(roots, CONFIG):
         try:
             if is_run(path.parent):
                 runs.append(read_run(path.parent))
         except (ValueError, OSError) as error:
             problems.append(f"not read: {error}")
+    # Experiments, of each name the first.
     for path in _below(roots, f"*{SUFFIX}"):
         try:
             experiment = read_experiment(path)
@@ -165,6 +167,7 @@ def automatic(runs: Sequence[Run], tolerance: float) -> list[Experiment]:
     claim = "Up to T0 the test error of the Real World is close to that of the Ideal World."
     checks = (Check("largest", "at most", tolerance),) if both else ()
     made = []
+    # Curves of all groups, some panels a figure.
     parts = [groups[start : start + PANELS] for start in range(0, len(groups), PANELS)]
     for number, part in enumerate(parts, 1):
         name = "curves" if len(parts) == 1 else f"curves-{number}"
@@ -173,6 +176,7 @@ def automatic(runs: Sequence[Run], tolerance: float) -> list[Experiment]:
         mine = tuple(group.label for group in part if group.label in labels)
         kept = tuple(replace(check, groups=mine) for check in checks if mine)
         made.append(Experiment(name, title, "curves", tuple(part), claim, kept, metric))
+    # A scatter of where they end, and the scaling with n.
     if len(both) >= 3:
         title = "Where the two worlds end"
         made.append(Experiment("scatter", title, "scatter", tuple(both), claim, checks, metric))
@@ -204,12 +208,14 @@ def _groups(runs: Sequence[Run]) -> list[Group]:
             configs = ideal[ideal_key(run.config), data]
         if run.config.trial not in {config.trial for config in configs}:
             configs.append(run.config)  # one Ideal run of a trial is as good as another
+    # Each Real World with the Ideal runs that serve it; Ideal runs of none by themselves.
     groups, used = [], set()
     for (_, data), configs in real.items():
         key = (ideal_key(configs[0]), data)
         used.add(key)
         groups.append((tuple(configs), tuple(ideal.get(key, ())), data))
     groups += [((), tuple(configs), key[1]) for key, configs in ideal.items() if key not in used]
+    # Labels say what tells the groups apart.
     labels = _labels([(*real_, *ideal_)[0] for real_, ideal_, _ in groups])
     several = len({data for _, _, data in groups}) > 1
     made = []

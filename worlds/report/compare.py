@@ -85,6 +85,7 @@ def compare(
         raise ValueError(f'worlds must be several, such as ("real", "ideal"), got {worlds!r}')
     if "learning_rate" in fields:
         raise ValueError("compare calls the learning rate lr: give lr= instead of learning_rate=")
+    # Names and functions of the caller become a config and parts.
     parts, named = checked_parts(model=model, optimizer=optimizer, schedule=schedule, loss=loss)
     parts = replace(parts, metrics=named_metrics(metrics))
     config = TrainConfig(
@@ -96,6 +97,7 @@ def compare(
         augment=augment,
         **({"log": "spaced"} | named | fields),
     )
+    # A run for each world of each trial, checked before the first begins.
     pools = _data(data, test)
     configs = [
         _in_world(replace(config, trial=trial), world)

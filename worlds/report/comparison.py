@@ -160,6 +160,7 @@ class Comparison:
                 else None
             )
             train = curve_of(real, f"train_{self.metric}")
+            # The two worlds, those between them, and their names.
             world_curves(ax, curve_of(real, column), curve_of(ideal, column), train, t0)
             entries += [("Real World, test", SOLID)] if real else []
             entries += [("Ideal World, test", DASHED)] if ideal else []

@@ -139,6 +139,7 @@ def _one_metric(group: Found, metric: str) -> Values:
         for world, runs in (("real", group.real), ("ideal", group.ideal))
         if runs
     }
+    # Real against Ideal at the end of each trial.
     if group.real and group.ideal:
         ends = endings(group.real, group.ideal, metric)
         values["gap"] = [end.gap for end in ends]
@@ -153,6 +154,7 @@ def _one_metric(group: Found, metric: str) -> Values:
         ends = endings(group.real, group.real, metric)
     else:
         values["ideal"] = values["final_ideal"]
+    # How far errors fall where the rate does.
     for world, runs in (("real", group.real), ("ideal", group.ideal)):
         drops = [drop for run in runs if (drop := least_drop(run, column)) is not None]
         if drops:
@@ -160,6 +162,7 @@ def _one_metric(group: Found, metric: str) -> Values:
     if values.get("gap"):
         values["distance"] = [abs(gap) for gap in values["gap"]]
         values["bootstrap_share"] = [abs(end.gap) / max(end.real, 1e-9) for end in ends]
+    # Train metrics, and the generalization gap.
     learned = [run for run in group.real if has(run, f"train_{metric}")]
     if learned:
         values["final_train"] = [last_value(run, f"train_{metric}") for run in learned]
@@ -299,11 +302,13 @@ def _judge(
         for label in wanted
         if label in by_label and (value := by_label[label].get(check.quantity)) is not None
     }
+    # Without the numbers there is no verdict.
     name = name_of(check.quantity, experiment.metric)
     lacking = len(set(wanted)) - len(numbers)
     if not numbers or (lacking and check.relation in ("rises", "falls", "above", "near")):
         return f"{_claimed(check, name, wanted)}: not measured, runs are missing", "open"
     compared = [label for label in wanted if label in numbers]  # `others` may repeat one
+    # The verdict is sure, or open, by resampling the trials.
     chance = met_share(check, [by_label[label] for label in compared])
     text = f"{_claimed(check, name, wanted)}: {_told(check, numbers, by_label)}"
     if lacking:
