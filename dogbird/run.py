@@ -20,11 +20,17 @@ from worlds.runtime.progress import OnProgress, Phase
 
 @dataclass(frozen=True)
 class BuildResult:
-    """Result of a build: a summary of each split, and the photographs that do not decode."""
+    """Result of a build: what was built of what, a summary of each split, and the photographs that
+    do not decode; a dry run has the first alone.
+    """
 
-    path: Path
+    job: Build
     splits: dict[str, DatasetSummary]
     broken: tuple[str, ...]  # lines of broken.tsv: split, wnid, name, sha256, error
+
+    @property
+    def path(self) -> Path:
+        return self.job.out
 
     def __str__(self) -> str:
         return "\n".join(f"{name}: {summary}" for name, summary in self.splits.items())
@@ -45,6 +51,7 @@ def build(
     any_counts: bool = False,
     val_labels: str | Path | None = None,
     workers: int | None = None,
+    dry_run: bool = False,
     on_progress: OnProgress | None = None,
 ) -> BuildResult:
     """Build the shards of a task of two from a copy of ImageNet; the same call again resumes.
@@ -65,6 +72,7 @@ def build(
         val_labels: Classes of validation images that are in one flat directory; by default found
             in `imagenet`.
         workers: Processes, at least 1; by default one a CPU.
+        dry_run: List and check the source, and write nothing.
         on_progress: Called with files and images done; may raise to stop.
 
     Returns:
@@ -74,56 +82,27 @@ def build(
         ValueError: If a parameter is out of range, `imagenet` lacks classes, `out` holds another
             plan, or the disk is too small.
     """
-    count = worker_count(workers)
-    chosen = prepare_build(
-        imagenet,
-        out,
-        class0=class0,
-        class1=class1,
-        wordnet=wordnet,
-        size=size,
-        quality=quality,
-        keep_bytes=keep_bytes,
-        shard_size=shard_size,
-        splits=splits,
-        any_counts=any_counts,
-        val_labels=val_labels,
-        on_progress=on_progress,
-    )
-    plan = chosen.finished_plan()
-    if plan is None:
-        chosen.check_disk(measure(chosen.source, chosen.form))
-        plan = chosen.run(count, on_progress)
-    broken = (chosen.out / BROKEN).read_text().splitlines()[1:]
-    summaries = {name: summarize(chosen.out, plan, name) for name in plan.splits}
-    return BuildResult(chosen.out, summaries, tuple(broken))
-
-
-def prepare_build(
-    imagenet: str | Path,
-    out: str | Path,
-    *,
-    class0: str = SYNSETS[0],
-    class1: str = SYNSETS[1],
-    wordnet: str | Path | None = None,
-    size: int = 256,
-    quality: int = 90,
-    keep_bytes: bool = False,
-    shard_size: int = 1000,
-    splits: Sequence[str] = SPLITS,
-    any_counts: bool = False,
-    val_labels: str | Path | None = None,
-    on_progress: OnProgress | None = None,
-) -> Build:
-    """List the source and check it, before anything is written; the parameters are `build`'s."""
+    # The source is listed and checked before anything is written.
     chosen = [split for split in SPLITS if split in splits]
     if not chosen or set(splits) - set(SPLITS):
         raise ValueError(f"splits must be train, val or train,val, got {','.join(splits)!r}")
     check_positive("shard_size", shard_size)
-    form = Format(size, quality, keep_bytes)
+    count, form = worker_count(workers), Format(size, quality, keep_bytes)
     task = classes(class0, class1, wordnet=wordnet)
     listing = Phase("list", None, on_progress, unit="files")
     labels = None if val_labels is None else Path(val_labels)
     source = open_source(Path(imagenet), task.labels, chosen, labels, lambda: listing(1))
     check_counts(source, task, any_counts)
-    return Build(Path(out), source, task, form, shard_size)
+    job = Build(Path(out), source, task, form, shard_size)
+    if dry_run:
+        job.check_folder()
+        return BuildResult(job, {}, ())
+
+    # Shards that an earlier run has finished are kept.
+    plan = job.finished_plan()
+    if plan is None:
+        job.check_disk(measure(source, form))
+        plan = job.run(count, on_progress)
+    broken = (job.out / BROKEN).read_text().splitlines()[1:]
+    summaries = {name: summarize(job.out, plan, name) for name in plan.splits}
+    return BuildResult(job, summaries, tuple(broken))

@@ -71,19 +71,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    from dogbird.run import build, prepare_build
+    from dogbird.run import build
     from worlds.runtime.processes import worker_count
 
     given: dict[str, Any] = vars(args).copy()
-    dry_run, quiet, workers = (given.pop(name) for name in ("dry_run", "quiet", "workers"))
-    count = worker_count(workers)
-    with ProgressBars(quiet) as on_progress:
-        if dry_run:
-            chosen = prepare_build(**given, on_progress=on_progress)
-            chosen.check_folder()
-            print_estimate(chosen, count)
+    with ProgressBars(given.pop("quiet")) as on_progress:
+        result = build(**given, on_progress=on_progress)
+        if args.dry_run:
+            print_estimate(result.job, worker_count(args.workers))
             return 0
-        result = build(**given, workers=workers, on_progress=on_progress)
     print_result(result)
     return 0
 
