@@ -29,37 +29,31 @@ COMMAND = "cifar5m-audit"
 
 def make_parser() -> Parser:
     parser = Parser(COMMAND, __doc__)
-    parser.add_argument("folder", metavar="DIR", type=Path, help="directory that holds plan.json")
-    parser.add_argument(
-        "--cifar10", required=True, help="directory of torchvision, pack, or any other store"
-    )
-    parser.add_argument(
-        "--cifar10-name", default="CIFAR-10", help="what the report calls it (default CIFAR-10)"
-    )
-    parser.add_argument("--out", type=Path, help="default: DIR/audit")
-    parser.add_argument("--dry-run", action="store_true", help="print cost and time, then stop")
-    labeler = parser.add_argument_group("labeler, for features and calibration")
-    labeler.add_argument(
-        "--labeler", help="timm directory, file or Hub id, tiny, or none (default: as DIR's plan)"
-    )
-    labeler.add_argument("--precision", help="fp32, tf32, bf16 or fp16 (default: as DIR's plan)")
-    labeler.add_argument(
-        "--batch", dest="batch_size", type=int, help="images a call, >= 1 (default: as DIR's plan)"
-    )
-    quality = parser.add_argument_group("distances that need downloaded weights")
-    quality.add_argument(
+    add = parser.add_argument
+    add("folder", metavar="DIR", type=Path, help="directory that holds plan.json")
+    add("--cifar10", required=True, help="directory of torchvision, pack, or any other store")
+    add("--cifar10-name", default="CIFAR-10", help="what the report calls it (default CIFAR-10)")
+    add("--out", type=Path, help="default: DIR/audit")
+    add("--dry-run", action="store_true", help="print cost and time, then stop")
+    add = parser.add_argument_group("labeler, for features and calibration").add_argument
+    add("--labeler", help="timm directory, file or Hub id, tiny, or none (default: as DIR's plan)")
+    add("--precision", help="fp32, tf32, bf16 or fp16 (default: as DIR's plan)")
+    add("--batch", dest="batch_size", type=int, help="images a call, >= 1 (default: as DIR's plan)")
+    add = parser.add_argument_group("distances that need downloaded weights").add_argument
+    add(
         "--inception",
         default="auto",
         help="for FID and KID: auto (on a GPU alone), download, none, or torch-fidelity's file "
         "(default auto)",
     )
-    quality.add_argument(
+    add(
         "--dinov2",
         default="auto",
         help="auto (on a GPU alone), none, or a timm name or directory (default auto)",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:K (default auto)")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    add = parser.add_argument
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:K (default auto)")
+    add("--quiet", action="store_true", help="no progress bars")
     return parser
 
 

@@ -38,13 +38,11 @@ def make_parser() -> Parser:
     add = parser.add_argument
     add("--data", required=True, metavar="DIR", help="CIFAR-10: a folder or pack with both splits")
     add("--out", type=Path, help="folder of the labeler (default: the cache, for `bit`)")
-    model = parser.add_argument_group("model")
-    add = model.add_argument
+    add = parser.add_argument_group("model").add_argument
     add("--model", help="timm's name or a timm folder (default resnetv2_152x2_bit.goog_in21k)")
     add("--weights", metavar="FILE", help="its weights, where the Hub is out of reach")
     add("--scratch", action="store_true", help="begin without weights")
-    rule = parser.add_argument_group("rule (defaults: BiT-HyperRule)")
-    add = rule.add_argument
+    add = parser.add_argument_group("rule (defaults: BiT-HyperRule)").add_argument
     add("--batch", type=int, help="images a step, >= 1 (default 512)")
     add("--lr", type=float, dest="learning_rate", help="> 0 (default 0.003, for batch 512)")
     add("--steps", type=int, help="stretch the rule's schedule to so many, >= 1 (default 10000)")
@@ -52,8 +50,7 @@ def make_parser() -> Parser:
     add("--size", type=int, help="pixels of the crop, >= 32 (default 128, from 160)")
     add("--seed", type=int, help="of order, crops, flips, mixup; 0 to 2^64 - 1 (default 0)")
     add("--precision", help="fp32, tf32 or bf16 (default tf32; on a CPU that is fp32)")
-    run = parser.add_argument_group("run (changes no weights but for rounding)")
-    add = run.add_argument
+    add = parser.add_argument_group("run (changes no weights but for rounding)").add_argument
     add("--micro-batch", type=int, help="images at a time, >= 1 (default: the batch)")
     add("--save-every", type=int, default=500, help="steps, >= 1 (default 500)")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:K (default auto)")

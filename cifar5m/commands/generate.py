@@ -25,88 +25,76 @@ from worlds.runtime.signals import Stopped
 
 def make_parser() -> Parser:
     parser = Parser("cifar5m-generate", __doc__)
-    main = parser.add_argument_group("main")
-    main.add_argument("--n", type=int, required=True, help="images in all, >= 1")
-    main.add_argument("--out", type=Path, required=True, help="dataset directory, made if missing")
-    main.add_argument(
+    add = parser.add_argument_group("main").add_argument
+    add("--n", type=int, required=True, help="images in all, >= 1")
+    add("--out", type=Path, required=True, help="dataset directory, made if missing")
+    add(
         "--recipe",
         default="cifar5m",
         help="cifar5m (the published way, the default), cifar5m-ddim100 (a preview, another "
         "distribution), tiny or tiny-conditional (bundled small networks, offline)",
     )
-    main.add_argument("--seed", type=int, default=0, help="0 to 2^64 - 1 (default 0)")
-    main.add_argument(
+    add("--seed", type=int, default=0, help="0 to 2^64 - 1 (default 0)")
+    add(
         "--split",
         type=parse_split,
         help="as train=5000000,test=1000000 (default: the last sixth is test)",
     )
-    main.add_argument("--dry-run", action="store_true", help="print size, cost and time, then stop")
+    add("--dry-run", action="store_true", help="print size, cost and time, then stop")
 
-    main.add_argument(
+    add(
         "--rate",
         type=float,
         help="with --dry-run: images/s of a device, > 0, instead of measuring this one",
     )
-    main.add_argument("--price", type=float, help="with --dry-run: of a device hour, >= 0")
+    add("--price", type=float, help="with --dry-run: of a device hour, >= 0")
 
-    content = parser.add_argument_group("content, instead of the recipe's own (part of the plan)")
-    content.add_argument(
-        "--generator", help="diffusers folder, file or Hub id of a 3 x 32 x 32 U-Net"
-    )
-    content.add_argument(
+    add = parser.add_argument_group(
+        "content, instead of the recipe's own (part of the plan)"
+    ).add_argument
+    add("--generator", help="diffusers folder, file or Hub id of a 3 x 32 x 32 U-Net")
+    add(
         "--labeler",
         help="timm folder, file or Hub id with ten classes; bit: BiT fine-tuned here, and nothing "
         "else; auto: bit if it is there, else a public ViT-B/16",
     )
-    content.add_argument(
-        "--allow-non-ema", action="store_true", help="accept weights that are known not to be EMA"
-    )
-    content.add_argument("--sampler", help="ancestral, ddim or dpm_solver_pp_2m")
-    content.add_argument("--steps", type=int, help="sampler steps, 1 to 1000")
-    content.add_argument("--variance", help="of the ancestral sampler: fixed_large or fixed_small")
-    content.add_argument("--eta", type=float, help="of ddim: 0 (deterministic) to 1")
-    content.add_argument(
-        "--spacing", help="of the steps: uniform, quadratic (ddim) or logsnr (dpm)"
-    )
-    content.add_argument("--start", type=int, help="timestep of the first step, 0 to 999")
-    content.add_argument(
+    add("--allow-non-ema", action="store_true", help="accept weights that are known not to be EMA")
+    add("--sampler", help="ancestral, ddim or dpm_solver_pp_2m")
+    add("--steps", type=int, help="sampler steps, 1 to 1000")
+    add("--variance", help="of the ancestral sampler: fixed_large or fixed_small")
+    add("--eta", type=float, help="of ddim: 0 (deterministic) to 1")
+    add("--spacing", help="of the steps: uniform, quadratic (ddim) or logsnr (dpm)")
+    add("--start", type=int, help="timestep of the first step, 0 to 999")
+    add(
         "--guidance",
         type=float,
         help="of a generator with class embeddings, >= 0: 1 leaves its prediction as it is, more "
         "moves it away from the one without a class, at two network calls a step",
     )
-    content.add_argument(
+    add(
         "--labels",
         help="argmax (the labeler's class) or requested (the one the generator was asked for)",
     )
-    content.add_argument("--precision", help=f"of the networks: {', '.join(PRECISIONS)}")
-    content.add_argument("--micro-batch", type=int, help="images a network call, >= 1")
-    content.add_argument(
+    add("--precision", help=f"of the networks: {', '.join(PRECISIONS)}")
+    add("--micro-batch", type=int, help="images a network call, >= 1")
+    add(
         "--shard-size",
         type=int,
         help="images a shard, >= 1 (default: that of --out, else n / 20, from 50 to 10000)",
     )
 
-    execution = parser.add_argument_group("execution (never changes the content)")
-    execution.add_argument(
-        "--device", default="auto", help="auto, cpu, cuda or cuda:K (default auto)"
-    )
-    execution.add_argument(
-        "--workers", type=int, help="processes on this machine (default: one a GPU, or 1)"
-    )
-    execution.add_argument(
-        "--streams", type=int, default=1, help="micro-batches at a time on a GPU, >= 1 (default 1)"
-    )
-    execution.add_argument(
-        "--writers", type=int, default=1, help="encoding processes a worker, >= 1 (default 1)"
-    )
-    execution.add_argument(
+    add = parser.add_argument_group("execution (never changes the content)").add_argument
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:K (default auto)")
+    add("--workers", type=int, help="processes on this machine (default: one a GPU, or 1)")
+    add("--streams", type=int, default=1, help="micro-batches at a time on a GPU, >= 1 (default 1)")
+    add("--writers", type=int, default=1, help="encoding processes a worker, >= 1 (default 1)")
+    add(
         "--ray",
         metavar="ADDRESS",
         help="use a Ray cluster (auto or HOST:PORT): an actor a GPU, at most --workers; --out must "
         "lie on storage that its nodes share",
     )
-    execution.add_argument("--quiet", action="store_true", help="no progress bar")
+    add("--quiet", action="store_true", help="no progress bar")
     return parser
 
 

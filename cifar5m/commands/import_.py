@@ -23,42 +23,30 @@ def make_parser() -> Parser:
     from cifar5m.shards.import_sources import BASE_URL, FORMS
 
     parser = Parser("cifar5m-import", __doc__)
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "paths",
         metavar="PART.npz",
         nargs="+",
         type=Path,
         help=".npz files with X and Y or image and label, or one directory of images",
     )
-    parser.add_argument("--out", type=Path, required=True, help="dataset directory")
-    parser.add_argument("--format", dest="form", default="auto", choices=("auto", *FORMS))
-    parser.add_argument(
-        "--split", choices=("train", "test"), help="of .npz files whose names do not say it"
-    )
-    parser.add_argument(
-        "--test",
-        metavar="FILE",
-        nargs="+",
-        type=Path,
-        default=[],
-        help=".npz of the test split",
-    )
-    parser.add_argument(
+    add("--out", type=Path, required=True, help="dataset directory")
+    add("--format", dest="form", default="auto", choices=("auto", *FORMS))
+    add("--split", choices=("train", "test"), help="of .npz files whose names do not say it")
+    add("--test", metavar="FILE", nargs="+", type=Path, default=[], help=".npz of the test split")
+    add(
         "--keys", metavar="IMAGES,LABELS", type=parse_keys, help="names of the arrays in .npz files"
     )
-    parser.add_argument(
+    add(
         "--class-names", metavar="NAME", nargs="+", help="default: CIFAR-10's for up to ten classes"
     )
-    parser.add_argument(
-        "--base-url", default=BASE_URL, help=f"where missing part{{i}}.npz are ({BASE_URL})"
-    )
-    parser.add_argument(
-        "--shard-size", type=int, default=10_000, help="images a shard, >= 1 (default 10000)"
-    )
-    parser.add_argument("--workers", type=int, help="encoding processes (default: one a CPU)")
-    parser.add_argument("--pack", action="store_true", help="then write the pack, OUT.pack")
-    parser.add_argument("--dry-run", action="store_true", help="print size and time, then stop")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add("--base-url", default=BASE_URL, help=f"where missing part{{i}}.npz are ({BASE_URL})")
+    add("--shard-size", type=int, default=10_000, help="images a shard, >= 1 (default 10000)")
+    add("--workers", type=int, help="encoding processes (default: one a CPU)")
+    add("--pack", action="store_true", help="then write the pack, OUT.pack")
+    add("--dry-run", action="store_true", help="print size and time, then stop")
+    add("--quiet", action="store_true", help="no progress bar")
     return parser
 
 

@@ -28,17 +28,14 @@ COMMAND = "cifar5m-label"
 
 def make_parser() -> Parser:
     parser = Parser(COMMAND, __doc__)
-    parser.add_argument("folder", metavar="DIR", type=Path, help="directory that holds plan.json")
-    parser.add_argument(
-        "--labeler", required=True, help="timm directory, file or Hub id with ten classes, or tiny"
-    )
-    parser.add_argument("--name", help="of the directory in DIR/labels (default: the labeler's)")
-    parser.add_argument("--precision", help="fp32, tf32, bf16 or fp16 (default: as DIR's plan)")
-    parser.add_argument(
-        "--batch", dest="batch_size", type=int, help="images a call, >= 1 (default: as DIR's plan)"
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:K (default auto)")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add = parser.add_argument
+    add("folder", metavar="DIR", type=Path, help="directory that holds plan.json")
+    add("--labeler", required=True, help="timm directory, file or Hub id with ten classes, or tiny")
+    add("--name", help="of the directory in DIR/labels (default: the labeler's)")
+    add("--precision", help="fp32, tf32, bf16 or fp16 (default: as DIR's plan)")
+    add("--batch", dest="batch_size", type=int, help="images a call, >= 1 (default: as DIR's plan)")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:K (default auto)")
+    add("--quiet", action="store_true", help="no progress bar")
     return parser
 
 

@@ -18,14 +18,13 @@ from worlds.cli.progress import ProgressBars
 
 def make_parser() -> Parser:
     parser = Parser("cifar5m-pack", __doc__)
-    parser.add_argument("folder", metavar="DIR", type=Path, help="directory that holds plan.json")
-    parser.add_argument("--out", type=Path, help="default: DIR.pack; needed with --to-shards")
-    parser.add_argument("--workers", type=int, help="processes, >= 1 (default: one a CPU)")
-    parser.add_argument("--to-shards", action="store_true", help="DIR is a pack; write shards")
-    parser.add_argument(
-        "--shard-size", type=int, default=10_000, help="with --to-shards, >= 1 (default 10000)"
-    )
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add = parser.add_argument
+    add("folder", metavar="DIR", type=Path, help="directory that holds plan.json")
+    add("--out", type=Path, help="default: DIR.pack; needed with --to-shards")
+    add("--workers", type=int, help="processes, >= 1 (default: one a CPU)")
+    add("--to-shards", action="store_true", help="DIR is a pack; write shards")
+    add("--shard-size", type=int, default=10_000, help="with --to-shards, >= 1 (default 10000)")
+    add("--quiet", action="store_true", help="no progress bar")
     return parser
 
 

@@ -28,23 +28,18 @@ if TYPE_CHECKING:
 
 def make_parser() -> Parser:
     parser = Parser("cifar5m-publish", __doc__)
-    parser.add_argument("folder", metavar="DIR", type=Path, help="directory that holds plan.json")
-    parser.add_argument("--repo", required=True, metavar="USER/NAME", help="dataset repository")
-    parser.add_argument("--private", action="store_true", help="create the repository private")
-    parser.add_argument(
-        "--license", metavar="ID", help="the Hub's name of it (default: the plan's)"
-    )
-    parser.add_argument("--parquet", action="store_true", help="write and send Parquet files too")
-    parser.add_argument(
-        "--partial", action="store_true", help="send the finished shards of an unfinished set"
-    )
-    parser.add_argument(
-        "--workers", type=int, help="processes that verify, >= 1 (default: one a CPU)"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("folder", metavar="DIR", type=Path, help="directory that holds plan.json")
+    add("--repo", required=True, metavar="USER/NAME", help="dataset repository")
+    add("--private", action="store_true", help="create the repository private")
+    add("--license", metavar="ID", help="the Hub's name of it (default: the plan's)")
+    add("--parquet", action="store_true", help="write and send Parquet files too")
+    add("--partial", action="store_true", help="send the finished shards of an unfinished set")
+    add("--workers", type=int, help="processes that verify, >= 1 (default: one a CPU)")
+    add(
         "--dry-run", action="store_true", help="show the card and the files, send and write nothing"
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    add("--quiet", action="store_true", help="no progress bars")
     return parser
 
 

@@ -25,20 +25,17 @@ if TYPE_CHECKING:
 
 def make_parser() -> Parser:
     parser = Parser("cifar5m-verify", __doc__)
-    parser.add_argument("folder", metavar="DIR", type=Path, help="directory that holds plan.json")
-    parser.add_argument("--workers", type=int, help="processes, >= 1 (default: one a CPU)")
-    parser.add_argument("--json", action="store_true", help="end with the report as one JSON line")
-    repair = parser.add_argument_group("repair")
-    repair.add_argument("--repair", action="store_true", help="make the broken shards again")
-    repair.add_argument("--generator", help="where it is now (default: where the plan says)")
-    repair.add_argument("--labeler", help="where it is now (default: where the plan says)")
-    repair.add_argument(
-        "--parts", type=Path, nargs="+", help="of an imported set: where its files are now"
-    )
-    repair.add_argument(
-        "--allow-non-ema", action="store_true", help="as when the set was generated"
-    )
-    repair.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:K (default auto)")
+    add = parser.add_argument
+    add("folder", metavar="DIR", type=Path, help="directory that holds plan.json")
+    add("--workers", type=int, help="processes, >= 1 (default: one a CPU)")
+    add("--json", action="store_true", help="end with the report as one JSON line")
+    add = parser.add_argument_group("repair").add_argument
+    add("--repair", action="store_true", help="make the broken shards again")
+    add("--generator", help="where it is now (default: where the plan says)")
+    add("--labeler", help="where it is now (default: where the plan says)")
+    add("--parts", type=Path, nargs="+", help="of an imported set: where its files are now")
+    add("--allow-non-ema", action="store_true", help="as when the set was generated")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:K (default auto)")
     return parser
 
 

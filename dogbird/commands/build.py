@@ -28,39 +28,34 @@ _SHOWN = 5  # broken photographs that are named; the list has all
 
 def make_parser() -> Parser:
     parser = Parser("dogbird-build", __doc__)
-    parser.add_argument("--imagenet", type=Path, required=True, metavar="SRC", help="the copy")
-    parser.add_argument("--out", type=Path, required=True, help="dataset directory")
-    parser.add_argument("--dry-run", action="store_true", help="print counts, size, time, and stop")
+    add = parser.add_argument
+    add("--imagenet", type=Path, required=True, metavar="SRC", help="the copy")
+    add("--out", type=Path, required=True, help="dataset directory")
+    add("--dry-run", action="store_true", help="print counts, size, time, and stop")
     add_task_options(parser)
 
-    content = parser.add_argument_group("content (another choice needs another --out)")
-    content.add_argument(
-        "--size", type=int, default=256, help="pixels of the shorter side, 32 to 4096 (256)"
-    )
-    content.add_argument("--quality", type=int, default=90, help="of the JPEGs, 1 to 95 (90)")
-    content.add_argument(
-        "--keep-bytes", action="store_true", help="keep each file as it is, whatever its size"
-    )
-    content.add_argument("--shard-size", type=int, default=1000, help="images a shard, >= 1 (1000)")
-    content.add_argument(
+    add = parser.add_argument_group("content (another choice needs another --out)").add_argument
+    add("--size", type=int, default=256, help="pixels of the shorter side, 32 to 4096 (256)")
+    add("--quality", type=int, default=90, help="of the JPEGs, 1 to 95 (90)")
+    add("--keep-bytes", action="store_true", help="keep each file as it is, whatever its size")
+    add("--shard-size", type=int, default=1000, help="images a shard, >= 1 (1000)")
+    add(
         "--splits",
         type=lambda text: text.split(","),
         default="train,val",
         help="train, val or both (train,val)",
     )
-    content.add_argument(
-        "--any-counts", action="store_true", help="take classes of other sizes than ILSVRC-2012's"
-    )
-    content.add_argument(
+    add("--any-counts", action="store_true", help="take classes of other sizes than ILSVRC-2012's")
+    add(
         "--val-labels",
         type=Path,
         help="classes of validation images that lie flat: the devkit's ground truth, Kaggle's "
         "LOC_val_solution.csv, Caffe's val.txt, or a wnid a line (default: found in SRC)",
     )
 
-    execution = parser.add_argument_group("execution (never changes the content)")
-    execution.add_argument("--workers", type=int, help="processes (default: one a CPU)")
-    execution.add_argument("--quiet", action="store_true", help="no progress bar")
+    add = parser.add_argument_group("execution (never changes the content)").add_argument
+    add("--workers", type=int, help="processes (default: one a CPU)")
+    add("--quiet", action="store_true", help="no progress bar")
     return parser
 
 

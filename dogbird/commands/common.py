@@ -8,10 +8,10 @@ from dogbird.tasks import SYNSETS
 
 def add_task_options(parser: argparse.ArgumentParser) -> None:
     """The options that choose a task, here and in dogbird-build."""
-    task = parser.add_argument_group("task")
-    task.add_argument("--class0", default=SYNSETS[0], help=f"synset of label 0 ({SYNSETS[0]})")
-    task.add_argument("--class1", default=SYNSETS[1], help=f"synset of label 1 ({SYNSETS[1]})")
-    task.add_argument(
+    add = parser.add_argument_group("task").add_argument
+    add("--class0", default=SYNSETS[0], help=f"synset of label 0 ({SYNSETS[0]})")
+    add("--class1", default=SYNSETS[1], help=f"synset of label 1 ({SYNSETS[1]})")
+    add(
         "--wordnet",
         type=Path,
         metavar="DIR",
