@@ -31,7 +31,7 @@ from worlds.data.remote import RemoteShard, StreamError, find_shards, read_shard
 from worlds.data.splits import Split
 from worlds.loaders.augment import Augment, parse_augment
 from worlds.loaders.handout import check_handout
-from worlds.loaders.normalize import cpu_pipeline, normalize_batches
+from worlds.loaders.normalize import Range, cpu_pipeline, normalize_batches
 from worlds.loaders.pipelines import (
     DTYPES,
     Batch,
@@ -99,7 +99,7 @@ class StreamLoader:
         augment: Augment | str | None = None,
         augment_seed: int | None = None,
         transform: Transform | None = None,
-        normalize: str = "symmetric",
+        normalize: Range = "symmetric",
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         channels_last: bool = False,

@@ -72,6 +72,10 @@ def test_streams_have_the_same_outputs(tmp_path):
     ):
         assert array.tobytes() == x.permute(0, 2, 3, 1).contiguous().numpy().tobytes()
         assert hot.argmax(1).tolist() == y.tolist()
+    raw = StreamLoader(str(tmp_path), 100, steps=1, workers=0, normalize=None, output="numpy")
+    ((pixels, labels),) = raw
+    (found,) = np.nonzero((IMAGES[:100] == pixels[0].transpose(1, 2, 0)).all((1, 2, 3)))
+    assert labels[0] == LABELS[found[0]]
 
 
 @pytest.mark.parametrize(
