@@ -27,7 +27,7 @@ from dogbird.tasks import Task
 from worlds.formats.layout import FORMAT, PLAN, Shard
 from worlds.formats.plan import About, Plan, claim_folder, differences, load_plan, seal
 from worlds.formats.shards import is_finished, write_shard
-from worlds.runtime.files import atomic_write, check_disk, locked, remove_stale
+from worlds.runtime.files import atomic_write, check_disk, clean_folders, locked
 from worlds.runtime.json_files import load_json
 from worlds.runtime.processes import in_workers
 from worlds.runtime.progress import OnProgress, Phase
@@ -238,9 +238,7 @@ class Build:
         on_progress: OnProgress | None,
     ) -> None:
         places = (self.out, self.out / "data", self.out / "meta")
-        for place in places:
-            place.mkdir(parents=True, exist_ok=True)
-            remove_stale(place)
+        clean_folders(*places)
         # A job for each shard that is not finished.
         every = [row for rows in splits.values() for row in rows]
         labels, jobs = self.task.labels, []
@@ -253,8 +251,7 @@ class Build:
         phase = Phase("write", len(every), on_progress, len(every) - left)
         for count in in_workers(write_photographs, jobs, min(workers, len(jobs))) if jobs else ():
             phase(count)
-        for place in places:  # of workers that outlived a killed build by a moment
-            remove_stale(place)
+        clean_folders(*places)  # of workers that outlived a killed build by a moment
 
 
 def arrange(rows: Iterable[Row], task: Task) -> tuple[dict[str, list[Row]], list[Row]]:

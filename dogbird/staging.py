@@ -19,7 +19,7 @@ from PIL import features
 
 from dogbird.convert import BrokenPhotographError, Format, convert
 from dogbird.pieces import Piece
-from worlds.runtime.files import LOCK, atomic_write, remove_stale, write_json
+from worlds.runtime.files import LOCK, atomic_write, clean_folders, write_json
 from worlds.runtime.json_files import load_json
 from worlds.runtime.processes import in_workers
 from worlds.runtime.progress import OnProgress, Phase
@@ -81,8 +81,7 @@ def stage(
 
     The processes are spawned, so a script that calls this needs the `__main__` guard.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_stale(folder)
+    clean_folders(folder)
     jobs = [StageJob(folder, piece, form) for piece in pieces]
     waiting = [job for job in jobs if not (job.listing.is_file() and job.photographs.is_file())]
     total, left = (sum(len(job.piece.wnids) for job in some) for some in (jobs, waiting))

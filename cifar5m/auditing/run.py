@@ -279,8 +279,7 @@ def _examine(plan: _Audit, comparison: Comparison) -> dict[Shard, str]:
     problems = {shard: problem for shard, problem in damaged.items() if problem is not None}
     shards = [shard for shard in plan.shards if shard not in problems]
     waiting = [s for s in shards if not is_examined(plan.folder, plan.out, s, comparison)]
-    total, left = sum(map(len, shards)), sum(map(len, waiting))
-    phase = Phase("examine", total, plan.on_progress, total - left)
+    phase = Phase.of("examine", shards, waiting, plan.on_progress)
     for each in examine_shards(plan.folder, plan.out, waiting, comparison, phase):
         if each.problem is not None:
             problems[each.shard] = f"{each.shard.tar}: {each.problem}"

@@ -95,8 +95,7 @@ def label(
     mine = (rank or Rank()).share(shards)
     mine = [shard for shard in mine if is_finished(folder, shard, dataset.fingerprint)]
     waiting = [shard for shard in mine if not is_labeled(labeling, shard)]
-    done = sum(map(len, mine)) - sum(map(len, waiting))
-    phase = Phase("label", sum(map(len, mine)), on_progress, done)
+    phase = Phase.of("label", mine, waiting, on_progress)
     if rank is not None:
         phase.note(rank.describe(len(mine), len(shards)))
     found = label_shards(labeling, network, waiting, phase)

@@ -148,8 +148,7 @@ def generate(
     if job is not None:
         shards = (rank or Rank()).share(shards)
     waiting = [shard for shard in shards if not is_finished(out, shard, plan.fingerprint)]
-    done = sum(map(len, shards)) - sum(map(len, waiting))
-    phase = Phase("generate", sum(map(len, shards)), on_progress, done)
+    phase = Phase.of("generate", shards, waiting, on_progress)
     if job is not None and rank is not None:
         phase.note(rank.describe(len(shards), planned))
     if job is not None:

@@ -22,7 +22,7 @@ import numpy as np
 from worlds.formats.layout import CIFAR10_CLASSES, FORMAT, PLAN, Shard
 from worlds.formats.plan import About, Count, Plan, SealedPlan, claim_folder, package_versions, seal
 from worlds.formats.shards import SideArrays, find_record, read_arrays, write_arrays
-from worlds.runtime.files import remove_stale, write_json
+from worlds.runtime.files import clean_folders, write_json
 
 LABELS_FOLDER = "labels"
 SUMMARY = "summary.json"
@@ -93,9 +93,7 @@ def open_labeling(folder: Path, name: str, plan: LabelingPlan) -> Labeling:
         raise ValueError(f"name must be letters, digits, '.', '_' and '-', got {name!r}")
     labeling = Labeling(folder, name, plan)
     claim_folder(labeling.place, plan, parameter="name")
-    for place in (labeling.place, labeling.place / "meta"):
-        place.mkdir(exist_ok=True)
-        remove_stale(place)
+    clean_folders(labeling.place, labeling.place / "meta")
     return labeling
 
 

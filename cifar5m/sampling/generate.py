@@ -36,7 +36,7 @@ from worlds.formats.layout import Shard
 from worlds.formats.shards import is_finished
 from worlds.formats.writers import ShardWriters, WriteHere, WriteJob
 from worlds.runtime.device import float32_products
-from worlds.runtime.files import remove_stale
+from worlds.runtime.files import clean_folders
 
 OnProgress = Callable[[float], None]  # images made since the last call, in parts of a step
 
@@ -85,9 +85,7 @@ def generate_shards(
     on_progress: OnProgress = lambda images: None,
 ) -> Iterator[Shard]:
     """Make each of `shards` that does not exist yet; yields it once it is handed to a writer."""
-    for place in (folder, folder / "data", folder / "meta"):
-        place.mkdir(parents=True, exist_ok=True)
-        remove_stale(place)
+    clean_folders(folder, folder / "data", folder / "meta")
     for shard in shards:
         if is_finished(folder, shard, job.fingerprint):  # by another process, meanwhile
             continue

@@ -27,7 +27,7 @@ from worlds.formats.pools import part_number
 from worlds.formats.shards import encode_png, is_finished, write_tar
 from worlds.formats.summary import DatasetSummary, summarize
 from worlds.formats.writers import ShardWriters, WriteJob
-from worlds.runtime.files import HashingStream, check_disk, remove_stale
+from worlds.runtime.files import HashingStream, check_disk, clean_folders
 from worlds.runtime.processes import worker_count
 from worlds.runtime.progress import OnProgress, Phase
 
@@ -126,8 +126,7 @@ def import_dataset(
     check_disk(out, estimate(source).bytes(sum(map(len, waiting))))
     claim_folder(out, plan)
 
-    done = sum(map(len, shards)) - sum(map(len, waiting))
-    phase = Phase("import", sum(map(len, shards)), on_progress, done)
+    phase = Phase.of("import", shards, waiting, on_progress)
     count = min(workers, max(1, len(waiting)))
     with ShardWriters(count, lambda shard: phase(len(shard))) as writers:
         import_shards(out, source, plan, writers, waiting, phase)
@@ -200,9 +199,7 @@ def import_shards(
 
     `check` is called before each shard, and may raise.
     """
-    for place in (folder, folder / "data", folder / "meta"):
-        place.mkdir(parents=True, exist_ok=True)
-        remove_stale(place)
+    clean_folders(folder, folder / "data", folder / "meta")
     facts = {"fingerprint": plan.fingerprint, "device": DEVICE}
     try:
         for shard in plan.shards if shards is None else shards:

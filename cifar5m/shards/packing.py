@@ -33,7 +33,7 @@ from worlds.data.stores import open_store
 from worlds.formats.layout import PLAN, Shard
 from worlds.formats.plan import Plan, load_plan
 from worlds.formats.shards import find_record
-from worlds.runtime.files import check_disk, json_text, lock_stream, remove_stale, write_json
+from worlds.runtime.files import check_disk, clean_folders, json_text, lock_stream, write_json
 from worlds.runtime.processes import in_workers, worker_count
 from worlds.runtime.progress import OnProgress, Phase
 
@@ -105,8 +105,7 @@ def _write(folder: Path, out: Path, workers: int, on_progress: OnProgress | None
     manifest = manifest_of(splits)
     if holds_pack(out, manifest):
         return False
-    out.mkdir(parents=True, exist_ok=True)
-    remove_stale(out)
+    clean_folders(out)
     # Decode what no earlier run has.
     with (out / _JOURNAL).open("a+b") as journal:
         lock_stream(journal)  # for this process alone; another one waits
@@ -115,8 +114,7 @@ def _write(folder: Path, out: Path, workers: int, on_progress: OnProgress | None
         images = _Images(out, splits, plan)
         done = images.resume(journal, folder, manifest.fingerprint)
         waiting = [shard for shard in images.shards if shard not in done]
-        total = sum(map(len, images.shards))
-        phase = Phase("pack", total, on_progress, total - sum(map(len, waiting)))
+        phase = Phase.of("pack", images.shards, waiting, on_progress)
         jobs = [images.job(folder, shard) for shard in waiting]
         for shard, sha256 in in_workers(decode_shard, jobs, min(workers, len(jobs) or 1)):
             _append(journal, {"shard": shard.name, "sha256": sha256})

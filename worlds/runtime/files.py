@@ -144,6 +144,13 @@ def is_locked(folder: Path) -> bool:
         return False
 
 
+def clean_folders(*folders: Path) -> None:
+    """Create directories that are missing, and delete what gone processes left half-written."""
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_stale(folder)
+
+
 def remove_stale(folder: Path) -> None:
     """Delete temporary files in `folder` whose process, on this host, no longer lives."""
     host = _host()

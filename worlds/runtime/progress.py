@@ -8,7 +8,7 @@
 A callback may raise: the work stops there, what is finished is kept, and the error is the caller's.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass
 
 
@@ -45,6 +45,18 @@ class Phase:
         self.name, self.total, self.done, self.unit = name, total, done, unit
         self._report = on_progress or ignore
         self()
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        items: Iterable[Sized],
+        waiting: Iterable[Sized],
+        on_progress: OnProgress | None,
+    ) -> "Phase":
+        """Return the phase of work on `items`, such as shards, of which `waiting` are not done."""
+        total = sum(map(len, items))
+        return cls(name, total, on_progress, total - sum(map(len, waiting)))
 
     def __call__(self, amount: float = 0, detail: str = "") -> None:
         """Report `amount` more units as done; with 0, only give the callback its say."""
