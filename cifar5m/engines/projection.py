@@ -22,8 +22,8 @@ _TIMEOUT: Final = 5.0  # seconds to find out whether a server answers
 _CARDS: Final = (
     ("H200", "fp32, eager, batch 256", 1_736, "measured"),
     ("H200", "tf32, eager, batch 512", 7_932, "measured"),
-    ("H200", "bf16, eager, batch 1024", 11_769, "measured"),
-    ("H200", "bf16, compiled, batch 1024", 27_441, "measured"),
+    ("H200", "bf16 weights, eager, batch 1024", 11_769, "measured"),
+    ("H200", "bf16 weights, compiled, batch 1024", 27_441, "measured"),
     ("A100", "bf16", 7_600, "estimated: 30 % of its peak"),
     ("RTX 2080 Ti", "fp32", 700, "published: 50,000 images in 20 h"),
 )

@@ -10,8 +10,6 @@ counts as made when its record is there, whoever wrote it, so the end is that of
 """
 
 import platform
-import time
-from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,9 +19,7 @@ from worlds.formats.layout import PLAN, Shard
 from worlds.formats.plan import differences, load_plan
 from worlds.formats.shards import is_finished
 from worlds.runtime.errors import first_line
-from worlds.runtime.ray import DEATHS
-
-_POLL_SECONDS = 0.5
+from worlds.runtime.ray import ActorPool
 
 OnFinished = Callable[[float], None]  # images of shards that are finished since the last call
 
@@ -84,8 +80,8 @@ def generate_on_ray(
         pool.close()
 
 
-class _Pool:
-    """Actors, each with at most one shard, and the shards that wait for one."""
+class _Pool(ActorPool):
+    """Actors that make shards; what one refuses, or a shard raises, ends the run."""
 
     def __init__(
         self,
@@ -95,74 +91,21 @@ class _Pool:
         plan: GeneratedPlan,
         most_actors: int | None,
     ) -> None:
-        self.ray = ray
-        self.queue: deque[Shard] = deque()
-        self.running: dict[Any, tuple[Any, Shard]] = {}  # task: its actor and shard
-        self._idle: list[Any] = []
-        self._deaths: Counter[Shard] = Counter()
-        self._most = most_actors
+        super().__init__(ray, most_actors)
         self._arguments = (str(folder.resolve()), options, plan)
 
-    def step(self) -> None:
-        """Start actors where there is room, give each idle one a shard, wait for one to end."""
-        room = self._room() - len(self.running) - len(self._idle)
-        for _ in range(min(room, len(self.queue) - len(self._idle))):
-            self._idle.append(self._start())
-        while self._idle and self.queue:
-            actor, shard = self._idle.pop(), self.queue.popleft()
-            self.running[actor.make.remote(shard)] = actor, shard
-        # The others have nothing to do: an actor that still waits for a place may have theirs.
-        while self._idle:
-            self.ray.kill(self._idle.pop())
-        if not self.running:
-            time.sleep(_POLL_SECONDS)  # until a node joins
-            return
-        ended, _ = self.ray.wait(list(self.running), timeout=_POLL_SECONDS)
-        for task in ended:
-            self._end(task)
+    def start(self, share: dict[str, int], device: str) -> Any:
+        return self.ray.remote(**share)(ShardMaker).remote(*self._arguments, device)
 
-    def _end(self, task: Any) -> None:
-        actor, shard = self.running.pop(task)
-        errors = self.ray.exceptions
-        try:
-            self.ray.get(task)
-        except errors.RayTaskError as error:  # what the shard's own code raised
-            raise RuntimeError(first_line(error.cause or error)) from error
-        except errors.ActorDiedError as error:
-            self._give_back(shard, error)
-        except (errors.RayActorError, errors.RaySystemError, errors.ObjectLostError) as error:
-            self.ray.kill(actor)  # its node does not answer: should it come back, it is too late
-            self._give_back(shard, error)
-        else:
-            self._idle.append(actor)
+    def submit(self, actor: Any, item: Shard) -> Any:
+        return actor.make.remote(item)
 
-    def _give_back(self, shard: Shard, error: Exception) -> None:
-        """A shard whose actor is gone waits again; where the actor never came to be, or the shard
-        has taken many with it, that is told.
-        """
+    def failed(self, item: Shard, error: Exception) -> None:
+        raise RuntimeError(first_line(error)) from error
+
+    def died(self, error: Exception) -> None:
+        """Raise ValueError if the actor never came to be, in its own words."""
         lines = str(error).strip().splitlines()
         refused = [line for line in lines if line.startswith(("ValueError: ", "cifar5m."))]
         if refused:
             raise ValueError(refused[-1].partition(": ")[2])
-        self._deaths[shard] += 1
-        if self._deaths[shard] >= DEATHS:
-            raise RuntimeError(
-                f"shard {shard.name} ended {DEATHS} actors, the last with: {first_line(error)}"
-            )
-        self.queue.appendleft(shard)
-
-    def _room(self) -> int:
-        """Actors that the cluster has room for now: one a GPU, else one a CPU."""
-        resources = self.ray.cluster_resources()
-        slots = int(resources.get("GPU", 0) or resources.get("CPU", 0))
-        return slots if self._most is None else min(slots, self._most)
-
-    def _start(self) -> Any:
-        gpu = self.ray.cluster_resources().get("GPU", 0) > 0
-        share = {"num_gpus": 1} if gpu else {"num_cpus": 1}
-        maker = self.ray.remote(**share)(ShardMaker)
-        return maker.remote(*self._arguments, "cuda:0" if gpu else "cpu")
-
-    def close(self) -> None:
-        for actor in [*self._idle, *(actor for actor, _ in self.running.values())]:
-            self.ray.kill(actor)

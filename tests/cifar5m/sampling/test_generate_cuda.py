@@ -34,7 +34,7 @@ def run_with_empty_cache(folder, precision):
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+@pytest.mark.parametrize("precision", ["tf32", "bf16", "bf16-weights"])
 @pytest.mark.parametrize("together", [False, True])
 def test_processes_with_empty_caches_make_equal_bytes(tmp_path, precision, together):
     """Alone one after the other, or together, which disturbs whatever is timed."""
@@ -61,10 +61,23 @@ def test_a_compiled_network_follows_the_precision():
     assert (first - exact).norm() < 5e-3 * exact.norm()
 
 
-def test_a_set_is_made_on_a_gpu_and_again(tmp_path):
+def test_half_weights_take_the_kernel_and_predict_what_float32_does():
+    x, device = torch.randn(8, 3, 32, 32, device="cuda"), torch.device("cuda")
+    half, exact = (
+        Generator(load_unet(find_generator("tiny")), device, p) for p in ("bf16-weights", "fp32")
+    )
+    assert (half(x, 500) - exact(x, 500)).norm() < 3e-2 * exact(x, 500).norm()
+    assert "plain" not in half.device_name  # what the records of its shards say
+    assert "uncompiled" not in half.device_name
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16-weights"])
+def test_a_set_is_made_on_a_gpu_and_again_with_streams(tmp_path, precision):
     tars = []
     for name in ("one", "two"):
         options = ["--recipe", "tiny", "--n", "60", "--shard-size", "20", "--device", "cuda"]
+        options += ["--precision", precision, "--micro-batch", "5"]
+        options += ["--streams", "2"] if name == "two" else []
         assert main([*options, "--out", str(tmp_path / name)]) == 0
         plan = load_plan(tmp_path / name)
         tars.append([(tmp_path / name / shard.tar).read_bytes() for shard in plan.shards])

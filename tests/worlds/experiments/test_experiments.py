@@ -7,11 +7,13 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 
 from worlds.experiments.costs import PER_SECOND, estimate, gpu_hours
 from worlds.experiments.plan import NOT_JUDGED, Job, expand, jobs_of
 from worlds.experiments.protocol import ideal_of, pairs
 from worlds.experiments.registry import MODULES, Recipe, find_recipes, recipes
+from worlds.experiments.run.select import devices_of
 from worlds.experiments.scales import scaled
 from worlds.experiments.sources import Sources, infeasible, make_pool
 from worlds.experiments.spec import Experiment
@@ -398,3 +400,18 @@ def test_each_sample_is_used_k_times_at_every_scale():
             assert run.reuse == group.x
             assert run.n * run.reuse == run.steps * run.batch_size
             assert run.steps == group.ideal[0].steps
+
+
+@pytest.mark.parametrize(
+    "gpus, workers, expected",
+    [
+        (1, 2, ["cuda:0"] * 2),
+        (2, None, ["cuda:0", "cuda:1"]),
+        (2, 3, ["cuda:0", "cuda:1", "cuda:0"]),
+    ],
+)
+def test_workers_share_the_gpus_so_that_both_worlds_train_on_one(
+    gpus, workers, expected, monkeypatch
+):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert devices_of("auto", workers) == expected

@@ -116,6 +116,17 @@ def test_a_captured_step_trains_as_an_eager_one(data, tmp_path, optimizer):
         assert one["test_loss"] == pytest.approx(other["test_loss"], rel=1e-2)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_compiled_graph_and_a_folded_copy_say_what_eager_steps_do(data, tmp_path, precision):
+    config = small(**NET, precision=precision)
+    runs = [
+        train(config, data, tmp_path / str(graph), device="cuda", graph=graph)
+        for graph in (False, "compiled")
+    ]
+    losses = [run.final["test_loss"] for run in runs]
+    assert losses[1] == pytest.approx(losses[0], rel=5e-2)
+
+
 @pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16"])
 def test_lower_precisions_learn_what_float32_learns(data, tmp_path, precision):
     runs = [

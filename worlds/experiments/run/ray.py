@@ -1,4 +1,4 @@
-"""Runs as tasks on a Ray cluster: a GPU each, or a CPU where the cluster has no GPU.
+"""Runs on a Ray cluster, by actors with a GPU each, or a CPU where the cluster has no GPU.
 
     with connect("auto") as ray:
         results = run_on_ray(ray, jobs, root, sources, on_progress=..., stopped=...)
@@ -10,7 +10,6 @@ fails is told, and the rest goes on. How far a run is, its own metrics say.
 
 import platform
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +19,7 @@ from worlds.experiments.run.local import Progress
 from worlds.experiments.sources import Sources
 from worlds.runtime.errors import first_line
 from worlds.runtime.files import is_locked
-from worlds.runtime.ray import DEATHS
+from worlds.runtime.ray import ActorPool
 
 _POLL_SECONDS: Final = 0.5
 _LOCK_SECONDS: Final = 60.0
@@ -41,64 +40,51 @@ def run_on_ray(
     for initial in {job.config.initial or "" for job in jobs} - {""}:
         if not Path(initial).expanduser().is_absolute():
             raise ValueError(f"--ray needs initial weights by an absolute path, got {initial}")
-    progress, waiting = Progress(), deque(jobs)
-    tasks = _Tasks(ray, root, sources, progress)
+    pool = _Pool(ray, root.resolve(), _absolute(sources))
+    pool.queue.extend(jobs)
     try:
-        while (waiting or tasks.running) and not stopped():
-            for _ in range(min(tasks.room(), len(waiting))):
-                tasks.submit(waiting.popleft())
-            tasks.wait()
-            on_progress(progress)
+        while (pool.queue or pool.running) and not stopped():
+            pool.step()
+            pool.progress.update((job for _, job in pool.running.values()), root)
+            on_progress(pool.progress)
     finally:
-        for task in tasks.running:
-            ray.cancel(task, force=True)
-    return progress
+        pool.close()
+    return pool.progress
 
 
-class _Tasks:
-    """The runs that were given to the cluster, as many as it has room for."""
+class RunTrainer:
+    """Ray actor: trains one run after the other, on data that it opens, and uploads, once."""
 
-    def __init__(self, ray: Any, root: Path, sources: Sources, progress: Progress) -> None:
-        self.ray, self.root, self.sources = ray, root.resolve(), _absolute(sources)
-        self.progress = progress
-        self.running: dict[Any, Job] = {}
-        retries = DEATHS - 1  # of a task whose process died; not of one that raised
-        self._on_gpu = ray.remote(num_gpus=1, max_retries=retries)(train_on_node)
-        self._on_cpu = ray.remote(num_cpus=1, max_retries=retries)(train_on_node)
+    def __init__(self, root: str, sources: Sources, device: str) -> None:
+        self._arguments = root, sources, device
 
-    def room(self) -> int:
-        """Further runs that the cluster has room for now."""
-        resources = self.ray.cluster_resources()
-        slots = int(resources.get("GPU", 0) or resources.get("CPU", 0))
-        return max(0, slots - len(self.running))
+    def train(self, job: Job) -> dict[str, str]:
+        """Train one run to its end; returns what `worker.run_job` returns."""
+        return train_on_node(job, *self._arguments)
 
-    def submit(self, job: Job) -> None:
-        gpu = self.ray.cluster_resources().get("GPU", 0) > 0
-        remote, device = (self._on_gpu, "cuda:0") if gpu else (self._on_cpu, "cpu")
-        self.running[remote.remote(job, str(self.root), self.sources, device)] = job
 
-    def wait(self) -> None:
-        """Note what has ended, after half a second at most, and how far the others are."""
-        if self.running:
-            ended, _ = self.ray.wait(list(self.running), timeout=_POLL_SECONDS)
-            for task in ended:
-                self._end(task)
+class _Pool(ActorPool):
+    """Actors that train runs; a run that fails is told, and the others go on."""
+
+    def __init__(self, ray: Any, root: Path, sources: Sources) -> None:
+        super().__init__(ray)
+        self.progress = Progress()
+        self._arguments = str(root), sources
+
+    def start(self, share: dict[str, int], device: str) -> Any:
+        return self.ray.remote(**share)(RunTrainer).remote(*self._arguments, device)
+
+    def submit(self, actor: Any, item: Job) -> Any:
+        return actor.train.remote(item)
+
+    def done(self, item: Job, value: dict[str, str]) -> None:
+        if "ended" in value:
+            self.progress.ended[item.name] = value["ended"]
         else:
-            time.sleep(_POLL_SECONDS)  # until a node joins
-        self.progress.update(self.running.values(), self.root)
+            self.progress.failed[item.name] = value["error"]
 
-    def _end(self, task: Any) -> None:
-        job = self.running.pop(task)
-        try:
-            message = self.ray.get(task)
-        except self.ray.exceptions.RayTaskError as error:  # what the node's own code raised
-            message = {"error": first_line(error.cause or error)}
-        except self.ray.exceptions.RayError as error:
-            message = {"error": f"it ended {DEATHS} workers, the last with: {first_line(error)}"}
-        if "ended" in message:
-            self.progress.ended[job.name] = message["ended"]
-        else:
-            self.progress.failed[job.name] = message["error"]
+    def failed(self, item: Job, error: Exception) -> None:
+        self.progress.failed[item.name] = first_line(error)
 
 
 def _absolute(sources: Sources) -> Sources:
@@ -111,7 +97,7 @@ def _absolute(sources: Sources) -> Sources:
 
 
 def train_on_node(job: Job, root: str, sources: Sources, device: str) -> dict[str, str]:
-    """Train one run to its end as a Ray task; returns what `worker.run_job` returns."""
+    """Train one run to its end in a Ray actor; returns what `worker.run_job` returns."""
     from worlds.experiments.run.worker import run_job
 
     folder = job.folder(Path(root))
