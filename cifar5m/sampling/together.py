@@ -5,11 +5,12 @@ A micro-batch keeps its shape and its kernels, so its bits are those it has alon
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
 from cifar5m.sampling.diffusion import Predict
-from worlds.runtime.device import capture
+from worlds.runtime.device import replay_of
 from worlds.runtime.selfcheck import passes
 
 TimedPredict = Callable[[torch.Tensor, int | torch.Tensor], torch.Tensor]  # t may be on the device
@@ -49,17 +50,15 @@ def _captured(predictors: Sequence[TimedPredict], x: torch.Tensor) -> Predict:
     step = torch.zeros((), dtype=torch.int64, device=device)
     inputs = [part.clone() for part in x.chunk(len(predictors))]
     replays = [
-        _replay_of(predictor, given, step, stream)
+        replay_of(partial(predictor, given, step), device, stream)
         for predictor, given, stream in zip(predictors, inputs, streams, strict=True)
     ]
 
     def predict(x: torch.Tensor, t: int) -> torch.Tensor:
         current = torch.cuda.current_stream(device)
         step.fill_(t)
-        found = []
-        for stream, given, part, replay in zip(
-            streams, inputs, x.chunk(len(inputs)), replays, strict=True
-        ):
+        found, parts = [], x.chunk(len(inputs))
+        for stream, given, part, replay in zip(streams, inputs, parts, replays, strict=True):
             stream.wait_stream(current)
             with torch.cuda.stream(stream):
                 given.copy_(part)
@@ -69,20 +68,3 @@ def _captured(predictors: Sequence[TimedPredict], x: torch.Tensor) -> Predict:
         return torch.cat(found)  # the next replay overwrites them
 
     return predict
-
-
-def _replay_of(
-    predictor: TimedPredict, x: torch.Tensor, step: torch.Tensor, stream: "torch.cuda.Stream"
-) -> Callable[[], torch.Tensor]:
-    """Return a function that runs the predictor on what `x` and `step` then hold, as one graph."""
-    stream.wait_stream(torch.cuda.current_stream(x.device))
-    with torch.cuda.stream(stream):
-        predictor(x, step)  # libraries choose their algorithms and memory before a capture
-    torch.cuda.synchronize(x.device)
-    graph, result = capture(lambda: predictor(x, step), x.device, stream)
-
-    def replay() -> torch.Tensor:
-        graph.replay()
-        return result
-
-    return replay

@@ -142,6 +142,25 @@ def capture(
         return graph, run()
 
 
+def replay_of(
+    run: Callable[[], Result], device: torch.device, stream: "torch.cuda.Stream"
+) -> Callable[[], Result]:
+    """Return a function that does what `run` does, as one graph; each call overwrites the result
+    of the last.
+    """
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        run()  # libraries choose their algorithms and memory before a capture
+    torch.cuda.synchronize(device)
+    graph, result = capture(run, device, stream)
+
+    def replay() -> Result:
+        graph.replay()
+        return result
+
+    return replay
+
+
 def _backends() -> list[Any]:
     """Return the parts of torch that have a flag each."""
     if _has_new_flags():

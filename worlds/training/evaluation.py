@@ -28,7 +28,7 @@ from worlds.loaders.loaders import SequentialLoader
 from worlds.loaders.samplers import Sampler
 from worlds.rng.philox import words
 from worlds.rng.streams import EVALUATION
-from worlds.runtime.device import capture
+from worlds.runtime.device import replay_of
 from worlds.runtime.selfcheck import passes
 from worlds.training.config import TrainConfig
 from worlds.training.metrics import mean_metrics
@@ -127,17 +127,12 @@ class FoldedCopy:
         return logits.float()
 
     def _captured(self, x: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-        kept, stream = x.clone(), torch.cuda.Stream(x.device)
-        stream.wait_stream(torch.cuda.current_stream(x.device))
-        with torch.cuda.stream(stream):
-            self._copy(kept)  # libraries choose their algorithms and memory before a capture
-        torch.cuda.synchronize(x.device)
-        graph, logits = capture(lambda: self._copy(kept).float(), x.device, stream)
+        kept = x.clone()
+        run = replay_of(lambda: self._copy(kept).float(), x.device, torch.cuda.Stream(x.device))
 
         def replay(x: torch.Tensor) -> torch.Tensor:
             kept.copy_(x)
-            graph.replay()
-            return logits.clone()  # the next replay overwrites it
+            return run().clone()
 
         return replay
 

@@ -15,6 +15,7 @@ from cifar5m.sampling.generate import make_shard
 from cifar5m.sampling.job import Options
 from tests.cifar5m.tiny_networks import save_unet
 from worlds.formats.layout import Layout
+from worlds.runtime import device as device_module
 from worlds.runtime import selfcheck
 
 
@@ -54,7 +55,7 @@ def recorded(tmp_path, monkeypatch):
         graph = Graph(run)
         return graph, graph.result
 
-    monkeypatch.setattr(together, "capture", capture)
+    monkeypatch.setattr(device_module, "capture", capture)
     return captures
 
 
@@ -99,7 +100,7 @@ def test_streams_that_make_other_bits_give_way_to_one(recorded, monkeypatch):
         graph = Graph(run, wrong=1e-3)
         return graph, graph.result
 
-    monkeypatch.setattr(together, "capture", capture)
+    monkeypatch.setattr(device_module, "capture", capture)
     predictors = [lambda x, t: x * t] * 2
     with pytest.warns(RuntimeWarning, match="2 streams, f failed its check .* one stream is used"):
         predict = together.side_by_side(predictors, torch.ones(4, 3), "f")

@@ -7,6 +7,7 @@ import torch
 
 from tests.worlds.small_runs import small, small_data
 from worlds.models import create, list_models
+from worlds.runtime import device as device_module
 from worlds.runtime import selfcheck
 from worlds.training import evaluation
 from worlds.training.evaluation import FoldedCopy, _foldable, is_foldable
@@ -123,7 +124,7 @@ def test_a_graph_takes_whole_batches_and_keeps_no_result_of_the_last(monkeypatch
             pass
 
     captures = []
-    monkeypatch.setattr(evaluation, "capture", capture)
+    monkeypatch.setattr(device_module, "capture", capture)
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
