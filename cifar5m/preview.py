@@ -144,7 +144,7 @@ def _read_images(found: Survey, rows: list[int]) -> Iterator[tuple[int, np.ndarr
                     stream.seek(offset)
                     try:
                         yield names.pop(name), decode_image(stream.read(size))
-                    except (OSError, SyntaxError) as error:
+                    except ValueError as error:
                         raise ValueError(f"{path}: {name} cannot be decoded: {error}") from error
         if names:
             raise ValueError(f"{path} lacks {sorted(names)[0]}; cifar5m-verify says more")

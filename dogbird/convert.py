@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from worlds.data.images import resized_shape
-from worlds.formats.shards import to_rgb
+from worlds.formats.shards import load_image
 
 SUBSAMPLING = "4:2:0"
 LONGEST = 65_500  # pixels a side of a JPEG, by libjpeg
@@ -64,14 +64,6 @@ def decode(data: bytes) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of broken EXIF and of transparent palettes
         try:
-            with Image.open(io.BytesIO(data)) as image:
-                return to_rgb(image)
-        # Pillow's decoders raise SyntaxError on a bad checksum, and OSError on most of the rest.
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise BrokenPhotographError(_plain(error)) from error
-
-
-def _plain(error: Exception) -> str:
-    """Pillow's message in one line, without the address of the stream it names."""
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return text.partition(" <_io.BytesIO")[0]
+            return load_image(data)
+        except ValueError as error:
+            raise BrokenPhotographError(str(error)) from error

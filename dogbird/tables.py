@@ -13,6 +13,7 @@ from typing import Any
 
 from dogbird.pieces import FOLDERS, ClassFilter, Piece
 from dogbird.tasks import ilsvrc2012
+from worlds.runtime.errors import reading
 
 _BATCH = 64  # rows
 
@@ -91,7 +92,7 @@ def _rows(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
         from pyarrow import parquet
     except ImportError as error:
         raise ValueError(f"{path} needs pyarrow to be read: pip install datasets") from error
-    try:
+    with reading(path, "a table with columns image and label"):
         if path.suffix == ".parquet":
             with parquet.ParquetFile(path) as file:
                 for batch in file.iter_batches(_BATCH, columns=columns):
@@ -100,10 +101,6 @@ def _rows(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
         with pyarrow.memory_map(str(path)) as mapped:
             for batch in pyarrow.ipc.open_stream(mapped):
                 yield from _each(batch, columns)
-    except (pyarrow.ArrowInvalid, KeyError) as error:
-        raise ValueError(
-            f"{path} is not a table with columns image and label: {str(error).splitlines()[0]}"
-        ) from error
 
 
 def _each(batch: Any, columns: list[str]) -> Iterator[dict[str, Any]]:

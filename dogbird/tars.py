@@ -7,10 +7,12 @@ import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from dogbird.pieces import FOLDERS, SUFFIXES, WNID, ClassFilter, Piece, Span, cut, is_photograph
 from dogbird.tasks import ilsvrc2012
+from worlds.formats.tar_members import BoundedReads
+from worlds.runtime.errors import reading
 
 Listed = Iterator[tuple[Span, int]]
 
@@ -31,16 +33,11 @@ def open_tars(tars: Sequence[Path], split: str, wanted: ClassFilter) -> tuple[st
     listed: list[tuple[Span, int]] = []
     forms = set()
     for path in tars:
-        try:
-            with path.open("rb") as stream:
-                form, spans = _list_tar(path, stream, wanted)
-                forms.add(form)
-                changed = path.stat().st_mtime_ns
-                listed += [(span, changed) for span in spans]
-        except tarfile.TarError as error:
-            raise ValueError(
-                f"{path} is not a tar, is compressed, or is cut short: {error}"
-            ) from error
+        with reading(path, "a tar, or it is compressed"), path.open("rb") as stream:
+            form, spans = _list_tar(path, stream, wanted)
+            forms.add(form)
+            changed = path.stat().st_mtime_ns
+            listed += [(span, changed) for span in spans]
     return ", ".join(sorted(forms)), cut(split, listed)
 
 
@@ -58,7 +55,8 @@ def _list_tar(path: Path, stream: IO[bytes], wanted: ClassFilter) -> tuple[str, 
 
 def _members(stream: IO[bytes]) -> Iterator[tarfile.TarInfo]:
     """The plain files of the tar that begins where the stream is."""
-    with tarfile.open(fileobj=stream, mode="r:") as tar:
+    bounded: Any = BoundedReads(stream)
+    with tarfile.open(fileobj=bounded, mode="r:") as tar:
         yield from (member for member in tar if member.isfile())
 
 

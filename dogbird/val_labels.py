@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from dogbird.tasks import ilsvrc2012
+from worlds.formats.matlab import load_mat
+from worlds.runtime.errors import reading
 
 PLACES: Final = (
     "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt",
@@ -80,13 +82,8 @@ def _read_devkit(path: Path) -> dict[str, str]:
             f"the devkit's numbers of the validation images need its {path.name} beside them: "
             f"{path} is not there"
         )
-    try:
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise ValueError(f"{path} needs scipy to be read: pip install scipy") from error
-    try:
-        rows = loadmat(path, squeeze_me=True)["synsets"]
-        numbers, wnids = rows["ILSVRC2012_ID"], rows["WNID"]
-        return {str(int(k)): str(wnid) for k, wnid in zip(numbers, wnids, strict=True)}
-    except Exception as error:  # scipy raises whatever a corrupt file makes it stumble over
-        raise ValueError(f"{path} could not be read as the devkit's meta.mat: {error!r}") from error
+    numbers, wnids = "synsets.ILSVRC2012_ID", "synsets.WNID"
+    found = load_mat(path, "the devkit's meta.mat", numbers, wnids)
+    with reading(path, "the devkit's meta.mat"):
+        pairs = zip(found[numbers].tolist(), found[wnids].tolist(), strict=True)
+        return {str(int(number)): str(wnid) for number, wnid in pairs}

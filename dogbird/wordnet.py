@@ -6,10 +6,13 @@
 A wnid is `n` and the offset of a noun synset in WordNet's `data.noun`.
 """
 
+import re
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from worlds.runtime.errors import first_line
 
 DOWNLOAD = "python -m nltk.downloader wordnet"
 
@@ -21,7 +24,7 @@ def open_wordnet(directory: Path | None = None) -> Any:
     nothing outside its paths). Raises ValueError if the corpus is missing or corrupt.
     """
     import nltk
-    from nltk.corpus.reader.wordnet import WordNetCorpusReader, WordNetError
+    from nltk.corpus.reader.wordnet import WordNetCorpusReader
 
     if directory is not None and str(directory) not in nltk.data.path:
         nltk.data.path.insert(0, str(directory))
@@ -30,10 +33,8 @@ def open_wordnet(directory: Path | None = None) -> Any:
         warnings.simplefilter("ignore")  # nltk announces that this reader is English only
         try:
             return WordNetCorpusReader(root, None)
-        except (AssertionError, AttributeError, LookupError, OSError, ValueError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        except WordNetError as error:
-            reason = str(error).partition("\n")[0]
+        except Exception as error:
+            reason = first_line(error)
     raise ValueError(f"{root} is not a complete WordNet corpus ({reason}): run {DOWNLOAD}")
 
 
@@ -41,15 +42,18 @@ def find_synset(name: str, wordnet: Any) -> Any:
     """Return the noun synset of a name such as `hunting_dog.n.01`."""
     from nltk.corpus.reader.wordnet import WordNetError
 
+    if not re.fullmatch(r".+\.n\.\d+", name):
+        raise ValueError(f"a synset is written like hunting_dog.n.01, got {name!r}")
     try:
-        _, part, _ = name.rsplit(".", 2)
-        if part != "n":
-            raise ValueError(part)
         return wordnet.synset(name)
-    except ValueError:
-        raise ValueError(f"a synset is written like hunting_dog.n.01, got {name!r}") from None
     except WordNetError as error:
-        raise ValueError(f"WordNet has no synset {name!r}: {error}") from error
+        raise ValueError(f"WordNet has no synset {name!r}: {first_line(error)}") from error
+    except Exception as error:  # nltk stumbles over corrupt lines in many ways
+        raise _corrupt(error) from error
+
+
+def _corrupt(error: Exception) -> ValueError:
+    return ValueError(f"WordNet is corrupt ({first_line(error)}): run {DOWNLOAD}")
 
 
 def find_wnid(wnid: str, wordnet: Any) -> Any:
@@ -64,8 +68,6 @@ def find_wnid(wnid: str, wordnet: Any) -> Any:
 
 def classes_below(name: str, wnids: Iterable[str], wordnet: Any) -> dict[str, str]:
     """Return the sorted wnids that are the synset or a kind of it, each with its first lemma."""
-    from nltk.corpus.reader.wordnet import WordNetError
-
     top = find_synset(name, wordnet)
     found = {}
     try:
@@ -73,8 +75,8 @@ def classes_below(name: str, wnids: Iterable[str], wordnet: Any) -> dict[str, st
             synset = find_wnid(wnid, wordnet)
             if top in synset.common_hypernyms(top):  # each synset counts as its own hypernym
                 found[wnid] = synset.lemma_names()[0]
-    except WordNetError as error:
-        raise ValueError(f"WordNet is corrupt ({error}): run {DOWNLOAD}") from error
+    except Exception as error:
+        raise _corrupt(error) from error
     return found
 
 

@@ -5,7 +5,7 @@ The places are all keys and values of a valid file of each format; hypothesis pi
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from cifar5m.shards.importing import ImportedPlan
 from cifar5m.weights.ho_ema import read_provenance
 from cifar5m.weights.sources import find_labeler
 from dogbird.building import DogBirdPlan
+from tests.fuzz.mutations import DEEP, VALUES, damaged, places
 from worlds.data.pack import read_manifest
 from worlds.experiments.spec import Check, Experiment, Group, read_experiment
 from worlds.formats.layout import CIFAR10_CLASSES, Shard
@@ -207,55 +208,6 @@ FORMATS: dict[str, tuple[Callable[[], Any], str, Callable[[Path], object]]] = {
     ),
     "provenance": (lambda: PROVENANCE, "provenance.json", read_provenance),
 }
-DEEP = "[" * 10_000 + "]" * 10_000
-VALUES = [
-    *(
-        "null",
-        "NaN",
-        "-Infinity",
-        "1e999",
-        "-1",
-        "0",
-        "1e30",
-        str(10**12),
-        str(10**30),
-        "9" * 5_000,
-    ),
-    *("true", "[]", "{}", '""', '"x"', '"a\\u0000\\nb"', '"\\ud800"', "[[1]]", '{"a": null}', DEEP),
-]
-
-
-def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The path of every value in a document."""
-    yield path
-    if isinstance(value, dict | list):
-        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from places(inner, (*path, key))
-
-
-def damaged(value: Any, path: tuple[Any, ...], fault: str, text: str) -> str:
-    """The document with a fault at a place: another value, none, another name, or twice the key."""
-    if not path:
-        return text if fault == "value" else json.dumps(value)
-    key, *rest = path
-    if isinstance(value, list):
-        items = [
-            damaged(inner, tuple(rest), fault, text) if index == key else json.dumps(inner)
-            for index, inner in enumerate(value)
-        ]
-        return f"[{', '.join(items)}]"
-    parts = []
-    for name, inner in value.items():
-        whole = f"{json.dumps(name)}: {json.dumps(inner)}"
-        if name != key:
-            parts.append(whole)
-        elif rest or fault == "value":
-            parts.append(f"{json.dumps(name)}: {damaged(inner, tuple(rest), fault, text)}")
-        elif fault == "unknown":
-            parts.append(f'"not\\na field": {json.dumps(inner)}')
-        elif fault == "twice":
-            parts += [whole, whole]
-    return f"{{{', '.join(parts)}}}"
 
 
 def refusal(read: Callable[[Path], object], folder: Path) -> str | None:

@@ -23,6 +23,7 @@ from cifar5m.auditing.reference import WORK, Judge, OnImages, read_npz, see
 from cifar5m.labels.relabel import read_pixels
 from cifar5m.shards.check import check_arrays, pixel_digest
 from worlds.formats.layout import Shard
+from worlds.formats.npz import load_npz
 from worlds.formats.plan import Plan
 from worlds.formats.shards import find_record, is_finished
 from worlds.runtime.files import atomic_write
@@ -30,6 +31,7 @@ from worlds.runtime.prefetch import Prefetcher
 
 IMAGES = "images"
 FORMAT = 1
+_MOST_BYTES = 1 << 30  # of an array: features of a shard
 FEATURE_IMAGES = 50_000  # whose features are kept: the size that Frechet distances are taken at
 _CHUNK = 500  # about as many images between two looks at the progress
 
@@ -162,7 +164,7 @@ def is_examined(folder: Path, audit: Path, shard: Shard, comparison: Comparison)
     if comparison.judge is not None and shard.start < FEATURE_IMAGES:
         files.append(features_path(audit, shard))
     key = _key(record.sha256 if record else None, comparison)
-    return all(read_npz(path).get("key") == key for path in files)
+    return all(str(read_npz(path).get("key")) == key for path in files)
 
 
 def damage(folder: Path, shard: Shard, plan: Plan) -> str | None:
@@ -211,5 +213,4 @@ def kept_features(audit: Path, shards: Sequence[Shard]) -> Iterator[np.ndarray]:
     """Float32 (n, F) features of the first images, a shard at a time."""
     for shard in shards:
         if shard.start < FEATURE_IMAGES:
-            with features_path(audit, shard).open("rb") as stream, np.load(stream) as arrays:
-                yield arrays["features"]
+            yield load_npz(features_path(audit, shard), _MOST_BYTES)["features"]

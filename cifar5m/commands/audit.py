@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     if dry_run:
         print("\n".join(measure_audit(folder, **given)))
         return 0
-    with ProgressBars(quiet) as on_progress:
+    with ProgressBars(quiet, "labeled parts and examined shards are kept") as on_progress:
         found = audit(folder, **given, on_progress=on_progress)
     print_result(found)
     warn_damaged_shards(COMMAND, folder, found.problems)

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,17 +97,22 @@ def run(args: argparse.Namespace) -> int:
     # The network, its data and its plan.
     device = pick_device(args.device)
     store = open_store(args.data)
-    network = pretrained_network(options)
+    # A dry run downloads nothing: the cost is that of the architecture.
+    published = options.weights is None and not Path(options.model).expanduser().is_dir()
+    offline = args.dry_run and published and not options.scratch
+    network = pretrained_network(replace(options, scratch=True) if offline else options)
     plan = finetune_plan(options, network, store)
     trainer = Trainer(plan, network, store.train, device)
     if args.dry_run:
-        print_plan(trainer, args.micro_batch)
+        if offline:
+            print(f"weights of {options.model}: downloaded when the run begins")
+        print_plan(trainer, args.micro_batch, offline)
         return 0
     # Train and evaluate what is not there yet.
     out = args.out or default_out()
     claim_folder(out, plan)
     if not is_finished(out):
-        with ProgressBars(args.quiet) as on_progress:
+        with ProgressBars(args.quiet, "the checkpoint of the last step is saved") as on_progress:
             if not is_trained(out):
                 train(args, out, trainer, on_progress)
             measure(out, store, trainer, on_progress)
@@ -122,12 +128,15 @@ def chosen(args: argparse.Namespace) -> "Options":
     return Options(**{name: value for name, value in given.items() if value is not None})
 
 
-def print_plan(trainer: "Trainer", micro_batch: int | None) -> None:
-    """Print the plan, and what a run costs in time and memory by two small steps on this device."""
+def print_plan(trainer: "Trainer", micro_batch: int | None, offline: bool) -> None:
+    """Print the plan, and what a run costs in time and memory by two small steps on this device.
+
+    `offline` says that the weights are not at hand, which decide two hashes.
+    """
     from msgspec.structs import replace
 
     plan = trainer.plan
-    left_out = ("format", "about", "versions")
+    left_out = ["format", "about", "versions", *["initial_sha256", "fingerprint"] * offline]
     told = {key: value for key, value in plan.to_json().items() if key not in left_out}
     print(json.dumps(told, indent=2))
     parameters = sum(parameter.numel() for parameter in trainer.network.parameters())

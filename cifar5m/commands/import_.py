@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     from cifar5m.shards.importing import import_dataset
     from cifar5m.shards.packing import pack
 
-    with ProgressBars(args.quiet) as on_progress:
+    with ProgressBars(args.quiet, "finished shards are kept") as on_progress:
         if args.dry_run:
             print_estimate(args, on_progress)
             return 0

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from cifar5m.engines.label import label
     from worlds.runtime.ranks import rank_of
 
-    with ProgressBars(args.quiet) as on_progress:
+    with ProgressBars(args.quiet, "the labels of finished shards are kept") as on_progress:
         found = label(
             args.folder,
             args.labeler,

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    with ProgressBars(args.quiet) as on_progress:
+    with ProgressBars(args.quiet, "a pack is written at one go, so nothing is kept") as on_progress:
         options = {"workers": args.workers, "on_progress": on_progress}
         if args.to_shards:
             from cifar5m.shards.importing import import_dataset

@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     from cifar5m.hub.run import check_dataset, publish
 
-    with ProgressBars(args.quiet) as on_progress:
+    with ProgressBars(args.quiet, "files that were sent are kept") as on_progress:
         options = {
             "license": args.license,
             "parquet": args.parquet,

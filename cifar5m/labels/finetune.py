@@ -54,7 +54,7 @@ from worlds.formats.plan import (
 )
 from worlds.rng.orders import pass_order
 from worlds.rng.streams import key_of
-from worlds.runtime.checkpoints import load_checkpoint
+from worlds.runtime.checkpoints import load_checkpoint, save_checkpoint
 from worlds.runtime.device import float32_products, in_precision
 from worlds.runtime.errors import first_line
 from worlds.runtime.files import atomic_write, json_text, sha256_of, write_json
@@ -313,8 +313,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "rows": [(row.step, row.learning_rate, row.loss) for row in self.rows],
         }
-        with atomic_write(folder / CHECKPOINT) as stream:
-            torch.save(state, stream)
+        save_checkpoint(folder / CHECKPOINT, state)
         with atomic_write(folder / METRICS) as stream:
             stream.writelines(map(json_text, self.rows))
 

@@ -9,11 +9,11 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import msgspec
 import torch
 import torch.nn.functional as F
 
@@ -22,9 +22,12 @@ from cifar5m.weights.convert import read_state
 from cifar5m.weights.sources import Weights, WeightsError
 from worlds.formats.layout import CIFAR10_CLASSES
 from worlds.runtime.device import in_precision, on_device
-from worlds.runtime.errors import first_line
+from worlds.runtime.errors import first_line, reading
+from worlds.runtime.json_files import convert_json
 from worlds.runtime.torchvision_ops import declare_missing_operators
 
+Side = Annotated[int, msgspec.Meta(ge=1, le=4096)]
+Positive = Annotated[float, msgspec.Meta(gt=0)]
 _SHOWN = 400  # characters of what torch says of tensors that do not fit
 BIT = "resnetv2_152x2_bit"  # the architecture of a bare weights file
 BIT_SIZE = 128
@@ -37,15 +40,14 @@ class NonFiniteLabelsError(RuntimeError):
         super().__init__("the labeler returned NaN or infinity")
 
 
-@dataclass(frozen=True)
-class Preprocessing:
+class Preprocessing(msgspec.Struct, frozen=True):
     """How pixels become the classifier's input."""
 
-    size: tuple[int, int]
+    size: tuple[Side, Side]
     mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    interpolation: str
-    crop_pct: float = 1.0
+    std: tuple[Positive, Positive, Positive]
+    interpolation: Literal["bilinear", "bicubic"]
+    crop_pct: Annotated[float, msgspec.Meta(ge=0.1, le=10)] = 1.0
     crop_mode: str = "center"
 
     @property
@@ -197,8 +199,8 @@ def load_classifier(weights: Weights) -> tuple[torch.nn.Module, Preprocessing]:
             f"the labeler must have the ten classes of CIFAR-10, {weights.source} has "
             f"{network.num_classes}: fine-tune it first"
         )
-    names = network.pretrained_cfg.get("label_names")
-    if names is not None and tuple(names) != CIFAR10_CLASSES:
+    names = network.pretrained_cfg.get("label_names") or CIFAR10_CLASSES
+    if list(names) != list(CIFAR10_CLASSES):
         raise WeightsError(
             f"the labeler's classes must be {', '.join(CIFAR10_CLASSES)}, {weights.source} has "
             f"{', '.join(map(str, names))}"
@@ -207,7 +209,8 @@ def load_classifier(weights: Weights) -> tuple[torch.nn.Module, Preprocessing]:
     if weights.folder is None:
         config = config | {"input_size": (3, BIT_SIZE, BIT_SIZE), "interpolation": "bilinear"}
         config = config | {"crop_pct": 1.0}
-    return network.float(), _preprocessing(config)
+    with reading(weights.file, "a timm model with its preprocessing"):
+        return network.float(), _preprocessing(config)
 
 
 def _reason(error: Exception) -> str:
@@ -219,11 +222,7 @@ def _reason(error: Exception) -> str:
 
 
 def _preprocessing(config: dict[str, Any]) -> Preprocessing:
-    return Preprocessing(
-        tuple(config["input_size"][1:]),
-        tuple(config["mean"]),
-        tuple(config["std"]),
-        config["interpolation"],
-        config.get("crop_pct") or 1.0,
-        config.get("crop_mode") or "center",
-    )
+    named = {name: config.get(name) for name in ("mean", "std", "interpolation")}
+    cropped = {name: config[name] for name in ("crop_pct", "crop_mode") if config.get(name)}
+    size = {"size": list(config["input_size"])[1:]}
+    return convert_json(size | named | cropped, Preprocessing, "pretrained_cfg")

@@ -20,7 +20,7 @@ import numpy as np
 
 from cifar5m.shards.image_sources import open_folder, open_zip
 from cifar5m.shards.npz_parts import NpzArray, OnBytes, Slices, find_array
-from cifar5m.shards.source import Remembered, Source
+from cifar5m.shards.source import MOST_CLASSES, Remembered, Source
 from worlds.formats.npz import read_header
 from worlds.formats.plan import SourceFile
 from worlds.formats.pools import (
@@ -38,7 +38,6 @@ FORMS: Final = ("parts", "pairs", "folder", "zip", "pack")
 KEYED: Final = ("parts", "pairs")  # those of .npz files
 _BLOCK: Final = 1 << 20  # bytes or labels at a time
 _MANIFEST: Final = "pack.json"
-_MOST_CLASSES: Final = 1000
 
 
 def open_source(
@@ -110,7 +109,7 @@ def _open_arrays(
     for (split, _), (images, classes) in zip(ordered, pairs, strict=True):
         file = _seal(images.path, remembered, (images, classes), on_bytes)
         files.append(msgspec.structs.replace(file, split=split, keys=keys))
-        labels.append(_read_labels(classes, 10 if form == "parts" else _MOST_CLASSES))
+        labels.append(_read_labels(classes, 10 if form == "parts" else MOST_CLASSES))
     # Sizes of splits and images.
     lengths: dict[str, int] = {}
     for (split, _), (images, _) in zip(ordered, pairs, strict=True):
@@ -265,7 +264,7 @@ def _open_pack(folder: Path, remembered: Remembered, on_bytes: OnBytes) -> Sourc
     # Images are read in place.
     images_path = folder / "images.npy"
     with images_path.open("rb") as stream:
-        shape, _, dtype = read_header(stream)
+        shape, dtype = read_header(stream)
         images = NpzArray(images_path, "images", shape, dtype, True, stream.tell(), 0)
     soft = folder / "probabilities.npy"
     return Source(

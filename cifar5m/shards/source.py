@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, chain
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from cifar5m.shards.npz_parts import Slices
 from worlds.formats.layout import CIFAR10_CLASSES
 from worlds.formats.plan import SourceFile
 
+MOST_CLASSES: Final = 1000
 Remembered = Sequence[SourceFile]  # the `files` of a plan's `about`
 
 

@@ -14,7 +14,6 @@ configuration here.
 
 import hashlib
 import io
-import pickle
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -24,7 +23,7 @@ import torch
 
 from cifar5m.weights.bounds import bounded_by
 from worlds.runtime.checkpoints import load_checkpoint
-from worlds.runtime.errors import first_line
+from worlds.runtime.errors import reading
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
@@ -82,18 +81,6 @@ _OLD_ATTENTION = {
     ".value.": ".to_v.",
     ".proj_attn.": ".to_out.0.",
 }
-# What the readers raise on a file that is cut, empty, of another kind or holds code.
-_UNREADABLE = (
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    UnicodeDecodeError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-)
 UNET_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 
 
@@ -206,15 +193,15 @@ def weights_file(path: Path) -> Path:
 
 def read_state(file: Path) -> dict[str, torch.Tensor]:
     """The tensors of a file by name: safetensors, torch.save, or a .zip of a diffusers folder."""
-    try:
+    import safetensors.torch
+
+    with reading(file, "a file of weights"):
         if file.suffix == ".zip":
             state = _read_zip(file)
         elif file.suffix == ".safetensors":
-            state = _load_safetensors(file.read_bytes())
+            state = safetensors.torch.load(file.read_bytes())
         else:
             state = load_checkpoint(file)
-    except _UNREADABLE as error:
-        raise ValueError(f"{file} cannot be read as weights: {first_line(error)}") from error
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise ValueError(
             f"{file} holds a {type(state).__name__}, expected a dict of tensors by name"
@@ -229,20 +216,15 @@ def _read_zip(file: Path) -> Any:
             raise ValueError(
                 f"{file} holds {len(found)} files named {' or '.join(UNET_FILES)}, expected 1"
             )
+        size = archive.getinfo(found[0]).file_size
+        if size > 16 * file.stat().st_size:  # weights hardly shrink
+            raise ValueError(f"{found[0]} declares {size:,} bytes")
         data = archive.read(found[0])
     if found[0].endswith(".safetensors"):
-        return _load_safetensors(data)
-    return load_checkpoint(io.BytesIO(data))
+        import safetensors.torch
 
-
-def _load_safetensors(data: bytes) -> dict[str, torch.Tensor]:
-    import safetensors
-    import safetensors.torch
-
-    try:
         return safetensors.torch.load(data)
-    except safetensors.SafetensorError as error:
-        raise RuntimeError(error) from error
+    return load_checkpoint(io.BytesIO(data))
 
 
 def _empty_unet(config: Mapping[str, Any]) -> "UNet2DModel":

@@ -237,8 +237,8 @@ def _download(name: str, cache: Path, on_progress: OnProgress | None) -> Path:
         return fetch(SOURCES[name].file, download_folder(cache), on_progress)
     except FetchError as error:
         raise FetchError(
-            f"the weights {name} cannot be had: {error} (or run `cifar5m-weights fetch {name} "
-            "--from-file FILE`); `--recipe tiny` works offline"
+            f"the weights {name} could not be downloaded: {error} (or run `cifar5m-weights fetch "
+            f"{name} --from-file FILE`); the bundled `tiny` works offline"
         ) from error
 
 

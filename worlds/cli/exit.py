@@ -3,6 +3,7 @@ an exit code.
 """
 
 import errno
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from worlds.runtime.errors import first_line, printable
 from worlds.runtime.signals import Stopped, restored_handlers
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
+TRACEBACK = "DEEP_BOOTSTRAP_TRACEBACK"  # in the environment: show where a bug is
 SHOWN = 5  # damaged shards that are named
 
 
@@ -37,7 +39,9 @@ def exit_code(
         What `run` returned; 2 for bad input, 1 if the machine failed, 128 + signal if stopped.
     """
     try:
-        return run()
+        code = run()
+        sys.stdout.flush()
+        return code
     except Stopped as stopped:
         resume = "; run the same command to resume" if out is not None else ""
         kept = f"; {stopped.kept}" if stopped.kept else ""
@@ -46,11 +50,17 @@ def exit_code(
         message, code = "stopped", 128 + signal.SIGINT
     except ValueError as error:
         message, code = str(error), EXIT_USAGE
-    except (OSError, RuntimeError) as error:
-        if isinstance(error, OSError) and out is None:
-            message, code = str(error), EXIT_USAGE
-        else:
-            message, code = _explain(error, out, too_large), EXIT_FAILED
+    except BrokenPipeError:  # whoever read the output has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except (OSError, RuntimeError, MemoryError) as error:
+        read_only = isinstance(error, OSError) and out is None
+        message, code = _explain(error, out, too_large), EXIT_USAGE if read_only else EXIT_FAILED
+    except Exception as error:  # a bug: one line for the user, and the way to its traceback
+        if TRACEBACK in os.environ:
+            raise
+        message = f"unexpected {type(error).__name__} ({first_line(error)}): please report it, "
+        message, code = message + f"with what it prints under {TRACEBACK}=1", EXIT_FAILED
     print(f"{parser.prog}: {printable(parser.as_options(message))}", file=sys.stderr)
     return code
 
@@ -58,7 +68,7 @@ def exit_code(
 def warn_damaged_shards(command: str, folder: Path, problems: Sequence[str]) -> None:
     """Print the first damaged shards of a directory, how many there are, and what to do."""
     for line in problems[:SHOWN]:
-        print(f"{command}: {line}", file=sys.stderr)
+        print(f"{command}: {printable(line)}", file=sys.stderr)
     if problems:
         print(
             f"{command}: {len(problems)} damaged shards were left out; run cifar5m-verify "
@@ -70,10 +80,19 @@ def warn_damaged_shards(command: str, folder: Path, problems: Sequence[str]) -> 
 def _explain(error: Exception, out: Path | None, too_large: str) -> str:
     if type(error).__name__ == "OutOfMemoryError":  # torch's, which may not be loaded
         return f"the device's memory is too small {too_large}"
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return f"this machine's memory (or ulimit -v) is too small {too_large}"
+    if "can't start new thread" in str(error):
+        return "no more threads can be started: raise ulimit -u and -v, or use fewer --workers"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk of {out} is full; what is finished is safe: make room, run again"
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"no permission to write {error.filename}; choose another place"
+        name = error.filename
+        unreadable = name is not None and os.path.exists(name) and not os.access(name, os.R_OK)
+        what = "read" if unreadable else "write"
+        return f"no permission to {what} {name}: change it, or choose another directory"
     if isinstance(error, FileExistsError | NotADirectoryError):
-        return f"{error.filename} cannot be made where a file is; choose another place"
+        return f"{error.filename} cannot be made where a file is: choose another directory"
+    if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
     return first_line(error)

@@ -7,6 +7,7 @@ parser.as_options("workers must be at least 1, got 0")    # --workers must be at
 
 import argparse
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -23,6 +24,14 @@ class Parser(argparse.ArgumentParser):
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(prog=prog, description=description, **options)
         self.add_argument("--version", action=_Version, help="print the version, then exit")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as argparse does; refuse text that could not be printed or written later."""
+        given = sys.argv[1:] if args is None else args
+        for text in given:
+            if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+                self.error(f"{text!a} is not UTF-8: rename the file or directory")
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Print the message in one line and exit with code 2."""

@@ -8,14 +8,14 @@ from worlds.runtime.signals import StopSignal
 
 
 class ProgressBars:
-    """Draw what a library reports, and raise Stopped if a signal came.
+    """Draw what a library reports, and raise Stopped if a signal came; `kept` says what is safe.
 
     with ProgressBars(quiet) as on_progress:
         verify(directory, on_progress=on_progress)
     """
 
-    def __init__(self, quiet: bool = False) -> None:
-        self.quiet, self.stop = quiet, StopSignal()
+    def __init__(self, quiet: bool = False, kept: str = "") -> None:
+        self.quiet, self.stop = quiet, StopSignal(kept)
         self._phase, self._bar = "", None  # type: tuple[str, Any]
 
     def __enter__(self) -> "ProgressBars":

@@ -60,7 +60,7 @@ def _run(args: argparse.Namespace) -> int:
         _print_plan(config, data, args)
     if args.dry_run:
         return 0
-    stop = StopSignal()
+    stop = StopSignal("the checkpoint of the last step is saved")
     pairs = [_trial(replace(config, trial=trial), data, args, stop) for trial in range(args.trials)]
     if args.replicas.writes:
         _print_results(pairs, args)
@@ -178,7 +178,7 @@ def _train(
     if run.summary is not None and run.summary.ended == "not_finite":
         raise RuntimeError(
             f"the training loss in {folder} was not finite at step {run.summary.bad_step:,}; "
-            "its last good checkpoint is kept: lower --learning-rate and take another --out"
+            "its last good checkpoint is kept: lower --learning-rate, with another --out"
         )
     return run
 

@@ -158,6 +158,12 @@ def make_parser(description: str | None) -> Parser:
         ("--fresh-crops", "draw fresh crops for the train error at each log point, as the paper"),
     ):
         groups["measurement"].add_argument(name, action="store_true", help=text)
+    optimization.add_argument(
+        "--no-sync-batch-norm",
+        dest="sync_batch_norm",
+        action="store_false",
+        help="under torchrun, batch norm over each process's share of a batch",
+    )
     optimization.add_argument("--drops", default="", help="units of schedule steps, such as 60,80")
     for name, text in (
         ("--log", f"{', '.join(get_args(Grid))} or each so many steps"),
@@ -204,6 +210,7 @@ def config_of(args: argparse.Namespace) -> TrainConfig:
         betas=tuple(args.betas),
         test_noise=args.test_noise,
         fresh_crops=args.fresh_crops,
+        sync_batch_norm=args.sync_batch_norm,
         steps=_DEFAULTS["steps"] if steps is None else steps,
         unit=_DEFAULTS["unit"] if unit is None else unit,
         drops=_units(args.drops),

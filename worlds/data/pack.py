@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from worlds.data.images import ArrayImages
 from worlds.data.photographs import PhotographImages
 from worlds.data.splits import Split
-from worlds.formats.npz import map_npy
+from worlds.formats.npz import map_file
 from worlds.formats.plan import ClassName, Count
 from worlds.runtime.files import HashingStream, atomic_write, sha256_of, write_json
 from worlds.runtime.json_files import load_json
@@ -171,7 +171,7 @@ def open_pack(folder: Path) -> list[Split]:
                 f"{path} has {size:,} bytes, its manifest says {facts.bytes:,}: "
                 "the pack is damaged, make it again"
             )
-    arrays = {name: _map(folder / name) for name in manifest.files}
+    arrays = {name: map_file(folder / name) for name in manifest.files}
     rows, said = len(arrays["images.npy"]), sum(manifest.splits.values())
     if rows != said:
         raise ValueError(f"{folder} holds {rows:,} images, its manifest says {said:,}")
@@ -190,14 +190,6 @@ def open_pack(folder: Path) -> list[Split]:
         splits.append(split)
         start += length
     return splits
-
-
-def _map(path: Path) -> np.ndarray:
-    try:
-        with path.open("rb") as stream:
-            return map_npy(path, stream)
-    except ValueError as error:
-        raise ValueError(f"{path} is not an array of a pack: {error}") from error
 
 
 def verify_pack(folder: str | Path) -> None:

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from worlds.data.images import resized_shape
-from worlds.formats.shards import decode_image
+from worlds.formats.shards import MOST_PIXELS, decode_image
 from worlds.formats.tar_members import TarMembers
 from worlds.rng.philox import words
 from worlds.rng.streams import DECODE
@@ -90,7 +90,8 @@ def decode_photograph(data: bytes) -> np.ndarray:
     try:
         import simplejpeg
 
-        if simplejpeg.decode_jpeg_header(data)[2] in _COLOURS:
+        height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
+        if colors in _COLOURS and height * width <= MOST_PIXELS:  # else refused below
             return simplejpeg.decode_jpeg(data)
     except (ImportError, ValueError):
         pass

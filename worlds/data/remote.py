@@ -156,7 +156,7 @@ def read_shard(shard: RemoteShard) -> tuple[np.ndarray, np.ndarray]:
         try:
             images.append(decode_image(sample[field]))
             labels.append(int(sample["cls"]))
-        except (OSError, SyntaxError, ValueError) as error:
+        except ValueError as error:
             raise StreamError(f"{where} cannot be decoded: {first_line(error)}") from None
         if images[-1].shape != images[0].shape:
             raise StreamError(

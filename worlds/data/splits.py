@@ -69,9 +69,10 @@ class Split:
             return
         low, high = int(clean.min()), int(clean.max())
         if low < 0 or high >= classes:
+            known = f"between 0 and {classes - 1}, for {classes} classes" if classes else "named"
             raise ValueError(
-                f"{self.name}: labels must be between 0 and {classes - 1} for {classes} classes, "
-                f"got {low} to {high}"
+                f"{self.name}: labels must be {known}, got {low} to {high}: give class_names, one "
+                "for each label"
             )
         if self.probabilities is not None and self.probabilities.shape != (len(clean), classes):
             raise ValueError(

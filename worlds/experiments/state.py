@@ -49,8 +49,8 @@ def ended(job: Job, root: Path, data: DataFacts | None) -> bool:
         differences = load_json(folder / CONFIG, Description).data.differences(data)
         if differences:
             raise ValueError(
-                f"{folder} was trained or measured on other data ({differences[0]}): take another "
-                "--runs"
+                f"{folder} was trained or measured on other data ({differences[0]}): choose "
+                "another directory as --runs"
             )
     return state in ("done", "not finite")
 
@@ -109,7 +109,8 @@ def begin(experiment: Experiment, root: Path) -> None:
         before = read_experiment(path)
         if before.scale != experiment.scale:
             raise ValueError(
-                f"{root} holds {experiment.name} at {before.scale} scale: take another --runs"
+                f"{root} holds {experiment.name} at {before.scale} scale: choose another directory "
+                "as --runs"
             )
         if keys_of(experiment) < keys_of(before):
             return

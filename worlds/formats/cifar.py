@@ -8,8 +8,8 @@ cifar-100-binary/        train.bin, test.bin: coarse and fine label byte, pixels
 cifar-10-python.tar.gz   and the other three archives, read without unpacking
 """
 
+import gzip
 import tarfile
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +20,8 @@ import numpy as np
 
 from worlds.formats.layout import CIFAR10_CLASSES
 from worlds.formats.pickles import load_arrays
+from worlds.formats.tar_members import BoundedReads
+from worlds.runtime.errors import reading
 
 _PIXELS: Final = 3 * 32 * 32
 _LARGEST: Final = 1 << 28  # bytes of one file; CIFAR-100's training pickle has 155 MB
@@ -140,11 +142,8 @@ def read_cifar(form: Form, place: Path) -> tuple[dict[str, Pair], tuple[str, ...
 
 
 def _parse(parse: Callable[[bytes], Any], data: bytes, path: Path) -> Any:
-    try:
+    with reading(path, "a CIFAR batch"):
         return parse(data)
-    except (KeyError, OverflowError, TypeError, ValueError) as error:
-        what = f"no {error}" if isinstance(error, KeyError) else error
-        raise ValueError(f"{path} is not a CIFAR batch, or is corrupt: {what}") from error
 
 
 def _read_file(path: Path) -> bytes:
@@ -159,16 +158,12 @@ def _read_archive(form: Form, path: Path) -> dict[str, bytes]:
     """Load the form's files from its archive, by file name."""
     wanted = {*form.train, *form.test, form.names_file}
     found: dict[str, bytes] = {}
-    try:
-        with tarfile.open(path, "r:gz") as archive:
-            for member in archive:
-                name = PurePosixPath(member.name).name
-                if member.isfile() and name in wanted and member.size <= _LARGEST:
-                    stream = archive.extractfile(member)
-                    assert stream is not None  # of a plain file it never is
-                    found[name] = stream.read()
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise ValueError(
-            f"{path} is not a gzip-compressed tar, or is cut short: {error}"
-        ) from error
+    with reading(path, "a gzip-compressed tar"), gzip.open(path) as stream:
+        bounded: Any = BoundedReads(stream, _LARGEST)
+        for member in (archive := tarfile.open(fileobj=bounded, mode="r:")):  # noqa: SIM115
+            name = PurePosixPath(member.name).name
+            if member.isfile() and name in wanted and member.size <= _LARGEST:
+                content = archive.extractfile(member)
+                assert content is not None  # of a plain file it never is
+                found[name] = content.read()
     return found

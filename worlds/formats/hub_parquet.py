@@ -14,6 +14,7 @@ import numpy as np
 
 from worlds.formats.pools import Arrays
 from worlds.formats.shards import decode_image
+from worlds.runtime.errors import reading
 
 _IMAGES: Final = ("img", "image")
 _LABELS: Final = ("label", "fine_label", "labels")
@@ -37,7 +38,6 @@ def open_parquet(files: dict[str, list[Path]]) -> list[Arrays]:
     Raises ValueError with the file and row for columns, images or labels that do not fit.
     """
     try:
-        import pyarrow
         from pyarrow import parquet
     except ImportError as error:
         raise ValueError("Parquet files need pyarrow: pip install datasets") from error
@@ -47,17 +47,13 @@ def open_parquet(files: dict[str, list[Path]]) -> list[Arrays]:
         labels: list[int] = []
         names: tuple[str, ...] = ()
         for path in paths:
-            try:
-                with parquet.ParquetFile(path) as file:
-                    schema = file.schema_arrow
-                    image, label = (_column(path, schema.names, k) for k in (_IMAGES, _LABELS))
-                    names = names or _class_names(schema.metadata, label)
-                    for row, (cell, number) in enumerate(_rows(file, image, label)):
-                        images.append(_decode(cell, path, row, images))
-                        labels.append(_number(number, path, row))
-            except pyarrow.ArrowException as error:
-                first = str(error).partition("\n")[0]
-                raise ValueError(f"{path} could not be read as Parquet: {first}") from error
+            with reading(path, "a Parquet file"), parquet.ParquetFile(path) as file:
+                schema = file.schema_arrow
+                image, label = (_column(path, schema.names, k) for k in (_IMAGES, _LABELS))
+                names = names or _class_names(schema.metadata, label)
+                for row, (cell, number) in enumerate(_rows(file, image, label)):
+                    images.append(_decode(cell, path, row, images))
+                    labels.append(_number(number, path, row))
         if not images:
             raise ValueError(f"{paths[0]} holds no rows")
         names = names or tuple(map(str, range(max(labels) + 1)))
@@ -85,8 +81,7 @@ def _decode(cell: Any, path: Path, row: int, before: list[np.ndarray]) -> np.nda
         if not isinstance(data, bytes):
             raise ValueError("no bytes")
         image = decode_image(data)
-    # Pillow's decoders raise SyntaxError on a bad checksum, and OSError on most of the rest.
-    except (OSError, SyntaxError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(f"{path}: the image of row {row} could not be decoded: {error}") from error
     if before and image.shape != before[0].shape:
         raise ValueError(f"{path}: row {row} is {image.shape}, the first is {before[0].shape}")

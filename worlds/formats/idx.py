@@ -7,13 +7,13 @@ mnist8m-patterns-idx3-ubyte          mnist8m-labels-idx1-ubyte
 import gzip
 import math
 import struct
-import zlib
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from worlds.formats.pools import Arrays
+from worlds.runtime.errors import reading
 
 _ROOTS: Final = (".", "raw", "MNIST/raw", "FashionMNIST/raw", "KMNIST/raw")
 _STEMS: Final = {"train": ("train-", "mnist8m-", ""), "test": ("t10k-", "test-")}
@@ -65,17 +65,15 @@ def open_idx(files: dict[str, tuple[Path, Path]]) -> list[Arrays]:
 
 def read_idx(path: Path) -> np.ndarray:
     """Load the uint8 array of an idx file; raises ValueError if it is not one, or cut short."""
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
-            zero, kind, dimensions = struct.unpack(">HBB", stream.read(4))
-            if zero or kind != 8 or not 1 <= dimensions <= 4:
-                raise ValueError("expected unsigned bytes in 1 to 4 dimensions")
-            shape = struct.unpack(f">{dimensions}I", stream.read(4 * dimensions))
-            if path.suffix != ".gz":
-                return np.memmap(path, np.uint8, "r", 4 + 4 * dimensions, shape)
-            data = stream.read(math.prod(shape))
-            if stream.read(1):  # reaches the end, where gzip checks its CRC
-                raise ValueError(f"more than {shape} bytes")
-            return np.frombuffer(data, np.uint8).reshape(shape)
-    except (struct.error, EOFError, OSError, ValueError, zlib.error) as error:
-        raise ValueError(f"{path} is not an idx file, or is cut short: {error}") from error
+    opener = gzip.open if path.suffix == ".gz" else open
+    with reading(path, "an idx file"), opener(path, "rb") as stream:
+        zero, kind, dimensions = struct.unpack(">HBB", stream.read(4))
+        if zero or kind != 8 or not 1 <= dimensions <= 4:
+            raise ValueError("expected unsigned bytes in 1 to 4 dimensions")
+        shape = struct.unpack(f">{dimensions}I", stream.read(4 * dimensions))
+        if path.suffix != ".gz":
+            return np.memmap(path, np.uint8, "r", 4 + 4 * dimensions, shape)
+        data = stream.read(math.prod(shape))
+        if stream.read(1):  # reaches the end, where gzip checks its CRC
+            raise ValueError(f"more than {shape} bytes")
+        return np.frombuffer(data, np.uint8).reshape(shape)

@@ -4,14 +4,15 @@
 
 import math
 import zipfile
-import zlib
 from pathlib import Path
-from tokenize import TokenError
 from typing import IO
 
 import numpy as np
 
+from worlds.runtime.errors import first_line, reading
+
 _LOCAL_HEADER = 30  # bytes before the name in a zip's local file header (APPNOTE 4.3.7)
+_ARCHIVE = "an .npz of arrays"
 
 
 def map_member(path: Path, name: str) -> np.ndarray:
@@ -23,8 +24,8 @@ def map_member(path: Path, name: str) -> np.ndarray:
             f"write the arrays again with numpy.savez"
         )
     with path.open("rb") as stream:
-        stream.seek(member_offset(path, member))
-        return map_npy(path, stream)
+        offset = stream.seek(member_offset(path, member))
+        return map_npy(path, stream, offset + member.file_size)
 
 
 def load_npz(path: Path, most_bytes: int) -> dict[str, np.ndarray]:
@@ -34,20 +35,16 @@ def load_npz(path: Path, most_bytes: int) -> dict[str, np.ndarray]:
     an array is too large, cut short, corrupt, or not of numbers.
     """
     arrays = {}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for info in archive.infolist():
-                if info.file_size > most_bytes:
-                    raise ValueError(f"{info.filename} declares {info.file_size:,} bytes")
-                with archive.open(info) as stream:
-                    shape, fortran, dtype = read_header(stream)
-                    size = math.prod(shape) * dtype.itemsize
-                    if dtype.hasobject or fortran or size != info.file_size - stream.tell():
-                        raise ValueError(f"{info.filename} is not a plain array of its size")
-                    array = np.frombuffer(stream.read(), dtype).reshape(shape)
-                arrays[info.filename.removesuffix(".npy")] = array
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
-        raise ValueError(f"{path} is corrupt, or not an .npz of arrays: {error}") from error
+    with reading(path, _ARCHIVE), zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if info.file_size > most_bytes:
+                raise ValueError(f"{info.filename} declares {info.file_size:,} bytes")
+            with archive.open(info) as stream:
+                shape, dtype = read_header(stream)
+                if math.prod(shape) * dtype.itemsize != info.file_size - stream.tell():
+                    raise ValueError(f"{info.filename} is not an array of its size")
+                array = np.frombuffer(stream.read(), dtype).reshape(shape)
+            arrays[info.filename.removesuffix(".npy")] = array
     return arrays
 
 
@@ -61,39 +58,55 @@ def find_member(path: Path, name: str) -> zipfile.ZipInfo:
 
 def read_members(path: Path) -> dict[str, zipfile.ZipInfo]:
     """The arrays of the .npz at `path` by name; ValueError where it is none, or is cut short."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{path} is not an .npz, or is cut short: {error}") from error
+    with reading(path, _ARCHIVE), zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if len({info.filename for info in members}) < len(members):
+            raise ValueError("it holds two arrays of one name")
+        return {info.filename.removesuffix(".npy"): info for info in members}
 
 
 def member_offset(path: Path, member: zipfile.ZipInfo) -> int:
     """The position in the file of a member's first byte, after its local header."""
-    with path.open("rb") as stream:
+    with reading(path, _ARCHIVE), path.open("rb") as stream:
         stream.seek(member.header_offset)
         header = stream.read(_LOCAL_HEADER)
-    name_length, extra_length = np.frombuffer(header[26:30], dtype="<u2").tolist()
+        name_length, extra_length = np.frombuffer(header[26:30], dtype="<u2").tolist()
+        if header[:4] != b"PK\3\4":
+            raise ValueError(f"{member.filename} is not where the directory says")
     return member.header_offset + _LOCAL_HEADER + int(name_length) + int(extra_length)
 
 
-def map_npy(path: Path, stream: IO[bytes]) -> np.ndarray:
-    """The .npy that begins where `stream`, open on `path`, stands."""
-    shape, fortran, dtype = read_header(stream)
-    if dtype.hasobject or fortran:
-        raise ValueError(f"{path}: expected a plain array in C order, got {dtype}")
-    try:
+def map_npy(path: Path, stream: IO[bytes], stop: int | None = None) -> np.ndarray:
+    """The .npy that begins where `stream`, open on `path`, is, and ends at byte `stop`, by default
+    that of the file.
+    """
+    with reading(path, "an array"):
+        shape, dtype = read_header(stream)
+        size, stop = math.prod(shape) * dtype.itemsize, stop or path.stat().st_size
+        if stream.tell() + size != stop or not shape:
+            raise ValueError(f"its size is not that of {dtype} {shape}, it may be cut short")
         return np.memmap(path, dtype=dtype, mode="r", offset=stream.tell(), shape=shape)
-    except ValueError as error:
-        raise ValueError(f"{path} is cut short: {error}") from error
 
 
-def read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, whether in Fortran order, and dtype of the .npy that begins where `stream` stands."""
-    major, _ = np.lib.format.read_magic(stream)
+def map_file(path: Path) -> np.ndarray:
+    """Map the .npy at `path`."""
+    with reading(path, "an array"), path.open("rb") as stream:
+        return map_npy(path, stream)
+
+
+def read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and dtype of the .npy that begins where `stream` is.
+
+    Raises ValueError unless it is an array of numbers or text in C order.
+    """
     try:
+        major, _ = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_2_0
         if major == 1:
-            return np.lib.format.read_array_header_1_0(stream)
-        return np.lib.format.read_array_header_2_0(stream)
-    except (TokenError, SyntaxError) as error:  # numpy reads a header of version 1 as Python text
-        raise ValueError("the header of the array is damaged") from error
+            read = np.lib.format.read_array_header_1_0
+        shape, fortran, dtype = read(stream)
+    except Exception as error:  # numpy reads the header as Python text
+        raise ValueError(f"the header of the array is damaged: {first_line(error)}") from error
+    if fortran or dtype.kind not in "biufU" or not dtype.itemsize or min(shape, default=0) < 0:
+        raise ValueError(f"expected numbers in C order, got {dtype} {shape}")
+    return tuple(map(int, shape)), dtype

@@ -19,8 +19,10 @@ from typing import Final
 import numpy as np
 
 from worlds.formats.layout import CIFAR10_CLASSES
-from worlds.formats.npz import map_member, map_npy, read_members
+from worlds.formats.matlab import load_mat
+from worlds.formats.npz import map_file, map_member, read_members
 from worlds.formats.pickles import load_arrays
+from worlds.runtime.errors import reading
 
 RELEASED: Final = re.compile(r"(?:cifar[-_]?5m[-_ ]*)?part[-_ ]*(\d+)\.npz", re.IGNORECASE)
 TEST_PART: Final = 5  # the paper's code trains on parts 0 to 4 and tests on part 5
@@ -142,8 +144,7 @@ def open_class_files(paths: Sequence[Path]) -> list[Arrays]:
         raise ValueError(f"{paths[0].parent}: class files must be 0 to C - 1, got {numbers}")
     images = []
     for path in paths:
-        with path.open("rb") as stream:
-            images.append(map_npy(path, stream))
+        images.append(map_file(path))
     labels = np.repeat(np.arange(len(images), dtype=np.int64), [len(x) for x in images])
     names = CIFAR10_CLASSES if len(images) == 10 else tuple(map(str, numbers))
     return [Arrays("train", images, labels, names)]
@@ -182,17 +183,11 @@ def svhn_files(path: Path) -> dict[str, Path]:
 
 def open_svhn(files: dict[str, Path]) -> list[Arrays]:
     """Load SVHN: images (32, 32, 3, N) become (N, 32, 32, 3), and its label 10 the digit 0."""
-    try:
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise ValueError("SVHN's .mat files need scipy: pip install scipy") from error
     splits = []
     for split, path in files.items():
-        try:
-            content = loadmat(path, variable_names=("X", "y"))
+        with reading(path, "a file of SVHN"):
+            content = load_mat(path, "a file of SVHN", "X", "y")
             images = np.ascontiguousarray(content["X"].transpose(3, 0, 1, 2))
             labels = content["y"].reshape(-1).astype(np.int64) % 10
-        except Exception as error:  # scipy raises whatever a corrupt file makes it stumble over
-            raise ValueError(f"{path} could not be read as SVHN: {error!r}") from error
         splits.append(Arrays(split, [images], labels, tuple("0123456789")))
     return splits

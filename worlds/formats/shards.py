@@ -25,11 +25,13 @@ from PIL import Image
 
 from worlds.formats.layout import Shard
 from worlds.formats.npz import load_npz
+from worlds.runtime.errors import first_line
 from worlds.runtime.files import HashingStream, atomic_write, write_json
 from worlds.runtime.json_files import load_json
 
 BLOCK = 512
 MOST_PIXELS = 1 << 26  # of one image; ImageNet's largest has a quarter of that
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")  # others may start programs
 _MOST_CLASSES = 1 << 12  # bounds what a side file may hold for each image
 _SIDE_ARRAYS = ("index", "label", "probabilities", "requested")
 Natural = Annotated[int, msgspec.Meta(ge=0, le=10**15)]
@@ -90,24 +92,28 @@ def encode_png(image: np.ndarray) -> bytes:
 
 
 def decode_image(data: bytes) -> np.ndarray:
-    """Decode an image to uint8 (H, W, 3) RGB.
+    """Decode an image to uint8 (H, W, 3) RGB; ValueError as `load_image`."""
+    return np.asarray(load_image(data))
 
-    Raises ValueError before decoding if it declares more than MOST_PIXELS, and OSError or
-    SyntaxError, as Pillow does, if it is corrupt.
+
+def load_image(data: bytes) -> Image.Image:
+    """Decode an image to RGB.
+
+    Raises ValueError in one line if it is corrupt or none of FORMATS, and before decoding if it
+    declares more than MOST_PIXELS.
     """
-    with _opened(data) as image:
+    try:
+        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
         if image.width * image.height > MOST_PIXELS:
             raise ValueError(
                 f"{image.width} x {image.height} pixels are more than the {MOST_PIXELS:,} allowed"
             )
-        return np.asarray(image if image.mode == "RGB" else to_rgb(image))
-
-
-def _opened(data: bytes) -> Image.Image:
-    try:
-        return Image.open(io.BytesIO(data))
-    except Image.DecompressionBombError as error:  # neither an OSError nor a ValueError
-        raise ValueError(str(error)) from error
+        image.load()
+        return image if image.mode == "RGB" else to_rgb(image)
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's decoders raise whatever a corrupt file brings up
+        raise ValueError(first_line(error).partition(" <_io.BytesIO")[0]) from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

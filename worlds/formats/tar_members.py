@@ -20,6 +20,24 @@ from worlds.formats.shards import tar_members
 _KEPT_OPEN: Final = 64  # tars
 
 
+class BoundedReads:
+    """A tar's stream without reads of more than `most` bytes, which the header of a header may
+    declare, and which would be allocated before a byte is read.
+    """
+
+    def __init__(self, stream: Any, most: int = 1 << 28) -> None:
+        self.stream, self.most = stream, most
+
+    def read(self, size: int = -1) -> bytes:
+        if size > self.most:
+            raise ValueError(f"a header declares {size:,} bytes")
+        data: bytes = self.stream.read(size)
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
 class TarMembers:
     """The encoded images in tars of `{index:09d}.{extension}` and `.cls`, shard after shard."""
 
@@ -56,7 +74,7 @@ class TarMembers:
         data = self.read(index)
         try:
             return decode(data)
-        except (OSError, SyntaxError, ValueError) as error:
+        except ValueError as error:
             raise ValueError(
                 f"{self.tar_of(index)}: sample {index} cannot be decoded: make the shard again"
             ) from error

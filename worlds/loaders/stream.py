@@ -252,15 +252,20 @@ def _checked_steps(sampler: Sampler, steps: int | None) -> int | None:
             )
         if largest == 0:
             raise ValueError(
-                f"n = {sampler.n:,} used at most {sampler.reuse} time(s) fills no batch of "
-                f'{sampler.batch_size:,}: take a smaller batch_size or remainder="short"'
+                f"{_used(sampler)} fill no batch of {sampler.batch_size:,}: "
+                'take a smaller batch_size or remainder="short"'
             )
         return largest
     steps = count("steps", steps)
     if largest is not None and steps > largest:
         raise ValueError(
             f"{steps:,} steps of {sampler.batch_size:,} need {steps * sampler.batch_size:,} "
-            f"samples, but n = {sampler.n:,} used at most {sampler.reuse} time(s) gives "
-            f"{sampler.n * (sampler.reuse or 1):,}: the largest possible is {largest:,} steps"
+            f"samples, but {_used(sampler)} give {sampler.n * (sampler.reuse or 1):,}: the largest "
+            f"possible is {largest:,} steps; take fewer, or a larger pool"
         )
     return steps
+
+
+def _used(sampler: Sampler) -> str:
+    often = "once" if sampler.reuse == 1 else f"{sampler.reuse} times"
+    return f"the pool's {sampler.n:,} samples, used at most {often} each,"

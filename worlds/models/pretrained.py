@@ -17,10 +17,12 @@ from torch import nn
 
 from worlds.models.igpt import COLORS, ImageGPT, hub_state, released_state
 from worlds.models.vit import VisionTransformer, zero_last_layer
+from worlds.runtime.errors import printable
 
 
 def _listed(problem: str, names: list[str]) -> list[str]:
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    names = [printable(name) for name in names]
     return [f"{problem} {', '.join(names[:5])}{more}"] if names else []
 
 

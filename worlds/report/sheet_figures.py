@@ -8,8 +8,10 @@ import numpy as np
 from worlds.cli.drawing import INK, new_figure
 from worlds.experiments.sheets import IMAGES, LABELS
 from worlds.experiments.spec import Experiment
+from worlds.formats.npz import map_file
 from worlds.report.measure import Measured
 from worlds.report.plots import Drawn, Point
+from worlds.runtime.errors import reading
 from worlds.training.run_folder import Run
 
 if TYPE_CHECKING:
@@ -22,7 +24,8 @@ def draw_sheets(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
     points: list[Point] = []
     for ax, one in zip(axes, measured, strict=True):
         run = one.found.real[0]
-        _draw_images(ax, run)
+        with reading(run.folder / IMAGES, "images with their labels"):
+            _draw_images(ax, run)
         ax.set_title(f"{one.label}: {run.config.n:,} of its training images")
         points += [
             {"panel": "", "group": one.label, "quantity": name, "y": values[0], "trials": 1}
@@ -33,10 +36,7 @@ def draw_sheets(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
 
 
 def _draw_images(ax: "Axes", run: Run) -> None:
-    try:
-        images, labels = np.load(run.folder / IMAGES), np.load(run.folder / LABELS)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"the images of {run.folder} could not be read: {error}") from error
+    images, labels = map_file(run.folder / IMAGES), map_file(run.folder / LABELS)
     images = images[:, :: max(1, images.shape[1] // 112), :: max(1, images.shape[2] // 112)]
     columns = int(np.ceil(np.sqrt(len(images))))
     height, width = images.shape[1:3]

@@ -1,4 +1,4 @@
-"""Load files of torch.save: nothing but tensors and plain values, and no flipped bit unnoticed."""
+"""Files of torch.save: nothing but tensors and plain values, and no flipped bit unnoticed."""
 
 import io
 import zipfile
@@ -6,6 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from worlds.runtime.files import atomic_write
+
+
+def save_checkpoint(path: Path, state: Any) -> None:
+    """Write a state by torch.save, atomically.
+
+    Through memory: torch's own writer hides why a write fails, a full disk above all.
+    """
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    with atomic_write(path) as stream:
+        stream.write(buffer.getbuffer())
 
 
 def load_checkpoint(file: Path | io.BytesIO, device: str | torch.device = "cpu") -> Any:

@@ -1,5 +1,9 @@
 """Errors of other libraries, told in one line."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its type where it has none."""
@@ -7,5 +11,28 @@ def first_line(error: BaseException) -> str:
 
 
 def printable(text: str) -> str:
-    """Return text without control characters, which a foreign file's names may hold."""
-    return "".join(char if char.isprintable() or char in "\n\t" else "?" for char in text)
+    """Return text on one line, without control characters: a foreign file's names may hold them."""
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+@contextmanager
+def reading(path: Path, expected: str) -> Iterator[None]:
+    """Raise whatever a library stumbles over in a foreign file as one ValueError that names it.
+
+    A corrupt file brings up errors of any type in a reader. `expected` ends "PATH is corrupt, or
+    not ...". That memory is short, or that a file cannot be read, is not the content's fault.
+    """
+    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        raise ValueError(f"{path} is not a file: expected {expected}")
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+        if isinstance(error, ValueError) and str(error).startswith(str(path)):
+            raise
+        what = f"no {error}" if isinstance(error, KeyError) else first_line(error)
+        what = printable(what[:300])
+        raise ValueError(f"{path} is corrupt, or not {expected}: {what}") from error

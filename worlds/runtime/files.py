@@ -90,6 +90,8 @@ def _plain(value: Any) -> Any:
 
 def sha256_of(path: Path) -> str:
     """Hex sha256 of a file's bytes."""
+    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        raise OSError(errno.EINVAL, "not a file", str(path))
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

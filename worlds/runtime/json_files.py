@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from worlds.runtime.errors import reading
+
 T = TypeVar("T")
 
 
@@ -21,10 +23,8 @@ def load_json(path: Path, kind: type[T]) -> T:
     Raises ValueError in one line, naming the file and the field, if the file cannot be read, is not
     JSON or has unknown, missing or ill-typed fields. NaN and infinities read as null.
     """
-    try:
+    with reading(path, "a JSON file"):
         data = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     return parse_json(data, kind, str(path))
 
 

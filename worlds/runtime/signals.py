@@ -40,8 +40,9 @@ class StopSignal:
     Create it within `restored_handlers`. Outside of the main thread it hears no signals.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, kept: str = "") -> None:
         self.number: int | None = None
+        self.kept = kept  # of a stopped run
         if threading.current_thread() is threading.main_thread():
             for number in _HANDLED:
                 signal.signal(number, self._remember)
@@ -54,7 +55,7 @@ class StopSignal:
     def raise_if_set(self) -> None:
         """Raise Stopped after a signal, or if the process that started this worker has gone."""
         if self.number is not None or is_orphan():
-            raise Stopped(self.number or signal.SIGTERM)
+            raise Stopped(self.number or signal.SIGTERM, self.kept)
 
 
 def is_orphan() -> bool:

@@ -115,6 +115,7 @@ class TrainConfig:
     ema: float = 0.0  # decay a step of averaged weights, measured as ema_test_* beside; 0: none
     clean_every: int = 1  # log points from one with train metrics of unaugmented images to the next
     objective: str = "labels"  # or simclr, rotation: a linear probe on the n samples is measured
+    sync_batch_norm: bool = True  # under several ranks: means over the batch, not a rank's share
 
     def __post_init__(self) -> None:
         for f in fields(self):  # numpy's numbers and paths have no JSON
@@ -347,7 +348,7 @@ def _pair(item: str) -> tuple[int, int]:
 
 _ADDED: Final = (
     *("min_improvement", "validation", "remainder", "betas", "mixup", "test_noise"),
-    *("fresh_crops", "clean_every", *SEEDS, "objective", "ema"),
+    *("fresh_crops", "clean_every", *SEEDS, "objective", "ema", "sync_batch_norm"),
 )
 _RENAMED: Final = {"normalise": "normalize"}  # fields of earlier versions, which name runs
 

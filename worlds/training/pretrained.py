@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from worlds.runtime.checkpoints import load_checkpoint
-from worlds.runtime.errors import first_line
+from worlds.runtime.errors import reading
 from worlds.runtime.files import sha256_of
 from worlds.runtime.json_files import load_json
 from worlds.training.config import TrainConfig
@@ -101,20 +101,12 @@ def describe_initial(config: TrainConfig, beside: Path | None = None) -> str | N
 
 def read_weights(file: Path) -> State:
     """The state dict in a run's checkpoint, a .safetensors file or a file of torch.save."""
-    if file.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+    from safetensors.torch import load_file
 
-        try:
-            return load_file(file)
-        except SafetensorError as error:
-            raise ValueError(f"{file} cannot be read as weights: {error}") from error
-    try:
-        state: Any = load_checkpoint(file)
-    except Exception as error:
-        raise ValueError(f"{file} cannot be read as weights: {first_line(error)}") from error
-    if isinstance(state, dict) and "stepper" in state:
-        state = state["stepper"]["model"]
+    with reading(file, "a file of weights"):
+        state: Any = (load_file if file.suffix == ".safetensors" else load_checkpoint)(file)
+        if isinstance(state, dict) and "stepper" in state:
+            state = state["stepper"]["model"]
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         inside = f", but {', '.join(map(str, list(state)[:3]))}" if isinstance(state, dict) else ""
         raise ValueError(f"{file} holds no state dict, a mapping of names to tensors{inside}")

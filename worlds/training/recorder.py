@@ -97,7 +97,7 @@ class Recorder:
 
     def _open(self, data: str, start_step: int | None) -> None:
         if (self.folder / CHECKPOINT).exists():
-            raise ValueError(f"{self.folder} holds a run of worlds.train: take another directory")
+            raise ValueError(f"{self.folder} holds a run of worlds.train: choose another directory")
         if (self.folder / CONFIG).is_file():
             run = read_run(self.folder)
             differences = differing_fields(run.config.to_json(), self.config.to_json())

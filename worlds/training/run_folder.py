@@ -75,6 +75,7 @@ class Description(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     parameters: Count | None = None
     device: str
     versions: dict[str, str]
+    ranks: Annotated[int, msgspec.Meta(ge=1, le=10**6)] = 1  # processes that shared the run
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

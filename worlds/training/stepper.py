@@ -161,6 +161,7 @@ class Stepper:
     def _update(self, x: torch.Tensor, y: torch.Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         loss = self._mixed_loss(x, y) if self.config.mixup else self._loss_of(x, y)
+        loss = self.replicas.weigh(loss, len(x))
         self._scaler.scale(loss).backward()
         self._scaler.step(self.optimizer)
         self._scaler.update()

@@ -9,6 +9,7 @@ from its last checkpoint, and on the CPU with the same number of threads the res
 unbroken run's to the bit.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -76,7 +77,7 @@ def train(
         raise ValueError(f"last_step must be in [0, {config.steps}), the steps, got {last_step}")
     folder, device = Path(folder), check_device(device)
     initial = describe_initial(config, folder.parent)
-    _check_folder(folder, config, data, initial)
+    _check_folder(folder, config, data, initial, replicas.world_size)
     if (folder / SUMMARY).is_file() and _covers(_whole(read_run(folder)), last_step):
         return read_run(folder)
     with _torch_settings(config, device):
@@ -88,7 +89,8 @@ def train(
                 remove_stale(folder)
                 (folder / SUMMARY).unlink(missing_ok=True)
                 model = trainer.stepper.model
-                write_json(folder / CONFIG, _description(config, data, initial, model, device))
+                described = _description(config, data, initial, model, device)
+                write_json(folder / CONFIG, {**described, "ranks": replicas.world_size})
             replicas.wait()
             trainer.resume()
             try:
@@ -122,10 +124,15 @@ def _whole(run: Run) -> Run:
     return run
 
 
-def _check_folder(folder: Path, config: TrainConfig, data: Data, initial: str | None) -> None:
+def _check_folder(
+    folder: Path, config: TrainConfig, data: Data, initial: str | None, ranks: int
+) -> None:
     if not (folder / CONFIG).is_file():
         if (folder / CHECKPOINT).exists():
-            raise ValueError(f"{folder} holds a {CHECKPOINT} but no {CONFIG}: take another folder")
+            raise ValueError(
+                f"{folder} holds a {CHECKPOINT} but no {CONFIG}: delete it, or choose another "
+                "directory"
+            )
         return
     saved = read_run(folder)
     differences = differing_fields(saved.config.to_json(), config.to_json())
@@ -133,7 +140,18 @@ def _check_folder(folder: Path, config: TrainConfig, data: Data, initial: str | 
     weights = {"weights": saved.description.initial}
     differences += differing_fields(weights, {"weights": initial})
     if differences:
-        raise ValueError(f"{folder} holds another run ({'; '.join(differences)}): take another one")
+        raise ValueError(
+            f"{folder} holds another run ({'; '.join(differences)}): choose another directory"
+        )
+    before = saved.description.ranks
+    if before == ranks or (folder / SUMMARY).is_file():
+        return
+    if not config.sync_batch_norm:
+        raise ValueError(
+            f"{folder} was begun by {before} ranks, these are {ranks}: without sync_batch_norm "
+            "that changes the result"
+        )
+    warnings.warn(f"{folder} was begun by {before} ranks and goes on with {ranks}", stacklevel=3)
 
 
 def _description(

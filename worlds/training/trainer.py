@@ -14,10 +14,10 @@ import torch
 from worlds.data.splits import Split
 from worlds.loaders.base import Loader
 from worlds.loaders.samplers import subset
-from worlds.runtime.checkpoints import load_checkpoint
+from worlds.runtime.checkpoints import load_checkpoint, save_checkpoint
 from worlds.runtime.device import device_name
 from worlds.runtime.errors import first_line
-from worlds.runtime.files import atomic_write, json_text, write_json
+from worlds.runtime.files import json_text, write_json
 from worlds.training.build import (
     Data,
     batch_format,
@@ -108,6 +108,8 @@ class Trainer:
         graph = choose_graph(graph, config, device, replicas, parts)
         torch.manual_seed(training_seed(config))
         model = make_model(config, data, parts, folder.parent).to(device)
+        if config.sync_batch_norm:
+            model = replicas.sync_batch_norm(model, device)
         if form.channels_last:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.stepper = Stepper(config, model, device, graph, replicas, parts)
@@ -251,8 +253,7 @@ class Trainer:
                 torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
             ),
         }
-        with atomic_write(self.folder / CHECKPOINT) as stream:
-            torch.save(state, stream)
+        save_checkpoint(self.folder / CHECKPOINT, state)
         self.stopwatch.start()
 
     def resume(self) -> None:

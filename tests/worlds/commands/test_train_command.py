@@ -145,23 +145,25 @@ def test_a_terminated_command_saves_and_the_same_one_ends_equal(pack, tmp_path):
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_two_replicas_under_torchrun_train_the_same_run(pack, tmp_path, device):
-    if device == "cuda" and torch.cuda.device_count() < 2:
-        pytest.skip("needs a second GPU")
-    # A network without batch norm, whose statistics are a replica's own.
-    given = ("--device", device, "--world", "ideal", "--steps", "6", "--arch", "alexnet")
+def test_replicas_under_torchrun_train_the_same_run_also_with_batch_norm(pack, tmp_path, device):
+    if device == "cuda" and torch.cuda.device_count() < 3:
+        pytest.skip("needs three GPUs")
+    given = ("--device", device, "--world", "ideal", "--steps", "6", "--batch-size", "33")
+    given += ("--arch", "preresnet18", "--option", "width=4", "--learning-rate", "0.003")
     assert main(arguments(pack, tmp_path / "one", *given)) == 0
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    torchrun += ["--nproc-per-node", "2"]
-    two = arguments(pack, tmp_path / "two", *given)
-    subprocess.run([*torchrun, "-m", "worlds.commands.train", "--", *two], check=True, timeout=120)
-    a, b = (read_run(tmp_path / name / "ideal-0") for name in ("one", "two"))
+    torchrun += ["--nproc-per-node", "3", "-m", "worlds.commands.train", "--"]
+    subprocess.run(
+        [*torchrun, *arguments(pack, tmp_path / "three", *given)], check=True, timeout=120
+    )
+    a, b = (read_run(tmp_path / name / "ideal-0") for name in ("one", "three"))
+    assert (a.description.ranks, b.description.ranks) == (1, 3)
     assert len(a.rows) == len(b.rows) == 2
     for x, y in zip(a.rows, b.rows, strict=True):
         assert x["test_loss"] == pytest.approx(y["test_loss"], rel=1e-4)
     weights = [
         torch.load(tmp_path / name / "ideal-0" / "checkpoint.pt", weights_only=True)["stepper"]
-        for name in ("one", "two")
+        for name in ("one", "three")
     ]
     for name, value in weights[0]["model"].items():
         torch.testing.assert_close(weights[1]["model"][name], value, rtol=1e-3, atol=1e-5)
