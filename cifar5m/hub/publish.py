@@ -112,6 +112,7 @@ def published_files(folder: Path, shards: Sequence[Shard], parquet: bool = False
 
 def _file(folder: Path, path: str, sha256: str | None) -> File:
     """A file as it is sent: a plan says names of this machine's files, not where they lie."""
+    _inside(folder, path)
     if Path(path).name == PLAN:
         plan = load_json(folder / path, dict[str, Any])
         public = plan | {"about": _without_directories(plan.get("about", {}))}
@@ -131,12 +132,14 @@ def _without_directories(value: Any) -> Any:
 
 
 def _inside(folder: Path, path: str) -> str:
-    """Return a path that a plan names. Raises ValueError unless it is a plain one in `folder`."""
+    """Return a path to publish. Raises ValueError unless it is a plain one that stays in `folder`,
+    also behind links.
+    """
     inside = (folder / path).resolve().is_relative_to(folder.resolve())
     if not inside or path.startswith("/") or os.path.normpath(path) != path:
         raise ValueError(
             f"{folder / PLAN} names the file {path!r}, which is not inside {folder}: "
-            "remove it from `beside`; nothing was sent"
+            "remove it from `beside`, or the link; nothing was sent"
         )
     return path
 

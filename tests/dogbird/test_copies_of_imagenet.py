@@ -75,7 +75,7 @@ def test_a_damaged_devkit_is_one_line_with_its_path(tmp_path):
     path = tmp_path / "ILSVRC2012_validation_ground_truth.txt"
     path.write_text("490\n")
     (tmp_path / "meta.mat").write_bytes(b"MATLAB 5.0 MAT-file" + bytes(200))
-    with pytest.raises(ValueError, match=r"meta\.mat could not be read"):
+    with pytest.raises(ValueError, match=r"meta\.mat is corrupt"):
         read_val_labels(path)
 
 

@@ -165,8 +165,8 @@ def strange_labels(root):
         (no_val, "holds no val split .* found train/"),
         (flat_val, "found in val/ ILSVRC2012_val_0+1.JPEG; .* as `val_labels`"),
         (flat_tar, "none of the photographs of val .* as `val_labels`"),
-        (cut_tar, r"ILSVRC2012_img_train\.tar is not a tar, is compressed, or is cut short"),
-        (gzip_tar, "is not a tar, is compressed, or is cut short"),
+        (cut_tar, r"ILSVRC2012_img_train\.tar is corrupt, or not a tar, or it is compressed"),
+        (gzip_tar, "is corrupt, or not a tar, or it is compressed"),
         (strange_labels, "holds '1000', expected a wnid or 0 to 999"),
     ],
 )

@@ -90,7 +90,7 @@ def _explain(error: Exception, out: Path | None, too_large: str) -> str:
         name = error.filename
         unreadable = name is not None and os.path.exists(name) and not os.access(name, os.R_OK)
         what = "read" if unreadable else "write"
-        return f"no permission to {what} {name}: change it, or choose another directory"
+        return f"no permission to {what} {name}: choose another directory"
     if isinstance(error, FileExistsError | NotADirectoryError):
         return f"{error.filename} cannot be made where a file is: choose another directory"
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:

@@ -69,7 +69,7 @@ class Split:
             return
         low, high = int(clean.min()), int(clean.max())
         if low < 0 or high >= classes:
-            known = f"between 0 and {classes - 1}, for {classes} classes" if classes else "named"
+            known = f"between 0 and {classes - 1} for {classes} classes" if classes else "named"
             raise ValueError(
                 f"{self.name}: labels must be {known}, got {low} to {high}: give class_names, one "
                 "for each label"

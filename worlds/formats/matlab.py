@@ -20,7 +20,7 @@ arrays = {}
 for name in names:
     variable, _, field = name.partition(".")
     value = scipy.io.loadmat(path, squeeze_me=bool(field), variable_names=[variable])[variable]
-    arrays[name] = numpy.array(value[field].tolist()) if field else value
+    arrays[name] = numpy.array(value[field].tolist() if field else value, order="C")
 numpy.savez(out, **arrays)
 """
 

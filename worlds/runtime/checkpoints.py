@@ -1,6 +1,7 @@
 """Files of torch.save: nothing but tensors and plain values, and no flipped bit unnoticed."""
 
 import io
+import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -33,4 +34,7 @@ def load_checkpoint(file: Path | io.BytesIO, device: str | torch.device = "cpu")
                 raise ValueError(f"{corrupt} inside is corrupt: its checksum does not match")
     if isinstance(file, io.BytesIO):
         file.seek(0)
-    return torch.load(file, map_location=device, weights_only=True)
+    try:
+        return torch.load(file, map_location=device, weights_only=True)
+    except pickle.UnpicklingError as error:  # whose message advises to trust the file
+        raise ValueError("it holds more than tensors and plain values") from error

@@ -1,5 +1,6 @@
 """Errors of other libraries, told in one line."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +30,7 @@ def reading(path: Path, expected: str) -> Iterator[None]:
     except MemoryError:
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise ValueError(f"{path} cannot be read: {error.strerror}") from error
         if isinstance(error, ValueError) and str(error).startswith(str(path)):
             raise

@@ -103,12 +103,12 @@ class Recorder:
             differences = differing_fields(run.config.to_json(), self.config.to_json())
             if differences:
                 raise ValueError(
-                    f"{self.folder} holds another run ({'; '.join(differences)}): take another "
+                    f"{self.folder} holds another run ({'; '.join(differences)}): choose another "
                     "directory"
                 )
             if run.finished and start_step is None:
                 raise ValueError(
-                    f"{self.folder} holds a finished run: take another directory, or give "
+                    f"{self.folder} holds a finished run: choose another directory, or give "
                     "start_step to go on from a step of it"
                 )
             end = math.inf if start_step is None else start_step

@@ -101,7 +101,7 @@ def test_check_calls_another_file_unknown_and_exits_1(server, tmp_path, capsys):
         (["fetch", "ho-emma"], "'ho-emma' is none of the known weights: ho-ema, mirror"),
         (["fetch", "ho-ema", "--from-file", "/absent"], "No such file or directory"),
         (["check", "/absent"], "/absent is neither a file nor a folder"),
-        (["check", __file__], "cannot be read as weights"),
+        (["check", __file__], "not a file of weights"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(server, capsys, argv, message):

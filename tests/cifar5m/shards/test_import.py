@@ -265,13 +265,13 @@ def other_classes(folder):
 PLANAR = IMAGES.transpose(0, 3, 1, 2)
 BAD = {
     "not there": (lambda folder: [folder / "pert0.npz"], "pert0.npz does not exist"),
-    "cut short": (cut_short, "part0.npz is not an .npz, or is cut short"),
-    "flipped byte": (one_byte_flipped(np.savez), "part0.npz is damaged"),
-    "flipped, deflated": (one_byte_flipped(np.savez_compressed), "part0.npz is damaged"),
+    "cut short": (cut_short, "part0.npz is corrupt, or not an .npz"),
+    "flipped byte": (one_byte_flipped(np.savez), "part0.npz is corrupt"),
+    "flipped, deflated": (one_byte_flipped(np.savez_compressed), "part0.npz is corrupt"),
     "other keys": (save_part(keys=("images", "Y")), "holds Y, images: expected X and Y"),
     "dtype": (save_part(images=IMAGES.astype(np.float32)), "X must be uint8 (N, height, width, 3)"),
     "shape": (save_part(images=PLANAR.copy()), "got uint8 (28, 3, 32, 32)"),
-    "fortran": (save_part(images=np.asfortranarray(IMAGES)), "must be a plain array in C order"),
+    "fortran": (save_part(images=np.asfortranarray(IMAGES)), "expected numbers in C order"),
     "float labels": (save_part(labels=LABELS / 2), "Y must be integers (N,), got float64"),
     "one-hot labels": (save_part(labels=np.eye(10, dtype=int)[LABELS]), "got int64 (28, 10)"),
     "lengths": (save_part(labels=LABELS[:-1]), "28 images but 27 labels"),

@@ -198,14 +198,14 @@ class Dangerous:
 @pytest.mark.parametrize(
     "name, content, message",
     [
-        ("cut.ckpt", "cut", "cannot be read as weights"),
-        ("cut.safetensors", "cut-safetensors", "cannot be read as weights"),
-        ("noise.ckpt", b"\x00" * 100, "cannot be read as weights"),
-        ("empty.ckpt", b"", "cannot be read as weights"),
-        ("page.zip", b"<html>", "cannot be read as weights"),
+        ("cut.ckpt", "cut", "not a file of weights"),
+        ("cut.safetensors", "cut-safetensors", "not a file of weights"),
+        ("noise.ckpt", b"\x00" * 100, "not a file of weights"),
+        ("empty.ckpt", b"", "not a file of weights"),
+        ("page.zip", b"<html>", "not a file of weights"),
         ("list.ckpt", [1, 2], "holds a list, expected a dict of tensors"),
         ("step.ckpt", {"step": 3}, "holds a dict, expected a dict of tensors"),
-        ("code.ckpt", {"a": Dangerous()}, "cannot be read as weights"),
+        ("code.ckpt", {"a": Dangerous()}, "not a file of weights"),
     ],
 )
 def test_a_file_that_holds_no_weights_is_refused_in_one_line(

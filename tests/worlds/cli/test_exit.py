@@ -77,7 +77,7 @@ def test_a_folder_that_cannot_be_written_is_said_without_a_number(number, monkey
     command = failing("cifar5m.commands.audit", error, monkeypatch)
     assert command.main(COMMANDS["cifar5m.commands.audit"]) == 1
     [line] = capsys.readouterr().err.splitlines()
-    assert line.endswith("no permission to write set/audit; choose another place")
+    assert line.endswith("no permission to write set/audit: choose another directory")
 
 
 def test_a_file_in_the_way_of_the_folder_is_named(tmp_path, monkeypatch, capsys):

@@ -212,7 +212,7 @@ def test_a_folder_keeps_to_one_scale_and_one_data_set(noise, tmp_path, capsys):
     data = small_data(pool=2000)
     write_pack([data.train, data.test], wider)
     for scale, told in (
-        ("small", f"{noise} holds rrm_50k at smoke scale: take another --runs"),
+        ("small", f"{noise} holds rrm_50k at smoke scale: choose another directory as --runs"),
         ("smoke", "was trained or measured on other data (cifar10 = "),
     ):
         given = ["--scale", scale, "--data", str(wider), "--runs", str(noise)]

@@ -143,5 +143,5 @@ def test_mnist_is_read_as_torchvision_leaves_it(zipped, tmp_path):
     x, _ = next(iter(RealLoader(store.train, n=20, batch_size=10, steps=1)))
     assert x.shape == (10, 1, 28, 28)
     path.write_bytes(path.read_bytes()[:-3])
-    with pytest.raises(ValueError, match="not an idx file, or is cut short"):
+    with pytest.raises(ValueError, match="is corrupt, or not an idx file"):
         open_store(tmp_path)

@@ -83,7 +83,7 @@ def test_what_is_no_whole_jpeg_is_pillows_to_decode_or_to_refuse():
     Image.new("RGBA", (9, 7), (1, 2, 3, 4)).save(stream, "PNG")
     assert decode_photograph(stream.getvalue()).shape == (7, 9, 3)
     for data in (jpeg(1, 300, 200)[:-900], b"text", b""):
-        with pytest.raises(OSError, match=r"truncated|identify"):
+        with pytest.raises(ValueError, match=r"truncated|identify"):
             decode_photograph(data)
 
 

@@ -173,7 +173,9 @@ def test_a_malicious_batch_is_refused_and_not_run(tmp_path):
 
     batches = write_cifar10(tmp_path)
     (batches / "data_batch_2").write_bytes(pickle.dumps({b"data": Attack()}))
-    with pytest.raises(ValueError, match=r"data_batch_2 is not a CIFAR batch.*not (_)?io.open"):
+    with pytest.raises(
+        ValueError, match=r"data_batch_2 is corrupt, or not a CIFAR batch.*not (_)?io.open"
+    ):
         open_store(tmp_path)
     assert not (tmp_path / "owned").exists()
 
@@ -253,7 +255,7 @@ def no_test_split(folder):
 
 BAD = [
     (damage_pack, r"images.npy has 9,999 bytes, its manifest says 368,768: .* make it again"),
-    (scribble_on_pack, "images.npy is not an array of a pack"),
+    (scribble_on_pack, "images.npy is corrupt, or not an array"),
     (
         lambda f: change_manifest(f, lambda m: m.pop("class_names")),
         "field `class_names`",
@@ -270,7 +272,7 @@ BAD = [
     (change_pack, "does not match the sha256 of its manifest"),
     (cut_shard, "train-00001-of-00004.tar has 20,000 bytes, .* cut short"),
     (lose_record, "1 of the 4 shards of train are not made yet, the first is train-00002"),
-    (cut_part, "cifar5m_part3.npz is not an .npz, or is cut short"),
+    (cut_part, "cifar5m_part3.npz is corrupt, or not an .npz"),
     (compress_part, "'X' is compressed"),
     (rename_array, "holds Y, images: expected X and Y"),
     (lose_batch, "data_batch_4 is missing"),

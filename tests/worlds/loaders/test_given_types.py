@@ -70,7 +70,7 @@ def test_a_pack_with_a_damaged_header_is_refused(tmp_path):
     data[10:14] = bytes(4)
     (tmp_path / "images.npy").write_bytes(data)
     assert not issubclass(TokenError, ValueError)  # what numpy raises there
-    with pytest.raises(ValueError, match=r"images.npy is not an array of a pack: the header"):
+    with pytest.raises(ValueError, match=r"images.npy is corrupt, or not an array: the header"):
         open_store(tmp_path)
 
 

@@ -78,7 +78,7 @@ def test_every_field_decides_the_fingerprint():
         "min_improvement": 0.1, "validation": 7, "remainder": "drop", "betas": (0.5, 0.9),
         "mixup": 0.5, "test_noise": True, "fresh_crops": True, "clean_every": 8,
         "init_seed": 0, "data_seed": 0, "order_seed": 0, "augment_seed": 0,
-        "objective": "simclr",
+        "objective": "simclr", "sync_batch_norm": False,
         "ema": 0.99,
     }  # fmt: skip
     assert set(changes) == {f.name for f in fields(TrainConfig)}

@@ -112,7 +112,7 @@ BAD = [
     (lambda f: logged(f, 0, logits=LOGITS), "logits and targets go together"),
     (lambda f: logged(f, 0, logits=LOGITS, targets=LABELS + 4), r"labels must be in \[0, 2\)"),
     (lambda f: [record(f), record(f, "ideal")], "another run .*world = 'real' there, 'ideal' here"),
-    (lambda f: [record(f), record(f)], "holds a finished run: take another directory, or give"),
+    (lambda f: [record(f), record(f)], "holds a finished run: choose another directory, or give"),
     (
         lambda f: Recorder(f, world="real", batch_size=4, steps=9),
         "real world has n samples: give n",
