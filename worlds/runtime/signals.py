@@ -2,11 +2,12 @@
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 PARENT: Final = "DEEP_BOOTSTRAP_PARENT"  # in the environment of a worker: who started it
 _HANDLED: Final = (signal.SIGINT, signal.SIGTERM)
@@ -56,6 +57,19 @@ class StopSignal:
         """Raise Stopped after a signal, or if the process that started this worker has gone."""
         if self.number is not None or is_orphan():
             raise Stopped(self.number or signal.SIGTERM, self.kept)
+
+
+def quiet_interrupts() -> None:
+    """Show a Ctrl-C that comes before a command handles it, while it imports, as one line."""
+    show = sys.excepthook
+
+    def show_interrupt(kind: Any, error: Any, trace: Any) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            print("stopped", file=sys.stderr)
+        else:
+            show(kind, error, trace)
+
+    sys.excepthook = show_interrupt
 
 
 def is_orphan() -> bool:

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -59,3 +61,10 @@ def test_a_worker_whose_parent_has_gone_stops(monkeypatch):
     monkeypatch.setenv(PARENT, str(os.getpid()))  # which is not the parent of this process
     with pytest.raises(Stopped):
         StopSignal().raise_if_set()
+
+
+def test_ctrl_c_while_a_command_imports_is_one_line():
+    program = "import worlds.commands; raise KeyboardInterrupt"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode in (-signal.SIGINT, 128 + signal.SIGINT)
+    assert done.stderr == "stopped\n"
