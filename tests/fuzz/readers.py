@@ -519,9 +519,9 @@ def read_stream(folder: Path) -> str:
 
 def make_card(folder: Path) -> None:
     make_labeled(folder)
-    audit = {"fingerprint": "", "summary": {"fid": 1.5}, "settings": {}}
     plan = json.loads((folder / "plan.json").read_text())
-    audit["fingerprint"] = plan["fingerprint"]
+    audit = {"dataset": {"fingerprint": plan["fingerprint"]}, "cifar10": {"name": "CIFAR-10"}}
+    audit |= {"summary": {"images": 19, "fid": 1.5}}
     (folder / "audit").mkdir()
     (folder / "audit" / "audit.json").write_text(json.dumps(audit))
     (folder / "NOTES.txt").write_text("notes")
