@@ -21,7 +21,7 @@ import numpy as np
 from cifar5m.shards.image_sources import open_folder, open_zip
 from cifar5m.shards.npz_parts import NpzArray, OnBytes, Slices, find_array
 from cifar5m.shards.source import MOST_CLASSES, Remembered, Source
-from worlds.formats.npz import read_header
+from worlds.formats.npz import map_file, read_header
 from worlds.formats.plan import SourceFile
 from worlds.formats.pools import (
     PAPER_TEST,
@@ -250,9 +250,13 @@ def _seal(
 
 
 def _open_pack(folder: Path, remembered: Remembered, on_bytes: OnBytes) -> Source:
-    from worlds.data.pack import read_manifest  # brings torch, which nothing else here needs
+    # They bring torch, which nothing else here needs.
+    from worlds.data.pack import open_pack, read_manifest
 
-    manifest = read_manifest(folder)
+    manifest, splits = read_manifest(folder), open_pack(folder)
+    kind = splits[0]
+    if not (kind.holds_images and kind.class_names and kind.image_shape[-1] == 3):
+        raise ValueError(f"{folder} must hold RGB images of classes, got {kind.image_shape}")
     files = []
     for name, recorded in manifest.files.items():
         path = folder / name
@@ -270,10 +274,10 @@ def _open_pack(folder: Path, remembered: Remembered, on_bytes: OnBytes) -> Sourc
     return Source(
         form="pack",
         splits=tuple(manifest.splits.items()),
-        labels=np.load(folder / "labels.npy"),
+        labels=np.concatenate([split.clean_labels for split in splits]),
         parts=((len(images), Slices(images)),),
         files=tuple(files),
         class_names=manifest.class_names,
         image_shape=shape[1:],
-        probabilities=np.load(soft, mmap_mode="r") if soft.name in manifest.files else None,
+        probabilities=map_file(soft) if soft.name in manifest.files else None,
     )

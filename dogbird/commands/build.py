@@ -70,9 +70,7 @@ def run(args: argparse.Namespace) -> int:
     from worlds.runtime.processes import worker_count
 
     given: dict[str, Any] = vars(args).copy()
-    with ProgressBars(
-        given.pop("quiet"), "converted images and shards are kept"
-    ) as on_progress:
+    with ProgressBars(given.pop("quiet"), "converted images and shards are kept") as on_progress:
         result = build(**given, on_progress=on_progress)
         if args.dry_run:
             print_estimate(result.job, worker_count(args.workers))

@@ -187,6 +187,24 @@ def make_archive(folder: Path) -> None:
     shutil.rmtree(folder / "x")
 
 
+def make_pool(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    content = {"data": pictures(5, 32), "extrapolated_targets": [0, 1, 2, 3, 9]}
+    (folder / "pool.pickle").write_bytes(pickle.dumps(content))
+
+
+def make_indices(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    np.save(folder / "a.npy", np.array([3, 1, 2]))
+    (folder / "b.txt").write_text("5\n4\n0\n")
+
+
+def read_indices(folder: Path) -> str:
+    from worlds.data.subsets import _rows
+
+    return digest(*(_rows(20, str(folder / name)) for name in ("a.npy", "b.txt")))
+
+
 def make_hundred(folder: Path) -> None:
     inside = folder / "cifar-100-python"
     inside.mkdir(parents=True)
@@ -563,7 +581,7 @@ def read_facts(folder: Path) -> str | None:
     from worlds.formats.layout import Shard
 
     found = read(folder, Shard("train", 0, 1, 0, 5))
-    if found is None:
+    if not found:
         raise ValueError("examined again")
     return digest(sorted((k, v.tolist()) for k, v in found.items()))
 
@@ -614,6 +632,9 @@ READERS: dict[str, Reader] = {
     "verify": Reader(make_set, verify_dataset, "a field that says nothing of the content"),
     "verify labelings": Reader(make_labeled, verify_dataset, "a field said for people"),
     "pack": Reader(make_pack, read_store, "opening reads sizes, verify_pack hashes"),
+    "pack, import": Reader(make_pack, lambda d: read_import([d]), "names in the manifest"),
+    "pickled pool": Reader(make_pool, read_store, _BYTES),
+    "indices": Reader(make_indices, read_indices, _BYTES),
     "pack, verified": Reader(make_pack, read_pack, "names in the manifest"),
     "npz": Reader(make_arrays, read_store, _BYTES),
     "npz, import": Reader(make_arrays, import_parts, _BYTES),

@@ -24,10 +24,12 @@ import numpy as np
 
 from worlds.data.images import ArrayImages, Images, RowImages
 from worlds.data.splits import Split
+from worlds.formats.npz import map_file
 from worlds.formats.tar_members import RowMembers
 from worlds.rng.orders import key_words
 from worlds.rng.streams import SUBSET
 from worlds.runtime.checks import integers
+from worlds.runtime.errors import reading
 from worlds.runtime.files import write_json
 from worlds.runtime.json_files import convert_json
 
@@ -166,12 +168,10 @@ def _rows(pool: int, indices: Indices | None) -> np.ndarray:
         return np.arange(pool)[indices if indices is not None else slice(None)]
     where = "indices"
     if isinstance(indices, str | PathLike):
-        where = str(indices)
-        try:
+        where, path = str(indices), Path(indices)
+        with reading(path, "indices"):
             text = not where.endswith(".npy")
-            indices = np.loadtxt(where, np.int64, ndmin=1) if text else np.load(where)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{where} could not be read as indices: {error}") from error
+            indices = np.loadtxt(path, np.int64, ndmin=1) if text else map_file(path)
     rows = integers(indices).astype(np.int64)
     if len(rows) and not 0 <= rows.min() <= rows.max() < pool:
         raise ValueError(

@@ -161,13 +161,10 @@ def open_pickles(paths: Sequence[Path]) -> list[Arrays]:
     """Load pickles of `data` and `extrapolated_targets`, as Tiny Images 500K comes, as train."""
     images, labels = [], []
     for path in paths:
-        try:
+        with reading(path, "a pool of data and extrapolated_targets"):
             content = load_arrays(path.read_bytes())
-            images.append(content["data"])
+            images.append(np.asarray(content["data"]))
             labels.append(_labels(np.asarray(content["extrapolated_targets"])))
-        except (KeyError, ValueError) as error:
-            expected = "expected data and extrapolated_targets"
-            raise ValueError(f"{path} is no pool: {error}; {expected}") from error
     every = np.concatenate(labels)
     return [Arrays("train", images, every, usual_classes(int(every.max()), paths[0]))]
 

@@ -243,6 +243,8 @@ def test_a_hostile_pickle_is_one_line(data):
 def test_a_pickle_that_is_no_pool_is_refused_and_not_run(content, tmp_path):
     file = tmp_path / "pool.pickle"
     file.write_bytes(pickle.dumps(content))
-    with pytest.raises(ValueError, match=r"pool\.pickle is no pool: .*extrapolated_targets") as no:
+    with pytest.raises(
+        ValueError, match=r"pool\.pickle is corrupt, or not a pool of data and extrapolated_targets"
+    ) as no:
         open_store(file)
     assert "\n" not in str(no.value)
