@@ -59,10 +59,10 @@ class Store:
     """Splits by name; `train` and `test` are those of that name."""
 
     def __init__(
-        self, splits: Sequence[Split], source: str, rule: dict[str, Any] | None = None
+        self, splits: Sequence[Split], source: str, rules: Sequence[dict[str, Any]] = ()
     ) -> None:
         self.splits = {split.name: split for split in splits}
-        self.source, self._rule = source, rule
+        self.source, self._rules = source, list(rules)
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name}: {len(split):,}" for name, split in self.splits.items())
@@ -115,16 +115,16 @@ class Store:
             known = {k: v for k, v in known.items() if k != "indices" or k in rule} | {"test": test}
         elif test is not None:
             known["test"] = others["test"].rule.indices
-        return Store([train, *others.values()], self.source, known)
+        return Store([train, *others.values()], self.source, [*self._rules, known])
 
     def write_manifest(self, path: str | PathLike[str]) -> None:
         """Write what a subset is, for a paper and for `open_store`."""
-        if self._rule is None:
+        if not self._rules:
             raise ValueError(f"{self.source} is no subset: draw one by store.subset(...)")
         splits = {k: s.manifest for k, s in self.splits.items() if isinstance(s, Subset)}
         source = str(Path(self.source).absolute()) if Path(self.source).exists() else self.source
         write_json(
-            Path(path), {"format": 1, "source": source, "rule": self._rule, "splits": splits}
+            Path(path), {"format": 1, "source": source, "rules": self._rules, "splits": splits}
         )
 
 
@@ -249,7 +249,7 @@ def open_store(path: str | PathLike[str], *, keys: tuple[str, str] | None = None
         if not (files := npz_files(folder)):
             raise ValueError(f"keys={keys} is for .npz files, and {folder} has none")
         return Store(_splits(open_npz(files, keys)), str(folder))
-    if folder.suffix == ".json":
+    if folder.suffix == ".json" and folder.is_file():
         return _open_subset(folder)
     for find, opened in _FORMS:
         if found := find(folder):
@@ -263,26 +263,25 @@ def open_store(path: str | PathLike[str], *, keys: tuple[str, str] | None = None
 class _Manifest(msgspec.Struct):
     format: int
     source: str
-    rule: dict[str, Any]
+    rules: list[dict[str, Any]]  # one after the other
     splits: dict[str, dict[str, Any]]
 
 
 def _open_subset(path: Path) -> Store:
     """Draw a subset again. Raises ValueError if it is not the one that the manifest describes."""
     manifest = load_json(path, _Manifest)
-    rule = {
-        k: slice(*v) if isinstance(v, list) and k in ("indices", "test") else v
-        for k, v in manifest.rule.items()
-    }
+    store = open_store(manifest.source)
     try:
-        store = open_store(manifest.source).subset(**rule)
+        for rule in manifest.rules:
+            lists = {k: rule[k] for k in ("indices", "test") if isinstance(rule.get(k), list)}
+            store = store.subset(**(rule | {k: slice(*v) for k, v in lists.items()}))
     except TypeError as error:
         raise ValueError(f"{path} has a rule that is not known: {error}") from error
     for name, known in manifest.splits.items():
         found = store[name]
         if not isinstance(found, Subset) or found.fingerprint != known.get("fingerprint"):
             raise ValueError(f"{path}: {name} of {manifest.source} is not what it was")
-    return Store(list(store.splits.values()), str(path), manifest.rule)
+    return Store(list(store.splits.values()), str(path))
 
 
 def _advise(path: Path) -> str:

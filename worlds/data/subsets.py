@@ -15,6 +15,7 @@ import json
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, field
+from math import inf
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -214,10 +215,12 @@ def _draw(rule: Rule, labels: np.ndarray, kinds: list[tuple[int, str]]) -> np.nd
     ratios = [1.0] * len(kinds) if rule.balanced else rule.ratios
     if rule.balanced and rule.ratios is not None:
         raise ValueError("balanced=True is equal ratios: give either")
-    if ratios is not None and (len(ratios) != len(kinds) or not min(ratios, default=0) > 0):
+    if ratios is not None and (len(ratios) != len(kinds) or not all(0 < r < inf for r in ratios)):
         raise ValueError(f"ratios must be {len(kinds)} numbers above 0, one a class, got {ratios}")
     if rule.n is not None and not 1 <= rule.n <= len(labels):
         raise ValueError(f"n must be between 1 and the {len(labels):,} samples, got {rule.n:,}")
+    if not 0 <= rule.trial < 1 << 32:
+        raise ValueError(f"trial must be in [0, 2^32), got {rule.trial}")
     count = len(labels)
     order = shuffled_prefix(count, count, key_words(rule.seed), SUBSET, rule.trial, 0)
     # The first so many of each class in one random order, so that sets of more contain those of

@@ -125,7 +125,7 @@ def test_a_manifest_names_the_rule_and_the_indices(tmp_path):
 def test_a_store_keeps_the_classes_in_every_split_and_opens_from_its_manifest(tmp_path):
     np.savez(tmp_path / "part0.npz", X=IMAGES[:300], Y=LABELS[:300])
     np.savez(tmp_path / "part5.npz", X=IMAGES[300:], Y=LABELS[300:])
-    store = open_store(tmp_path).subset(classes=["cat", "dog"], n=40)
+    store = open_store(tmp_path).subset(classes=["cat", "dog"]).subset(n=40)
     assert store.test.class_names == store.class_names == ("cat", "dog")
     assert len(store.test) == np.isin(LABELS[300:], (3, 5)).sum()
     store.write_manifest(tmp_path / "pets.json")
@@ -135,6 +135,30 @@ def test_a_store_keeps_the_classes_in_every_split_and_opens_from_its_manifest(tm
     np.savez(tmp_path / "part0.npz", X=IMAGES[:300], Y=LABELS[:300][::-1])
     with pytest.raises(ValueError, match="not what it was"):
         open_store(tmp_path / "pets.json")
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"indices": [1, 2, 3, 4]},
+        {"indices": ["a", None, None]},
+        {"indices": "gone.npy"},
+        {"test": {"a": 1}},
+        {"test": True},
+        {"n": []},
+        {"shard": [1]},
+        {"unknown": 1},
+        {"classes": {"cat": 1}},
+    ],
+)
+def test_a_damaged_manifest_is_one_line(rule, tmp_path):
+    np.savez(tmp_path / "train.npz", X=IMAGES, Y=LABELS)
+    store = open_store(tmp_path / "train.npz").subset(n=10)
+    store.write_manifest(tmp_path / "m.json")
+    manifest = json.loads((tmp_path / "m.json").read_text())
+    (tmp_path / "m.json").write_text(json.dumps(manifest | {"rules": [rule]}))
+    with pytest.raises(ValueError, match=r"^[^\n]+$"):
+        open_store(tmp_path / "m.json")
 
 
 def test_a_slice_of_train_becomes_the_test_split_and_never_shares_samples(tmp_path):
@@ -175,6 +199,8 @@ def test_class_files_open_as_a_store(tmp_path):
         ({"n": 2.5}, "n: expected"),
         ({"ratios": [1, 2]}, "10 numbers"),
         ({"ratios": [0] + [1] * 9}, "above 0"),
+        ({"ratios": [np.nan] + [1] * 9}, "above 0"),
+        ({"ratios": [np.inf] + [1] * 9}, "above 0"),
         ({"ratios": [1] * 10, "n": 9}, "0"),
         ({"ratios": [99] + [1] * 9, "n": 200}, "airplane"),
         ({"shard": (3, 3)}, r"\(3, 3\)"),
@@ -183,6 +209,7 @@ def test_class_files_open_as_a_store(tmp_path):
         ({"indices": "nowhere.npy"}, "nowhere"),
         ({"indices": slice(9, 9)}, "no sample"),
         ({"seed": -1, "n": 3}, "seed"),
+        ({"trial": 1 << 32, "n": 3}, "trial"),
     ],
 )
 def test_what_a_pool_cannot_give_is_refused_by_name(rule, message):
