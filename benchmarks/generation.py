@@ -21,9 +21,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cifar5m.sampling.diffusion import SamplerConfig, linear_schedule, sample, to_uint8
+from cifar5m.sampling.diffusion import Predict, SamplerConfig, linear_schedule, sample, to_uint8
 from cifar5m.sampling.job import flop_per_call
 from cifar5m.sampling.noise import image_noise
+from cifar5m.sampling.together import side_by_side
 from cifar5m.sampling.unet import Generator, load_unet
 from cifar5m.weights.convert import UNET_CONFIG
 from cifar5m.weights.sources import find_generator
@@ -68,15 +69,21 @@ def pipeline(network: torch.nn.Module, batch: int, steps: int) -> Callable[[], n
 
 
 def ours(
-    network: torch.nn.Module, device: str, precision: str, batch: int, steps: int
+    network: torch.nn.Module, device: str, precision: str, batch: int, steps: int, streams: int = 1
 ) -> Callable[[], np.ndarray]:
-    """The path of cifar5m-generate: addressed noise, sampler, pixels."""
+    """The path of cifar5m-generate: addressed noise, sampler, pixels; by several streams each takes
+    its part of the batch.
+    """
     generator = Generator(network, torch.device(device), precision)
     index = torch.arange(batch, device=device)
+    predict: Predict = generator
+    if streams > 1:
+        x = torch.randn(batch, 3, 32, 32, device=device)
+        predict = side_by_side([generator] * streams, x, f"{generator.name}, {batch} images")
     config, schedule = SamplerConfig("ancestral", steps=steps), linear_schedule()
 
     def call() -> np.ndarray:
-        x = sample(config, generator, lambda step: image_noise(0, index, step), schedule)
+        x = sample(config, predict, lambda step: image_noise(0, index, step), schedule)
         return to_uint8(x).cpu().numpy()
 
     return call
@@ -156,6 +163,9 @@ def main(argv: list[str] | None = None) -> int:
         copy = load(args.unet)
         copy.load_state_dict(network.state_dict())
         calls[f"ours {precision}"] = ours(copy, args.device, precision, args.batch, args.steps)
+    if args.device == "cuda":
+        arguments = (copy, args.device, precisions[-1], args.batch, args.steps)
+        calls[f"ours {precisions[-1]}, 2 streams"] = ours(*arguments, streams=2)
     calls["noise alone"] = noise_only(args.device, args.batch, args.steps)
     seconds = take_turns(calls, args.rounds)
 

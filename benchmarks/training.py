@@ -32,7 +32,7 @@ from worlds.runtime.device import AUTOCAST_DTYPES
 from worlds.runtime.torchvision_ops import declare_missing_operators
 from worlds.training.build import Data, batch_format, make_loader, make_model
 from worlds.training.config import TrainConfig
-from worlds.training.stepper import Stepper
+from worlds.training.stepper import Graph, Stepper
 
 NETS: dict[str, tuple[str, dict[str, Any]]] = {
     "mlp_3x128": ("mlp_3x128", {}),
@@ -120,12 +120,14 @@ def plain_loop(config: TrainConfig, data: Data, device: torch.device) -> Callabl
 class OurLoop:
     """The trainer's steps without its log points; `waits` are seconds spent on the loader."""
 
-    def __init__(self, config: TrainConfig, data: Data, device: torch.device) -> None:
+    def __init__(
+        self, config: TrainConfig, data: Data, device: torch.device, graph: Graph = True
+    ) -> None:
         cuda = device.type == "cuda"
         model = make_model(config, data).to(device)
         if cuda:
             model = model.to(memory_format=torch.channels_last)
-        self.stepper = Stepper(config, model, device, graph=True)
+        self.stepper = Stepper(config, model, device, graph)
         self.batches = iter(make_loader(config, data.train, batch_format(config, device)))
         self.waits: list[float] = []
 
@@ -145,9 +147,12 @@ class OurLoop:
 def compare(config: TrainConfig, data: Data, args: argparse.Namespace) -> dict[str, float]:
     device = torch.device(args.device)
     ours, plain = OurLoop(config, data, device), plain_loop(config, data, device)
-    taken: dict[str, list[float]] = {"ours": [], "plain": []}
+    loops = {"ours": ours, "plain": plain}
+    if device.type == "cuda":
+        loops["compiled"] = OurLoop(config, data, device, "compiled")
+    taken: dict[str, list[float]] = {name: [] for name in loops}
     for turn in range(args.rounds + 1):
-        for name, run in (("ours", ours), ("plain", plain)):
+        for name, run in loops.items():
             seconds = run(args.steps)
             if turn:
                 taken[name].append(seconds)

@@ -32,10 +32,11 @@ normalize = torch.library.custom_op(
 
 
 @normalize.register_kernel("cuda")
-def _normalize_on_gpu(*given: Any) -> torch.Tensor:
+def _normalize_on_gpu(x: torch.Tensor, *given: Any) -> torch.Tensor:
     from cifar5m.sampling.group_norm_kernel import normalize_fused
 
-    return normalize_fused(*given)
+    with torch.cuda.device(x.device):  # Triton launches on the current one
+        return normalize_fused(x, *given)
 
 
 @normalize.register_fake

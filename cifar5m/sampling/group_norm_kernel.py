@@ -78,20 +78,8 @@ def normalize_fused(
     lanes = triton.next_power_of_2(size)
     pixels = height * width
     tile = min(triton.next_power_of_2(pixels), max(1, _VALUES // (together * lanes)))
-    _normalize[(batch, groups // together)](
-        x,
-        weight,
-        bias,
-        out,
-        pixels,
-        eps,
-        channels=channels,
-        size=size,
-        groups=together,
-        lanes=lanes,
-        tile=tile,
-        silu=silu,
-        num_warps=_WARPS,
-        enable_fp_fusion=False,
-    )
+    shape = channels, size, together, lanes, tile
+    options = {"num_warps": _WARPS, "enable_fp_fusion": False}
+    grid = batch, groups // together
+    _normalize[grid](x, weight, bias, out, pixels, eps, *shape, silu, **options)
     return out

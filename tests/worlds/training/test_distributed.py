@@ -33,3 +33,12 @@ def test_more_processes_than_gpus_are_refused(two_gpus, monkeypatch):
     with pytest.raises(ValueError, match=r"cuda:2.*2 usable GPUs"):
         join(torch.device("cuda"))
     assert not two_gpus
+
+
+def test_buffers_are_sent_at_log_points_and_not_at_every_step(monkeypatch):
+    wrapped = []
+    monkeypatch.setattr(
+        torch.nn.parallel, "DistributedDataParallel", lambda *a, **options: wrapped.append(options)
+    )
+    Replicas(0, 2).wrap(torch.nn.Linear(1, 1))
+    assert wrapped == [{"broadcast_buffers": False}]
