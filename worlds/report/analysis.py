@@ -216,29 +216,6 @@ def bootstrap_error(
 
 
 @dataclass(frozen=True)
-class SampleSize:
-    """One n against one Ideal World: the paper's L(n) ~ Ideal(T(n))."""
-
-    n: int
-    t0: StoppingTime
-    real: float  # median over trials, at the end of the comparison
-    ideal: float
-
-
-def by_samples(
-    real: Mapping[int, Sequence[Run]], ideal: Sequence[Run], metric: str = "soft_error"
-) -> list[SampleSize]:
-    """T(n), L(n) and Ideal(T(n)) for each n, by n."""
-    sizes = []
-    for n, runs in sorted(real.items()):
-        ends = endings(runs, ideal, metric)
-        final = float(np.median([end.real for end in ends]))
-        reference = float(np.median([end.ideal for end in ends]))
-        sizes.append(SampleSize(n, stopping_time(runs), final, reference))
-    return sizes
-
-
-@dataclass(frozen=True)
 class PowerLaw:
     """value ~ scale * x^-exponent, with a 95 % interval of the exponent."""
 

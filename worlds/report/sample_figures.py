@@ -9,7 +9,7 @@ import numpy as np
 
 from worlds.cli.drawing import COLORS, FAINT, INK, ORDERED, legend, new_figure
 from worlds.experiments.spec import METRIC_NAMES, Experiment, name_of
-from worlds.report.analysis import Curves, by_samples, power_law, power_law_of_points, stopping_time
+from worlds.report.analysis import Curves, power_law, power_law_of_points, stopping_time
 from worlds.report.measure import Measured
 from worlds.report.plots import (
     DASHED,
@@ -164,17 +164,14 @@ def _loss_panel(
     points: list[Point],
     metric: str,
 ) -> None:
-    both = {n: one for n, one in by_n.items() if one.get("gap") is not None}
-    for size in (
-        by_samples({n: one.found.real}, one.found.ideal, metric)[0] for n, one in both.items()
-    ):
-        shade = shades[sorted(by_n).index(size.n)]
-        ax.plot(size.ideal, size.real, **{**RING, "color": shade})
-        points.append(
-            {"panel": "L(n)", "group": by_n[size.n].label, "world": "both", "quantity": metric}
-            | {"x": size.ideal, "y": size.real}
-        )
-    if both:
+    for shade, (_, one) in zip(shades, sorted(by_n.items()), strict=True):
+        ideal, real = one.get("ideal"), one.get("real")
+        if ideal is None or real is None:
+            continue
+        ax.plot(ideal, real, **{**RING, "color": shade})
+        names = {"panel": "L(n)", "group": one.label, "world": "both", "quantity": metric}
+        points.append({**names, "x": ideal, "y": real})
+    if ax.lines:
         edges = [*ax.get_xlim(), *ax.get_ylim()]
         span = max(0.0, min(edges)), max(edges)
         ax.plot(span, span, zorder=0, **DIAGONAL)

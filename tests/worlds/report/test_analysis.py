@@ -11,7 +11,6 @@ from worlds.report.analysis import (
     METRICS,
     Curves,
     bootstrap_error,
-    by_samples,
     curves,
     endings,
     least_drop,
@@ -123,13 +122,14 @@ def test_samples_scale_as_they_were_made(tmp_path):
     real, ideal = {}, []
     for n, t0 in sizes.items():
         real[n], ideal = write_pair(tmp_path / str(n), config(n=n, log=10), t0=t0, gap=0.5 / t0)
-    found = by_samples(real, ideal)
-    assert [(size.n, size.t0.median) for size in found] == list(sizes.items())
-    law = power_law_of_points(list(sizes), [size.t0.median for size in found])
+    times = {n: stopping_time(runs).median for n, runs in real.items()}
+    assert times == sizes
+    law = power_law_of_points(list(sizes), list(times.values()))
     assert -law.exponent == pytest.approx(0.5)
-    for size, t0 in zip(found, sizes.values(), strict=True):
-        assert size.ideal == pytest.approx((t0 + 1) ** -0.25)
-        assert size.real - size.ideal == pytest.approx(0.5 / t0)
+    for n, t0 in sizes.items():
+        for end in endings(real[n], ideal):
+            assert end.ideal == pytest.approx((t0 + 1) ** -0.25)
+            assert end.gap == pytest.approx(0.5 / t0)
 
 
 @pytest.mark.parametrize(
