@@ -31,6 +31,7 @@ from worlds.runtime.errors import first_line
 from worlds.runtime.files import sha256_of
 from worlds.runtime.http import RETRIED, asked_wait, describe_status
 from worlds.runtime.json_files import load_json
+from worlds.runtime.progress import Phase
 
 # The Hub advises 50 to 100 files a commit; the bytes bound what a progress bar jumps by.
 _COMMIT_FILES: Final = 99
@@ -70,13 +71,12 @@ def _new_api() -> Any:
 class Hub:
     """A dataset repository, with retries around every call.
 
-    `note` is told of each retry; `check` is called in every second of a pause, and may raise; `api`
-    is huggingface_hub's client.
+    `phase` reports bytes and retries, and may raise in every second of a pause; `api` is
+    huggingface_hub's client.
     """
 
     repo: str
-    note: Callable[[str], None] = lambda line: None
-    check: Callable[[], None] = lambda: None
+    phase: Phase
     api: Any = field(default_factory=_new_api)
 
     def call(self, name: str, **options: Any) -> Any:
@@ -154,19 +154,17 @@ def publish(
     files: Sequence[File],
     hub: Hub,
     private: bool = False,
-    report: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
     """Upload the files that the repository lacks; return their number.
 
-    `report` is called with (bytes sent, bytes to send) after each upload, and may raise. Raises
-    ValueError if the repository holds another plan or other files, is public where `private` is
-    asked for, or is not the token's to write; PublishError if the Hub fails at every attempt.
+    Raises ValueError if the repository holds another plan or other files, is public where `private`
+    is asked for, or is not the token's to write; PublishError if the Hub fails at every attempt.
     """
     claim_repo(hub, load_json(folder / PLAN, dict[str, Any]), private)
     present = hub_files(hub)
     missing = [file for file in files if not _is_there(folder, file, present.get(file.path))]
-    done, total = 0, sum(file.bytes for file in missing)
-    report(done, total)
+    hub.phase.total = sum(file.bytes for file in missing)
+    hub.phase()
     for batch in batches(missing):
         first, others = batch[0].path, len(batch) - 1
         message = f"Add {first}" + (f" and {others} more" if others else "")
@@ -177,8 +175,7 @@ def publish(
             patterns = [glob.escape(file.path) for file in batch]
             sent = {"folder_path": folder, "allow_patterns": patterns}
             hub.call("upload_folder", **sent, commit_message=message)
-        done += sum(file.bytes for file in batch)
-        report(done, total)
+        hub.phase(sum(file.bytes for file in batch))
     return len(missing)
 
 
@@ -271,9 +268,9 @@ def _patiently(call: Callable[[], _Result], hub: Hub) -> _Result:
                     f"the Hub {state} ({reason}); what is sent is kept: run the same command again"
                 ) from error
             pause = min(max(wait, 2.0**attempt), _LONGEST_WAIT)
-            hub.note(f"{hub.repo}: {reason}; again in {pause:.0f} s")
+            hub.phase.note(f"{hub.repo}: {reason}; again in {pause:.0f} s")
             for _ in range(math.ceil(pause)):
-                hub.check()
+                hub.phase()
                 time.sleep(1)
 
 

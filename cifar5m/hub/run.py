@@ -20,7 +20,7 @@ from worlds.formats.plan import load_plan
 from worlds.formats.shards import is_finished
 from worlds.formats.shards import read_samples as local_samples
 from worlds.runtime.errors import first_line
-from worlds.runtime.progress import OnProgress, Phase, Progress, ignore
+from worlds.runtime.progress import OnProgress, Phase
 
 _READ_BACK: Final = 100  # samples that are compared after an upload
 _HARMLESS: Final = {"duplicate", "foreign", "temporary"}  # told in the card, or not published
@@ -82,7 +82,7 @@ def publish(
         for shard in write_parquets(facts.folder, facts.shards, facts.plan["extension"]):
             phase(len(shard))
     files = sending.published_files(facts.folder, facts.shards, parquet)
-    return _send(facts, files, private, on_progress or ignore)
+    return _send(facts, files, private, on_progress)
 
 
 def check_dataset(
@@ -143,7 +143,7 @@ def _check_report(folder: Path, report: Report, partial: bool) -> None:
 
 
 def _send(
-    facts: Facts, files: Sequence[sending.File], private: bool, on_progress: OnProgress
+    facts: Facts, files: Sequence[sending.File], private: bool, on_progress: OnProgress | None
 ) -> PublishResult:
     from huggingface_hub.utils import (
         are_progress_bars_disabled,
@@ -151,23 +151,12 @@ def _send(
         enable_progress_bars,
     )
 
-    last = Progress("publish", 0, None, "B")
-
-    def report(done: int, total: int) -> None:
-        nonlocal last
-        last = Progress("publish", done, total, "B")
-        on_progress(last)
-
     # One bar over all files instead of the client's one a file.
     shown = not are_progress_bars_disabled()
     disable_progress_bars()
     try:
-        hub = sending.Hub(
-            facts.repo,
-            note=lambda line: on_progress(replace(last, note=line)),
-            check=lambda: on_progress(last),
-        )
-        sent = sending.publish(facts.folder, files, hub, private, report)
+        hub = sending.Hub(facts.repo, Phase("publish", None, on_progress, unit="B"))
+        sent = sending.publish(facts.folder, files, hub, private)
     finally:
         if shown:
             enable_progress_bars()

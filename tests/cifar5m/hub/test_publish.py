@@ -25,6 +25,7 @@ from tests.cifar5m.loopback_hub import (
 from tests.cifar5m.small_set import contents, make_set, rewrite, shards_of
 from worlds.formats.plan import load_plan
 from worlds.runtime.files import write_json
+from worlds.runtime.progress import Phase
 from worlds.runtime.signals import Stopped
 
 # huggingface_hub's own way of sending files.
@@ -295,14 +296,14 @@ def test_a_stop_signal_ends_a_pause(hub):
     hub.faults.append(Fault("GET", "/api/datasets/me/set", 503, times=100))
     asked = []
 
-    def check():
+    def check(progress):
         asked.append(len(asked))
-        if len(asked) == 2:
+        if len(asked) == 4:  # after the beginning, the retry's note and a second of its pause
             raise Stopped(signal.SIGTERM)
 
     with pytest.raises(Stopped):
-        Hub("me/set", check=check).call("repo_exists")
-    assert len(asked) == 2
+        Hub("me/set", Phase("publish", None, check)).call("repo_exists")
+    assert len(asked) == 4
 
 
 @pytest.mark.parametrize("content", [b"no JSON", b"[1]"])
