@@ -37,4 +37,4 @@ def test_a_sheet_holds_samples_by_class_and_is_drawn_beside_another(tmp_path):
     assert svg.count("<image") == 2
     (tmp_path / "two" / IMAGES).unlink()
     (entry,) = write_report([tmp_path], tmp_path / "again").entries
-    assert "could not be read" in entry.sentence
+    assert "images.npy cannot be read" in entry.sentence
