@@ -15,7 +15,8 @@ from typing import Final
 from worlds.experiments.registry import Data, Recipe, Scope
 from worlds.experiments.scales import Scale
 from worlds.experiments.spec import Experiment, Group
-from worlds.training.config import Precision, TrainConfig
+from worlds.training.config import RUN, Precision, TrainConfig
+from worlds.training.run_folder import SUMMARY
 
 RUNS: Final = "runs"  # the folder of the runs in the folder of the experiments
 NOT_JUDGED: Final = (
@@ -83,15 +84,30 @@ class Job:
     def folder(self, root: Path) -> Path:
         return root / RUNS / self.name
 
+    @property
+    def needs(self) -> str | None:
+        """How the name of the run that it begins from ends; None without one."""
+        initial = self.config.initial or ""
+        return f"-{initial.removeprefix(RUN)[:12]}" if initial.startswith(RUN) else None
+
+    def is_ready(self, root: Path) -> bool:
+        return self.needs is None or any((root / RUNS).glob(f"*{self.needs}/{SUMMARY}"))
+
 
 def _of_model(experiment: Experiment, model: str) -> Experiment:
-    """The experiment with another network in all of its runs."""
+    """The experiment with another network in all of its runs; what begins from a run, which comes
+    before it, begins from that run's other network.
+    """
+    renamed: dict[str, str] = {}
+
+    def other(config: TrainConfig) -> TrainConfig:
+        initial = config.initial and renamed.get(config.initial, config.initial)
+        made = replace(config, arch=model, options={}, initial=initial)
+        renamed[RUN + config.fingerprint()] = RUN + made.fingerprint()
+        return made
+
     groups = [
-        replace(
-            group,
-            real=tuple(replace(config, arch=model, options={}) for config in group.real),
-            ideal=tuple(replace(config, arch=model, options={}) for config in group.ideal),
-        )
+        replace(group, real=tuple(map(other, group.real)), ideal=tuple(map(other, group.ideal)))
         for group in experiment.groups
     ]
     note = f"{experiment.note} All runs are of {model}, not of the paper's networks.".strip()

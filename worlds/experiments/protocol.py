@@ -19,7 +19,8 @@ from typing import Any, Final
 from worlds.experiments.registry import Scope
 from worlds.experiments.scales import scaled
 from worlds.experiments.spec import Group
-from worlds.training.config import REAL_ONLY, TrainConfig
+from worlds.training.config import REAL_ONLY, RUN, TrainConfig
+from worlds.training.objectives import PROBE_DECAY
 
 RESNET18: Final = "preresnet18"  # the paper's ResNets are pre-activation; so are those of its code
 # The ten networks of figure 2a, named as in the paper. The momentum of all but figures 1, 3, 6, 16
@@ -87,3 +88,16 @@ def reals(label: str, configs: Sequence[TrainConfig], scope: Scope, **fields: An
 
 def ideals(label: str, config: TrainConfig, scope: Scope, **fields: Any) -> Group:
     return Group(label, ideal=over_trials(ideal_of(config), scope), **fields)
+
+
+def probes(
+    first: Sequence[TrainConfig], noise: str | None = None, **fields: Any
+) -> tuple[TrainConfig, ...]:
+    """Linear classifiers of the n labeled samples on the representations of runs, one each."""
+    fit: dict[str, Any] = {"frozen": True, "optimizer": "logistic", "weight_decay": PROBE_DECAY}
+    fit |= {"steps": 1, "unit": 1, "log": 1, "schedule": "constant", "momentum": 0.0}
+    fit |= {"objective": "labels", "world": "real", "disjoint": False, "augment": None}
+    fit |= {"train_eval": None, "label_noise": noise, **fields}
+    return tuple(
+        replace(run, initial=RUN + run.fingerprint(), batch_size=run.n, **fit) for run in first
+    )

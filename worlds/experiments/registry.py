@@ -33,6 +33,7 @@ MODULES: Final = (
     "noise",
     "decelerators",
     "between",
+    "without_labels",
 )
 
 

@@ -29,7 +29,7 @@ from worlds.report.analysis import (
     stopping_time,
 )
 from worlds.report.collect import Found
-from worlds.report.rrm import rrm
+from worlds.report.rrm import complexity_bound, rrm
 from worlds.training.run_folder import Run
 
 Values = dict[str, list[float]]  # a quantity: its value in each trial
@@ -82,8 +82,9 @@ def measure(experiment: Experiment, found: Sequence[Found]) -> list[Measured]:
     for group in found:
         if not group.real and not group.ideal:
             continue
-        if experiment.kind in special:
-            values, reached = special[experiment.kind](group), 0
+        kind = "rrm" if ("memorization",) in experiment.panels else experiment.kind
+        if kind in special:
+            values, reached = special[kind](group), 0
         else:
             values, reached = _worlds(group, experiment.metric), _reached(group)
         if experiment.kind == "sizes" and group.real and group.ideal:
@@ -192,6 +193,20 @@ def _rrm(group: Found) -> Values:
     values["generalization_error"] = [one.generalization_gap for one in twins]
     values["slack"] = [one.bound - one.generalization_gap for one in twins]
     values["memorization_share"] = [one.memorization / max(one.bound, 1e-9) for one in twins]
+    shown = [*noisy.values()] or [*group.real]
+    for name, column in (("noisy_train", "train_clean_error"), ("noisy_test", "test_error")):
+        values[name] = [last_value(run, column) for run in shown if has(run, column)]
+    # Of linear classifiers on a representation: what their size alone says.
+    fitted = [run for run in noisy.values() if has(run, "probe_bits") and run.config.noise]
+    values["probe_bits"] = [last_value(run, "probe_bits") for run in fitted]
+    if twins and len(fitted) == len(twins):
+        values["complexity_bound"] = [
+            complexity_bound(last_value(run, "probe_bits"), run.config.n, run.config.noise.rate)
+            for run in fitted
+            if run.config.noise is not None
+        ]
+        pairs = zip(values["complexity_bound"], values["memorization"], strict=True)
+        values["complexity_slack"] = [bound - gap for bound, gap in pairs]
     return values
 
 

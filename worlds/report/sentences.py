@@ -97,9 +97,11 @@ def _rrm(one: Measured) -> str:
     parts = [one.get(name) or 0.0 for name in ("robustness", "memorization", "rationality")]
     total, gap = one.get("bound") or 0.0, one.get("generalization_error") or 0.0
     robustness, memorization, rationality = map(number, parts)
+    bits, most = one.get("probe_bits"), one.get("complexity_bound")
+    size = f"; its {bits:,.0f} bits bound memorization by {most:.2f}" if bits and most else ""
     return (
         f"{one.label}: robustness {robustness} + memorization {memorization} + rationality "
-        f"{rationality} = {number(total)}, against a generalization gap of {number(gap)}"
+        f"{rationality} = {number(total)}, against a generalization gap of {number(gap)}{size}"
     )
 
 

@@ -53,6 +53,7 @@ _TYPES: Final[dict[str, tuple[Any, tuple[str, ...]]]] = {
 _OPTIONAL: Final = ("test_eval", "train_eval", "initial", "augment", "label_noise", *SEEDS)
 MOST: Final = 10**10
 BETWEEN: Final = ("bootstrap", "reuse:K")
+RUN: Final = "run:"  # begins `initial` weights named by the fingerprint of their run
 OUTSIDE: Final = ("optimizer", "loss")  # may be MODULE:NAME; so may arch and schedule
 PAPER_EVERY: Final = 64  # log points of the released code; DogBird's are each 32nd step
 

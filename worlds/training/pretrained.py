@@ -9,7 +9,7 @@ resized; a ViT's new last layer is zero and without bias, as in the paper.
 """
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,11 +18,10 @@ from worlds.runtime.checkpoints import load_checkpoint
 from worlds.runtime.errors import reading
 from worlds.runtime.files import sha256_of
 from worlds.runtime.json_files import load_json
-from worlds.training.config import TrainConfig
+from worlds.training.config import RUN, TrainConfig
 from worlds.training.objectives import Headed, head_of, without_head
 from worlds.training.run_folder import CHECKPOINT
 
-RUN: Final = "run:"  # initial weights by the fingerprint of the run that they are of
 State = dict[str, torch.Tensor]
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import re
+from collections import deque
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -14,11 +15,13 @@ from worlds.experiments.plan import NOT_JUDGED, Job, expand, jobs_of
 from worlds.experiments.protocol import ideal_of, pairs
 from worlds.experiments.registry import MODULES, Recipe, find_recipes, recipes
 from worlds.experiments.run.select import devices_of
+from worlds.experiments.run.local import Progress, next_free
 from worlds.experiments.scales import scaled
 from worlds.experiments.sources import Sources, infeasible, make_pool
 from worlds.experiments.spec import Experiment
 from worlds.models.darts import connected_seeds, draw_genotype, is_connected
-from worlds.training.config import TrainConfig, ideal_key
+from worlds.runtime.files import write_json
+from worlds.training.config import RUN, TrainConfig, ideal_key
 
 # Runs and steps at the paper's scale with the paper's trials: what a change of a recipe changes.
 PAPER = {
@@ -69,6 +72,9 @@ PAPER = {
     "aggressive": (80, 3_120_000),
     "reuse": (160, 3_900_000),  # 7 K and one Ideal World of two lengths
     "appendix_c": (50, 1_950_000),
+    "sss": (4, 2_600),
+    "rrm_sss": (11, 4_556),
+    "rrm_sweep": (15, 9_757),
 }
 
 
@@ -92,7 +98,7 @@ def test_each_experiment_expands_to_its_runs_and_steps():
 
 
 @pytest.mark.parametrize(
-    "scale, runs, steps", [("paper", 4_204, 136_574_203), ("small", 472, 490_843)]
+    "scale, runs, steps", [("paper", 4_228, 136_587_215), ("small", 496, 503_855)]
 )
 def test_runs_of_several_experiments_are_there_once(scale, runs, steps):
     jobs = runs_of(scale=scale)
@@ -312,7 +318,7 @@ def test_the_cost_in_a_files_docstring_is_that_of_its_experiments():
             jobs = runs_of(*" ".join(commands).split())
             assert told.findall(part) == [(f"{len(jobs):,}", f"{steps_of(jobs):,}")], commands
             checked += 1
-    assert checked == 16  # all but the toy example's
+    assert checked == 17  # all but the toy example's
 
 
 def test_the_cost_of_a_run_is_counted():
@@ -415,3 +421,26 @@ def test_workers_share_the_gpus_so_that_both_worlds_train_on_one(
 ):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     assert devices_of("auto", workers) == expected
+def test_a_run_that_begins_from_another_waits_for_it_and_fails_with_it(tmp_path):
+    jobs = runs_of("rrm_sss", scale="small")
+    made = {RUN + job.config.fingerprint() for job in jobs}
+    waiting = deque(job for job in jobs if job.needs)
+    assert waiting
+    assert {job.config.initial for job in waiting} < made
+    first = next(job for job in jobs if job.name.endswith(waiting[0].needs))
+    assert next_free(waiting, tmp_path, Progress()) is None
+    write_json(first.folder(tmp_path) / "summary.json", {})
+    ready = next_free(waiting, tmp_path, Progress())
+    assert ready.config.initial == RUN + first.config.fingerprint()
+    failed = Progress(failed={job.name: "full disk" for job in jobs if not job.needs})
+    assert next_free(waiting, tmp_path, failed) is None
+    assert not waiting
+    assert "the run that it begins from failed" in failed.failed.values()
+
+
+def test_of_another_model_runs_still_begin_from_their_own_first_runs():
+    (recipe,) = find_recipes(["rrm_sss"])
+    jobs = jobs_of([expand(recipe, "small", model="mlp_2x16")])
+    made = {RUN + job.config.fingerprint() for job in jobs}
+    assert {job.config.initial for job in jobs} - {None} <= made
+    assert {job.config.arch for job in jobs} == {"mlp_2x16"}

@@ -7,7 +7,7 @@ import pytest
 
 from tests.worlds.made_runs import config, write_pair, write_run
 from worlds.data.labels import LabelNoise, noisy_labels
-from worlds.report.rrm import RRM, rrm, rrm_of_predictions
+from worlds.report.rrm import RRM, complexity_bound, rrm, rrm_of_predictions
 
 CLEAN = {"train_clean_error": 0.02, "test_error": 0.15}
 NOISY = {"train_true_error": 0.10, "train_corrupted_true_error": 0.50}
@@ -50,6 +50,25 @@ def test_a_nearest_neighbour_memorizes_and_is_rational():
     assert found.memorization == pytest.approx(clean_share)
     assert found.rationality == 0
     assert found.generalization_gap == pytest.approx(0.9)
+
+
+def test_a_constant_has_no_gap_but_of_chance():
+    """It calls every image class 3, with wrong labels as without."""
+    labels, test_labels = np.arange(20_000) % 10, np.arange(5_000) % 10
+    noisy = noisy_labels(labels, LabelNoise("symmetric", 0.2), 10)
+    called = np.full(20_000, 3)
+    found = rrm_of_predictions(called, called, called[:5_000], labels, noisy, test_labels)
+    assert found.robustness == found.generalization_gap == 0
+    # Of the 4,000 or so wrong labels a tenth are of class 3: a deviation of 0.005.
+    assert max(found.memorization, found.rationality) < 0.02
+
+
+def test_the_bound_by_bits_is_pinskers_and_holds_for_a_memorizer():
+    assert complexity_bound(2 * 1_000 / np.log(2), 1_000, 1.0) == pytest.approx(1.0)
+    assert complexity_bound(400, 1_000, 0.05) == pytest.approx(20 * (400 * np.log(2) / 2000) ** 0.5)
+    # To write down which of n labels were changed takes n bits or more; the memorizer's gap is 1.
+    for n, noise in ((100, 0.05), (10_000, 0.2), (10_000, 0.5)):
+        assert complexity_bound(n, n, noise) >= 1
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def run_jobs(
             # Give each idle worker a run, unless another process trains it.
             idle = set(range(len(devices))) - {worker for worker, _ in running.values()}
             for worker in sorted(idle):
-                if (job := _next_free(waiting, root, progress)) is None:
+                if (job := next_free(waiting, root, progress)) is None:
                     break
                 if worker not in pools:
                     pools[worker] = start_pool(1, start_worker, (stop, threads))
@@ -113,12 +113,20 @@ def run_jobs(
     return progress
 
 
-def _next_free(waiting: deque[Job], root: Path, progress: Progress) -> Job | None:
-    """Take the first job that no other process trains; the others are looked at again later."""
+def next_free(waiting: deque[Job], root: Path, progress: Progress) -> Job | None:
+    """Take the first job that no other process trains, and whose run to begin from is finished; the
+    others are looked at again later.
+    """
     for _ in range(len(waiting)):
         job = waiting.popleft()
-        if not is_locked(job.folder(root)):
+        if job.needs and any(name.endswith(job.needs) for name in progress.failed):
+            progress.failed[job.name] = "the run that it begins from failed"
+            continue
+        if not job.is_ready(root):
+            waiting.append(job)
+        elif not is_locked(job.folder(root)):
             return job
-        progress.elsewhere.add(job.name)
-        waiting.append(job)
+        else:
+            progress.elsewhere.add(job.name)
+            waiting.append(job)
     return None

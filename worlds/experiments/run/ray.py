@@ -37,11 +37,11 @@ def run_on_ray(
     and ends them at their last checkpoints. ValueError where initial weights have a relative path,
     which is of a run's identity and names nothing on the nodes.
     """
-    for initial in {job.config.initial or "" for job in jobs} - {""}:
+    for initial in {job.config.initial or "" for job in jobs if job.needs is None} - {""}:
         if not Path(initial).expanduser().is_absolute():
             raise ValueError(f"--ray needs initial weights by an absolute path, got {initial}")
     pool = _Pool(ray, root.resolve(), _absolute(sources))
-    pool.queue.extend(jobs)
+    pool.queue.extend(sorted(jobs, key=lambda job: job.needs is not None))  # first runs first
     try:
         while (pool.queue or pool.running) and not stopped():
             pool.step()
@@ -107,5 +107,7 @@ def train_on_node(job: Job, root: str, sources: Sources, device: str) -> dict[st
     deadline = time.monotonic() + _LOCK_SECONDS
     while is_locked(folder) and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)  # a worker outlives its node by a moment
+    if not job.is_ready(Path(root)):
+        return {"error": "the run that it begins from is not finished: run the command again"}
     message = run_job(job, folder, sources, device)
     return {"error": message["busy"]} if "busy" in message else message
