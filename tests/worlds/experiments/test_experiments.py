@@ -14,8 +14,8 @@ from worlds.experiments.costs import PER_SECOND, estimate, gpu_hours
 from worlds.experiments.plan import NOT_JUDGED, Job, expand, jobs_of
 from worlds.experiments.protocol import ideal_of, pairs
 from worlds.experiments.registry import MODULES, Recipe, find_recipes, recipes
-from worlds.experiments.run.select import devices_of
 from worlds.experiments.run.local import Progress, next_free
+from worlds.experiments.run.select import devices_of
 from worlds.experiments.scales import scaled
 from worlds.experiments.sources import Sources, infeasible, make_pool
 from worlds.experiments.spec import Experiment
@@ -421,6 +421,8 @@ def test_workers_share_the_gpus_so_that_both_worlds_train_on_one(
 ):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     assert devices_of("auto", workers) == expected
+
+
 def test_a_run_that_begins_from_another_waits_for_it_and_fails_with_it(tmp_path):
     jobs = runs_of("rrm_sss", scale="small")
     made = {RUN + job.config.fingerprint() for job in jobs}
