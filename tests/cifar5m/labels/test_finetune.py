@@ -360,3 +360,14 @@ def test_the_backward_pass_runs_in_the_precision_of_the_forward_pass(
     tuned.one_step(6)
     assert seen == [("tf32" if precision == "tf32" else "ieee",) * 2] * 2
     assert flags() == before
+
+
+def test_a_dry_run_of_published_weights_needs_no_network(command, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # where nobody answers
+    data = command[command.index("--data") + 1]
+    given = ["--data", data, "--model", "test_resnet.r160_in1k", "--out", str(tmp_path / "out")]
+    assert main([*given, "--size", "32", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "weights of test_resnet.r160_in1k: downloaded when the run begins" in out
+    assert "initial_sha256" not in out
+    assert not (tmp_path / "out").exists()

@@ -4,9 +4,16 @@ import errno
 import importlib
 import os
 import re
+import signal
+from pathlib import Path
 
 import pytest
 import torch
+
+from worlds.cli.exit import exit_code
+from worlds.cli.parser import Parser
+from worlds.cli.progress import ProgressBars
+from worlds.runtime.progress import Progress
 
 COMMANDS = {
     "cifar5m.commands.generate": ["--n", "10", "--out", "set"],
@@ -90,11 +97,51 @@ def test_a_file_in_the_way_of_the_folder_is_named(tmp_path, monkeypatch, capsys)
 
 
 def test_control_sequences_of_foreign_names_do_not_reach_the_terminal(tmp_path, capsys):
-    from worlds.cli.exit import exit_code
-    from worlds.cli.parser import Parser
-
     def run():
         raise ValueError("class \x1b[2J\x07cat is unknown")
 
     assert exit_code(Parser("worlds-train", "Train."), run) == 2
     assert capsys.readouterr().err == "worlds-train: class ?[2J?cat is unknown\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (MemoryError(), "this machine's memory (or ulimit -v) is too small"),
+        (RuntimeError("can't start new thread"), "no more threads can be started"),
+        (KeyError("classes"), "unexpected KeyError ('classes'): please report it"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "a/b"), "a/b: No such file"),
+    ],
+)
+def test_what_a_command_does_not_foresee_is_one_line(error, told, capsys):
+    def run():
+        raise error
+
+    assert exit_code(Parser("worlds-train", "Train."), run, Path("out")) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"worlds-train: {told}")
+
+
+def test_the_traceback_of_a_bug_is_shown_on_demand(monkeypatch):
+    monkeypatch.setenv("DEEP_BOOTSTRAP_TRACEBACK", "1")
+    with pytest.raises(KeyError):
+        exit_code(Parser("worlds-train", "Train."), lambda: {}["classes"])
+
+
+def test_an_argument_that_is_no_text_is_refused_before_the_work(capsys):
+    with pytest.raises(SystemExit) as ended:
+        Parser("worlds-train", "Train.").parse_args(["out\udcff"])
+    assert ended.value.code == 2
+    assert "'out\\udcff' is not UTF-8" in capsys.readouterr().err
+
+
+def test_a_stopped_command_says_what_it_keeps(capsys):
+    def run():
+        with ProgressBars(quiet=True, kept="finished shards are kept") as on_progress:
+            os.kill(os.getpid(), signal.SIGINT)
+            on_progress(Progress("import", 1, 2))
+
+    assert exit_code(Parser("cifar5m-import", "Import."), run, Path("out")) == 130
+    assert capsys.readouterr().err == (
+        "cifar5m-import: stopped; finished shards are kept; run the same command to resume\n"
+    )
