@@ -86,7 +86,7 @@ def verify_dataset(folder: Path) -> str:
     report = cifar5m.verify(folder, workers=1)
     if not report.ok:
         raise ValueError(" / ".join(str(problem) for problem in report.problems))
-    return digest(read_store(folder), folder.joinpath("plan.json").read_bytes())
+    return digest(read_store(folder), json.loads((folder / "plan.json").read_text()))
 
 
 def make_labeled(folder: Path) -> None:

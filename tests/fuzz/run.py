@@ -21,6 +21,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,9 @@ def prepared(name: str, template: Path) -> Any:
     return found
 
 
-def fuzz(name: str, number: int, count: int, root: Path, shown: int) -> Counter[str]:
+def fuzz(
+    name: str, number: int, count: int, root: Path, shown: Sequence[str], most: int
+) -> Counter[str]:
     """Count what came of the inputs of one reader, in processes that may die or hang."""
     template, expected = root / f"{number:02d}", prepared(name, root / f"{number:02d}")
     counts: Counter[str] = Counter()
@@ -153,7 +156,7 @@ def fuzz(name: str, number: int, count: int, root: Path, shown: int) -> Counter[
                     kind, done = "traceback", "?"
                     message = f"the process ended with {process.exitcode}"
             counts[kind] += 1
-            if kind in WRONG and counts[kind] <= shown:
+            if kind in shown and counts[kind] <= most:
                 print(f"  {name}, case {at}: {kind} after {done}\n{message}", flush=True)
             at += 1
             if done == "?":
@@ -169,7 +172,8 @@ def main() -> int:
     parser.add_argument("--inputs", type=int, default=21_000, help="in all (default: 21000)")
     parser.add_argument("--reader", action="append", help="only these")
     parser.add_argument("--case", type=int, help="one input, with its traceback")
-    parser.add_argument("--shown", type=int, default=3, help="wrong ones shown of each kind")
+    parser.add_argument("--shown", type=int, default=3, help="inputs shown of each kind")
+    parser.add_argument("--show", nargs="+", choices=KINDS, default=WRONG, help="these kinds")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     import_libraries()
@@ -186,9 +190,9 @@ def main() -> int:
     for name in chosen:
         count = -(-int(args.inputs * readers[name].share) // int(max(shares, 1)))
         start = time.perf_counter()
-        counts = fuzz(
-            name, list(readers).index(name), count, root / name.replace("/", "-"), args.shown
-        )
+        place = root / name.replace("/", "-")
+        number = list(readers).index(name)
+        counts = fuzz(name, number, count, place, args.show, args.shown)
         total += counts
         row = "".join(f"{counts[kind]:>11,}" for kind in KINDS)
         why = f"  silent: {readers[name].silent}" if counts["silent"] else ""
