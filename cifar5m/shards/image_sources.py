@@ -21,6 +21,7 @@ from worlds.formats.plan import SourceFile
 from worlds.formats.pools import usual_classes
 from worlds.formats.shards import decode_image
 from worlds.runtime.errors import reading
+from worlds.runtime.files import zip_members
 from worlds.runtime.json_files import parse_json
 
 SUFFIXES: Final = frozenset(
@@ -123,12 +124,11 @@ def _list_images(folder: Path) -> tuple[list[Path], list[Path]]:
 def open_zip(path: Path, on_bytes: OnBytes) -> Source:
     """Read and check a zip of EDM's dataset_tool: images, and their labels in dataset.json."""
     with reading(path, "a zip of images and dataset.json"), zipfile.ZipFile(path) as archive:
-        names = [n for n in archive.namelist() if Path(n).suffix.lower() in SUFFIXES]
-        if "dataset.json" not in archive.namelist() or not names:
-            shown = ", ".join(archive.namelist()[:_SHOWN])
+        members = [info.filename for info in zip_members(archive)]
+        names = [n for n in members if Path(n).suffix.lower() in SUFFIXES]
+        if "dataset.json" not in members or not names:
+            shown = ", ".join(members[:_SHOWN])
             raise ValueError(f"expected dataset.json and images, found {shown or 'nothing'}")
-        if len(set(names)) < len(names):
-            raise ValueError("it holds two images of one name")
         too_large = [n for n in names if archive.getinfo(n).file_size > _LARGEST]
         if too_large or archive.getinfo("dataset.json").file_size > _LARGEST:
             raise ValueError(f"{(too_large or ['dataset.json'])[0]} is too large")

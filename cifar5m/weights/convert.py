@@ -24,6 +24,7 @@ import torch
 from cifar5m.weights.bounds import bounded_by
 from worlds.runtime.checkpoints import load_checkpoint
 from worlds.runtime.errors import reading
+from worlds.runtime.files import zip_members
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
@@ -211,7 +212,8 @@ def read_state(file: Path) -> dict[str, torch.Tensor]:
 
 def _read_zip(file: Path) -> Any:
     with zipfile.ZipFile(file) as archive:
-        found = [n for n in archive.namelist() if n.rsplit("/", 1)[-1] in UNET_FILES]
+        found = [n.filename for n in zip_members(archive)]
+        found = [n for n in found if n.rsplit("/", 1)[-1] in UNET_FILES]
         if len(found) != 1:
             raise ValueError(
                 f"{file} holds {len(found)} files named {' or '.join(UNET_FILES)}, expected 1"

@@ -13,8 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
+from worlds import open_store
 from worlds.formats.layout import Shard
 from worlds.formats.npz import load_npz
+from worlds.formats.plan import load_plan
 from worlds.formats.shards import decode_image, read_arrays
 from worlds.formats.tar_members import _KEPT_OPEN, TarMembers
 from worlds.runtime.checkpoints import load_checkpoint
@@ -125,3 +127,29 @@ def test_a_side_file_is_read_within_bounds(content, tmp_path):
         read_arrays(tmp_path, shard)
     with pytest.raises(ValueError, match=str(path)):
         load_npz(path, 1 << 20)
+
+
+def test_a_zip_of_a_method_that_asks_for_memory_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("X.npy", b"x" * 100)
+    with pytest.raises(ValueError, match="neither stored nor deflated"):
+        load_npz(tmp_path / "a.npz", 1 << 20)
+    with pytest.raises(ValueError, match="neither stored nor deflated"):
+        open_store(tmp_path)
+
+
+def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(tmp_path):
+    for name in ("part0.npz", "plan.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        os.mkfifo(tmp_path / name)
+    with pytest.raises(ValueError, match="is not a file"):
+        open_store(tmp_path)
+    with pytest.raises(ValueError, match="holds no plan"):
+        load_plan(tmp_path)
+
+
+def test_formats_that_start_programs_are_no_images():
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(stream, "EPS")
+    with pytest.raises(ValueError, match="cannot identify"):
+        decode_image(stream.getvalue())

@@ -8,6 +8,7 @@ It is written as RUNS/NAME.experiment.json when its runs are started, with every
 that the report can say what is missing.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -119,6 +120,9 @@ class Check:
         return all(sign * (after - before) > -self.tolerance for before, after in pairwise(values))
 
 
+_NAME: Final = re.compile(r"""[^<>"'&/\\\x00-\x1f\x7f]+""")
+
+
 @dataclass(frozen=True)
 class Experiment:
     """A figure or table. `checks` without an entry means that the report gives no verdict."""
@@ -142,7 +146,7 @@ class Experiment:
         if self.kind not in get_args(Kind):
             known = ", ".join(get_args(Kind))
             raise ValueError(f"kind must be one of {known}, got {self.kind!r}")
-        if not self.name or Path(self.name).name != self.name:
+        if Path(self.name).name != self.name or not _NAME.fullmatch(self.name):
             raise ValueError(f"an experiment's name is part of file names, got {self.name!r}")
         labels = [group.label for group in self.groups]
         if not labels or len(set(labels)) < len(labels):

@@ -10,6 +10,7 @@ from typing import IO
 import numpy as np
 
 from worlds.runtime.errors import first_line, reading
+from worlds.runtime.files import zip_members
 
 _LOCAL_HEADER = 30  # bytes before the name in a zip's local file header (APPNOTE 4.3.7)
 _ARCHIVE = "an .npz of arrays"
@@ -36,7 +37,7 @@ def load_npz(path: Path, most_bytes: int) -> dict[str, np.ndarray]:
     """
     arrays = {}
     with reading(path, _ARCHIVE), zipfile.ZipFile(path) as archive:
-        for info in archive.infolist():
+        for info in zip_members(archive):
             if info.file_size > most_bytes:
                 raise ValueError(f"{info.filename} declares {info.file_size:,} bytes")
             with archive.open(info) as stream:
@@ -59,10 +60,7 @@ def find_member(path: Path, name: str) -> zipfile.ZipInfo:
 def read_members(path: Path) -> dict[str, zipfile.ZipInfo]:
     """The arrays of the .npz at `path` by name; ValueError where it is none, or is cut short."""
     with reading(path, _ARCHIVE), zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-        if len({info.filename for info in members}) < len(members):
-            raise ValueError("it holds two arrays of one name")
-        return {info.filename.removesuffix(".npy"): info for info in members}
+        return {info.filename.removesuffix(".npy"): info for info in zip_members(archive)}
 
 
 def member_offset(path: Path, member: zipfile.ZipInfo) -> int:

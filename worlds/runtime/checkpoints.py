@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from worlds.runtime.files import atomic_write
+from worlds.runtime.files import atomic_write, zip_members
 
 
 def save_checkpoint(path: Path, state: Any) -> None:
@@ -30,6 +30,7 @@ def load_checkpoint(file: Path | io.BytesIO, device: str | torch.device = "cpu")
     """
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
+            zip_members(archive)
             if (corrupt := archive.testzip()) is not None:
                 raise ValueError(f"{corrupt} inside is corrupt: its checksum does not match")
     if isinstance(file, io.BytesIO):

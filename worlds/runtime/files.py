@@ -13,6 +13,7 @@ import secrets
 import shutil
 import socket
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,6 +67,21 @@ class HashingStream:
         self.sha256.update(data)
         self.bytes += memoryview(data).nbytes
         return self.stream.write(data)
+
+
+def zip_members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    """Return the members of a zip that others may have made.
+
+    Raises ValueError if two share a name, or one is neither stored nor deflated: other methods
+    take as much memory as a few bytes of the file ask for.
+    """
+    members = archive.infolist()
+    if len({info.filename for info in members}) < len(members):
+        raise ValueError("it holds two files of one name")
+    for info in members:
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"{info.filename} is neither stored nor deflated")
+    return members
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -236,7 +236,10 @@ def test_the_page_states_how_the_runs_were_trained(tmp_path):
 
 def test_names_cannot_write_html(tmp_path):
     hostile = 'x"><script>alert(1)</script>$\\frac{'
-    made = Experiment('a"><script>', hostile, "curves", (group(tmp_path, "net"),), claim=hostile)
+    groups = (group(tmp_path, "net"),)
+    with pytest.raises(ValueError, match="part of file names"):
+        Experiment('a"><script>', hostile, "curves", groups)
+    made = Experiment("a", hostile, "curves", groups, claim=hostile)
     made = replace(made, groups=(replace(made.groups[0], label=hostile),), note=hostile)
     write_experiment(made, tmp_path)
     entries, written = report(tmp_path)
