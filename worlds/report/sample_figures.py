@@ -3,6 +3,7 @@ against Ideal(T(n))), and any quantities against any number.
 """
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -180,7 +181,7 @@ def _loss_panel(
     ax.set(title="At T0, beside y = x", xlabel="Ideal(T(n))", ylabel="Real L(n)")
 
 
-_DASHES: Final = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))  # of a panel's quantities
+_DASHES: Final = (("-", "solid"), ((0, (4, 2)), "dashed"), ((0, (1, 1.5)), "dotted"))
 
 
 def draw_against(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
@@ -188,10 +189,8 @@ def draw_against(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
     series = list(dict.fromkeys(one.found.group.series or "" for one in measured))
     figure, axes, _ = new_figure(len(experiment.panels), 3, (3.8, 3.3))
     axis, points = experiment.axis.removeprefix("log "), list[Point]()
-    dashes: dict[str, dict[str, Any]] = {}
     for ax, panel in zip(axes, experiment.panels, strict=True):
-        for quantity, dash in zip(panel, _DASHES, strict=False):
-            dashes[name_of(quantity, experiment.metric)] = {"color": INK, "linestyle": dash}
+        for quantity, (dash, _) in zip(panel, _DASHES, strict=False):
             for name, color in zip(series, COLORS, strict=False):
                 mine = _points(measured, name, quantity)
                 x, y = [p["x"] for p in mine], [p["y"] for p in mine]
@@ -203,12 +202,12 @@ def draw_against(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
         if axis != experiment.axis:
             ax.set_xscale("log")
             ax.xaxis.set_major_formatter("{x:g}")
-        if len(panel) == 1:
-            ax.set_ylabel(name_of(panel[0], experiment.metric))
-    lines = dashes.items() if len(dashes) > 1 else ()
-    legend(
-        figure, [(n, {"color": c}) for n, c in zip(series, COLORS, strict=False) if n] + [*lines]
-    )
+        # The title names the panel's quantities, and where they are several their dashes.
+        names = [name_of(quantity, experiment.metric) for quantity in panel]
+        if len(names) > 1:
+            names = [f"{name} ({look})" for name, (_, look) in zip(names, _DASHES, strict=False)]
+        ax.set_title("\n".join(fill(name, 42) for name in names), fontsize="medium")
+    legend(figure, [(n, {"color": c}) for n, c in zip(series, COLORS, strict=False) if n])
     return Drawn(figure, points)
 
 

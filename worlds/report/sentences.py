@@ -14,7 +14,7 @@ def sentence(experiment: Experiment, measured: Sequence[Measured]) -> str:
     if experiment.kind in _TELLERS:
         return _each(measured, _TELLERS[experiment.kind])
     if experiment.kind == "against":
-        return _against(experiment, measured)
+        return _against(experiment, [one for one in measured if one.found.group.drawn])
     both = [one for one in measured if one.get("gap") is not None]
     if experiment.kind == "decompositions":
         return _each(both, _decomposed)
@@ -150,9 +150,9 @@ def _table(one: Measured) -> str:
 
 
 def _against(experiment: Experiment, measured: Sequence[Measured]) -> str:
-    """Describe each quantity of each line at its first and its last x."""
+    """Describe the first quantity of each panel, by line, at its first and its last x."""
     axis, told = experiment.axis.removeprefix("log "), []
-    for quantity in (one for panel in experiment.panels for one in panel):
+    for quantity, *_ in experiment.panels:
         for series in dict.fromkeys(one.found.group.series for one in measured):
             line = [
                 (one.found.group.x, value)
