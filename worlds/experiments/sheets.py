@@ -1,21 +1,25 @@
 """Sample sheets (figures 19 to 21): some images of a data set, drawn as a Real World's are.
 
-    run_sheet(folder, config_of(trial=0), split, accuracy)
+    run_sheet(folder, config_of(100), data, accuracy)
 
 A sheet is a run that trains nothing: its folder holds config.json, one row and summary.json as
 every run's, and images.npy and labels.npy, sorted by class, for the report.
 """
 
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from msgspec.structs import asdict
 
 from worlds.data.splits import Split
 from worlds.experiments.linear_regression import write_finished
 from worlds.loaders.samplers import subset
 from worlds.runtime.files import atomic_write
 from worlds.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from worlds.training.build import Data
 
 ARCH: Final = "sample_sheet"
 IMAGES: Final = "images.npy"
@@ -28,9 +32,11 @@ def config_of(images: int, trial: int = 0) -> TrainConfig:
 
 
 def run_sheet(
-    folder: Path, config: TrainConfig, split: Split, name: str, labeler_accuracy: float | None
+    folder: Path, config: TrainConfig, data: "Data", labeler_accuracy: float | None
 ) -> Path:
-    """Write the sheet of a split; `labeler_accuracy` is that of the network that labeled it."""
+    """Write the training split's sheet; `labeler_accuracy` is of the network that labeled it."""
+    split = data.train
+    assert isinstance(split, Split)  # of images, as every source of experiments
     chosen = subset(len(split), min(config.n, len(split)), *config.stream("data"))
     chosen = chosen[np.argsort(split.labels[chosen], kind="stable")]
     for file, array in ((IMAGES, split.gather(chosen)), (LABELS, split.labels[chosen])):
@@ -43,6 +49,5 @@ def run_sheet(
     }
     if labeler_accuracy is not None:
         row["labeler_accuracy"] = labeler_accuracy
-    data: dict[str, Any] = {"name": name, "train": split.fingerprint, "test": None}
-    data |= {"classes": list(split.class_names), "pool": len(split)}
-    return write_finished(folder, config, [row], data, 0)
+    # All facts, as of a trained run: the same command again compares them.
+    return write_finished(folder, config, [row], asdict(data.describe()), 0)

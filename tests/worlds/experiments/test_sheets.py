@@ -8,13 +8,17 @@ from tests.worlds.small_runs import small_data
 from worlds.experiments.sheets import IMAGES, LABELS, config_of, run_sheet
 from worlds.experiments.spec import Check, Experiment, Group, write_experiment
 from worlds.report.write import write_report
+from worlds.training.run_folder import read_run
 
 
 def test_a_sheet_holds_samples_by_class_and_is_drawn_beside_another(tmp_path):
-    split, config = small_data().train, config_of(40)
-    other = replace(split, fingerprint="f" * 64)
-    for name, data, accuracy in (("one", split, 0.985), ("two", other, None)):
-        run_sheet(tmp_path / name, config, data, name, accuracy)
+    first, config = small_data(), config_of(40)
+    split, other = first.train, replace(first.train, fingerprint="f" * 64)
+    for name, train, accuracy in (("one", split, 0.985), ("two", other, None)):
+        data = replace(first, train=train, cifar10=first.test)
+        run_sheet(tmp_path / name, config, data, accuracy)
+        # The same command again takes it for its own.
+        assert not read_run(tmp_path / name).description.data.differences(data.describe())
     images, labels = (np.load(tmp_path / "one" / file) for file in (IMAGES, LABELS))
     assert images.shape == (40, 32, 32, 3)
     assert sorted(labels) == list(labels)

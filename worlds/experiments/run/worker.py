@@ -76,7 +76,6 @@ def _data_of(sources: Sources) -> "Callable[[Data], RunData]":
 def _train(
     job: Job, folder: Path, sources: Sources, device: str, on_step: Callable[[int], None]
 ) -> str:
-    from worlds.data.splits import Split
     from worlds.experiments import linear_regression as toy
     from worlds.experiments import sheets
     from worlds.training.run_folder import read_run
@@ -89,8 +88,7 @@ def _train(
     if job.config.arch == sheets.ARCH:
         data = _data_of(sources)(job.data)
         accuracy = sources.labeler_accuracy(job.data)
-        assert isinstance(data.train, Split)  # of images, as every source of experiments
-        sheets.run_sheet(folder, job.config, data.train, data.name, accuracy)
+        sheets.run_sheet(folder, job.config, data, accuracy)
         return "schedule"
     with suppress(NotFinite):  # the summary says so
         train(job.config, _data_of(sources)(job.data), folder, device=device, on_step=on_step)
