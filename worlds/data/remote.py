@@ -212,8 +212,11 @@ class _Stream:
 @contextmanager
 def _opened(shard: RemoteShard) -> Iterator[_Stream]:
     if not re.match("https?://", shard.url):
+        path = Path(shard.url).expanduser()
+        if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+            raise StreamError(f"{shard.url} is not a file")
         try:
-            with Path(shard.url).expanduser().open("rb") as file:
+            with path.open("rb") as file:
                 yield _Stream(_file_blocks(file), shard.url)
         except FileNotFoundError:
             raise StreamError(f"{shard.url} does not exist") from None
