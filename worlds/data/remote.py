@@ -24,7 +24,7 @@ from worlds.data.hub import HUB, ask_hub, parse_hub_address
 from worlds.formats.layout import PLAN
 from worlds.formats.plan import Plan, load_plan
 from worlds.formats.shards import BLOCK, decode_image
-from worlds.runtime.errors import first_line
+from worlds.runtime.errors import first_line, printable
 from worlds.runtime.http import RETRIED, asked_wait, describe_status
 
 IMAGE_FIELDS: Final = ("png", "jpg", "jpeg", "webp")
@@ -39,7 +39,7 @@ class StreamError(OSError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
-        self.message = message
+        self.message = printable(message)  # a shard's names may hold anything
 
     def __str__(self) -> str:  # webdataset appends to the args of what passes through it
         return self.message
