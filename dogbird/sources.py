@@ -153,7 +153,11 @@ def _list_folder(folder: Path, wanted: ClassFilter) -> list[tuple[Span, int]]:
     for place in inner:
         for entry in sorted(os.scandir(place), key=lambda entry: entry.name):
             path = Path(entry.path)
-            if not is_photograph(path.name) or (wnid := wanted.wnid_of(path)) not in wanted.wnids:
+            if (
+                not entry.is_file()
+                or not is_photograph(path.name)
+                or (wnid := wanted.wnid_of(path)) not in wanted.wnids
+            ):
                 continue
             wanted.on_file()
             state = entry.stat()
