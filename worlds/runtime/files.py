@@ -36,8 +36,12 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     try:
         with temporary.open("xb") as stream:
             yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
+            try:
+                stream.flush()
+                os.fsync(stream.fileno())
+            except OSError as error:  # of a descriptor: it does not know the name
+                error.filename = error.filename or str(path)
+                raise
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)

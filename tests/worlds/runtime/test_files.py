@@ -1,5 +1,6 @@
 """Atomic files, and what killed processes leave behind."""
 
+import errno
 import hashlib
 import os
 import signal
@@ -126,3 +127,16 @@ def test_a_killed_process_that_nobody_has_waited_for_counts_as_gone(tmp_path):
         remove_stale(tmp_path)
         assert time.monotonic() < deadline
     process.wait()
+
+
+def test_a_disk_that_fails_while_syncing_is_named_by_its_file(monkeypatch, tmp_path):
+    def fail(descriptor):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with (
+        pytest.raises(OSError, match=r"Input/output error: .*plan\.json"),
+        atomic_write(tmp_path / "plan.json") as stream,
+    ):
+        stream.write(b"{}")
+    assert not list(tmp_path.iterdir())
