@@ -9,6 +9,7 @@ from tools.compare_precisions import main
 TINY = ["--recipe", "tiny", "--n", "64", "--steps", "2", "--device", "cpu"]
 
 
+@pytest.mark.slow
 def test_a_precision_is_compared_with_itself_and_with_a_lower_one(capsys):
     found = []
     for other in ("fp32", "bf16-weights"):

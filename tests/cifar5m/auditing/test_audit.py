@@ -122,6 +122,7 @@ def test_a_labeler_adds_features_calibration_and_distances(folder, cifar10, labe
 
 def test_an_imported_set_without_a_labeler_says_so(folder, cifar10, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # no labeler was fine-tuned here
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     code, report = audit(folder, cifar10)
     assert code == 0
     assert "the labeler could not be loaded" in report["not_measured"]["frechet_labeler"]

@@ -182,7 +182,9 @@ def test_any_number_of_ranks_gives_the_same_labels(
     assert verifying.verify(folder, workers=1).ok
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_a_killed_labeling_goes_on_to_the_unbroken_ones_labels(number, labeler_folder, tmp_path):
     folder = make_set(tmp_path / "set", shard_size=1, splits={"train": 30})
     unbroken = tmp_path / "unbroken"

@@ -83,7 +83,9 @@ def test_twenty_kills_end_in_the_unbroken_runs_bytes(world, run, request, tmp_pa
     assert verify(["--json", str(folder)]) == 0
 
 
-@pytest.mark.parametrize("run", ["small_run", "conditional_run"])
+@pytest.mark.parametrize(
+    "run", ["small_run", pytest.param("conditional_run", marks=pytest.mark.slow)]
+)
 def test_a_killed_run_goes_on_to_the_unbroken_runs_bytes(run, request, tmp_path):
     images, small_run = 60, request.getfixturevalue(run)
     assert main(["--n", str(images), "--out", str(tmp_path / "unbroken"), *small_run]) == 0

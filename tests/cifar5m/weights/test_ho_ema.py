@@ -167,7 +167,7 @@ def test_weights_that_cannot_be_reached_are_one_line_that_says_what_to_do(publis
     assert "\n" not in line
     assert f"download {published['ho-ema'].url} by hand" in line
     assert f"put it at {tmp_path / 'downloads' / 'ema.ckpt'}" in line
-    assert "`--recipe tiny` works offline" in line
+    assert "the bundled `tiny` works offline" in line
 
 
 def test_a_file_put_by_hand_under_its_name_is_taken(published, files, tmp_path):

@@ -327,10 +327,10 @@ BAD = [
     (lambda s: RealLoader(s.train, 90, 32.0, 5), "batch_size must be an integer, got 32.0"),
     (lambda s: RealLoader(s.train, 90, 32, 5.0), "steps must be an integer, got 5.0"),
     (lambda s: RealLoader(s.train, 90, 32), "give steps"),
-    (lambda s: IdealLoader(s.train, 301), "n = 300 .* fills no batch of 301"),
+    (lambda s: IdealLoader(s.train, 301), "300 samples, .* fill no batch of 301"),
     (
         lambda s: IdealLoader(s.train, 32, 10),
-        "10 steps of 32 need 320 samples, .* gives 300: the largest possible is 9 steps",
+        "10 steps of 32 need 320 samples, .* give 300: the largest possible is 9 steps",
     ),
     (lambda s: RealLoader(s.train, 90, 32, 5, rank=2, world_size=2), "got rank 2 of 2"),
     (lambda s: RealLoader(s.train, 90, 32, 5, world_size=3), "multiple of world_size 3"),

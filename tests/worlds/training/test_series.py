@@ -121,6 +121,7 @@ train(small(steps=30, log=1, ema=0.9), small_data(), sys.argv[1], keep_checkpoin
 """
 
 
+@pytest.mark.slow
 def test_a_run_killed_again_and_again_keeps_every_point_once(tmp_path):
     """kill -9 falls into the writing as well: a checkpoint is written after every step."""
     command = [sys.executable, "-W", "error", "-c", _SLOW]
