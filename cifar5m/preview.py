@@ -97,6 +97,11 @@ def draw_sheet(found: Survey, per_class: int, seed: int = 0) -> "Image":
         raise ValueError(f"images per class must be at least 1, got {per_class}")
     chosen = _choose(found, per_class, seed)
     images = dict(_read_images(found, [row for rows in chosen for row in rows]))
+    if missing := sum(row not in images for rows in chosen for row in rows):
+        raise ValueError(
+            f"{found.folder}: {missing} of the images that its side files list are in no shard; "
+            "run cifar5m-verify"
+        )
     counts = np.bincount(found.label, minlength=len(found.class_names))
     note = "Chosen at random in each class"
     if found.has_confidence:

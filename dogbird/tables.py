@@ -100,6 +100,7 @@ def _rows(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
             return
         with pyarrow.memory_map(str(path)) as mapped:
             for batch in pyarrow.ipc.open_stream(mapped):
+                batch.validate(full=True)  # Arrow ends the process at offsets that leave the file
                 yield from _each(batch, columns)
 
 

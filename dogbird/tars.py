@@ -16,6 +16,8 @@ from worlds.runtime.errors import reading
 
 Listed = Iterator[tuple[Span, int]]
 
+_CLS_BYTES = 64  # of a .cls member, more than any class takes
+
 
 def tars_of(root: Path, split: str) -> list[Path]:
     """The released tar of a split, or the tars that name it, in `root` or in its folder."""
@@ -98,7 +100,8 @@ def _of_files(path: Path, stream: IO[bytes], wanted: ClassFilter) -> Iterator[Sp
         elif extension == "cls":
             with path.open("rb") as again:
                 again.seek(member.offset_data)
-                sample["wnid"] = _wnid_of_cls(again.read(member.size).decode(), path)
+                content = again.read(min(member.size, _CLS_BYTES))
+                sample["wnid"] = _wnid_of_cls(content.decode(), path)
     yield from _wanted(sample, wanted)
 
 

@@ -297,7 +297,7 @@ def _audit(facts: Facts, plan: dict[str, Any]) -> dict[str, Any] | None:
     try:
         audit = load_json(path, dict[str, Any])
         fingerprint = audit["dataset"]["fingerprint"]
-        found = {"against": audit["cifar10"]["name"], "images": audit["summary"]["images"]}
+        found = {"against": audit["cifar10"]["name"], "images": int(audit["summary"]["images"])}
         found["rows"] = {name: _number(value) for name, value in audit["summary"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(

@@ -135,7 +135,7 @@ def _inside(folder: Path, path: str) -> str:
     """Return a path to publish. Raises ValueError unless it is a plain one that stays in `folder`,
     also behind links.
     """
-    inside = (folder / path).resolve().is_relative_to(folder.resolve())
+    inside = Path(os.path.realpath(folder / path)).is_relative_to(os.path.realpath(folder))
     if not inside or path.startswith("/") or os.path.normpath(path) != path:
         raise ValueError(
             f"{folder / PLAN} names the file {path!r}, which is not inside {folder}: "

@@ -223,9 +223,13 @@ def read_arrays(folder: Path, shard: Shard) -> SideArrays:
     arrays = load_npz(path, most_bytes=4096 + len(shard) * 4 * _MOST_CLASSES)
     try:
         names = [name for name in _SIDE_ARRAYS if name != "requested" or name in arrays]
-        return SideArrays(**{name: arrays[name] for name in names})
+        found = SideArrays(**{name: arrays[name] for name in names})
     except KeyError as error:
         raise ValueError(f"{path} is not a side file: it has no array {error}") from error
+    for name in ("index", "label"):
+        if (dtype := getattr(found, name).dtype).kind not in "iu":
+            raise ValueError(f"{path} is not a side file: its {name} is {dtype}, not integers")
+    return found
 
 
 def is_finished(folder: Path, shard: Shard, fingerprint: str) -> bool:

@@ -33,6 +33,8 @@ def load_checkpoint(file: Path | io.BytesIO, device: str | torch.device = "cpu")
             zip_members(archive)
             if (corrupt := archive.testzip()) is not None:
                 raise ValueError(f"{corrupt} inside is corrupt: its checksum does not match")
+    elif isinstance(file, Path):  # of an old form, whose lengths may ask for any memory
+        file = io.BytesIO(file.read_bytes())
     if isinstance(file, io.BytesIO):
         file.seek(0)
     try:

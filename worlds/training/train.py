@@ -115,7 +115,7 @@ def _covers(run: Run, last_step: int | None) -> bool:
 def _whole(run: Run) -> Run:
     """A finished run; ValueError where rows have been lost since."""
     assert run.summary is not None
-    ends = [None if row is None else row["step"] for row in (run.final, run.summary.final)]
+    ends = [None if row is None else row.get("step") for row in (run.final, run.summary.final)]
     if ends[0] != ends[1]:
         raise ValueError(
             f"{run.folder / METRICS} ends at step {ends[0]}, the run ended at {ends[1]}: rows are "
