@@ -74,9 +74,7 @@ def transfer_mlp(
     """
     first, head = "1.weight", f"{len(model) - 1}."
     if first not in state:
-        raise ValueError(
-            f"not of an MLP: it has no {first}, but {', '.join(list(state)[:5])!r}"
-        )
+        raise ValueError(f"not of an MLP: it has no {first}, but {', '.join(list(state)[:5])!r}")
     features = model.get_parameter(first).shape[1]
     resized = resize_filters(state[first], round((features / 3) ** 0.5), antialias)
     load_weights(model, {**state, first: resized}, fresh=(head,))
