@@ -249,7 +249,7 @@ class Build:
                 jobs.append((self.out, shard, rows, classes, plan.fingerprint))
         left = sum(len(job[1]) for job in jobs)
         phase = Phase("write", len(every), on_progress, len(every) - left)
-        for count in in_workers(write_photographs, jobs, min(workers, len(jobs))) if jobs else ():
+        for count in in_workers(write_photographs, jobs, workers):
             phase(count)
         clean_folders(*places)  # of workers that outlived a killed build by a moment
 

@@ -86,7 +86,7 @@ def stage(
     waiting = [job for job in jobs if not (job.listing.is_file() and job.photographs.is_file())]
     total, left = (sum(len(job.piece.wnids) for job in some) for some in (jobs, waiting))
     phase = Phase("convert", total, on_progress, total - left)
-    for count in in_workers(stage_piece, waiting, min(workers, len(waiting))) if waiting else ():
+    for count in in_workers(stage_piece, waiting, workers):
         phase(count)
     return [row for job in jobs for row in read_rows(job)]
 

@@ -11,8 +11,8 @@ from typing import IO, Any
 
 from dogbird.pieces import FOLDERS, SUFFIXES, WNID, ClassFilter, Piece, Span, cut, is_photograph
 from dogbird.tasks import ilsvrc2012
-from worlds.formats.tar_members import BoundedReads
 from worlds.runtime.errors import reading
+from worlds.runtime.files import BoundedReads
 
 Listed = Iterator[tuple[Span, int]]
 

@@ -147,9 +147,12 @@ def _tiles(rows: torch.Tensor, exact: bool) -> Iterator[tuple[int, torch.Tensor,
         missing = -len(part) % _ROWS_MULTIPLE if exact else 0
         squares = (part.int() if exact else part).square().sum(1)
         squares = F.pad(squares, (0, missing), value=torch.iinfo(torch.int32).max)
-        columns = F.pad(part, (0, 0, 0, missing)).T
-        # A CPU's int8 product wants its second operand by rows, CUDA's by columns.
-        yield start, columns.contiguous() if rows.device.type == "cpu" else columns, squares
+        yield start, _columns(F.pad(part, (0, 0, 0, missing))), squares
+
+
+def _columns(rows: torch.Tensor) -> torch.Tensor:
+    """Rows as columns: a CPU's int8 product wants its second operand by rows, CUDA's by columns."""
+    return rows.T.contiguous() if rows.device.type == "cpu" else rows.T
 
 
 def _pixels(images: np.ndarray, device: torch.device) -> torch.Tensor:
@@ -172,8 +175,7 @@ def _int8_is_faster(device: torch.device, width: int) -> bool:
     """
     queries = torch.ones(_LEAST_QUERIES, width, dtype=torch.int8, device=device)
     rows = torch.ones(512, width, dtype=torch.int8, device=device)
-    columns = rows.T.contiguous() if device.type == "cpu" else rows.T
-    floats, float_columns = queries.float(), rows.float().T
+    columns, floats, float_columns = _columns(rows), queries.float(), _columns(rows.float())
     int8 = _seconds(lambda: torch._int_mm(queries, columns))
     return int8 < _seconds(lambda: floats @ float_columns)
 
@@ -195,8 +197,7 @@ def _int8_is_exact(device: torch.device, width: int) -> bool:
     extremes = torch.tensor([127, -128], dtype=torch.int8, device=device)
     rows = extremes.repeat_interleave(16)[:, None].repeat(1, width)
     try:
-        columns = rows.T.contiguous() if device.type == "cpu" else rows.T  # as in `_tiles`
-        found = torch._int_mm(rows, columns)
+        found = torch._int_mm(rows, _columns(rows))
     except RuntimeError:
         return False
     products = extremes.long()[:, None] * extremes.long() * width

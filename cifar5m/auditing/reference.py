@@ -25,7 +25,7 @@ from worlds.runtime.files import atomic_write
 SPLITS = ("train", "test")
 WORK = "work"  # in the audit's folder: what only saves a rerun time
 _PART = 2_000  # photographs a file: what a stopped audit may lose
-_MOST_BYTES = 1 << 30  # of an array: features of a shard
+MOST_BYTES = 1 << 30  # of an array: features of a shard
 
 OnImages = Callable[[int], None]  # images done since the last call
 
@@ -132,6 +132,6 @@ def _part(audit: Path, split: Split, judge: Judge, number: int) -> Path:
 def read_npz(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a file by name, none where it is not there or is damaged."""
     try:
-        return load_npz(path, most_bytes=_MOST_BYTES)
+        return load_npz(path, most_bytes=MOST_BYTES)
     except ValueError:
         return {}

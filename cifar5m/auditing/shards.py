@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from cifar5m.auditing.neighbours import K, Reference
-from cifar5m.auditing.reference import WORK, Judge, OnImages, read_npz, see
+from cifar5m.auditing.reference import MOST_BYTES, WORK, Judge, OnImages, read_npz, see
 from cifar5m.labels.relabel import read_pixels
 from cifar5m.shards.check import check_arrays, pixel_digest
 from worlds.formats.layout import Shard
@@ -31,7 +31,6 @@ from worlds.runtime.prefetch import Prefetcher
 
 IMAGES = "images"
 FORMAT = 1
-_MOST_BYTES = 1 << 30  # of an array: features of a shard
 FEATURE_IMAGES = 50_000  # whose features are kept: the size that Frechet distances are taken at
 _CHUNK = 500  # about as many images between two looks at the progress
 
@@ -198,7 +197,7 @@ def baseline_path(audit: Path, comparison: Comparison, queries: int) -> Path:
 
 
 def baseline_rows(photographs: int, images: int) -> np.ndarray:
-    """Which test photographs the baseline takes, evenly spaced: as many as there are images, at
+    """Return the test photographs of the baseline, evenly spaced: as many as there are images, at
     least 1,000 where there are so many; more would cost more than the question.
     """
     count = min(photographs, max(images, 1_000))
@@ -213,4 +212,4 @@ def kept_features(audit: Path, shards: Sequence[Shard]) -> Iterator[np.ndarray]:
     """Float32 (n, F) features of the first images, a shard at a time."""
     for shard in shards:
         if shard.start < FEATURE_IMAGES:
-            yield load_npz(features_path(audit, shard), _MOST_BYTES)["features"]
+            yield load_npz(features_path(audit, shard), MOST_BYTES)["features"]

@@ -116,7 +116,7 @@ def _write(folder: Path, out: Path, workers: int, on_progress: OnProgress | None
         waiting = [shard for shard in images.shards if shard not in done]
         phase = Phase.of("pack", images.shards, waiting, on_progress)
         jobs = [images.job(folder, shard) for shard in waiting]
-        for shard, sha256 in in_workers(decode_shard, jobs, min(workers, len(jobs) or 1)):
+        for shard, sha256 in in_workers(decode_shard, jobs, workers):
             _append(journal, {"shard": shard.name, "sha256": sha256})
             done.add(shard)
             images.hash_completed_prefix(done)

@@ -29,7 +29,7 @@ from worlds.formats.npz import map_file
 from worlds.formats.tar_members import RowMembers
 from worlds.rng.orders import key_words
 from worlds.rng.streams import SUBSET
-from worlds.runtime.checks import integers
+from worlds.runtime.checks import integers, plain
 from worlds.runtime.errors import reading
 from worlds.runtime.files import write_json
 from worlds.runtime.json_files import convert_json
@@ -39,7 +39,7 @@ _ARRAY = "(array)"  # indices that only the program knew
 
 
 class Rule(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What a subset is drawn by, as its manifest holds it."""
+    """The rule that draws a subset, as its manifest holds it."""
 
     indices: str | tuple[int | None, int | None, int | None] | None = None  # a file; a slice
     classes: list[int | str | list[int | str]] | None = None
@@ -112,7 +112,7 @@ def subset(
     given: dict[str, Any] = {"classes": classes, "renumber": renumber, "ratios": ratios}
     given |= {"balanced": balanced, "n": n, "shard": shard, "seed": seed, "trial": trial}
     given["indices"] = _named(indices)
-    rule = convert_json(_plain(given), Rule, "subset")
+    rule = convert_json(plain(given), Rule, "subset")
     # Indices, then classes, then what is drawn: each step narrows `rows`, which are of the pool.
     rows = _rows(len(pool), indices)
     names, labels = pool.class_names, pool.labels[rows]
@@ -141,15 +141,6 @@ def subset(
         rule=rule,
         pool=pool.fingerprint,
     )
-
-
-def _plain(value: Any) -> Any:
-    """Return numpy's numbers and arrays, and any sequence, as JSON has them."""
-    if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    return [_plain(one) for one in value] if isinstance(value, list | tuple | range) else value
 
 
 def _named(indices: Indices | None) -> Any:

@@ -9,7 +9,6 @@ from worlds.rng.kernels import word_rows
 from worlds.rng.streams import TEACHER
 
 _BLOCKS: Final = 256  # of four words; 4,092 of their bytes are used
-_STREAM: Final = TEACHER
 # Of the octaves of 2, 4, 8, 16 and 32 cells, in 32nds.
 _AMPLITUDES: Final = (9, 8, 5, 3, 1)
 
@@ -20,7 +19,7 @@ def fill_images(indices: np.ndarray, key: np.ndarray, out: np.ndarray) -> None:
     image, finer = np.zeros((32, 32, 3), np.int64), np.zeros((32, 32, 3), np.int64)
     noise = np.empty(16 * _BLOCKS, np.int64)
     for b in range(len(indices)):
-        words = word_rows(indices[b : b + 1], _BLOCKS, key, _STREAM, 0)[0]
+        words = word_rows(indices[b : b + 1], _BLOCKS, key, TEACHER, 0)[0]
         for k in range(len(noise)):
             noise[k] = np.int64((words[k >> 2] >> np.uint64(8 * (k & 3))) & np.uint64(255)) - 128
         image[0, 0, :] = 0

@@ -86,7 +86,7 @@ class Job:
 
     @property
     def needs(self) -> str | None:
-        """How the name of the run that it begins from ends; None without one."""
+        """The end of the name of the run that it begins from; None without one."""
         initial = self.config.initial or ""
         return f"-{initial.removeprefix(RUN)[:12]}" if initial.startswith(RUN) else None
 

@@ -53,16 +53,15 @@ def count_cost(
     config: TrainConfig, tests: Sequence[int], parameters: int, multiply_adds: int
 ) -> Cost:
     """Return the cost of a run that is measured on test sets of these sizes (none: never)."""
+    points = len(config.points)
     images = sum(min(size, config.test_eval or size) for size in tests)
-    images *= 2 if config.ema else 1
+    total = points * images * (2 if config.ema else 1)
     if not config.fresh and tests:
         train = min(config.n, config.train_eval or config.n)
-        clean = min(train, CLEAN) if config.fresh_crops and config.augment else train
-        images += (train if config.augment else clean) + config.validation
-    points = len(config.points)
-    total = points * images
-    if not config.fresh and tests and config.augment:
-        total += clean * (1 + -(-(points - 1) // config.clean_every))
+        total += points * (train + config.validation)
+        if config.augment:  # beside the crops, some of them as they are stored
+            clean = min(train, CLEAN) if config.fresh_crops else train
+            total += clean * (1 + -(-(points - 1) // config.clean_every))
     return Cost(
         steps=config.steps,
         training_images=config.steps * config.batch_size,

@@ -20,8 +20,8 @@ import numpy as np
 
 from worlds.formats.layout import CIFAR10_CLASSES
 from worlds.formats.pickles import load_arrays
-from worlds.formats.tar_members import BoundedReads
 from worlds.runtime.errors import reading
+from worlds.runtime.files import BoundedReads
 
 _PIXELS: Final = 3 * 32 * 32
 _LARGEST: Final = 1 << 28  # bytes of one file; CIFAR-100's training pickle has 155 MB

@@ -20,24 +20,6 @@ from worlds.formats.shards import tar_members
 _KEPT_OPEN: Final = 64  # tars
 
 
-class BoundedReads:
-    """A tar's stream without reads of more than `most` bytes, which the header of a header may
-    declare, and which would be allocated before a byte is read.
-    """
-
-    def __init__(self, stream: Any, most: int = 1 << 28) -> None:
-        self.stream, self.most = stream, most
-
-    def read(self, size: int = -1) -> bytes:
-        if size > self.most:
-            raise ValueError(f"a header declares {size:,} bytes")
-        data: bytes = self.stream.read(size)
-        return data
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)
-
-
 class TarMembers:
     """The encoded images in tars of `{index:09d}.{extension}` and `.cls`, shard after shard."""
 

@@ -109,7 +109,7 @@ class MixedLoader(Loader):
         return self._starts(len(self))[0] / self.loaders[0].sampler.pass_size
 
     def counts(self, step: int) -> list[int]:
-        """How many samples of each pool the global batch of a step holds."""
+        """Return the samples of each pool in the global batch of a step."""
         pairs = zip(self._starts(step), self._starts(step + 1), strict=True)
         return [stop - start for start, stop in pairs]
 

@@ -20,7 +20,7 @@ from worlds.runtime.checks import count, integer, integers
 
 @dataclass(frozen=True)
 class Seeds:
-    """What names a world's streams: (seed, trial), or for one of them a seed of its own, which is
+    """Names of a world's streams: (seed, trial), or for one of them a seed of its own, which is
     the same in every trial.
     """
 

@@ -42,7 +42,7 @@ _GAMMA: Final = {"sgd": 2, "adam": 1}  # exponent of gamma below the last layer
 
 @dataclass(frozen=True)
 class Growth:
-    """How a parameter has grown since the base network; `kind` is a row of the tables."""
+    """Growth of a parameter since the base network; `kind` is a row of the tables."""
 
     kind: str
     fan_in: float = 1.0
@@ -51,7 +51,7 @@ class Growth:
 
 @dataclass(frozen=True)
 class Parametrization:
-    """What a network carries for its optimizer, as the attribute `parametrization`."""
+    """Facts of a network for its optimizer, which it carries as `parametrization`."""
 
     growth: dict[str, Growth]  # of each parameter
     gamma: float = 1.0

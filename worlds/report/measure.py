@@ -59,11 +59,17 @@ class Measured:
         values = self.values.get(quantity)
         return float(CENTERS[self.center](values)) if values else None
 
+    def resampled(self, quantity: str) -> np.ndarray:
+        """The centers of resampled trials, float64 (DRAWS,); groups of equally many trials are
+        resampled alike, for trials are pairs.
+        """
+        values = np.asarray(self.values[quantity], dtype=np.float64)
+        chosen = np.random.default_rng(len(values)).integers(len(values), size=(DRAWS, len(values)))
+        return np.asarray(CENTERS[self.center](values[chosen], axis=1))
+
     def interval(self, quantity: str) -> tuple[float, float]:
         """95 % of the centers of resampled trials; of a single trial its value twice."""
-        values = np.asarray(self.values[quantity])
-        chosen = np.random.default_rng(len(values)).integers(len(values), size=(DRAWS, len(values)))
-        low, high = np.quantile(CENTERS[self.center](values[chosen], axis=1), (0.025, 0.975))
+        low, high = np.quantile(self.resampled(quantity), (0.025, 0.975))
         return float(low), float(high)
 
     def range(self, quantity: str) -> tuple[float, float]:
@@ -340,19 +346,11 @@ def _judge(
 
 def met_share(check: Check, groups: Sequence[Measured]) -> float | None:
     """The share of resamplings of the trials in which the groups meet a check; None where every
-    group has a single trial. Groups of equally many trials are resampled alike: trials are pairs.
+    group has a single trial.
     """
-    values = [np.asarray(one.values[check.quantity], dtype=np.float64) for one in groups]
-    if all(len(numbers) < 2 for numbers in values):
+    if all(len(one.values[check.quantity]) < 2 for one in groups):
         return None
-    chosen = {
-        count: np.random.default_rng(count).integers(count, size=(DRAWS, count))
-        for count in {len(numbers) for numbers in values}
-    }
-    centers = [
-        CENTERS[one.center](numbers[chosen[len(numbers)]], axis=1)
-        for one, numbers in zip(groups, values, strict=True)
-    ]
+    centers = [one.resampled(check.quantity) for one in groups]
     return float(np.mean([check.met(list(row)) for row in np.stack(centers, axis=1)]))
 
 

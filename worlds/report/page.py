@@ -47,10 +47,10 @@ class Entry:
         groups = self.experiment.groups
         real = [config for group in groups for config in group.real]
         configs = [*real, *(config for group in groups for config in group.ideal)]
-        told = [config for config in configs if config.schedule != OWN]
+        told = [config for config in configs if _is_told(config)]
         named = [config for config in configs if config.optimizer != OWN]
         usual = TrainConfig("").learning_rate
-        rated = [c for c in configs if c in told or c.learning_rate != usual]
+        rated = [c for c in configs if _is_told(c) or c.learning_rate != usual]
         rows = {
             "n": _values(f"{config.n:,}" for config in real) or "Ideal World only",
             "batch size": _values(f"{config.batch_size:,}" for config in configs),
@@ -58,7 +58,7 @@ class Entry:
             "learning rate": _values(f"{config.learning_rate:g}" for config in rated),
             "schedule": _values(_schedule(config) for config in told),
             "optimizer": _values(_optimizer(config) for config in named),
-            "T0 read from": _values(_train_reading(config) for config in real if config in told),
+            "T0 read from": _values(map(_train_reading, filter(_is_told, real))),
             "test images": _values(_count(config.test_eval) for config in told),
         }
         return {name: text for name, text in rows.items() if text}
@@ -81,6 +81,11 @@ def _values(texts: Any) -> str:
     """Return the different texts, of many only the first and the last ones."""
     found = list(dict.fromkeys(texts))
     return "; ".join(found if len(found) <= 8 else [*found[:4], "...", *found[-2:]])
+
+
+def _is_told(config: TrainConfig) -> bool:
+    """Return whether a run's settings are known: a Recorder sees none that it was not given."""
+    return config.schedule != OWN
 
 
 def _count(images: int | None) -> str:

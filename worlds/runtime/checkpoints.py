@@ -4,11 +4,13 @@ import io
 import pickle
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 
-from worlds.runtime.files import atomic_write, zip_members
+from worlds.runtime.files import BoundedReads, atomic_write, zip_members
+
+_BLOCK: Final = 1 << 16  # bytes that a reader may ask for whatever the file holds
 
 
 def save_checkpoint(path: Path, state: Any) -> None:
@@ -34,9 +36,15 @@ def load_checkpoint(file: Path | io.BytesIO, device: str | torch.device = "cpu")
             if (corrupt := archive.testzip()) is not None:
                 raise ValueError(f"{corrupt} inside is corrupt: its checksum does not match")
     elif isinstance(file, Path):  # of an old form, whose lengths may ask for any memory
-        file = io.BytesIO(file.read_bytes())
+        with file.open("rb") as stream:
+            most = file.stat().st_size + _BLOCK
+            return _load(BoundedReads(stream, most), device)
     if isinstance(file, io.BytesIO):
         file.seek(0)
+    return _load(file, device)
+
+
+def _load(file: Any, device: str | torch.device) -> Any:
     try:
         return torch.load(file, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:  # whose message advises to trust the file

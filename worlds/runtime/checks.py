@@ -1,7 +1,8 @@
 """Numbers that a user gives: integers are integers, and become Python's own."""
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -37,3 +38,16 @@ def integers(indices: Sequence[int] | np.ndarray) -> np.ndarray:
     if len(array) and array.dtype.kind not in "iu":
         raise ValueError(f"indices must be integers, got {array.dtype}")
     return array
+
+
+def plain(value: Any) -> Any:
+    """Numpy's numbers as Python's, sequences and arrays as tuples, a path as text; so inside of
+    mappings and sequences, too.
+    """
+    if isinstance(value, Mapping):
+        return {name: plain(one) for name, one in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list | tuple | range):
+        return tuple(plain(one) for one in value)
+    return str(value) if isinstance(value, PurePath) else value

@@ -73,6 +73,24 @@ class HashingStream:
         return self.stream.write(data)
 
 
+class BoundedReads:
+    """A stream without reads of more than `most` bytes, which a foreign file may declare, and which
+    would be allocated before a byte is read.
+    """
+
+    def __init__(self, stream: Any, most: int = 1 << 28) -> None:
+        self.stream, self.most = stream, most
+
+    def read(self, size: int = -1) -> bytes:
+        if size > self.most:
+            raise ValueError(f"a header declares {size:,} bytes")
+        data: bytes = self.stream.read(size)
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
 def zip_members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     """Return the members of a zip that others may have made.
 

@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import resource_tracker
@@ -126,10 +126,14 @@ class Workers:
             self._pool.shutdown()
 
 
-def in_workers(function: Callable[[Any], Any], jobs: Iterable[Any], count: int) -> Iterator[Any]:
-    """Yield the result of each job, in the order they come; as `Workers` otherwise."""
+def in_workers(function: Callable[[Any], Any], jobs: Sequence[Any], count: int) -> Iterator[Any]:
+    """Yield the result of each job, in the order they come, from up to `count` processes: none are
+    started that would have no job. As `Workers` otherwise.
+    """
+    if not jobs:
+        return
     results: deque[Any] = deque()
-    with Workers(function, count, results.append) as workers:
+    with Workers(function, min(count, len(jobs)), results.append) as workers:
         for job in jobs:
             workers.put(job)
             while results:

@@ -13,15 +13,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
-from pathlib import PurePath
 from typing import Any, Final, Literal, get_args
-
-import numpy as np
 
 from worlds.data.labels import Kind, LabelNoise
 from worlds.loaders.normalize import NAMES
 from worlds.loaders.samplers import Remainder
 from worlds.rng.streams import Name, key_of, stream_name
+from worlds.runtime.checks import plain
 from worlds.runtime.json_files import convert_json
 from worlds.training.schedules import UNIT, Schedule, log_points, spaced_log_points
 
@@ -120,7 +118,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for f in fields(self):  # numpy's numbers and paths have no JSON
-            object.__setattr__(self, f.name, _plain(getattr(self, f.name)))
+            object.__setattr__(self, f.name, plain(getattr(self, f.name)))
         self._check_types()
         self._check_names()
         self._check_numbers()
@@ -331,17 +329,6 @@ _NOISE_FORM: Final = (
 )
 
 
-def _plain(value: Any) -> Any:
-    """Numpy's numbers as Python's, a path as text; so inside of `options` and `drops` too."""
-    if isinstance(value, Mapping):
-        return {name: _plain(one) for name, one in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return tuple(_plain(one) for one in value)
-    if isinstance(value, np.generic):
-        return value.item()
-    return str(value) if isinstance(value, PurePath) else value
-
-
 def _pair(item: str) -> tuple[int, int]:
     source, _, target = item.partition(">")
     return int(source), int(target)
@@ -363,7 +350,7 @@ def _digest(values: dict[str, Any]) -> str:
     hashed = {
         former.get(name, name): value
         for name, value in values.items()
-        if name not in added or _plain(value) != added[name]
+        if name not in added or plain(value) != added[name]
     }
     return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()
 

@@ -101,7 +101,7 @@ class _Head(msgspec.Struct, frozen=True):
 
 
 class Predictions(NamedTuple):
-    """What a run said of the same test samples at each log point."""
+    """Outputs of a run for the same test samples at each log point."""
 
     steps: np.ndarray  # int64 (points,), as in the rows
     indices: np.ndarray  # uint32 (N,), of the samples in the test split

@@ -19,6 +19,7 @@ from torch import nn
 from worlds.data.splits import Pool
 from worlds.loaders.loaders import SequentialLoader
 from worlds.loaders.samplers import subset
+from worlds.runtime.checkpoints import save_checkpoint
 from worlds.runtime.checks import integer
 from worlds.runtime.files import atomic_write, remove_stale
 from worlds.training.evaluation import BatchFormat, Predict, evaluating, evaluation_batch
@@ -60,8 +61,8 @@ class Series:
         models = {"weights": stepper.model, "ema": stepper.ema}
         for name, model in models.items():
             if model is not None:
-                with atomic_write(self.folder / CHECKPOINTS / f"{name}-{updates:08d}.pt") as stream:
-                    torch.save(model.state_dict(), stream)
+                file = self.folder / CHECKPOINTS / f"{name}-{updates:08d}.pt"
+                save_checkpoint(file, model.state_dict())
 
     def predict(self, step: int, model: nn.Module, predict: Predict) -> None:
         """Take the logits of the probe set after a step."""

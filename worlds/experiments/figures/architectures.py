@@ -124,7 +124,7 @@ def _random(scope: Scope) -> Iterable[Group]:
 
 
 def _redrawn(scope: Scope) -> str:
-    """How many networks were drawn again."""
+    """Say how many networks were drawn again."""
     count = COUNTS[scope.scale]
     again = connected_seeds(count)[-1] + 1 - count
     return f"{again} of {count + again} draws were disconnected and are replaced by later seeds."

@@ -30,6 +30,7 @@ At the paper's scale: 30 runs, 1,560,000 steps, about 38 GPU-hours.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from worlds.experiments.protocol import INTRODUCTION, RESNET18, pair, reals
 from worlds.experiments.registry import Recipe, Scope
@@ -75,8 +76,13 @@ CITED = replace(
     drops=(60, 120, 160),
     factor=0.2,
 )
-_TABLE_CLAIM = "CIFAR-5m is close to CIFAR-10: what is trained on one does well on the other."
-_TABLE_NOTE = "Both rows are tested on CIFAR-5m's test split and on CIFAR-10's test set."
+_TABLE: dict[str, Any] = {
+    "kind": "table",
+    "claim": "CIFAR-5m is close to CIFAR-10: what is trained on one does well on the other.",
+    "note": "Both rows are tested on CIFAR-5m's test split and on CIFAR-10's test set.",
+    "trials": 5,
+    "center": "mean",
+}
 
 
 def _both(config: TrainConfig) -> Callable[[Scope], list[Group]]:
@@ -174,39 +180,27 @@ RECIPES = (
     Recipe(
         "table1",
         "ResNet18 between data sets",
-        "table",
-        _rows(TrainConfig(RESNET18)),
-        _TABLE_CLAIM,
-        _published((0.050, 0.096), (0.110, 0.106)),
+        groups=_rows(TrainConfig(RESNET18)),
+        checks=_published((0.050, 0.096), (0.110, 0.106)),
         text="Expected: the first two rows above.",
-        trials=5,
-        note=_TABLE_NOTE,
-        center="mean",
+        **_TABLE,
     ),
     Recipe(
         "table2",
         "WRN28-10 with cutout between data sets",
-        "table",
-        _rows(WRN),
-        _TABLE_CLAIM,
-        _published((0.032, 0.091), (0.088, 0.097)),
+        groups=_rows(WRN),
+        checks=_published((0.032, 0.091), (0.088, 0.097)),
         text="Expected: the last two rows above.",
-        trials=5,
-        note=_TABLE_NOTE,
-        center="mean",
+        **_TABLE,
     ),
     Recipe(
         "table2_cited",
         "WRN28-10 with cutout between data sets, by the recipe of the cutout paper",
-        "table",
-        _rows(CITED),
-        _TABLE_CLAIM,
-        _published((0.032, 0.091), (0.088, 0.097)),
+        groups=_rows(CITED),
+        checks=_published((0.032, 0.091), (0.088, 0.097)),
         text="Table 2 by the recipe of DeVries and Taylor, which it cites: Nesterov momentum 0.9, "
         "weight decay 5e-4, 200 epochs, rate 0.1 times 0.2 after epochs 60, 120 and 160. Expected: "
         "as table2.",
-        trials=5,
-        note=_TABLE_NOTE,
-        center="mean",
+        **_TABLE,
     ),
 )
