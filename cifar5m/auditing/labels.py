@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from cifar5m.auditing.inputs import Audit
 from cifar5m.labels.agreement import compare
 from cifar5m.labels.labeling import (
     LABELS_FOLDER,
@@ -17,13 +18,12 @@ from cifar5m.labels.labeling import (
     is_labeled,
     labeling_names,
 )
-from worlds.formats.layout import Shard
 from worlds.formats.plan import load_plan
 from worlds.formats.shards import read_arrays
 
 
 class NotMeasured(Exception):
-    """A figure could not be had; the message is the reason, for a reader of the report."""
+    """A figure could not be measured; the message is the reason, for a reader of the report."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Opinion:
 def class_table(
     labels: np.ndarray, confidence: np.ndarray, names: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Count, share and mean confidence of each class; the mean is None for a class without
+    """Return count, share and mean confidence of each class; the mean is None for a class without
     images.
     """
     counts = np.bincount(labels, minlength=len(names))
@@ -54,66 +54,65 @@ def class_table(
 
 
 def histogram(values: np.ndarray, bins: int) -> list[int]:
-    """Images by a value, in equal bins from 0 to 1."""
+    """Count images by a value, in equal bins from 0 to 1."""
     return np.histogram(np.minimum(values, 1), bins, (0, 1))[0].tolist()
 
 
-def agreements(
-    folder: Path, shards: list[Shard], names: Sequence[str]
-) -> dict[str, dict[str, Any]]:
-    """Return the agreement of each complete second labeling with the first."""
-    return {
-        name: msgspec.to_builtins(
-            compare(folder, folder / LABELS_FOLDER / name, shards, names).summary()
-        )
-        for name in whole_labelings(folder, shards)
-    }
-
-
-def whole_labelings(folder: Path, shards: list[Shard]) -> list[str]:
-    """Second labelings that are intact and have all of `shards`."""
+def whole_labelings(audit: Audit) -> list[str]:
+    """Return the second labelings that are intact and have all audited shards."""
     found = []
-    for name in labeling_names(folder):
+    for name in labeling_names(audit.folder):
         try:
-            plan = load_plan(folder / LABELS_FOLDER / name, LabelingPlan)
+            plan = load_plan(audit.folder / LABELS_FOLDER / name, LabelingPlan)
         except ValueError:
-            continue  # no_second_labeling tells
-        labeling = Labeling(folder, name, plan)
-        if all(is_labeled(labeling, shard) for shard in shards):
+            continue  # no_second_labeling says so
+        labeling = Labeling(audit.folder, name, plan)
+        if all(is_labeled(labeling, shard) for shard in audit.shards):
             found.append(name)
     return found
 
 
+def agreement_with(audit: Audit, name: str) -> dict[str, Any]:
+    """Return the agreement of a second labeling with the first."""
+    place, names = audit.folder / LABELS_FOLDER / name, audit.plan.class_names
+    found: dict[str, Any] = msgspec.to_builtins(
+        compare(audit.folder, place, audit.shards, names).summary()
+    )
+    return found
+
+
 def no_second_labeling(folder: Path) -> str:
-    """Why `agreements` has none, and what to do."""
+    """Return why there is no whole second labeling, and what to do."""
     names = labeling_names(folder)
     if names:
         return f"labels/{names[0]} is damaged or not complete: run its cifar5m-label again"
     return f"there is no second labeling: cifar5m-label {folder} --labeler OTHER"
 
 
-def second_opinion(folder: Path, shards: list[Shard], judge: Opinion | None) -> Opinion:
-    """The probabilities that labels are held against: of a second labeling where there is one,
-    else of `judge`, the audit's labeler where it is another than the set's.
+def second_opinion(audit: Audit, labelings: list[str], judge: Opinion | None) -> Opinion:
+    """Return the probabilities that labels are held against: of the last of the second labelings,
+    else of `judge`, the audit's labeler if it is another than the dataset's.
 
-    NotMeasured without either: the probabilities that gave the labels never disagree with them.
+    Raises NotMeasured without either: the probabilities that gave the labels never disagree with
+    them.
     """
-    names = whole_labelings(folder, shards)
-    if names:
-        place = folder / LABELS_FOLDER / names[-1]
-        parts = [read_arrays(place, shard).probabilities for shard in shards]
-        return Opinion(np.concatenate(parts), f"the second labeling {names[-1]}")
+    if labelings:
+        place = audit.folder / LABELS_FOLDER / labelings[-1]
+        parts = [read_arrays(place, shard).probabilities for shard in audit.shards]
+        return Opinion(np.concatenate(parts), f"the second labeling {labelings[-1]}")
     if judge is None:
         raise NotMeasured(
-            f"it takes a second opinion: cifar5m-label {folder} --labeler OTHER, then this again"
+            f"it takes a second opinion: cifar5m-label {audit.folder} --labeler OTHER, then this "
+            "again"
         )
     return judge
 
 
 def suspected_errors(labels: np.ndarray, opinion: Opinion) -> np.ndarray:
-    """Images whose labels look wrong to cleanlab's confident learning, the worst first: int64 rows.
+    """Return the images whose labels look wrong to cleanlab's confident learning, the worst first:
+    int64 rows.
 
-    Northcutt et al. (2021). NotMeasured where cleanlab is not installed or finds no use for the
+    Northcutt et al. (2021). Raises NotMeasured if cleanlab is not installed or cannot use the
     probabilities.
     """
     try:
@@ -122,7 +121,7 @@ def suspected_errors(labels: np.ndarray, opinion: Opinion) -> np.ndarray:
         raise NotMeasured(
             "cleanlab is not installed: pip install 'deep-bootstrap[audit]'"
         ) from error
-    probabilities = opinion.probabilities.astype(np.float64)
+    probabilities = opinion.probabilities.astype(np.float64)  # (N, 10)
     probabilities /= probabilities.sum(1, keepdims=True)
     # cleanlab wants every class to occur, numbered without gaps.
     present, dense = np.unique(labels, return_inverse=True)

@@ -1,23 +1,20 @@
 """The audit as one HTML page: templates/audit.html.j2, filled in, with its pictures inside.
 
-    html = make_page(report, class_names, Pictures(folder, shards, references))
+    html = make_page(report, audit)
 
 Everything on it comes from the report (cifar5m/auditing/report.py); pictures come from the shards.
 """
 
 import base64
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cifar5m.auditing import charts
+from cifar5m.auditing.inputs import Audit
 from cifar5m.auditing.report import NEAR
 from worlds.cli.pages import render
-from worlds.data.images import TarImages
-from worlds.data.splits import Split
-from worlds.formats.layout import Shard
 from worlds.formats.shards import encode_png
 
 SHOWN = 24  # pictures of a kind
@@ -27,11 +24,10 @@ BESIDE = 3  # generated images beside one reference image
 class Pictures:
     """Pixels of generated images and of reference images, as data URIs."""
 
-    def __init__(self, folder: Path, shards: list[Shard], references: dict[str, Split]) -> None:
-        self._starts = np.array([shard.start for shard in shards])
-        self._offsets = np.cumsum([0, *(len(shard) for shard in shards)])
-        self._images = TarImages([folder / s.tar for s in shards], [len(s) for s in shards])
-        self._references = references
+    def __init__(self, audit: Audit) -> None:
+        self._starts = np.array([shard.start for shard in audit.shards])
+        self._offsets = np.cumsum([0, *(len(shard) for shard in audit.shards)])
+        self._images, self._references = audit.tar_images(), audit.cifar10
 
     def generated(self, index: int) -> str:
         """Return the dataset's image of a global index, which must be in one of the shards."""
@@ -49,8 +45,8 @@ def _data_uri(image: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(encode_png(image)).decode()
 
 
-def make_page(report: dict[str, Any], names: Sequence[str], pictures: Pictures) -> str:
-    """Return the page of a report; `names` are the classes'."""
+def make_page(report: dict[str, Any], audit: Audit) -> str:
+    """Return the page of an audit's report."""
     return render(
         "cifar5m.auditing",
         "audit.html.j2",
@@ -58,8 +54,8 @@ def make_page(report: dict[str, Any], names: Sequence[str], pictures: Pictures) 
         report=report,
         details=report["details"],
         cifar10=report["cifar10"]["name"],
-        names=names,
-        pictures=pictures,
+        names=audit.plan.class_names,
+        pictures=Pictures(audit),
         charts=charts,
         group_by_reference=group_by_reference,
         near=NEAR,

@@ -5,7 +5,7 @@ timm, as Stein et al. (2023) measure it: ViT-L/14, images resized to 224, class 
 weights that are downloaded once, and a GPU: on a CPU 100,000 images take hours.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,12 @@ import numpy as np
 import torch
 
 from cifar5m.auditing.frechet import frechet_distance, moments
+from cifar5m.auditing.inputs import Audit, pixels_of
 from cifar5m.auditing.labels import NotMeasured
-from cifar5m.auditing.reference import OnImages
 from cifar5m.auditing.shards import FEATURE_IMAGES
 from cifar5m.labels.labeler import Labeler, Preprocessing
-from worlds.data.images import TarImages
-from worlds.formats.layout import Shard
 from worlds.runtime.errors import first_line
+from worlds.runtime.progress import Phase
 from worlds.runtime.torchvision_ops import declare_missing_operators
 
 DINOV2 = "vit_large_patch14_dinov2.lvd142m"
@@ -40,55 +39,66 @@ class _Pixels(torch.utils.data.Dataset[torch.Tensor]):
         return torch.from_numpy(self.images[index].transpose(2, 0, 1).copy())
 
 
-def first_images(folder: Path, shards: Sequence[Shard], count: int = FEATURE_IMAGES) -> np.ndarray:
-    """The first images of a set's shards, uint8 (at most `count`, H, W, 3)."""
-    images = TarImages([folder / s.tar for s in shards], [len(s) for s in shards])
-    out = np.empty((min(count, images.shape[0]), *images.shape[1:]), np.uint8)
-    images.gather(np.arange(len(out)), out)
-    return out
+def measure_quality(audit: Audit, inception: str, dinov2: str) -> dict[str, Any]:
+    """Return FID, KID and FD-DINOv2, or for each a NotMeasured that says why not.
+
+    `inception` is auto, download, none or the file of torch-fidelity's weights; `dinov2` is auto,
+    none, a timm name or a timm directory.
+    """
+    found: dict[str, Any] = {}
+    try:
+        found |= _fid_and_kid(audit, inception)
+    except NotMeasured as reason:
+        found |= {"fid": reason, "kid": reason}
+    try:
+        found["fd_dinov2"] = _dinov2_distance(audit, dinov2)
+    except NotMeasured as reason:
+        found["fd_dinov2"] = reason
+    return found
 
 
-def is_wanted(choice: str, device: torch.device, option: str) -> None:
-    """NotMeasured where `choice` is none, or is auto on a CPU."""
+def _both_sets(audit: Audit, choice: str, option: str) -> tuple[np.ndarray, np.ndarray]:
+    """Load the first images of the dataset and CIFAR-10's train split, uint8 (N, H, W, 3) each.
+
+    Raises NotMeasured if `choice` is none, or is auto on a CPU.
+    """
     if choice == "none":
         raise NotMeasured(f"left out by {option} none")
-    if choice == "auto" and device.type == "cpu":
+    if choice == "auto" and audit.device.type == "cpu":
         raise NotMeasured(f"takes hours on a CPU: use a GPU, or ask for it with {option}")
+    images = audit.tar_images()
+    out = np.empty((min(FEATURE_IMAGES, images.shape[0]), *images.shape[1:]), np.uint8)
+    images.gather(np.arange(len(out)), out)
+    return out, pixels_of(audit.cifar10["train"])
 
 
-def fid_and_kid(
-    images: np.ndarray, photographs: np.ndarray, choice: str, device: torch.device, quiet: bool
-) -> dict[str, float]:
-    """FID and KID of uint8 (N, H, W, 3) images against photographs.
-
-    `choice` is auto, download, none or the file of torch-fidelity's Inception weights.
-    """
-    is_wanted(choice, device, "--inception download or FILE")
+def _fid_and_kid(audit: Audit, choice: str) -> dict[str, float]:
+    images, real = _both_sets(audit, choice, "--inception download")
     try:
         import torch_fidelity
     except ImportError as error:
         raise NotMeasured(
             "torch-fidelity is not installed: pip install 'deep-bootstrap[audit]'"
         ) from error
-    path = None if choice in ("auto", "download") else choice
-    smaller = min(len(images), len(photographs))
     try:
         found = torch_fidelity.calculate_metrics(
             input1=_Pixels(images),
-            input2=_Pixels(photographs),
-            cuda=device.type == "cuda",
+            input2=_Pixels(real),
+            cuda=audit.device.type == "cuda",
             fid=True,
             kid=True,
-            kid_subset_size=min(_KID_SUBSET, smaller),
-            feature_extractor_weights_path=path,
+            kid_subset_size=min(_KID_SUBSET, len(images), len(real)),
+            feature_extractor_weights_path=None if choice in ("auto", "download") else choice,
             cache=False,
             save_cpu_ram=True,
-            verbose=not quiet,
+            verbose=False,
         )
     except torch.OutOfMemoryError:
         raise
     except OSError as error:
-        raise NotMeasured(f"the Inception weights cannot be had: {first_line(error)}") from error
+        raise NotMeasured(
+            f"the Inception weights could not be loaded: {first_line(error)}"
+        ) from error
     except Exception as error:  # of torch-fidelity, of the network, of pickle in a damaged file
         raise NotMeasured(f"torch-fidelity gave up: {first_line(error)}") from error
     return {
@@ -97,29 +107,19 @@ def fid_and_kid(
     }
 
 
-def dinov2_distance(
-    images: np.ndarray,
-    photographs: np.ndarray,
-    choice: str,
-    device: torch.device,
-    on_images: OnImages = lambda images: None,
-) -> float:
-    """Frechet distance of two sets of uint8 (N, H, W, 3) images in DINOv2 features.
-
-    `choice` is auto, none, a timm name or a timm folder.
-    """
-    is_wanted(choice, device, f"--dinov2 {DINOV2}")
-    extractor = _load_dinov2(DINOV2 if choice == "auto" else choice, device)
-    found = [moments(_features(extractor, part, on_images)) for part in (images, photographs)]
-    return frechet_distance(*found)
+def _dinov2_distance(audit: Audit, choice: str) -> float:
+    sets = _both_sets(audit, choice, "--dinov2 NAME")
+    extractor = _load_dinov2(DINOV2 if choice == "auto" else choice, audit.device)
+    phase = Phase("DINOv2", sum(map(len, sets)), audit.on_progress)
+    return frechet_distance(*(moments(_features(extractor, images, phase)) for images in sets))
 
 
-def _features(extractor: Labeler, images: np.ndarray, on_images: OnImages) -> Any:
+def _features(extractor: Labeler, images: np.ndarray, phase: Phase) -> Iterator[np.ndarray]:
     for start in range(0, len(images), extractor.batch):
         part = images[start : start + extractor.batch]
         pixels = torch.from_numpy(np.require(part, requirements=["C", "W"])).to(extractor.device)
-        yield extractor.features(pixels).cpu().numpy()
-        on_images(len(part))
+        yield extractor.features(pixels).cpu().numpy()  # (B, F)
+        phase(len(part))
 
 
 def _load_dinov2(source: str, device: torch.device) -> Labeler:
@@ -132,7 +132,7 @@ def _load_dinov2(source: str, device: torch.device) -> Labeler:
     try:
         network = timm.create_model(name, pretrained=True, num_classes=0, **size)
     except Exception as error:  # of timm, of the Hub's client, of safetensors
-        raise NotMeasured(f"{source} cannot be had: {first_line(error)}") from error
+        raise NotMeasured(f"{source} could not be loaded: {first_line(error)}") from error
     config = network.pretrained_cfg
     height, width = tuple(config["input_size"][1:]) if folder.is_dir() else (_DINO_SIZE,) * 2
     preprocessing = Preprocessing(

@@ -1,7 +1,6 @@
-"""The audit of a dataset folder: one report of everything that was measured, and why what is
-missing is missing.
+"""The report of an audit: everything that was measured, and why anything was not.
 
-    report = make_report(subject, photographs, measured)   # written as DIR/audit/audit.json
+    report = make_report(audit, measured, "CIFAR-10")   # written as DIR/audit/audit.json
 
 Images are flagged and never dropped. `summary` maps each figure's name to a number or None,
 `not_measured` the names of the Nones to reasons, and `details` holds what stands behind.
@@ -9,29 +8,26 @@ Images are flagged and never dropped. `summary` maps each figure's name to a num
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cifar5m.auditing.frechet import frechet_distance, moments
+from cifar5m.auditing.inputs import SPLITS, Audit, Predictions
 from cifar5m.auditing.labels import (
     NotMeasured,
     Opinion,
-    agreements,
+    agreement_with,
     class_table,
     histogram,
     no_second_labeling,
     second_opinion,
     suspected_errors,
+    whole_labelings,
 )
-from cifar5m.auditing.reference import SPLITS, Judge, Seen
 from cifar5m.auditing.shards import kept_features, read_facts
 from cifar5m.labels.calibration import calibration
 from cifar5m.shards.verify import equal_pairs
-from worlds.data.splits import Split
-from worlds.formats.layout import Shard
-from worlds.formats.plan import Plan
 from worlds.formats.shards import read_arrays
 
 FORMAT = 1
@@ -42,33 +38,11 @@ _QUANTILES = (0, 0.001, 0.01, 0.1, 0.5)
 
 
 @dataclass(frozen=True)
-class Subject:
-    """The dataset that is audited, as far as its shards were examined."""
-
-    folder: Path
-    audit: Path
-    plan: Plan
-    shards: list[Shard]
-    planned: int  # shards of the plan
-    cifar10_name: str = "CIFAR-10"  # what the report calls the photographs
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return self.plan.class_names
-
-
-@dataclass(frozen=True)
 class Measured:
-    """Measurements beside the images' own facts.
+    """Measurements beside the images' own facts."""
 
-    `seen` has the labeler's view of CIFAR-10 by split; `baseline` how near its test photographs
-    are to its train split (auditing/shards.py). `quality` has figures or the reason why not.
-    """
-
-    judge: Judge | None
-    no_judge: str  # the reason, where there is none
-    seen: dict[str, Seen]
-    baseline: dict[str, np.ndarray]
+    predictions: dict[str, Predictions]  # of CIFAR-10 by split; empty without a labeler
+    baseline: dict[str, np.ndarray]  # how near its test images are to its train split
     quality: dict[str, float | NotMeasured]
 
 
@@ -77,9 +51,9 @@ class _Images:
     """One row for each image, in order of index."""
 
     facts: dict[str, np.ndarray]
-    label: np.ndarray
-    probabilities: np.ndarray  # of the set itself
-    requested: np.ndarray | None  # classes that a conditional generator was asked for
+    label: np.ndarray  # int64 (N,)
+    probabilities: np.ndarray  # float16 (N, 10), of the dataset itself
+    requested: np.ndarray | None  # int64 (N,), of a conditional generator
 
     @property
     def index(self) -> np.ndarray:
@@ -99,60 +73,52 @@ class _Summary:
             self.reasons[name] = reason
 
 
-def make_report(
-    subject: Subject, photographs: dict[str, Split], measured: Measured
-) -> dict[str, Any]:
-    """The whole report, ready for JSON."""
-    images = _read_images(subject)
-    summary = _Summary()
+def make_report(audit: Audit, measured: Measured, cifar10_name: str) -> dict[str, Any]:
+    """Return the whole report, ready for JSON."""
+    images, summary = _read_images(audit), _Summary()
     summary.put("images", len(images.label))
     details = {
         "duplicates": _duplicates(images, summary),
-        "neighbours": _neighbours(images, photographs, measured, summary),
-        "classes": _classes(images, subject, summary),
-        "labels": _labels(images, subject, photographs, measured, summary),
+        "neighbours": _neighbours(audit, images, measured.baseline, summary),
+        "classes": _classes(audit, images, summary),
+        "labels": _labels(audit, images, measured.predictions, summary),
     }
-    _distances(subject, measured, summary)
+    _distances(audit, measured, summary)
+    splits = {
+        name: {"images": len(split), "fingerprint": split.fingerprint}
+        for name, split in audit.cifar10.items()
+    }
+    by = audit.labeler
     return {
         "format": FORMAT,
-        "dataset": _dataset(subject),
-        "cifar10": {"name": subject.cifar10_name}
-        | {
-            name: {"images": len(split), "fingerprint": split.fingerprint}
-            for name, split in photographs.items()
+        "dataset": {
+            "name": audit.folder.resolve().name,
+            "fingerprint": audit.plan.fingerprint,
+            "recipe": audit.plan.about.recipe,
+            "distribution": audit.plan.about.distribution,
+            "splits": audit.plan.splits,
+            "shards_audited": len(audit.shards),
+            "shards_planned": len(audit.plan.shards),
         },
-        "labeler": measured.judge
-        and {"source": measured.judge.source, "sha256": measured.judge.sha256},
+        "cifar10": {"name": cifar10_name, **splits},
+        "labeler": by and {"source": by.source, "sha256": by.sha256},
         "summary": summary.values,
         "not_measured": summary.reasons,
         "details": details,
     }
 
 
-def _read_images(subject: Subject) -> _Images:
-    facts = [read_facts(subject.audit, shard) for shard in subject.shards]
-    sides = [read_arrays(subject.folder, shard) for shard in subject.shards]
+def _read_images(audit: Audit) -> _Images:
+    facts = [read_facts(audit.out, shard) for shard in audit.shards]
+    sides = [read_arrays(audit.folder, shard) for shard in audit.shards]
     assert all(facts), "only shards that were examined are audited"
-    joined = {name: np.concatenate([p[name] for p in facts]) for name in facts[0] if name != "key"}
     requested = [side.requested for side in sides if side.requested is not None]
     return _Images(
-        joined,
+        {name: np.concatenate([p[name] for p in facts]) for name in facts[0] if name != "key"},
         np.concatenate([side.label for side in sides]),
         np.concatenate([side.probabilities for side in sides]),
         np.concatenate(requested) if len(requested) == len(sides) else None,
     )
-
-
-def _dataset(subject: Subject) -> dict[str, Any]:
-    return {
-        "name": subject.folder.resolve().name,
-        "fingerprint": subject.plan.fingerprint,
-        "recipe": subject.plan.about.recipe,
-        "distribution": subject.plan.about.distribution,
-        "splits": subject.plan.splits,
-        "shards_audited": len(subject.shards),
-        "shards_planned": subject.planned,
-    }
 
 
 def _duplicates(images: _Images, summary: _Summary) -> list[dict[str, int]]:
@@ -163,30 +129,31 @@ def _duplicates(images: _Images, summary: _Summary) -> list[dict[str, int]]:
 
 
 def _neighbours(
-    images: _Images, photographs: dict[str, Split], measured: Measured, summary: _Summary
+    audit: Audit, images: _Images, baseline: dict[str, np.ndarray], summary: _Summary
 ) -> dict[str, Any]:
-    """By space and split: how near the images are, and the nearest of them."""
+    """Return by space and split how near the images are, and the nearest of them."""
     found = {}
     for space in SPACES:
         for split in SPLITS:
             name = f"{space}_{split}"
             if f"{name}_ratio" not in images.facts:
-                summary.put(f"near_{split}_{space}", None, measured.no_judge)
+                summary.put(f"near_{split}_{space}", None, audit.no_labeler)
                 continue
             ratio = images.facts[f"{name}_ratio"]
             distance = images.facts[f"{name}_distance"]
             if space == "pixel":
                 summary.put(f"copies_of_{split}", int((distance == 0).sum()))
             summary.put(f"near_{split}_{space}", int((ratio < NEAR).sum()))
+            # The closest by ratio; of equal ones by distance, then by index.
             order = np.lexsort((images.index, distance, ratio))[:LISTED]
-            closest = list(_pairs(images, name, photographs[split], order))
+            labels = audit.cifar10[split].clean_labels
+            closest = list(_pairs(images, name, labels, order))
             found[name] = _nearness(distance, ratio) | {"closest": closest}
-    base = measured.baseline
     found["baseline"] = {
-        space: _nearness(base[f"{space}_distance"], base[f"{space}_ratio"])
-        | {"photographs": len(base[f"{space}_ratio"])}
+        space: _nearness(baseline[f"{space}_distance"], baseline[f"{space}_ratio"])
+        | {"photographs": len(baseline[f"{space}_ratio"])}
         for space in SPACES
-        if f"{space}_ratio" in base
+        if f"{space}_ratio" in baseline
     }
     return found
 
@@ -206,27 +173,28 @@ def _quantiles(values: np.ndarray) -> dict[str, float]:
 
 
 def _pairs(
-    images: _Images, name: str, photographs: Split, order: np.ndarray
+    images: _Images, name: str, labels: np.ndarray, order: np.ndarray
 ) -> Iterator[dict[str, Any]]:
+    """Yield the rows of `order`, each beside its nearest reference image."""
     for row in order.tolist():
-        photograph = int(images.facts[f"{name}_index"][row])
+        nearest = int(images.facts[f"{name}_index"][row])
         yield {
             "index": int(images.index[row]),
             "label": int(images.label[row]),
-            "photograph": photograph,
-            "photograph_label": int(photographs.clean_labels[photograph]),
+            "photograph": nearest,
+            "photograph_label": int(labels[nearest]),
             "distance": float(images.facts[f"{name}_distance"][row]),
             "ratio": float(images.facts[f"{name}_ratio"][row]),
         }
 
 
-def _classes(images: _Images, subject: Subject, summary: _Summary) -> dict[str, Any]:
-    confidence = images.probabilities.max(1).astype(np.float64)
-    known = subject.plan.probabilities != "one-hot"
+def _classes(audit: Audit, images: _Images, summary: _Summary) -> dict[str, Any]:
+    confidence = images.probabilities.max(1).astype(np.float64)  # (N,)
+    known = audit.plan.probabilities != "one-hot"
     reason = "the labels came without probabilities"
     summary.put("mean_confidence", float(confidence.mean()) if known else None, reason)
     summary.put("share_below_half", float((confidence < 0.5).mean()) if known else None, reason)
-    table = class_table(images.label, confidence, subject.class_names)
+    table = class_table(images.label, confidence, audit.plan.class_names)
     if not known:
         table = [row | {"mean_confidence": None} for row in table]
     shares = [row["share"] for row in table]
@@ -237,57 +205,57 @@ def _classes(images: _Images, subject: Subject, summary: _Summary) -> dict[str, 
 
 
 def _labels(
-    images: _Images,
-    subject: Subject,
-    photographs: dict[str, Split],
-    measured: Measured,
-    summary: _Summary,
+    audit: Audit, images: _Images, predictions: dict[str, Predictions], summary: _Summary
 ) -> dict[str, Any]:
-    found: dict[str, Any] = {"agreement": {}, "calibration": None, "suspected": None}
-    found["agreement"] = agreements(subject.folder, subject.shards, subject.class_names)
     # Second labelings against the first.
+    labelings = whole_labelings(audit)
+    found: dict[str, Any] = {
+        "agreement": {name: agreement_with(audit, name) for name in labelings},
+        "calibration": None,
+        "suspected": None,
+    }
     rates = [each["agreement"] for each in found["agreement"].values()]
-    summary.put(
-        "labeler_agreement",
-        min(rates, default=None),
-        no_second_labeling(subject.folder),
-    )
+    summary.put("labeler_agreement", min(rates, default=None), no_second_labeling(audit.folder))
     if images.requested is not None:
-        found["requested"] = _requested(images, subject, summary)
-    # A second opinion: the labeler of the audit where it is another than the dataset's.
-    judge = None
-    if subject.plan.labels == "requested":
-        judge = Opinion(images.probabilities, "the labeler of the set itself")
-    if measured.judge is not None:
-        test = measured.seen["test"]
-        found["calibration"] = calibration(test.probabilities, photographs["test"].clean_labels)
-        if measured.judge.sha256 != subject.plan.labeler_sha256:
-            judge = Opinion(images.facts["probabilities"], f"the labeler {measured.judge.source}")
+        found["requested"] = _requested(audit, images, summary)
+
     # Accuracy and calibration on the reference images.
+    if predictions:
+        labels = audit.cifar10["test"].clean_labels
+        found["calibration"] = calibration(predictions["test"].probabilities, labels)
     for name in ("accuracy", "expected_calibration_error"):
         value = found["calibration"] and found["calibration"][name]
-        summary.put(f"labeler_cifar10_{name}", value, measured.no_judge)
-    # Labels that look wrong to confident learning.
+        summary.put(f"labeler_cifar10_{name}", value, audit.no_labeler)
+
+    # Labels that look wrong to confident learning, by a second opinion.
     try:
-        opinion = second_opinion(subject.folder, subject.shards, judge)
+        opinion = second_opinion(audit, labelings, _judge(audit, images))
         rows = suspected_errors(images.label, opinion)
     except NotMeasured as reason:
         summary.put("suspected_label_errors", None, str(reason))
         return found
     summary.put("suspected_label_errors", len(rows))
-    found["suspected"] = {
-        "held_against": opinion.whose,
-        "worst": list(_suspects(images, opinion, rows[:LISTED])),
-    }
+    worst = list(_suspects(images, opinion, rows[:LISTED]))
+    found["suspected"] = {"held_against": opinion.whose, "worst": worst}
     return found
 
 
-def _requested(images: _Images, subject: Subject, summary: _Summary) -> list[dict[str, Any]]:
-    """By requested class: how often the set's labeler finds it."""
+def _judge(audit: Audit, images: _Images) -> Opinion | None:
+    """Return the probabilities of a labeler that did not give the labels, None if there is none."""
+    by = audit.labeler
+    if by is not None and by.sha256 != audit.plan.labeler_sha256:
+        return Opinion(images.facts["probabilities"], f"the labeler {by.source}")
+    if audit.plan.labels == "requested":
+        return Opinion(images.probabilities, "the labeler of the set itself")
+    return None
+
+
+def _requested(audit: Audit, images: _Images, summary: _Summary) -> list[dict[str, Any]]:
+    """Return by requested class how often the dataset's labeler finds it."""
     assert images.requested is not None
     right = images.probabilities.argmax(axis=1) == images.requested
     summary.put("requested_agreement", float(right.mean()))
-    table = class_table(images.requested, right.astype(np.float64), subject.class_names)
+    table = class_table(images.requested, right.astype(np.float64), audit.plan.class_names)
     return [
         {"name": row["name"], "count": row["count"], "agreement": row["mean_confidence"]}
         for row in table
@@ -307,23 +275,24 @@ def _suspects(images: _Images, opinion: Opinion, rows: np.ndarray) -> Iterator[d
         }
 
 
-def _distances(subject: Subject, measured: Measured, summary: _Summary) -> None:
-    """Frechet distances in the labeler's features, and the figures of well-known networks."""
+def _distances(audit: Audit, measured: Measured, summary: _Summary) -> None:
+    """Put Frechet distances in the labeler's features, and the figures of well-known networks."""
     names = ("frechet_labeler", "frechet_labeler_of_cifar10_test")
-    if measured.judge is None:
+    if not measured.predictions:
         for name in names:
-            summary.put(name, None, measured.no_judge)
+            summary.put(name, None, audit.no_labeler)
     else:
-        train = moments([measured.seen["train"].features])
-        found = kept_features(subject.audit, subject.shards), [measured.seen["test"].features]
-        for name, features in zip(names, found, strict=True):
-            try:
-                summary.put(name, frechet_distance(moments(features), train))
-            except ValueError as error:
-                summary.put(name, None, str(error))
+        train, test = (moments([measured.predictions[s].features]) for s in ("train", "test"))
+        try:
+            summary.put(names[0], frechet_distance(moments(kept_features(audit)), train))
+        except ValueError as error:  # fewer than two images
+            summary.put(names[0], None, str(error))
+        summary.put(names[1], frechet_distance(test, train))
     for name, value in measured.quality.items():
-        measurable = not isinstance(value, NotMeasured)
-        summary.put(name, value if measurable else None, str(value))  # type: ignore[arg-type]
+        if isinstance(value, NotMeasured):
+            summary.put(name, None, str(value))
+        else:
+            summary.put(name, value)
     summary.put(
         "classification_accuracy_score",
         None,

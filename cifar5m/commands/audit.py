@@ -65,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    from cifar5m.auditing.run import audit, measure_audit
+    from cifar5m.auditing.cost import measure_audit
+    from cifar5m.auditing.run import audit
 
     given: dict[str, Any] = vars(args).copy()
     folder, dry_run, quiet = (given.pop(name) for name in ("folder", "dry_run", "quiet"))

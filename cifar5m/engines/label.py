@@ -99,7 +99,7 @@ def label(
     if rank is not None:
         phase.note(rank.describe(len(mine), len(shards)))
     found = label_shards(labeling, network, waiting, phase)
-    problems = tuple(f"{each.shard.tar}: {each.problem}" for each in found if each.problem)
+    problems = tuple(f"{shard.tar}: {problem}" for shard, problem in found if problem)
     labeled = [shard for shard in shards if is_labeled(labeling, shard)]
     ends = rank is None or len(labeled) == len(shards)  # else another rank tells the agreement
     agreement = _agreement(labeling, labeled, len(shards)) if ends else None

@@ -20,10 +20,12 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from cifar5m.labels.labeling import LABELS_FOLDER, SUMMARY, labeling_names
+from worlds.data.hub import HubBusyError, patiently
 from worlds.formats.layout import AUDIT, CARD, PARQUET_FOLDER, PLAN, TIMM_INFO, Shard
 from worlds.formats.plan import differences, load_plan
 from worlds.formats.shards import find_record, load_record
@@ -36,11 +38,7 @@ from worlds.runtime.progress import Phase
 # The Hub advises 50 to 100 files a commit; the bytes bound what a progress bar jumps by.
 _COMMIT_FILES: Final = 99
 _COMMIT_BYTES: Final = 256 << 20
-_ATTEMPTS: Final = 5
-_LONGEST_WAIT: Final = 300.0  # seconds; the Hub counts requests in windows of five minutes
 _OF_THE_HUB: Final = {".gitattributes", CARD}  # what a new repository may hold already
-
-_Result = TypeVar("_Result")
 
 
 class PublishError(RuntimeError):
@@ -82,7 +80,16 @@ class Hub:
     def call(self, name: str, **options: Any) -> Any:
         """Call the method `name` of the client on this repository."""
         method = getattr(self.api, name)
-        return _patiently(lambda: method(repo_id=self.repo, repo_type="dataset", **options), self)
+        return self.patiently(lambda: method(repo_id=self.repo, repo_type="dataset", **options))
+
+    def patiently(self, call: Callable[[], Any]) -> Any:
+        """Return what `call` returns, repeated while the Hub is busy or out of reach."""
+        try:
+            return patiently(call, partial(_judge, self.repo), partial(_pause, self.phase))
+        except HubBusyError as error:
+            raise PublishError(
+                f"{error}; what is sent is kept: run the same command again"
+            ) from error
 
 
 def published_files(folder: Path, shards: Sequence[Shard], parquet: bool = False) -> list[File]:
@@ -215,7 +222,7 @@ def claim_repo(hub: Hub, plan: dict[str, Any], private: bool) -> None:
 def hub_files(hub: Hub) -> dict[str, Any]:
     """List the repository's files by path, as huggingface_hub's RepoFile."""
     found = hub.call("list_repo_tree", recursive=True)
-    entries = _patiently(lambda: list(found), hub)
+    entries = hub.patiently(lambda: list(found))
     return {entry.path: entry for entry in entries if hasattr(entry, "blob_id")}
 
 
@@ -245,44 +252,16 @@ def batches(files: Sequence[File]) -> Iterator[list[File]]:
         yield batch
 
 
-def _patiently(call: Callable[[], _Result], hub: Hub) -> _Result:
-    """Call until it works, with pauses; what will not pass is said in words at once."""
-    from huggingface_hub.errors import HTTPError
-
-    attempt = 0
-    while True:
-        try:
-            return call()
-        except (HTTPError, OSError, RuntimeError, ValueError) as error:
-            cause = _cause(error)
-            _raise_if_final(cause, hub.repo)
-            attempt += 1
-            response = getattr(cause, "response", None)
-            wait = 0.0 if response is None else asked_wait(response.headers)
-            reason, state = first_line(cause), "cannot be reached"
-            if response is not None:
-                reason = describe_status(response.status_code, response.reason_phrase)
-                state = "is busy"
-            if attempt == _ATTEMPTS:
-                raise PublishError(
-                    f"the Hub {state} ({reason}); what is sent is kept: run the same command again"
-                ) from error
-            pause = min(max(wait, 2.0**attempt), _LONGEST_WAIT)
-            hub.phase.note(f"{hub.repo}: {reason}; again in {pause:.0f} s")
-            for _ in range(math.ceil(pause)):
-                hub.phase()
-                time.sleep(1)
+def _pause(phase: Phase, line: str, seconds: float) -> None:
+    """Wait, and give the phase its say in every second."""
+    phase.note(line)
+    for _ in range(math.ceil(seconds)):
+        phase()
+        time.sleep(1)
 
 
-def _cause(error: BaseException) -> BaseException:
-    """Return the error of a client thread, which comes wrapped in a RuntimeError."""
-    while isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
-        error = error.__cause__
-    return error
-
-
-def _raise_if_final(error: BaseException, repo: str) -> None:
-    """Raise what trying again does not change, in one line."""
+def _judge(repo: str, error: Exception) -> tuple[str, float]:
+    """Return one line for a failure that may pass, and the seconds that the Hub asks to wait."""
     from huggingface_hub.errors import (
         HfHubHTTPError,
         HTTPError,
@@ -290,23 +269,34 @@ def _raise_if_final(error: BaseException, repo: str) -> None:
         OfflineModeIsEnabled,
     )
 
-    if isinstance(error, OfflineModeIsEnabled):
+    cause: BaseException = error
+    while isinstance(cause, RuntimeError) and isinstance(cause.__cause__, Exception):
+        cause = cause.__cause__  # a client thread's error, which comes wrapped
+    if isinstance(cause, HfHubHTTPError):
+        answer = cause.response
+        _raise_if_final(cause, answer.status_code, repo)
+        reason = describe_status(answer.status_code, answer.reason_phrase)
+        return f"the Hub is busy ({reason})", asked_wait(answer.headers)
+    # An error page in place of an answer, and a download that found no connection, may pass.
+    may_pass = isinstance(cause, json.JSONDecodeError | LocalEntryNotFoundError)
+    if isinstance(cause, OfflineModeIsEnabled):
         raise ValueError("HF_HUB_OFFLINE is set: unset it to publish") from error
-    if isinstance(error, HfHubHTTPError):
-        code = error.response.status_code
-        if code in RETRIED:
-            return
-        if code == 401:
-            raise ValueError("the Hub does not accept the token; run `hf auth login`") from error
-        if code == 403:
-            raise ValueError(
-                f"the token may not write to {repo}; use one with write access, or another `repo`"
-            ) from error
-        raise PublishError(f"the Hub refused {repo}: {first_line(error)}") from error
-    if isinstance(error, json.JSONDecodeError | LocalEntryNotFoundError):
-        return  # an error page in place of an answer; a download that found no connection
-    if isinstance(error, ValueError):
-        raise PublishError(" ".join(str(error).split())) from error
-    of_the_network = isinstance(error, HTTPError | OSError | RuntimeError)
-    if isinstance(error, FileNotFoundError | PermissionError) or not of_the_network:
-        raise error
+    if isinstance(cause, ValueError) and not may_pass:
+        raise PublishError(" ".join(str(cause).split())) from error
+    of_the_network = may_pass or isinstance(cause, HTTPError | OSError | RuntimeError)
+    if isinstance(cause, FileNotFoundError | PermissionError) or not of_the_network:
+        raise cause
+    return f"the Hub cannot be reached ({first_line(cause)})", 0.0
+
+
+def _raise_if_final(error: Exception, status: int, repo: str) -> None:
+    """Raise what trying again does not change, in one line."""
+    if status in RETRIED:
+        return
+    if status == 401:
+        raise ValueError("the Hub does not accept the token; run `hf auth login`") from error
+    if status == 403:
+        raise ValueError(
+            f"the token may not write to {repo}; use one with write access, or another `repo`"
+        ) from error
+    raise PublishError(f"the Hub refused {repo}: {first_line(error)}") from error

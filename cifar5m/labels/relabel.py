@@ -1,7 +1,7 @@
 """Label existing shards again, with another classifier; the dataset itself is only read.
 
-    for result in label_shards(labeling, labeler, shards):
-        ...  # result.problem says why a shard could not be labeled
+    for shard, problem in label_shards(labeling, labeler, shards):
+        ...  # problem says why a shard could not be labeled, None if it is
 
 A thread reads, hashes and decodes the shards ahead of the labeler: 17,500 to 20,000 images of
 random pixels a second, measured on one of two CPU cores that a training run shared.
@@ -38,14 +38,6 @@ from worlds.runtime.prefetch import Prefetcher
 OnImages = Callable[[int], None]  # images labeled since the last call
 
 
-@dataclass(frozen=True)
-class Labeled:
-    """One shard's end: its labels are written, or `problem` says why they are not."""
-
-    shard: Shard
-    problem: str | None = None
-
-
 def load_labeler(weights: Weights, plan: LabelingPlan, device: str) -> Labeler:
     """The labeler of a labeling's plan on a device."""
     classifier, preprocessing = load_classifier(weights)
@@ -58,31 +50,29 @@ def label_shards(
     labeler: Labeler,
     shards: Sequence[Shard],
     on_images: OnImages = lambda images: None,
-) -> Iterator[Labeled]:
-    """Label each of `shards` and write what was found, in order. A damaged shard is left out."""
-    ahead = Prefetcher(lambda k: read_pixels(labeling.folder, shards[k]), len(shards), threads=1)
-    try:
-        for shard, read in zip(shards, ahead, strict=True):
-            if isinstance(read, str):
-                yield Labeled(shard, read)
-                continue
-            start = time.monotonic()
-            try:
-                probabilities = label_images(labeler, read.images, on_images)
-            except NonFiniteLabelsError as error:
-                raise RuntimeError(
-                    f"shard {shard.name}: {error}; nothing of it was written. Check the weights, "
-                    f"or try --precision fp32"
-                ) from error
-            facts = {
-                "sha256": read.sha256,
-                "seconds": round(time.monotonic() - start, 3),
-                "device": device_name(labeler.device),
-            }
-            write_labels(labeling, shard, probabilities, facts)
-            yield Labeled(shard)
-    finally:
-        ahead.close()
+) -> Iterator[tuple[Shard, str | None]]:
+    """Label each of `shards` and write what was found, in order; yields each with None, or with why
+    it could not be labeled.
+    """
+    for shard, read in read_ahead(labeling.folder, shards):
+        if isinstance(read, str):
+            yield shard, read
+            continue
+        start = time.monotonic()
+        try:
+            probabilities = label_images(labeler, read.images, on_images)
+        except NonFiniteLabelsError as error:
+            raise RuntimeError(
+                f"shard {shard.name}: {error}; nothing of it was written. Check the weights, "
+                f"or try --precision fp32"
+            ) from error
+        facts = {
+            "sha256": read.sha256,
+            "seconds": round(time.monotonic() - start, 3),
+            "device": device_name(labeler.device),
+        }
+        write_labels(labeling, shard, probabilities, facts)
+        yield shard, None
 
 
 def label_images(labeler: Labeler, images: np.ndarray, on_images: OnImages) -> np.ndarray:
@@ -106,11 +96,11 @@ def write_summary(labeling: Labeling, shards: Sequence[Shard]) -> Agreement:
 
 def repair_labels(
     folder: Path, name: str, device: str, on_images: OnImages = lambda images: None
-) -> list[Labeled]:
+) -> list[tuple[Shard, str | None]]:
     """Label again what a labeling lacks or has damaged, with the labeler that its plan names.
 
-    Returns the shards that were labeled or could not be. ValueError where the labeler is not
-    found, or is another one by now.
+    Returns the shards with what `label_shards` says of each. Raises ValueError if the labeler is
+    not found, or has changed.
     """
     dataset, plan = load_plan(folder), load_plan(folder / LABELS_FOLDER / name, LabelingPlan)
     source = plan.about.labeler
@@ -123,24 +113,37 @@ def repair_labels(
     waiting = [shard for shard in shards if not is_labeled(labeling, shard)]
     labeler = load_labeler(weights, plan, device)
     results = list(label_shards(labeling, labeler, waiting, on_images))
-    if all(result.problem is None for result in results):
+    if all(problem is None for _, problem in results):
         write_summary(labeling, shards)
     return results
 
 
 @dataclass(frozen=True)
-class _Pixels:
+class ShardPixels:
+    """The decoded images of a shard whose tar is as recorded."""
+
     images: np.ndarray  # uint8 (N, H, W, 3)
     sha256: str  # of the tar
 
 
-def read_pixels(folder: Path, shard: Shard) -> _Pixels | str:
-    """A shard's images, or in one line why they are not to be trusted."""
+def read_ahead(folder: Path, shards: Sequence[Shard]) -> Iterator[tuple[Shard, ShardPixels | str]]:
+    """Yield each shard with its images, or with why they are not to be trusted; a thread reads one
+    ahead.
+    """
+    ahead = Prefetcher(lambda k: read_pixels(folder, shards[k]), len(shards), threads=1)
+    try:
+        yield from zip(shards, ahead, strict=True)
+    finally:
+        ahead.close()
+
+
+def read_pixels(folder: Path, shard: Shard) -> ShardPixels | str:
+    """Return a shard's images, or in one line why they are not to be trusted."""
     try:
         sha256, recorded = sha256_of(folder / shard.tar), load_record(folder, shard)
         if recorded.sha256 != sha256:
             return f"sha256 {sha256}, the record says {recorded.sha256}"
         samples = read_samples(folder / shard.tar)
-        return _Pixels(np.stack([decode_image(data) for _, data, _ in samples]), sha256)
+        return ShardPixels(np.stack([decode_image(data) for _, data, _ in samples]), sha256)
     except (OSError, ValueError) as error:
         return str(error)

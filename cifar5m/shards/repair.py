@@ -234,10 +234,9 @@ def _repair_labelings(
 ) -> Iterator[Outcome]:
     for name in broken_labelings(report):
         phase = Phase(f"labels/{name}", None, on_progress)
-        for found in repair_labels(folder, name, device, phase):
-            message = "labeled again" if found.problem is None else found.problem
-            part = f"labels/{name}: {found.shard.name}"
-            yield Outcome(part, found.problem is None, message)
+        for shard, problem in repair_labels(folder, name, device, phase):
+            part = f"labels/{name}: {shard.name}"
+            yield Outcome(part, problem is None, problem or "labeled again")
 
 
 def repair_shards(folder: Path, report: Report, options: RepairOptions) -> Iterator[Outcome]:

@@ -11,22 +11,15 @@ hash leaves nothing. Of several processes that fetch one file, one downloads and
 import hashlib
 import json
 import os
-import re
-import socket
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
 from worlds.runtime.files import check_disk, held_lock
-from worlds.runtime.http import RETRIED, asked_wait, describe_status
+from worlds.runtime.http import TIMEOUT, Retries, Transfer, TransferError
 from worlds.runtime.progress import OnProgress, Progress, ignore
 
-if TYPE_CHECKING:
-    import httpx2
-
 CACHE_VARIABLE: Final = "DEEP_BOOTSTRAP_CACHE"
-LONGEST_WAIT: Final = 300.0  # seconds, also where a server asks for more
 
 
 class FetchError(OSError):
@@ -79,7 +72,7 @@ def fetch(
     folder: Path,
     on_progress: OnProgress | None = None,
     *,
-    timeout: float = 30.0,  # seconds without a byte
+    timeout: float = TIMEOUT,  # seconds without a byte
     attempts: int = 6,  # in a row that bring nothing new
     backoff: float = 0.5,  # seconds before the first retry, doubled at each
 ) -> Path:
@@ -88,184 +81,108 @@ def fetch(
     An existing file is verified, and refused (not replaced) if its hash is wrong. Raises FetchError
     if the server does not serve the file.
     """
-    import httpx2
-
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / remote.name
-    headers = {"User-Agent": "deep-bootstrap", "Accept-Encoding": "identity"}
-    client = httpx2.Client(headers=headers, timeout=timeout, follow_redirects=True)
-    with held_lock(folder / f".{remote.name}.lock"), client:
-        if not target.exists():
-            download = _Download(remote, target, client, on_progress or ignore, attempts, backoff)
-            return download.run()
+    with held_lock(folder / f".{remote.name}.lock"):
+        if target.exists():
+            try:
+                check_file(target, remote)
+            except FetchError as error:
+                hint = "delete it or put the right file there"
+                raise FetchError(f"{folder}: {error}; {hint}") from None
+            return target
+        retries = Retries(attempts, backoff)
+        part = _Part(remote, target, on_progress or ignore)
         try:
-            check_file(target, remote)
-        except FetchError as error:
-            raise FetchError(f"{folder}: {error}; delete it or put the right file there") from None
+            part.complete({"retries": retries, "timeout": timeout, "offline_is_final": True})
+        except TransferError as error:
+            raise FetchError(
+                f"{remote.url}: {error}; download {remote.url} by hand and put it at {target}"
+            ) from None
         return target
 
 
-class _Failed(Exception):
-    """An attempt failed: worth another one after `wait` seconds, None: never."""
+class _Part:
+    """NAME.part on its way to NAME, with NAME.part.json beside it."""
 
-    def __init__(self, reason: str, wait: float | None = None) -> None:
-        super().__init__(reason)
-        self.wait = wait
+    def __init__(self, remote: RemoteFile, target: Path, on_progress: OnProgress) -> None:
+        self.remote, self.target, self.on_progress = remote, target, on_progress
+        self.path = target.with_name(f"{remote.name}.part")
+        self.version_file = target.with_name(f"{remote.name}.part.json")
+        self.length = self.path.stat().st_size if self.path.exists() else 0
+        self.total: int | None = None  # bytes, if the server says it
 
-
-@dataclass
-class _Download:
-    """NAME.part, and the requests that fill it."""
-
-    remote: RemoteFile
-    target: Path
-    client: "httpx2.Client"
-    on_progress: OnProgress
-    attempts: int
-    backoff: float
-
-    def __post_init__(self) -> None:
-        self.part = self.target.with_name(f"{self.remote.name}.part")
-        self.version_file = self.target.with_name(f"{self.remote.name}.part.json")
-        self.length = self.part.stat().st_size if self.part.exists() else 0
-        self.total: int | None = None  # bytes, where the server says
-
-    def run(self) -> Path:
-        """Fill the part, verify and rename it."""
+    def complete(self, options: dict[str, Any]) -> None:
+        """Fill the part, verify and rename it; after a wrong hash once more from the start."""
         # Without a hash, only the server's name for the version tells that a part may be resumed.
-        if not (self.remote.hashes or self._validator()):
-            self._clear()
-        try:
-            for again in (True, False):
-                self._fill()
-                try:
-                    check_file(self.part, self.remote)
-                    break
-                except FetchError as error:
-                    self._clear()
-                    if not again:
-                        raise _Failed(f"{error}; nothing was kept") from None
-                    self.note(f"{error}; deleted, starting over")
-        except _Failed as error:
-            raise FetchError(
-                f"{self.remote.url}: {error}; download {self.remote.url} by hand and put it at "
-                f"{self.target}"
-            ) from None
-        with self.part.open("rb") as file:
+        if not (self.remote.hashes or self._version()):
+            self.delete()
+        for is_last in (False, True):
+            begun: dict[str, Any] = {"position": self.length, "version": self._version()}
+            self._fill(Transfer(self.remote.url, on_note=self.note, **begun, **options))
+            try:
+                check_file(self.path, self.remote)
+                break
+            except FetchError as error:
+                self.delete()
+                if is_last:
+                    raise TransferError(f"{error}; nothing was kept") from None
+                self.note(f"{error}; deleted, starting over")
+        with self.path.open("rb") as file:
             os.fsync(file.fileno())
-        os.replace(self.part, self.target)
+        os.replace(self.path, self.target)
         self.version_file.unlink(missing_ok=True)
-        return self.target
+
+    def _fill(self, transfer: Transfer) -> None:
+        """Write the blocks as they come, so that a cut loses nothing."""
+        known = None
+        try:
+            with self.path.open("ab", buffering=0) as file:
+                for offset, block in transfer.blocks():
+                    if known != (transfer.total, transfer.version):
+                        known = transfer.total, transfer.version
+                        self._note_version(transfer, offset)
+                    try:
+                        file.truncate(offset)
+                        file.write(block)
+                    except OSError as error:
+                        raise FetchError(
+                            f"{self.path} cannot be written ({error.strerror}): make room or set "
+                            f"{CACHE_VARIABLE} to another disk; the same command resumes"
+                        ) from error
+                    self.length = offset + len(block)
+                    self.on_progress(Progress("download", self.length, self.total, "B"))
+        except (TransferError, FetchError):
+            if not self.length:
+                self.delete()
+            raise
+
+    def _note_version(self, transfer: Transfer, offset: int) -> None:
+        """Write down which version of the file comes; FetchError if the disk cannot hold it."""
+        self.total = transfer.total
+        try:
+            remedy = f"set {CACHE_VARIABLE} to another disk"
+            check_disk(self.target.parent, (self.total or 0) - offset, remedy)
+        except ValueError as error:
+            raise FetchError(str(error)) from None
+        version = {"url": self.remote.url, "validator": transfer.version}
+        self.version_file.write_text(json.dumps(version))
 
     def note(self, event: str) -> None:
         """Report a cut, a retry, a new start."""
         line = f"{self.remote.name}: {event}"
         self.on_progress(Progress("download", self.length, self.total, "B", note=line))
 
-    def _fill(self) -> None:
-        """Request until the part is complete, or several in a row have brought nothing new."""
-        fruitless, furthest = 0, self.length
-        while True:
-            try:
-                return self._request()
-            except _Failed as cut:
-                fruitless = 0 if self.length > furthest else fruitless + 1
-                furthest = max(furthest, self.length)
-                if cut.wait is None:
-                    raise
-                if fruitless >= self.attempts:
-                    raise _Failed(f"{cut} ({self.attempts} attempts)") from None
-                wait = min(max(cut.wait, self.backoff * 2**fruitless), LONGEST_WAIT)
-                self.note(f"{cut} at byte {self.length}; again in {wait:.1f} s")
-                time.sleep(wait)
-
-    def _request(self) -> None:
-        """Ask for what the part lacks, and append what comes."""
-        import httpx2
-
-        headers = {"Range": f"bytes={self.length}-"} if self.length else {}
-        if self.length and (validator := self._validator()):
-            headers["If-Range"] = validator
-        try:
-            with self.client.stream("GET", self.remote.url, headers=headers) as response:
-                if self._accept(response):
-                    self._append(response)
-        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
-            unknown = isinstance(_root(error), socket.gaierror)
-            reason = "the name cannot be resolved" if unknown else "no connection"
-            raise _Failed(f"{reason} ({error})", None if unknown else 0) from None
-        except httpx2.TransportError as error:
-            before = f" before byte {self.total}" if self.total else f" ({type(error).__name__})"
-            raise _Failed(f"connection cut{before}", wait=0) from None
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            raise _Failed(str(error)) from None
-        if self.length < (self.total or 0):
-            raise _Failed(f"connection cut before byte {self.total}", wait=0)
-
-    def _accept(self, response: "httpx2.Response") -> bool:
-        """Check the head of an answer; False if nothing is left to come. The part starts over where
-        the server sends the whole file.
-        """
-        status, head = response.status_code, response.headers
-        if status not in (200, 206):
-            if status == 416 and head.get("Content-Range") == f"bytes */{self.length}":
-                return False  # the part is all of the file
-            if status == 416:  # the part is not the start of this file
-                self._clear()
-            reason = describe_status(status, response.reason_phrase)
-            raise _Failed(reason, asked_wait(head) if status in RETRIED else None)
-        if head.get("Content-Type", "").startswith("text/html"):
-            raise _Failed("the server sent a web page, not the file")
-        # Which bytes come, and of how many.
-        whole = f"bytes 0-/{head.get('Content-Length', '*')}"
-        content = head.get("Content-Range", "") if status == 206 else whole
-        span = re.fullmatch(r"bytes (\d+)-\d*/(\d+|\*)", content)
-        start, total = (int(span[1]), span[2]) if span else (-1, "*")
-        if start not in (0, self.length):
-            raise _Failed(f"asked from byte {self.length}, the server sent from {start}")
-        if self.length and not start:
-            self.note("the server cannot resume; starting over")
-            self._clear()
-        self.total = None if total == "*" else int(total)
-        try:
-            needed = (self.total or 0) - self.length
-            check_disk(self.target.parent, needed, f"set {CACHE_VARIABLE} to another disk")
-        except ValueError as error:
-            raise FetchError(str(error)) from None
-        etag = head.get("ETag", "W/")
-        validator = head.get("Last-Modified", "") if etag.startswith("W/") else etag
-        self.version_file.write_text(json.dumps({"url": self.remote.url, "validator": validator}))
-        return True
-
-    def _append(self, response: "httpx2.Response") -> None:
-        """Write the body as it comes, so that a cut loses nothing."""
-        with self.part.open("ab", buffering=0) as file:
-            for block in response.iter_raw():
-                try:
-                    file.write(block)
-                except OSError as error:
-                    raise FetchError(
-                        f"{self.part} cannot be written ({error.strerror}): make room or set "
-                        f"{CACHE_VARIABLE} to another disk; the same command resumes"
-                    ) from error
-                self.length += len(block)
-                self.on_progress(Progress("download", self.length, self.total, "B"))
-
-    def _clear(self) -> None:
+    def delete(self) -> None:
+        """Start over."""
         self.length, self.total = 0, None
-        for path in (self.part, self.version_file):
+        for path in (self.path, self.version_file):
             path.unlink(missing_ok=True)
 
-    def _validator(self) -> str:
+    def _version(self) -> str:
         """Return the server's name for the version that the part was read from, "" if unknown."""
         try:
             version = json.loads(self.version_file.read_text())
             return str(version["validator"]) if version["url"] == self.remote.url else ""
         except (OSError, ValueError, KeyError, TypeError):
             return ""
-
-
-def _root(error: BaseException) -> BaseException:
-    while cause := error.__cause__ or error.__context__:
-        error = cause
-    return error

@@ -4,15 +4,18 @@ import re
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, TypeVar
 
-from worlds.runtime.http import RETRIED, asked_wait, describe_status
+from worlds.runtime.http import RETRIED, Retries, asked_wait, describe_status
 
 Result = TypeVar("Result")
 
 HUB: Final = "hf://datasets/"
-_ATTEMPTS: Final = 5
-_LONGEST_WAIT: Final = 300.0  # seconds; the Hub counts requests in windows of five minutes
+
+
+class HubBusyError(OSError):
+    """The Hub stayed busy, or out of reach, at every attempt."""
 
 
 def parse_hub_address(address: str) -> tuple[str, str | None]:
@@ -23,6 +26,28 @@ def parse_hub_address(address: str) -> tuple[str, str | None]:
     return name, revision or None
 
 
+def patiently(
+    call: Callable[[], Result],
+    judge: Callable[[Exception], tuple[str, float]],
+    pause: Callable[[str, float], None],
+) -> Result:
+    """Return what a call of the Hub's client returns, repeated while it fails in ways that pass.
+
+    `judge` raises what will not pass, and returns of other errors a line and the seconds that the
+    Hub asks to wait; `pause` gets the line and waits. In the end raises HubBusyError with the line.
+    """
+    retries = Retries(5, 1.0)
+    while True:
+        try:
+            return call()
+        except Exception as error:
+            reason, asked = judge(error)
+            wait = retries.next_wait(asked)
+            if wait is None:
+                raise HubBusyError(reason) from error
+        pause(f"{reason}; again in {wait:.0f} s", wait)
+
+
 def ask_hub(address: str, call: Callable[[], Result]) -> Result:
     """Return what a call of the Hub's client returns, repeated while the Hub is busy.
 
@@ -30,46 +55,44 @@ def ask_hub(address: str, call: Callable[[], Result]) -> Result:
     wrong or not the user's to read, OSError if the Hub stays busy; both are one line. That a
     repository lacks a file is left as it is.
     """
+
+    def pause(line: str, seconds: float) -> None:
+        warnings.warn(line, stacklevel=4)
+        time.sleep(seconds)
+
+    return patiently(call, partial(_judge, address), pause)
+
+
+def _judge(address: str, error: Exception) -> tuple[str, float]:
+    """Return one line for a failure that may pass, and the seconds that the Hub asks to wait."""
     from huggingface_hub.errors import (
         HTTPError,
         LocalEntryNotFoundError,
         OfflineModeIsEnabled,
         RemoteEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
     )
 
-    for attempt in range(1, _ATTEMPTS + 1):
-        try:
-            return call()
-        except RemoteEntryNotFoundError:
-            raise
-        except OfflineModeIsEnabled as error:
-            raise ValueError(f"{address}: HF_HUB_OFFLINE is set: unset it to read it") from error
-        except (HTTPError, LocalEntryNotFoundError) as error:
-            failure, cause = _explain(address, error), error
-        if isinstance(failure, ValueError) or attempt == _ATTEMPTS:
-            raise failure from cause
-        answer = _answer_behind(cause)
-        wait = min(max(asked_wait(answer.headers), 2.0**attempt), _LONGEST_WAIT)
-        warnings.warn(f"{failure}; again in {wait:.0f} s", stacklevel=2)
-        time.sleep(wait)
-    raise AssertionError("the last attempt returns or raises")
-
-
-def _explain(address: str, error: Exception) -> Exception:
-    """Return one line for an error of the client; OSError if another attempt may work."""
-    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
-
+    if isinstance(error, OfflineModeIsEnabled):
+        raise ValueError(f"{address}: HF_HUB_OFFLINE is set: unset it to read it") from error
+    of_the_hub = isinstance(error, HTTPError | LocalEntryNotFoundError)
+    if isinstance(error, RemoteEntryNotFoundError) or not of_the_hub:
+        raise error
     if isinstance(error, RepositoryNotFoundError | RevisionNotFoundError):
-        return ValueError(
+        raise ValueError(
             f"{address} is not on the Hub, or is private: check the name, or run `hf auth login`"
-        )
+        ) from error
+    # What the Hub answered, if it did.
     answer = _answer_behind(error)
     if answer is None:
-        return ValueError(f"{address} is not in the cache, and the Hub is out of reach")
-    reason = describe_status(answer.status_code, answer.reason_phrase)
+        raise ValueError(f"{address} is not in the cache, and the Hub is out of reach") from error
+    reason = f"{address}: {describe_status(answer.status_code, answer.reason_phrase)}"
     if answer.status_code in (401, 403):
-        return ValueError(f"{address}: {reason}: run `hf auth login` with a token that may read it")
-    return (OSError if answer.status_code in RETRIED else ValueError)(f"{address}: {reason}")
+        raise ValueError(f"{reason}: run `hf auth login` with a token that may read it") from error
+    if answer.status_code not in RETRIED:
+        raise ValueError(reason) from error
+    return reason, asked_wait(answer.headers)
 
 
 def _answer_behind(error: BaseException) -> Any:

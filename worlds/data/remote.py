@@ -11,12 +11,12 @@ the byte where it was cut; what stays broken raises one StreamError that names t
 import glob
 import hashlib
 import re
-import time
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -25,13 +25,9 @@ from worlds.formats.layout import PLAN
 from worlds.formats.plan import Plan, load_plan
 from worlds.formats.shards import BLOCK, decode_image
 from worlds.runtime.errors import first_line, printable
-from worlds.runtime.http import RETRIED, asked_wait, describe_status
+from worlds.runtime.http import Transfer, TransferError
 
 IMAGE_FIELDS: Final = ("png", "jpg", "jpeg", "webp")
-_ATTEMPTS: Final = 6  # in a row that bring no byte
-_BACKOFF: Final = 0.5  # seconds before the first retry, doubled at each
-_LONGEST_WAIT: Final = 300.0
-_TIMEOUT: Final = 30.0  # seconds without a byte
 
 
 class StreamError(OSError):
@@ -188,8 +184,8 @@ def read_samples(shard: RemoteShard) -> Generator[dict[str, Any], None, None]:
 class _Stream:
     """Blocks of bytes as a file; the last 512 bytes tell whether the tar has its end."""
 
-    def __init__(self, blocks: Iterable[bytes], name: str) -> None:
-        self._blocks, self._held, self._name, self._tail = iter(blocks), b"", name, b""
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._blocks, self._held, self._tail = blocks, b"", b""
 
     def read(self, size: int) -> bytes:
         parts, length = [self._held], len(self._held)
@@ -211,94 +207,35 @@ class _Stream:
 
 @contextmanager
 def _opened(shard: RemoteShard) -> Iterator[_Stream]:
-    if not re.match("https?://", shard.url):
-        path = Path(shard.url).expanduser()
-        if path.exists() and not path.is_file():  # reading a pipe would wait for ever
-            raise StreamError(f"{shard.url} is not a file")
-        try:
-            with path.open("rb") as file:
-                yield _Stream(_file_blocks(file), shard.url)
-        except FileNotFoundError:
-            raise StreamError(f"{shard.url} does not exist") from None
+    if re.match("https?://", shard.url):
+        with closing(_http_blocks(shard)) as blocks:
+            yield _Stream(blocks)
         return
-    blocks = _http_blocks(shard)
+    path = Path(shard.url).expanduser()
+    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        raise StreamError(f"{shard.url} is not a file")
     try:
-        yield _Stream(blocks, shard.url)
-    finally:
-        blocks.close()
-
-
-def _file_blocks(file: IO[bytes]) -> Iterator[bytes]:
-    while block := file.read(1 << 16):
-        yield block
+        with path.open("rb") as file:
+            yield _Stream(iter(partial(file.read, 1 << 16), b""))
+    except FileNotFoundError:
+        raise StreamError(f"{shard.url} does not exist") from None
 
 
 def _http_blocks(shard: RemoteShard) -> Generator[bytes, None, None]:
-    """Yield the bytes of a web address; a cut connection goes on where it was cut."""
-    import httpx2
+    """Yield the bytes of a web address in order, each once."""
+    from huggingface_hub.utils import build_hf_headers
 
-    headers = {"User-Agent": "deep-bootstrap", "Accept-Encoding": "identity"}
-    if shard.on_hub:
-        from huggingface_hub.utils import build_hf_headers
-
-        headers |= build_hf_headers()
-    body, fruitless = _Body(shard.url), 0
-    with httpx2.Client(headers=headers, timeout=_TIMEOUT, follow_redirects=True) as client:
-        while not body.complete:
-            before, wait = body.position, 0.0
-            try:
-                ask = {"Range": f"bytes={before}-"} if before else {}
-                with client.stream("GET", shard.url, headers=ask) as response:
-                    wait = asked_wait(response.headers)
-                    yield from body.accept(response)
-                reason = "connection cut"
-            except _Busy as busy:
-                reason = str(busy)
-            except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-                reason = first_line(error) or type(error).__name__
-            if body.complete:
-                return
-            fruitless = 0 if body.position > before else fruitless + 1
-            if fruitless == _ATTEMPTS:
-                raise StreamError(
-                    f"{shard.url}: {reason} at byte {body.position:,}, {_ATTEMPTS} attempts "
-                    "in a row; a loader's saved state resumes there once the server answers"
-                )
-            time.sleep(min(max(wait, _BACKOFF * 2**fruitless), _LONGEST_WAIT))
-
-
-class _Busy(Exception):
-    """An answer that may pass."""
-
-
-class _Body:
-    """How far the body of one address has come, over several answers."""
-
-    def __init__(self, url: str) -> None:
-        self.url, self.position = url, 0
-        self.complete = False
-        self._total: int | None = None
-        self._etag = ""
-
-    def accept(self, response: Any) -> Iterator[bytes]:
-        """Yield the part of an answer's body that is new. Raises StreamError if none will come."""
-        status, head = response.status_code, response.headers
-        if status not in (200, 206):
-            reason = describe_status(status, response.reason_phrase)
-            if status in RETRIED:
-                raise _Busy(reason)
-            raise StreamError(f"{self.url}: {reason}")
-        etag = head.get("ETag", "")
-        if self.position and etag != self._etag:
-            raise StreamError(f"{self.url} has changed while it was read: begin again")
-        self._etag = etag
-        skipped = 0 if status == 206 else self.position  # a server that knows no ranges
-        if status == 200 and (length := head.get("Content-Length", "")).isdigit():
-            self._total = int(length)
-        for block in response.iter_raw():
-            new = block[skipped:]
-            skipped -= len(block) - len(new)
-            self.position += len(new)
+    headers = build_hf_headers() if shard.on_hub else {}
+    transfer, done, version = Transfer(shard.url, headers=headers), 0, ""
+    try:
+        for offset, block in transfer.blocks():
+            if done and transfer.version != version:
+                raise StreamError(f"{shard.url} has changed while it was read: begin again")
+            version = transfer.version
+            new = block[max(0, done - offset) :]  # a server that cannot resume sends all again
+            done += len(new)
             if new:
                 yield new
-        self.complete = self._total is None or self.position >= self._total
+    except TransferError as error:
+        hint = "; a loader's saved state resumes there once the server answers"
+        raise StreamError(f"{shard.url}: {first_line(error)}{hint}") from None

@@ -417,4 +417,4 @@ def test_a_local_network_gives_the_distance_of_dinov2(folder, cifar10, tmp_path)
     report = audit(folder, cifar10, "--labeler", "none", "--dinov2", str(vit))[1]
     assert report["summary"]["fd_dinov2"] > 0
     report = audit(folder, cifar10, "--labeler", "none", "--dinov2", str(tmp_path / "no"))[1]
-    assert "cannot be had" in report["not_measured"]["fd_dinov2"]
+    assert "could not be loaded" in report["not_measured"]["fd_dinov2"]

@@ -120,7 +120,7 @@ def test_a_damaged_network_is_a_reason_and_no_traceback(
     (network / "model.safetensors").write_bytes(damage)
     assert audit(folder, cifar10, labeler_folder, "--dinov2", str(network)) == 0
     found = json.loads((folder / "audit/audit.json").read_text())["not_measured"]
-    assert "cannot be had" in found["fd_dinov2"]
+    assert "could not be loaded" in found["fd_dinov2"]
 
 
 def test_a_network_that_torch_fidelity_cannot_read_is_a_reason(

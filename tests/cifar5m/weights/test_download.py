@@ -141,7 +141,7 @@ def test_a_server_without_ranges_starts_over_and_says_so(serve, tmp_path):
 
 def test_a_server_without_ranges_that_always_cuts_is_given_up(serve, tmp_path):
     server = serve(ranges=False, faults=[{"cut": 1000}] * 50)
-    with pytest.raises(FetchError, match=r"cut before byte 640000 \(4 attempts\)"):
+    with pytest.raises(FetchError, match=r"connection cut .*4 attempts"):
         quick(remote(server), tmp_path, attempts=4)
     assert len(server.seen) == 5  # the first brought something new
 
@@ -167,7 +167,7 @@ def test_a_state_that_may_pass_is_tried_again(serve, tmp_path, status):
 
 def test_retry_after_is_kept_but_never_above_the_longest_wait(serve, tmp_path, monkeypatch):
     waits = []
-    monkeypatch.setattr("cifar5m.weights.download.time", SimpleNamespace(sleep=waits.append))
+    monkeypatch.setattr("worlds.runtime.http.time", SimpleNamespace(sleep=waits.append))
     server = serve(
         faults=[{"status": 503, "headers": {"Retry-After": after}} for after in ("7", "9999", "x")]
     )
@@ -198,7 +198,7 @@ def test_no_server_at_all_is_one_line(tmp_path, serve):
     server = serve()
     server.shutdown()
     server.server_close()
-    with pytest.raises(FetchError, match=r"no connection .*refused.* \(2 attempts\)") as error:
+    with pytest.raises(FetchError, match=r"no connection .*refused.* 2 attempts") as error:
         quick(remote(server), tmp_path, attempts=2)
     assert "\n" not in str(error.value)
 

@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch):
-    monkeypatch.setattr("worlds.data.remote.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("worlds.runtime.http.time.sleep", lambda seconds: None)
 
 
 def stream(folder, **options):
@@ -178,7 +178,7 @@ def test_what_stays_broken_is_one_line_that_names_the_shard(folder, answer, work
 
 def test_a_rate_limit_is_waited_for_as_long_as_it_asks(folder, monkeypatch):
     waits = []
-    monkeypatch.setattr("worlds.data.remote.time.sleep", waits.append)
+    monkeypatch.setattr("worlds.runtime.http.time.sleep", waits.append)
     answers = [(429, {"RateLimit": '"api";r=0;t=55'}), (503, {"Retry-After": "7"}), (None, {})]
     with shard_server(folder, refuse={"00001.tar": answers}) as server:
         read_shard(RemoteShard(f"{server.url}/00001.tar"))
