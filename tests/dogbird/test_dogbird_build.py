@@ -5,8 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import namedtuple
 from pathlib import Path
@@ -28,6 +26,7 @@ from tests.dogbird.small_imagenet import (
     write_webdataset,
 )
 from tests.dogbird.small_wordnet import write_wordnet
+from tests.processes import Forked
 from worlds.formats.plan import load_plan
 from worlds.formats.shards import read_samples
 from worlds.runtime.files import locked
@@ -113,19 +112,17 @@ def test_the_same_command_again_does_nothing_and_says_the_same(imagenet, built, 
 def test_killed_builds_end_in_the_unbroken_ones_bytes(imagenet, built, tmp_path):
     out, source = tmp_path / "out", tmp_path / "imagenet"
     shutil.copytree(imagenet, source)
-    program = [sys.executable, "-m", "dogbird.commands.build"]
-    command = [*program, "--imagenet", str(source), "--out", str(out), *OPTIONS]
-    environment = os.environ | {"PYTHONPATH": str(REPO)}
+    command = ["--imagenet", source, "--out", out, *OPTIONS]
     # The moments: while the first piece is converted, after it, and after the first shard.
     for appears in ("out.staging", "out.staging/*.json", "out/meta/*.json"):
-        process = subprocess.Popen(command, env=environment, start_new_session=True)
+        process = Forked("dogbird.commands.build", *command, group=True)
         deadline = time.monotonic() + 60
         while not list(tmp_path.glob(appears)) and process.poll() is None:
             assert time.monotonic() < deadline, "no progress"
             time.sleep(0.002)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    assert subprocess.run(command, env=environment, check=False).returncode == 0
+    assert Forked("dogbird.commands.build", *command).wait() == 0
     assert files_of(out) == files_of(built)
     assert not list(tmp_path.rglob("*.tmp"))
     assert verify([str(out)]) == 0

@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from cifar5m.shards import verify as verifying
 from cifar5m.weights.sources import find_labeler
 from tests.cifar5m.small_set import images_of, labels_of, make_set, rewrite, shards_of
 from tests.cifar5m.tiny_networks import LABELER_CONFIG, save_labeler
+from tests.processes import Forked
 from worlds.formats.plan import load_plan
 from worlds.formats.shards import decode_image, find_record, load_record, read_arrays, read_samples
 
@@ -53,10 +52,9 @@ def label(folder, labeler, *options) -> int:
     return main([str(folder), "--labeler", str(labeler), "--name", "second", *QUICK, *options])
 
 
-def start(folder, labeler) -> subprocess.Popen:
-    module = [sys.executable, "-m", "cifar5m.commands.label", str(folder)]
-    command = [*module, "--labeler", str(labeler), "--name", "second", *QUICK]
-    return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+def start(folder, labeler) -> Forked:
+    options = ["--labeler", labeler, "--name", "second", *QUICK]
+    return Forked("cifar5m.commands.label", folder, *options)
 
 
 def contents(folder) -> dict[str, bytes]:

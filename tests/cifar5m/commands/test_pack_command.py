@@ -4,8 +4,6 @@ import importlib
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import namedtuple
 from pathlib import Path
@@ -19,6 +17,7 @@ from cifar5m.commands.verify import main as verify
 from cifar5m.shards import importing, packing
 from cifar5m.shards.importing import ImportedPlan
 from tests.cifar5m.small_set import make_set, rewrite, shards_of
+from tests.processes import Forked
 from worlds import open_store, verify_pack, write_pack
 from worlds.formats.layout import Shard
 from worlds.formats.plan import load_plan
@@ -75,9 +74,8 @@ def test_a_pack_that_is_there_is_left_alone(shards, tmp_path, capsys):
 
 def kill_after(shards_in, folder, out) -> int:
     """Run the command until the journal has that many shards, kill -9; the shards that it has."""
-    command = [sys.executable, "-m", "cifar5m.commands.pack", str(folder), "--out", str(out)]
-    environment = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([*command, "--quiet", "--workers", "1"], env=environment)
+    options = ["--out", out, "--quiet", "--workers", 1]
+    process = Forked("cifar5m.commands.pack", folder, *options)
     deadline, journal = time.monotonic() + 60, out / JOURNAL
     while process.poll() is None:
         assert time.monotonic() < deadline, "no progress"

@@ -8,29 +8,21 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from cifar5m.commands.generate import main
 from cifar5m.commands.verify import main as verify
+from tests.processes import Forked
 from worlds.formats.plan import load_plan
 from worlds.formats.shards import find_record
 
-REPO = Path(__file__).resolve().parents[3]
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
 
-
-def command(folder, images, small_run) -> list[str]:
-    module = [sys.executable, "-m", "cifar5m.commands.generate"]
-    return [*module, "--n", str(images), "--out", str(folder), *small_run]
-
-
-def start(folder, images, small_run, rank=0, world=1) -> subprocess.Popen:
-    environment = ENVIRONMENT | {"RANK": str(rank), "WORLD_SIZE": str(world)}
-    return subprocess.Popen(command(folder, images, small_run), env=environment)
+def start(folder, images, small_run, *more, rank=0, world=1) -> Forked:
+    arguments = ["--n", images, "--out", folder, *small_run, *more]
+    ranks = {"RANK": str(rank), "WORLD_SIZE": str(world)} if world > 1 else {}
+    return Forked("cifar5m.commands.generate", *arguments, **ranks)
 
 
 def finished(folder) -> dict[str, str]:
@@ -51,7 +43,7 @@ def wait_for_shards(folder, count, process, seconds=60) -> None:
 
 def run_with_kills(folder, images, small_run, world, kills, generator) -> None:
     """Start `world` processes, kill -9 one at a random moment and start it again, `kills` times."""
-    processes = [start(folder, images, small_run, rank, world) for rank in range(world)]
+    processes = [start(folder, images, small_run, rank=rank, world=world) for rank in range(world)]
     before = {}
     for _ in range(kills):
         rank = generator.randrange(world)
@@ -62,7 +54,7 @@ def run_with_kills(folder, images, small_run, world, kills, generator) -> None:
         now = finished(folder)
         assert before.items() <= now.items(), "a finished shard was lost or changed"
         before = now
-        processes[rank] = start(folder, images, small_run, rank, world)
+        processes[rank] = start(folder, images, small_run, rank=rank, world=world)
     for process in processes:
         assert process.wait(timeout=300) == 0
 
@@ -107,14 +99,11 @@ def test_a_killed_run_goes_on_to_the_unbroken_runs_bytes(run, request, tmp_path)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_signal_leaves_only_whole_shards_and_says_how_to_go_on(number, small_run, tmp_path):
     folder = tmp_path / "set"
-    process = subprocess.Popen(
-        command(folder, 6000, small_run), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
-    )
+    process = start(folder, 6000, small_run)
     wait_for_shards(folder, 2, process)
     process.send_signal(number)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
-    assert "run the same command to resume" in error
+    assert process.wait(timeout=60) == 128 + number
+    assert "run the same command to resume" in process.error
     names = {path.name for path in folder.rglob("*") if path.is_file()}
     shards = {s.name: s for s in load_plan(folder).shards}
     whole = [shards[name] for name in finished(folder)]
@@ -132,22 +121,15 @@ def test_two_processes_on_the_same_shards_do_no_harm(small_run, tmp_path):
 
 def test_local_workers_share_the_run(small_run, tmp_path):
     assert main(["--n", "30", "--out", str(tmp_path / "one"), *small_run]) == 0
-    run = subprocess.run(
-        [*command(tmp_path / "two", 30, small_run), "--workers", "2"],
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert run.returncode == 0, run.stderr
+    process = start(tmp_path / "two", 30, small_run, "--workers", 2)
+    assert process.wait() == 0, process.error
     assert finished(tmp_path / "two") == finished(tmp_path / "one")
-    assert "30 images in 6 shards" in run.stdout
+    assert "30 images in 6 shards" in process.out
 
 
 def test_workers_of_a_killed_parent_stop(small_run, tmp_path):
     folder = tmp_path / "set"
-    options = [*command(folder, 60_000, small_run), "--workers", "2"]
-    parent = subprocess.Popen(options, env=ENVIRONMENT)
+    parent = start(folder, 60_000, small_run, "--workers", 2)
     wait_for_shards(folder, 1, parent)
     parent.kill()
     parent.wait()
@@ -166,11 +148,9 @@ def test_a_full_disk_is_one_line_and_loses_nothing(small_run, tmp_path):
         pytest.skip("no right to mount")
     try:
         folder = disk / "set"
-        run = subprocess.run(
-            command(folder, 600, small_run), env=ENVIRONMENT, capture_output=True, text=True
-        )
-        assert run.returncode == 1
-        assert run.stderr.splitlines()[-1].startswith("cifar5m-generate: the disk of ")
+        run = start(folder, 600, small_run)
+        assert run.wait() == 1
+        assert run.error.splitlines()[-1].startswith("cifar5m-generate: the disk of ")
         kept = finished(folder)
         assert kept
         assert not list(folder.rglob("*.tmp"))

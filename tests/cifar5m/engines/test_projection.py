@@ -1,10 +1,7 @@
 """What is said before a run, how its shards follow n, and what a stopped one keeps."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -14,6 +11,7 @@ from cifar5m.sampling.job import Options, keep_earlier_choices
 from cifar5m.weights.ho_ema import DEFAULT, SOURCES
 from cifar5m.weights.sources import DEFAULT_LABELER, labeler_folder
 from tests.cifar5m.loopback_hub import Repo, hub_of_this_process
+from tests.processes import Forked
 
 
 @pytest.mark.parametrize(
@@ -66,15 +64,14 @@ def test_a_directory_keeps_its_labeler_when_bit_has_been_fine_tuned_since(tmp_pa
 
 def test_a_stopped_run_says_what_it_keeps(tmp_path, small_run):
     out = tmp_path / "set"
-    command = [sys.executable, "-m", "cifar5m.commands.generate", "--n", "3000", "--out", str(out)]
-    process = subprocess.Popen([*command, *small_run], stderr=subprocess.PIPE, text=True)
+    process = Forked("cifar5m.commands.generate", "--n", 3000, "--out", out, *small_run)
     while not list(out.glob("meta/*.json")):
         assert process.poll() is None
-    os.kill(process.pid, signal.SIGINT)
-    error = process.communicate()[1]
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 128 + signal.SIGINT
     kept = len(list(out.glob("meta/*.json")))
-    assert process.returncode == 128 + signal.SIGINT
-    assert f"stopped; {kept} of 501 shards ({6 * kept} images) are kept; run the same" in error
+    told = f"stopped; {kept} of 501 shards ({6 * kept} images) are kept; run the same"
+    assert told in process.error
 
 
 @pytest.fixture

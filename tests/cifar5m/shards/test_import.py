@@ -3,8 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 import zipfile
 from collections import namedtuple
@@ -19,6 +17,7 @@ from cifar5m.commands.verify import main as verify
 from cifar5m.shards import importing
 from cifar5m.shards.npz_parts import NpzArray, Slices, find_array
 from tests.cifar5m.loopback import servers
+from tests.processes import Forked
 from worlds import open_store
 from worlds.formats.layout import CIFAR10_CLASSES
 from worlds.formats.plan import load_plan
@@ -91,11 +90,8 @@ def test_order_of_arguments_and_worker_count_leave_the_bytes_alone(parts, import
 
 def test_a_killed_import_goes_on_to_the_unbroken_bytes(parts, imported, tmp_path):
     out = tmp_path / "set"
-    command = [*("-m", "cifar5m.commands.import_"), *parts, *("--shard-size", "6", "--quiet")]
-    environment = os.environ | {"PYTHONPATH": str(REPO)}
-    process = subprocess.Popen(
-        [sys.executable, *command, "--workers", "1", "--out", str(out)], env=environment
-    )
+    options = ["--shard-size", 6, "--quiet", "--workers", 1, "--out", out]
+    process = Forked("cifar5m.commands.import_", *parts, *options)
     deadline = time.monotonic() + 60
     while not list(out.glob("meta/*.json")) and process.poll() is None:
         assert time.monotonic() < deadline, "no progress"

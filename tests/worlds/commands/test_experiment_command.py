@@ -1,15 +1,13 @@
 """worlds-experiment as a user runs it, on made data."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
+from tests.processes import Forked
 from tests.worlds.small_runs import small_data
 from worlds import write_pack
 from worlds.commands.experiment import main
@@ -25,14 +23,8 @@ def lines(capsys):
 
 def begin(runs, *names):
     """The command in a process of its own."""
-    command = [sys.executable, "-m", "worlds.commands.experiment", "run", *names]
-    return subprocess.Popen(
-        [*command, "--scale", "smoke", "--runs", str(runs), "--quiet"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    options = ["run", *names, "--scale", "smoke", "--runs", runs, "--quiet"]
+    return Forked("worlds.commands.experiment", *options)
 
 
 def finished(runs):
@@ -126,9 +118,8 @@ def test_a_run_that_fails_is_told_and_the_rest_goes_on(noise, tmp_path, capsys):
 def test_two_commands_at_once_share_the_runs_out(noise, tmp_path):
     runs = tmp_path / "runs"
     both = [begin(runs, "rrm_50k", "fig15", "--workers", "1") for _ in range(2)]
-    ends = [process.communicate(timeout=120) for process in both]
-    assert [process.returncode for process in both] == [0, 0], ends
-    made = [json.loads(out.splitlines()[-1]) for out, _ in ends]
+    assert [process.wait() for process in both] == [0, 0], [process.error for process in both]
+    made = [json.loads(process.out.splitlines()[-1]) for process in both]
     assert [one["failed"] for one in made] == [0, 0]
     assert len(finished(runs)) == made[0]["runs"]
     assert set(states_of(runs).values()) == {"done"}
@@ -145,17 +136,15 @@ def test_a_stopped_command_goes_on_where_it_was(tmp_path, how):
         time.sleep(0.02)
     process.send_signal(how)
     code = process.wait(60)
-    error = process.communicate()[1]
     assert code == (128 + signal.SIGTERM if how == signal.SIGTERM else -signal.SIGKILL)
     if how == signal.SIGTERM:
-        assert error.strip() == "worlds-experiment: stopped; run the same command to go on"
+        assert process.error.strip() == "worlds-experiment: stopped; run the same command to go on"
     before = {path: path.stat().st_mtime_ns for path in finished(tmp_path)}
     assert 1 <= len(before) < 6
     time.sleep(1)  # a killed command's workers end with it
     again = begin(tmp_path, "fig1")
-    out, error = again.communicate(timeout=300)
-    assert (again.returncode, error) == (0, "")
-    assert json.loads(out.splitlines()[-1])["runs"] == 6
+    assert (again.wait(300), again.error) == (0, "")
+    assert json.loads(again.out.splitlines()[-1])["runs"] == 6
     assert len(finished(tmp_path)) == 6
     assert all(path.stat().st_mtime_ns == then for path, then in before.items())
 

@@ -10,6 +10,7 @@ import time
 import pytest
 import torch
 
+from tests.processes import Forked
 from tests.worlds.small_runs import numbers, small_data
 from worlds import ArrayStore, write_pack
 from worlds.commands.train import main
@@ -124,15 +125,11 @@ def test_a_loss_that_is_not_finite_is_told_with_its_step(pack, tmp_path, capsys)
         assert f"was not finite at step {step}" in capsys.readouterr().err
 
 
-def start(*more):
-    return subprocess.Popen([sys.executable, "-m", "worlds.commands.train", *more])
-
-
 def test_a_terminated_command_saves_and_the_same_one_ends_equal(pack, tmp_path):
     long = ("--steps", "700", "--world", "real", "--log", "20")
     assert main(arguments(pack, tmp_path / "whole", *long)) == 0
     command = arguments(pack, tmp_path / "runs", *long)
-    process = start(*command)
+    process = Forked("worlds.commands.train", *command)
     folder = tmp_path / "runs" / "real-0"
     while not (folder / "metrics.jsonl").exists():
         time.sleep(0.01)

@@ -4,13 +4,11 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 
+from tests.processes import Forked
 from worlds import ArrayStore, RealLoader, write_pack
 
 STEPS = 200
@@ -48,16 +46,11 @@ def train(folder, log, state):
         time.sleep(0.002)
 
 
-def start(*paths):
-    command = [sys.executable, "-m", "tests.worlds.loaders.test_loader_kill", *map(str, paths)]
-    return subprocess.Popen(command)
-
-
 def test_a_killed_run_goes_on_with_the_very_next_batch(tmp_path):
     write_pool(tmp_path / "pack")
     paths = tmp_path / "pack", tmp_path / "log", tmp_path / "state"
     for enough in (30, 100):
-        process = start(*paths)
+        process = Forked(train, *paths)
         deadline = time.monotonic() + 60
         while not paths[1].exists() or len(paths[1].read_text().splitlines()) < enough:
             assert process.poll() is None
@@ -65,7 +58,7 @@ def test_a_killed_run_goes_on_with_the_very_next_batch(tmp_path):
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    assert start(*paths).wait(60) == 0
+    assert Forked(train, *paths).wait(60) == 0
 
     unbroken = [digest(batch) for batch in make_loader(paths[0])]
     rows = [line.split() for line in paths[1].read_text().splitlines()]
@@ -74,7 +67,3 @@ def test_a_killed_run_goes_on_with_the_very_next_batch(tmp_path):
     # A batch that was logged but not saved is given again; none is left out.
     assert sorted(set(steps)) == list(range(1, STEPS + 1))
     assert len(steps) <= STEPS + 2
-
-
-if __name__ == "__main__":
-    train(*map(Path, sys.argv[1:]))

@@ -3,8 +3,6 @@
 import io
 import json
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 
@@ -13,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.processes import Forked
 from tests.worlds.small_runs import SMALL, numbers, small, small_data
 from worlds import ArrayStore, IdealLoader
 from worlds.models import create
@@ -116,13 +115,7 @@ def slow_run(folder):
 def test_a_killed_run_ends_equal_to_the_bit(tmp_path):
     train(small(steps=120), DATA, tmp_path / "whole")
     for enough in (2, 8):
-        command = [
-            sys.executable,
-            "-m",
-            "tests.worlds.training.test_training",
-            str(tmp_path / "killed"),
-        ]
-        process = subprocess.Popen(command)
+        process = Forked(slow_run, tmp_path / "killed")
         metrics = tmp_path / "killed" / "metrics.jsonl"
         while not metrics.exists() or metrics.read_bytes().count(b"\n") < enough:
             time.sleep(0.005)
@@ -363,9 +356,3 @@ def test_batch_norm_statistics_are_not_moved_by_measuring(tmp_path):
     train(replace(config, log=6), DATA, tmp_path / "seldom")
     assert any(isinstance(m, nn.BatchNorm2d) for m in create("myrtle5", 10, 32).modules())
     assert equal_weights(tmp_path / "often", tmp_path / "seldom")
-
-
-if __name__ == "__main__":
-    from pathlib import Path
-
-    slow_run(Path(sys.argv[1]))

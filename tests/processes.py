@@ -1,0 +1,72 @@
+"""Commands in processes of their own, without the seconds of importing torch and diffusers.
+
+Each is forked from one process that has imported them, so it can be killed, stopped and waited for
+as any other.
+"""
+
+import os
+import sys
+import tempfile
+from importlib import import_module
+from multiprocessing import get_context
+from pathlib import Path
+
+_IMPORTED = [
+    *(
+        "worlds.runtime.torchvision_ops",
+        "timm",
+        "diffusers.models.unets.unet_2d",
+        "diffusers.schedulers",
+    ),
+    *("cifar5m.engines.run", "cifar5m.engines.label", "worlds.training.train"),
+]
+
+
+class Forked:
+    """`python -m program *arguments`, or a function with them, in a forked process, with the
+    methods of subprocess.Popen.
+
+    `group` begins a process group of its own. What the process prints is in `out` and `error` after
+    the wait.
+    """
+
+    def __init__(self, program, *arguments: object, group: bool = False, **variables: str):
+        self._printed = [Path(tempfile.mkstemp()[1]) for _ in range(2)]
+        context = get_context("forkserver")
+        context.set_forkserver_preload(_IMPORTED)
+        given = program, arguments, variables, group, self._printed
+        self._process = context.Process(target=_run, args=given)
+        self._process.start()
+        self.pid = self._process.pid
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float = 120) -> int:
+        self._process.join(timeout)
+        assert self._process.exitcode is not None, f"still runs after {timeout} s"
+        if self._printed[0].exists():
+            self.out, self.error = (path.read_text() for path in self._printed)
+            for path in self._printed:
+                path.unlink()
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+
+def _run(program, arguments, variables, group, printed) -> None:
+    if group:
+        os.setpgid(0, 0)
+    for descriptor, path in zip((1, 2), printed, strict=True):
+        os.dup2(os.open(path, os.O_WRONLY), descriptor)
+    os.environ.update(variables)
+    if callable(program):
+        program(*arguments)
+        return
+    sys.argv = [program, *map(str, arguments)]
+    sys.exit(import_module(program).main(sys.argv[1:]))
