@@ -25,7 +25,7 @@ generate: $(INSTALLED)
 	@echo "Look at $(OUT)/preview: the images by class, their labels, and two-worlds.png. Next: docs/own.md"
 
 test: $(INSTALLED_TEST)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(INSTALLED_TEST)
 	$(BIN)/python -m pytest -m slow

@@ -44,7 +44,7 @@ def noise(tmp_path_factory):
 
 
 def smoke(*names):
-    return ["run", *names, "--scale", "smoke", "--quiet", "--device", "cpu"]
+    return ["run", *names, "--scale", "smoke", "--quiet", "--device", "cpu", "--workers", "1"]
 
 
 def test_the_toy_is_run_skipped_and_reported_with_its_verdict(tmp_path, capsys):
