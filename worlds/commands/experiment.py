@@ -86,6 +86,7 @@ def _run(args: argparse.Namespace) -> int:
     selection = select(*chosen, weights, sources, args.runs, args.model, *readings)
     left = _print_plan(selection)
     if args.dry_run:
+        left |= _print_timing(selection.waiting, sources, devices)
         print(json.dumps({"out": str(args.runs), "scale": args.scale, "left": left}))
         return 0
     for one in selection.chosen:
@@ -102,8 +103,7 @@ def _named(text: str) -> tuple[str, str]:
 
 def _print_plan(selection: "Selection") -> dict[str, Any]:
     """Print what there is to do; return its totals."""
-    from worlds.experiments.costs import ASSUMED
-    from worlds.experiments.listing import hours, totals
+    from worlds.experiments.listing import totals
 
     for name, reason in selection.skipped.items():
         print(f"skipped {name}: {reason}")
@@ -112,9 +112,24 @@ def _print_plan(selection: "Selection") -> dict[str, Any]:
     print(
         f"{len(selection.chosen)} experiments of {apart:,} runs, {jobs:,} after sharing, "
         f"{jobs - len(selection.waiting):,} of them done; left {total['runs']:,} runs, "
-        f"{total['steps']:,} steps, {hours(total['gpu_hours'])} GPU-hours ({ASSUMED})"
+        f"{total['steps']:,} steps"
     )
     return total
+
+
+def _print_timing(
+    waiting: "Sequence[Job]", sources: "Sources", devices: Sequence[str]
+) -> dict[str, Any]:
+    """Print how long the runs will take on these devices, and return it in hours of one."""
+    from worlds.experiments.timing import time_runs
+    from worlds.runtime.processes import cpu_count
+
+    workers = max(1, min(len(devices), len(waiting)))
+    timing = time_runs(waiting, sources, devices[0], max(1, cpu_count() // workers))
+    if timing is None:
+        return {}
+    print(timing.report(workers))
+    return {"timed_hours": round(timing.seconds / 3600, 4)}
 
 
 def _train(

@@ -18,8 +18,8 @@ STEPS_PER_SECOND: Final = 414  # of ResNet18 at batch 128, bf16
 RESNET18: Final = 555_422_720  # multiply-adds of an image, forward
 PER_SECOND: Final = STEPS_PER_SECOND * 128 * BACKWARD * RESNET18
 ASSUMED: Final = (
-    f"GPU-hours assume {STEPS_PER_SECOND} steps/s of ResNet18 at batch 128 in bf16, scaled by "
-    "multiply-adds; thin networks take longer"
+    f"GPU-hours are of one H200 in bf16 ({STEPS_PER_SECOND} steps/s of ResNet18 at batch 128, "
+    "scaled by multiply-adds); fp32 and thin networks take longer. run --dry-run times them here"
 )
 CLASSES: Final[dict[Data, int]] = {"dogbird": 2}  # else 10
 TEST: Final[dict[Data, int]] = {"dogbird": 6_100, "teacher": 100_000, "gray": 100_000}  # or 10,000

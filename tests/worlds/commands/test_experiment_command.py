@@ -149,9 +149,12 @@ def test_a_stopped_command_goes_on_where_it_was(tmp_path, how):
     assert all(path.stat().st_mtime_ns == then for path, then in before.items())
 
 
-def test_a_dry_run_trains_nothing(tmp_path, capsys):
+def test_a_dry_run_trains_nothing_and_says_how_long_this_machine_will_take(tmp_path, capsys):
     assert main([*smoke("fig6"), "--runs", str(tmp_path), "--dry-run"]) == 0
-    assert "1 experiments of 2 runs, 2 after sharing, 0 of them done" in lines(capsys)[0]
+    out, summary, _ = lines(capsys)
+    assert "1 experiments of 2 runs, 2 after sharing, 0 of them done" in out
+    assert "minutes on this CPU, 1 at a time, 1 of the 1 networks timed, in fp32" in out
+    assert 0 < summary["left"]["timed_hours"] < 1
     assert not (tmp_path / "runs").exists()
 
 

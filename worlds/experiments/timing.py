@@ -1,0 +1,75 @@
+"""How long runs will take on the machine at hand: their networks are timed on a few steps."""
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Final
+
+import torch
+
+from worlds.experiments.costs import estimate
+from worlds.experiments.plan import Job
+from worlds.experiments.run_cost import cost, seconds
+from worlds.experiments.sources import Sources
+from worlds.runtime.device import device_name
+
+PATIENCE: Final = 45.0  # seconds after which no further network is timed
+
+
+@dataclass(frozen=True)
+class Timing:
+    """`seconds` is the sum over the runs, one after another on one device of this kind."""
+
+    seconds: float
+    timed: int  # networks; the others are scaled from these by multiply-adds
+    networks: int
+    device: str
+    precision: str
+
+    def report(self, workers: int) -> str:
+        """Return a line; hours of a GPU, or minutes of this machine with that many workers."""
+        of = f"{self.timed} of the {self.networks} networks timed, in {self.precision}"
+        if self.device != "CPU":
+            return f"about {self.seconds / 3600:,.2g} GPU-hours of {self.device}, {of}"
+        minutes = self.seconds / 60 / workers
+        return f"about {minutes:,.2g} minutes on this CPU, {workers} at a time, {of}"
+
+
+def time_runs(jobs: Sequence[Job], sources: Sources, device: str, threads: int) -> Timing | None:
+    """Return what the runs will take on `device`; None where no run trains a network.
+
+    The networks whose runs cost most are timed first, each with `threads` CPU threads on a few
+    steps and one batch of evaluation.
+    """
+    where, before = torch.device(device), torch.get_num_threads()
+    groups: dict[tuple[str, ...], list[Job]] = defaultdict(list)
+    for job in jobs:
+        c = job.config
+        if job.data != "none":
+            options = sorted(c.options.items())
+            groups[job.data, c.arch, str(options), str(c.batch_size), c.precision].append(job)
+    work = {key: sum(estimate(job).total_multiply_adds for job in groups[key]) for key in groups}
+    ordered = sorted(groups, key=work.__getitem__, reverse=True)
+    total, started = 0.0, time.monotonic()
+    rates: list[float] = []  # seconds a multiply-add
+    torch.set_num_threads(threads)
+    try:
+        for key in ordered:
+            if rates and time.monotonic() - started > PATIENCE:
+                total += work[key] * median(rates)
+                continue
+            first, data = groups[key][0].config, sources.data(groups[key][0].data)
+            step, image = seconds(first, data, where)
+            costs = [cost(job.config, data) for job in groups[key]]
+            taken = sum(c.steps * step + c.evaluation_images * image for c in costs)
+            total += taken
+            rates.append(taken / max(1, work[key]))
+    finally:
+        torch.set_num_threads(before)
+    if not groups:
+        return None
+    precisions = "/".join(sorted({key[-1] for key in groups}))
+    name = "CPU" if where.type == "cpu" else device_name(where)
+    return Timing(total, len(rates), len(groups), name, precisions)
