@@ -78,6 +78,7 @@ _GROUPS: dict[str, tuple[tuple[str, type, str], ...]] = {
         ),
         ("min_improvement", float, "of the validation error, 0 to below 1"),
         ("validation", int, "samples beside the n to measure on, 0 or more"),
+        ("compared", int, "test samples whose ECE is in the rows, 0 or more; logits are kept"),
         ("clean_every", int, "take unaugmented train metrics every so many log points, 1 or more"),
     ),
 }

@@ -93,11 +93,10 @@ def ideals(label: str, config: TrainConfig, scope: Scope, **fields: Any) -> Grou
 def probes(
     first: Sequence[TrainConfig], noise: str | None = None, **fields: Any
 ) -> tuple[TrainConfig, ...]:
-    """Linear classifiers of the n labeled samples on the representations of runs, one each."""
+    """Simple classifiers of n labeled samples on the representations of runs, one each."""
     fit: dict[str, Any] = {"frozen": True, "optimizer": "logistic", "weight_decay": PROBE_DECAY}
     fit |= {"steps": 1, "unit": 1, "log": 1, "schedule": "constant", "momentum": 0.0}
     fit |= {"objective": "labels", "world": "real", "disjoint": False, "augment": None}
     fit |= {"train_eval": None, "label_noise": noise, **fields}
-    return tuple(
-        replace(run, initial=RUN + run.fingerprint(), batch_size=run.n, **fit) for run in first
-    )
+    began = [replace(run, initial=RUN + run.fingerprint(), **fit) for run in first]
+    return tuple(replace(run, batch_size=run.n) for run in began)

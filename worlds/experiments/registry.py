@@ -34,6 +34,7 @@ MODULES: Final = (
     "decelerators",
     "between",
     "without_labels",
+    "open_questions",
 )
 
 

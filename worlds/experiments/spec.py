@@ -238,8 +238,9 @@ def read_experiment(path: Path) -> Experiment:
         raise ValueError(f"{path}: {error}") from error
 
 
-METRIC_NAMES: Final = {"soft_error": "soft-error", "error": "error", "loss": "loss"}
-
+METRIC_NAMES: Final = {
+    "soft_error": "soft-error", "error": "error", "loss": "loss", "ece": "calibration error"
+}  # fmt: skip
 
 QUANTITIES: Final = {
     "real": "Real World test {metric}",
@@ -280,6 +281,21 @@ QUANTITIES: Final = {
     "probe_bits": "bits of the linear classifier",
     "complexity_bound": "bound of the memorization gap by the classifier's bits",
     "complexity_slack": "bound of the memorization gap by bits less the gap",
+    "matched_ece": "Real less Ideal World calibration error at equal soft-error, mean up to T0",
+    "agreement_between": "share of test images called alike by a Real and an Ideal network",
+    "agreement_real": "the same by two Real networks",
+    "agreement_ideal": "the same by two Ideal networks",
+    "agreement_gap": "agreement between the worlds less that of two Real networks",
+    "cka_between": "CKA of the features of a Real and an Ideal network",
+    "cka_real": "CKA of two Real networks",
+    "cka_ideal": "CKA of two Ideal networks",
+    "cka_gap": "CKA between the worlds less that of two Real networks",
+    "member_real": "test error of Real networks",
+    "member_ideal": "test error of Ideal networks",
+    "ensemble_real": "test error of ensembles of Real networks",
+    "ensemble_ideal": "test error of ensembles of Ideal networks",
+    "gain_real": "test error of Real networks less that of their ensembles",
+    "gain_ideal": "test error of Ideal networks less that of their ensembles",
     "partner_real": "share called the partner, Real World",
     "partner_ideal": "share called the partner, Ideal World",
     "mass_real": "softmax mass on the partner, Real World",

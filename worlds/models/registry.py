@@ -191,6 +191,7 @@ def load_function(name: str) -> Callable[..., Any]:
 def _timm_network(
     name: str, num_classes: int, image_size: int, channels: int = 3, **options: Any
 ) -> nn.Module:
+    import worlds.runtime.torchvision_ops  # noqa: F401, I001  (must come before timm)
     import timm
 
     if not timm.is_model(name):

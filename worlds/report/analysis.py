@@ -19,7 +19,7 @@ import numpy as np
 from worlds.training.metrics import patience_point, stopping_point
 from worlds.training.run_folder import Run, patience_reached
 
-METRICS: Final = ("soft_error", "error", "loss")
+METRICS: Final = ("soft_error", "error", "loss", "ece")
 BAND: Final = (0.25, 0.75)  # quantiles over trials that figures shade
 
 

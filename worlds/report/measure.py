@@ -30,6 +30,7 @@ from worlds.report.analysis import (
 )
 from worlds.report.collect import Found
 from worlds.report.rrm import complexity_bound, rrm
+from worlds.report.together import agreements, matched_calibration
 from worlds.training.run_folder import Run
 
 Values = dict[str, list[float]]  # a quantity: its value in each trial
@@ -124,6 +125,11 @@ def _worlds(group: Found, metric: str) -> Values:
         own = _one_metric(group, name)
         values |= {f"{name}:{quantity}": numbers for quantity, numbers in own.items()}
         values |= own if name == metric else {}
+    if all(run.config.compared for run in runs):
+        values |= agreements(group.real, group.ideal)
+        if group.real and group.ideal:
+            ends = endings(group.real, group.ideal)
+            values["matched_ece"] = matched_calibration(group.real, group.ideal, ends)
     if any(has(run, "train_error") for run in group.real):
         times = stopping_time(group.real)
         last = times.last_step
@@ -199,7 +205,8 @@ def _rrm(group: Found) -> Values:
     values["generalization_error"] = [one.generalization_gap for one in twins]
     values["slack"] = [one.bound - one.generalization_gap for one in twins]
     values["memorization_share"] = [one.memorization / max(one.bound, 1e-9) for one in twins]
-    shown = [*noisy.values()] or [*group.real]
+    clean = all(config.label_noise is None for config in group.group.real)
+    shown = group.real if clean else noisy.values()
     for name, column in (("noisy_train", "train_clean_error"), ("noisy_test", "test_error")):
         values[name] = [last_value(run, column) for run in shown if has(run, column)]
     # Of linear classifiers on a representation: what their size alone says.

@@ -132,13 +132,13 @@ def _stopping_panel(
     return f"T0 goes as n^{exponent:.2f} ({low:.2f} to {high:.2f}). "
 
 
-def log_axis(ax: "Axes", sizes: Sequence[int]) -> None:
+def log_axis(ax: "Axes", sizes: Sequence[float]) -> None:
     """A logarithmic x axis that names up to four of the sizes."""
     from matplotlib.ticker import NullLocator
 
     ax.set_xscale("log")
     shown = sizes if len(sizes) <= 4 else [sizes[0], sizes[len(sizes) // 2], sizes[-1]]
-    ax.set_xticks(shown, [f"{n:,}" for n in shown])
+    ax.set_xticks(shown, [f"{n:,.10g}" for n in shown])
     ax.xaxis.set_minor_locator(NullLocator())
     ax.margins(0.12)
 
@@ -200,8 +200,7 @@ def draw_against(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
         ax.axhline(0, color=FAINT, linewidth=0.8, zorder=0)
         ax.set_xlabel(axis)
         if axis != experiment.axis:
-            ax.set_xscale("log")
-            ax.xaxis.set_major_formatter("{x:g}")
+            log_axis(ax, sorted({m.found.group.x for m in measured if m.found.group.x}))
         # The title names the panel's quantities, and where they are several their dashes.
         names = [name_of(quantity, experiment.metric) for quantity in panel]
         if len(names) > 1:

@@ -11,10 +11,11 @@ from worlds.report.measure import TEST_SETS, Measured, number
 
 def sentence(experiment: Experiment, measured: Sequence[Measured]) -> str:
     """Describe the experiment's figure; it says where T0 was not reached."""
+    drawn = [one for one in measured if one.found.group.drawn]
     if experiment.kind in _TELLERS:
-        return _each(measured, _TELLERS[experiment.kind])
+        return _each(drawn, _TELLERS[experiment.kind])
     if experiment.kind == "against":
-        return _against(experiment, [one for one in measured if one.found.group.drawn])
+        return _against(experiment, drawn)
     both = [one for one in measured if one.get("gap") is not None]
     if experiment.kind == "decompositions":
         return _each(both, _decomposed)

@@ -25,7 +25,7 @@ from worlds.training.schedules import UNIT, Schedule, log_points, spaced_log_poi
 
 World = Literal["real", "ideal"]  # of the paper; beside them bootstrap and reuse:K
 Optimizer = Literal[
-    "sgd", "nesterov", "adam", "adamw", "rmsprop", "adagrad", "lars", "logistic", "muon"
+    "sgd", "nesterov", "adam", "adamw", "rmsprop", "adagrad", "lars", "logistic", "muon", "knn"
 ]
 Objective = Literal["labels", "simclr", "rotation"]
 Loss = Literal["cross_entropy", "mse"]
@@ -37,7 +37,7 @@ Option = int | float | str | bool
 SEEDS: Final = ("init_seed", "data_seed", "order_seed", "augment_seed")
 _INTEGERS: Final = (
     *("n", "passes", "steps", "batch_size", "unit", "warmup", "seed", "trial"),
-    *("test_eval", "train_eval", "patience", "validation", "clean_every", *SEEDS),
+    *("test_eval", "train_eval", "patience", "validation", "clean_every", "compared", *SEEDS),
 )
 _NUMBERS: Final = (
     *("learning_rate", "momentum", "weight_decay", "factor", "threshold"),
@@ -53,6 +53,7 @@ MOST: Final = 10**10
 BETWEEN: Final = ("bootstrap", "reuse:K")
 RUN: Final = "run:"  # begins `initial` weights named by the fingerprint of their run
 OUTSIDE: Final = ("optimizer", "loss")  # may be MODULE:NAME; so may arch and schedule
+FITTED: Final = ("logistic", "knn")  # optimizers that fit a classifier of frozen features at once
 PAPER_EVERY: Final = 64  # log points of the released code; DogBird's are each 32nd step
 
 
@@ -115,6 +116,8 @@ class TrainConfig:
     clean_every: int = 1  # log points from one with train metrics of unaugmented images to the next
     objective: str = "labels"  # or simclr, rotation: a linear probe on the n samples is measured
     sync_batch_norm: bool = True  # under several ranks: means over the batch, not a rank's share
+    # Test samples whose logits and last features are kept to compare runs, and test_ece measured.
+    compared: int = 0
 
     def __post_init__(self) -> None:
         for f in fields(self):  # numpy's numbers and paths have no JSON
@@ -176,8 +179,9 @@ class TrainConfig:
             raise ValueError(f"ema must be a decay in [0, 1), got {self.ema}")
         if not 0 <= self.min_improvement < 1:
             raise ValueError(f"min_improvement must be in [0, 1), got {self.min_improvement}")
-        if self.validation < 0:
-            raise ValueError(f"validation must be 0 or more samples, got {self.validation}")
+        for name in ("validation", "compared"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0 or more samples, got {getattr(self, name)}")
         if self.test_noise and self.label_noise is None:
             raise ValueError(
                 "test_noise=True puts the label noise on test labels: give label_noise"
@@ -194,8 +198,8 @@ class TrainConfig:
             raise ValueError(f"threshold must be in [0, 1), got {self.threshold}")
         if self.frozen and self.initial is None:
             raise ValueError("frozen=True trains a head on weights that are there: give initial")
-        if self.optimizer == "logistic" and (not self.frozen or self.steps != 1):
-            raise ValueError("optimizer logistic fits the head of frozen=True in steps=1")
+        if self.optimizer in FITTED and (not self.frozen or self.steps != 1):
+            raise ValueError(f"optimizer {self.optimizer} fits the head of frozen=True in steps=1")
         if self.objective != "labels" and (
             self.frozen or self.mixup or self.ema or self.loss == "mse"
         ):
@@ -336,7 +340,7 @@ def _pair(item: str) -> tuple[int, int]:
 
 _ADDED: Final = (
     *("min_improvement", "validation", "remainder", "betas", "mixup", "test_noise"),
-    *("fresh_crops", "clean_every", *SEEDS, "objective", "ema", "sync_batch_norm"),
+    *("fresh_crops", "clean_every", *SEEDS, "objective", "ema", "sync_batch_norm", "compared"),
 )
 _RENAMED: Final = {"normalise": "normalize"}  # fields of earlier versions, which name runs
 

@@ -80,6 +80,17 @@ def soft_error(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return _each(probabilities.scatter(1, flat.unsqueeze(1), 0.0).sum(1), labels)
 
 
+def calibration_error(logits: torch.Tensor, labels: torch.Tensor, bins: int = 15) -> float:
+    """Expected calibration error (Guo et al., 2017): how far the accuracy of samples of like
+    confidence is from their mean confidence, in bins of equal width; the mean over samples.
+    """
+    confidence, called = logits.float().softmax(1).max(1)  # (N,)
+    surplus = confidence.double() - (called == labels).double()
+    places = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    sums = surplus.new_zeros(bins).index_add_(0, places, surplus)
+    return float(sums.abs().sum() / len(labels))
+
+
 def measure_batch(
     outputs: torch.Tensor,
     targets: torch.Tensor,

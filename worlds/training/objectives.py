@@ -13,7 +13,8 @@ strength 0.5 on 80 %, gray on 20 %, no blur, temperature 0.5. Rotation is that o
 
 import math
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, Final
 
@@ -27,6 +28,8 @@ TEMPERATURE: Final = 0.5
 PROJECTION: Final = 128  # outputs of SimCLR's head
 TURNS: Final = 4
 PROBE_DECAY: Final = 1e-3  # of the probe's weights on features of unit variance
+
+NEIGHBORS: Final = 20  # that vote in a k-NN classifier
 
 
 class Headed(nn.Module):
@@ -148,17 +151,62 @@ def fit_logistic(
     return head
 
 
-def fit_probe(
-    body: Network,
-    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
-    classes: int,
-    decay: float = PROBE_DECAY,
-) -> nn.Linear:
-    """The logistic classifier of labeled batches seen through `body`."""
+class Neighbors(nn.Module):
+    """The k-NN classifier: the NEIGHBORS of the n features nearest by cosine have a vote each, and
+    the logits are logarithms of their shares. A training sample votes for itself, too.
+    """
+
+    def __init__(self, n: int, width: int, classes: int) -> None:
+        super().__init__()
+        self.out_features = classes
+        self.weight = nn.Parameter(torch.zeros(n, width), requires_grad=True)
+        self.register_buffer("labels", torch.zeros(n, dtype=torch.int64))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        alike = F.normalize(features.float(), dim=1) @ F.normalize(self.weight, dim=1).T  # (B, n)
+        nearest = alike.topk(min(NEIGHBORS, len(self.weight)), dim=1).indices
+        votes = F.one_hot(self.labels[nearest], self.out_features).float()  # type: ignore[index]
+        return votes.mean(1).clamp_min(1e-6).log()
+
+
+def fit_neighbors(features: torch.Tensor, labels: torch.Tensor, classes: int) -> Neighbors:
+    """Return the k-NN classifier of labeled features (n, d)."""
+    fitted = Neighbors(len(features), features.shape[1], classes)
+    fitted.load_state_dict({"weight": features, "labels": labels})
+    return fitted
+
+
+@contextmanager
+def features_of(model: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """Collect what the classifier takes, (B, d) of each batch that passes; nothing of networks
+    without a linear classifier.
+    """
+    seen: list[torch.Tensor] = []
+
+    def keep(x: torch.Tensor) -> None:
+        if x.ndim == 2:
+            seen.append(x.detach().cpu())
+
+    if isinstance(model, Headed):
+        handle = model.body.register_forward_hook(lambda module, given, out: keep(out))
+    else:
+        linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+        last = linear[-1] if linear else nn.Identity()
+        handle = last.register_forward_pre_hook(lambda module, given: keep(given[0]))
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def represented(
+    body: Network, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the features (N, d) and labels (N,) of batches seen through `body`."""
     with torch.no_grad():
         seen = [(body(x).float(), y) for x, y in batches]
     features, labels = (torch.cat(part) for part in zip(*seen, strict=True))
-    return fit_logistic(features, labels, classes, decay)
+    return features, labels
 
 
 def description_bits(head: nn.Linear, features: torch.Tensor, agreement: float = 0.99) -> float:

@@ -1,5 +1,5 @@
 """Weights that a run begins from instead of fresh ones: fine-tuning (figures 5b, 13 and 14 of the
-paper), and a linear head on a frozen representation, the setting of self-supervised learning.
+paper), and a simple classifier on a frozen representation, as in self-supervised learning.
 
     TrainConfig("preresnet18", initial="runs/ideal-0")                 # all weights move on
     TrainConfig("preresnet18", initial="ssl.safetensors", frozen=True)  # only the new head learns
@@ -19,7 +19,7 @@ from worlds.runtime.errors import reading
 from worlds.runtime.files import sha256_of
 from worlds.runtime.json_files import load_json
 from worlds.training.config import RUN, TrainConfig
-from worlds.training.objectives import Headed, head_of, without_head
+from worlds.training.objectives import Headed, Neighbors, head_of, without_head
 from worlds.training.run_folder import CHECKPOINT
 
 State = dict[str, torch.Tensor]
@@ -28,7 +28,7 @@ State = dict[str, torch.Tensor]
 class Frozen(Headed):
     """A linear head on a network that does not learn: without gradients, its batch norm at rest."""
 
-    def __init__(self, body: nn.Module, head: nn.Linear) -> None:
+    def __init__(self, body: nn.Module, head: nn.Module) -> None:
         super().__init__(body.requires_grad_(False).eval(), head)
 
     def train(self, mode: bool = True) -> "Frozen":
@@ -65,7 +65,12 @@ def begin(model: nn.Module, config: TrainConfig, beside: Path | None = None) -> 
         transfer_igpt(model, state, _clusters_beside(file))
     else:
         load_weights(model, state, fresh=(f"{name}.",))
-    return Frozen(*without_head(model)) if config.frozen else model
+    if not config.frozen:
+        return model
+    body, head = without_head(model)
+    if config.optimizer == "knn":
+        return Frozen(body, Neighbors(config.n, head.in_features, head.out_features))
+    return Frozen(body, head)
 
 
 def _clusters_beside(file: Path) -> Any:

@@ -5,7 +5,8 @@
     OUT/real-0/checkpoint.pt    the latest state
     OUT/real-0/summary.json     written last: a folder without it is not finished
     OUT/real-0/checkpoints/     weights-UPDATES.pt, ema-UPDATES.pt: state dicts that were to be kept
-    OUT/real-0/predictions.npz  logits of some test samples at each log point, where asked for
+    OUT/real-0/predictions.npz  logits of some test samples at each log point, where asked for, and
+                                their features in the last layer but one at the last point
 
     for run in find_runs("OUT"):
         print(run.config.world, run.final["test_soft_error"], run.stopping_step)
@@ -19,7 +20,8 @@ With a validation split `validation_*`, against the labels trained on. With labe
 whose label was not changed), `train_corrupted_true_error` and `train_corrupted_error` (only samples
 whose label was changed, against the label before and after), and for pairs `test_partner_share`
 (test images of a noisy class that are called its partner), `test_partner_mass` (what the softmax
-gives to it) and `test_confusion_A_B` (test images of class A that are called B).
+gives to it) and `test_confusion_A_B` (test images of class A that are called B). With `compared`
+test samples: `test_ece`, their expected calibration error.
 """
 
 import math
@@ -107,6 +109,7 @@ class Predictions(NamedTuple):
     indices: np.ndarray  # uint32 (N,), of the samples in the test split
     targets: np.ndarray  # (N,), measured against
     logits: np.ndarray  # float16 (points, N, classes)
+    features: np.ndarray | None = None  # float16 (N, d), what the last layer took at the last point
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,7 @@ class Run:
 def read_predictions(file: Path) -> Predictions:
     """Read a file of predictions. Raises ValueError if it is corrupt."""
     arrays = load_npz(file, 1 << 40)
-    if set(arrays) != set(Predictions._fields):
+    if {*arrays, "features"} != set(Predictions._fields):  # which earlier files lack
         raise ValueError(f"{file} holds {sorted(arrays)}: expected {sorted(Predictions._fields)}")
     return Predictions(**arrays)
 

@@ -11,6 +11,7 @@ beginning.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,8 @@ from worlds.runtime.checkpoints import save_checkpoint
 from worlds.runtime.checks import integer
 from worlds.runtime.files import atomic_write, remove_stale
 from worlds.training.evaluation import BatchFormat, Predict, evaluating, evaluation_batch
+from worlds.training.metrics import calibration_error, is_labels
+from worlds.training.objectives import features_of
 from worlds.training.run_folder import CHECKPOINTS, PREDICTIONS, read_predictions
 from worlds.training.schedules import series_points
 from worlds.training.stepper import Stepper
@@ -53,6 +56,7 @@ class Series:
             self._probe = SequentialLoader(test, batch, indices=self._indices, **form.output)
         self._targets: np.ndarray | None = None
         self._logits: dict[int, np.ndarray] = {}  # by step, (N, classes)
+        self._features: np.ndarray | None = None  # after the latest of them, (N, d)
         self._saved = 0
 
     def keep_weights(self, updates: int, stepper: Stepper) -> None:
@@ -64,19 +68,24 @@ class Series:
                 file = self.folder / CHECKPOINTS / f"{name}-{updates:08d}.pt"
                 save_checkpoint(file, model.state_dict())
 
-    def predict(self, step: int, model: nn.Module, predict: Predict) -> None:
-        """Take the logits of the probe set after a step."""
+    def predict(self, step: int, model: nn.Module, predict: Predict) -> float | None:
+        """Take the logits and features of the probe set after a step; its calibration error."""
         if self._indices is None:
-            return
-        with evaluating(model):
-            pairs = [(predict(x).half().cpu(), y.cpu()) for x, y in self._probe]
+            return None
+        with evaluating(model), features_of(model) as features:
+            pairs = [(predict(x).cpu(), y.cpu()) for x, y in self._probe]
         logits, targets = map(torch.cat, zip(*pairs, strict=True))
-        self._logits[step], self._targets = logits.numpy(), targets.numpy()
+        self._logits[step], self._targets = logits.half().numpy(), targets.numpy()
+        self._features = torch.cat(features).half().numpy() if features else None
+        return calibration_error(logits, targets) if is_labels(logits, targets) else None
 
     def save(self) -> None:
         """Write all logits so far; the state that was reached with them is saved after it."""
         if self._indices is None or self._targets is None or len(self._logits) == self._saved:
             return
+        features: dict[str, Any] = {}
+        if self._features is not None:
+            features["features"] = self._features
         with atomic_write(self.folder / PREDICTIONS) as stream:
             np.savez(
                 stream,
@@ -84,6 +93,7 @@ class Series:
                 indices=self._indices,
                 targets=self._targets,
                 logits=np.stack(list(self._logits.values())),  # (points, N, classes)
+                **features,
             )
         self._saved = len(self._logits)
 
@@ -99,7 +109,7 @@ class Series:
                 f"{file} holds predictions of {len(kept.indices):,} test samples, not of "
                 f"{len(self._indices):,}: keep as many, or delete it"
             )
-        self._targets = kept.targets
+        self._targets, self._features = kept.targets, kept.features
         self._logits = {
             int(step): logits
             for step, logits in zip(kept.steps, kept.logits, strict=True)

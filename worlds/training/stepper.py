@@ -14,10 +14,10 @@ from torch import nn
 from worlds.runtime.device import AUTOCAST_DTYPES, capture, fixed_algorithms
 from worlds.runtime.errors import first_line
 from worlds.runtime.selfcheck import passes
-from worlds.training.config import TrainConfig, is_outside
+from worlds.training.config import FITTED, TrainConfig, is_outside
 from worlds.training.distributed import ALONE, Replicas
 from worlds.training.metrics import LOSSES
-from worlds.training.objectives import OBJECTIVES, fit_probe
+from worlds.training.objectives import OBJECTIVES, fit_logistic, fit_neighbors, represented
 from worlds.training.optimizers import make_optimizer, set_rate
 from worlds.training.parts import OWN_NOTHING, Parts
 
@@ -97,7 +97,7 @@ class Stepper:
             average(self.ema, self.model, self.config.ema)
 
     def _step(self, x: torch.Tensor, y: torch.Tensor, rate: float) -> None:
-        if self.config.optimizer == "logistic":  # the fit to this batch
+        if self.config.optimizer in FITTED:  # to this batch
             self._fit(x, y)
             return
         set_rate(self.optimizer, rate)
@@ -170,10 +170,12 @@ class Stepper:
         self._updates.add_(1)
 
     def _fit(self, x: torch.Tensor, y: torch.Tensor) -> None:
-        """Set the head on a frozen body to the logistic classifier of one batch of all samples."""
+        """Set the head on a frozen body to the classifier of one batch of all samples."""
         head: nn.Linear = self.model.head  # type: ignore[assignment]
         parts = zip(x.split(_FIT_BATCH), y.split(_FIT_BATCH), strict=True)
-        fitted = fit_probe(self.represent, parts, head.out_features, self.config.weight_decay)
+        seen = *represented(self.represent, parts), head.out_features
+        knn = self.config.optimizer == "knn"
+        fitted = fit_neighbors(*seen) if knn else fit_logistic(*seen, self.config.weight_decay)
         head.load_state_dict(fitted.state_dict())
         self._updates.add_(1)
 
@@ -254,7 +256,7 @@ def can_capture(
     own = parts.optimizer is not None or parts.loss is not None
     # Adagrad counts its steps on the host, Muon is two optimizers, a mixup draws its share there;
     # batches have one shape unless an epoch ends with a smaller one.
-    own = own or config.optimizer in ("adagrad", "lars", "logistic", "muon")
+    own = own or config.optimizer in ("adagrad", "lars", "muon", *FITTED)
     own = own or is_outside(config.optimizer) or config.mixup > 0 or config.remainder == "short"
     own = own or config.objective != "labels"  # simclr's views are drawn there, too
     alone = device.type == "cuda" and replicas.world_size == 1

@@ -15,6 +15,7 @@ from worlds.data.splits import Split
 from worlds.loaders.base import Loader
 from worlds.loaders.samplers import subset
 from worlds.runtime.checkpoints import load_checkpoint, save_checkpoint
+from worlds.runtime.checks import integer
 from worlds.runtime.device import device_name
 from worlds.runtime.errors import first_line
 from worlds.runtime.files import json_text, write_json
@@ -30,7 +31,7 @@ from worlds.training.build import (
 from worlds.training.config import TrainConfig, is_outside
 from worlds.training.distributed import Replicas
 from worlds.training.evaluation import Evaluation, evaluating, evaluation_batch, in_order
-from worlds.training.objectives import description_bits, fit_probe
+from worlds.training.objectives import description_bits, fit_logistic, represented
 from worlds.training.parts import OWN_NOTHING, Parts
 from worlds.training.run_folder import (
     CHECKPOINT,
@@ -104,6 +105,7 @@ class Trainer:
             validation_samples(config, len(noisy)) if real else None,
             parts,
         )
+        keep = keep[0], max(integer("keep_predictions", keep[1]), config.compared)
         self.series = Series(*keep, config.steps, test, folder, form, replicas.writes)
         graph = choose_graph(graph, config, device, replicas, parts)
         torch.manual_seed(training_seed(config))
@@ -188,7 +190,8 @@ class Trainer:
         model, predict = self.stepper.model, self.stepper.predict
         if self.labeled is not None:
             with evaluating(model):
-                probe = fit_probe(self.stepper.represent, self.labeled, self._classes)
+                seen = represented(self.stepper.represent, self.labeled)
+                probe = fit_logistic(*seen, self._classes)
             predict = lambda x: probe(self.stepper.represent(x))  # noqa: E731
         metrics = self.evaluation.measure(model, predict, step)
         if self.config.optimizer == "logistic":
@@ -197,7 +200,9 @@ class Trainer:
         if self.stepper.ema is not None:
             averaged = self.stepper.ema, self.stepper.predict_averaged
             metrics |= self.evaluation.measure_sets(*averaged, "ema_")
-        self.series.predict(step, model, predict)
+        calibration = self.series.predict(step, model, predict)
+        if self.config.compared:
+            metrics["test_ece"] = calibration
         self.evaluation_seconds += time.perf_counter() - started
         row = {
             "step": step,

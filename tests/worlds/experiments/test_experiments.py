@@ -73,8 +73,13 @@ PAPER = {
     "reuse": (160, 3_900_000),  # 7 K and one Ideal World of two lengths
     "appendix_c": (50, 1_950_000),
     "sss": (4, 2_600),
-    "rrm_sss": (11, 4_556),
+    "rrm_sss": (13, 4_558),
     "rrm_sweep": (15, 9_757),
+    "calibration": (24, 24_000),  # 2 networks, 2 n and one Ideal World, 4 trials
+    "agreement": (24, 24_000),
+    "representation": (24, 24_000),
+    "transfer": (32, 15_620),
+    "ensembles": (24, 16_800),
 }
 
 
@@ -98,7 +103,7 @@ def test_each_experiment_expands_to_its_runs_and_steps():
 
 
 @pytest.mark.parametrize(
-    "scale, runs, steps", [("paper", 4_228, 136_587_215), ("small", 496, 503_855)]
+    "scale, runs, steps", [("paper", 4_298, 136_628_037), ("small", 566, 544_677)]
 )
 def test_runs_of_several_experiments_are_there_once(scale, runs, steps):
     jobs = runs_of(scale=scale)
@@ -120,6 +125,7 @@ def test_runs_of_several_experiments_are_there_once(scale, runs, steps):
         ("fig3a fig3b", 460, 440),  # width 64 is ResNet18
         ("samples_50k rrm_50k", 8, 7),
         ("reuse appendix_c", 210, 200),
+        ("calibration agreement representation transfer", 104, 44),
         ("table1 fig2a", 610, 605),
         ("fig15 fig11b fig2a", 660, 660),  # schedules of their own have Ideal Worlds of their own
     ],
@@ -318,7 +324,7 @@ def test_the_cost_in_a_files_docstring_is_that_of_its_experiments():
             jobs = runs_of(*" ".join(commands).split())
             assert told.findall(part) == [(f"{len(jobs):,}", f"{steps_of(jobs):,}")], commands
             checked += 1
-    assert checked == 17  # all but the toy example's
+    assert checked == 18  # all but the toy example's
 
 
 def test_the_cost_of_a_run_is_counted():

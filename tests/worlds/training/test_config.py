@@ -79,7 +79,7 @@ def test_every_field_decides_the_fingerprint():
         "mixup": 0.5, "test_noise": True, "fresh_crops": True, "clean_every": 8,
         "init_seed": 0, "data_seed": 0, "order_seed": 0, "augment_seed": 0,
         "objective": "simclr", "sync_batch_norm": False,
-        "ema": 0.99,
+        "ema": 0.99, "compared": 7,
     }  # fmt: skip
     assert set(changes) == {f.name for f in fields(TrainConfig)}
     prints = {CONFIG.fingerprint()}

@@ -7,6 +7,7 @@ import torch
 
 from worlds.training.metrics import (
     LOSSES,
+    calibration_error,
     cross_entropy,
     error,
     mean_metrics,
@@ -112,3 +113,20 @@ def test_stopping_point_is_the_first_at_most_one_percent(errors, point):
 def test_bad_input_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_the_calibration_error_is_the_mean_distance_of_accuracy_and_confidence_in_bins():
+    torch.manual_seed(0)
+    logits, labels = 2 * torch.randn(500, 4), torch.arange(500) % 4
+    confidence, called = logits.softmax(1).max(1)
+    total = 0.0
+    for low in range(15):
+        inside = (confidence > low / 15) & (confidence <= (low + 1) / 15)
+        if inside.any():
+            right = (called == labels)[inside].double().mean()
+            total += float(inside.sum() * abs(right - confidence[inside].double().mean()))
+    assert calibration_error(logits, labels) == pytest.approx(total / 500)
+    sure = 100 * torch.eye(4)[labels]
+    assert calibration_error(sure, labels) == pytest.approx(0)
+    assert calibration_error(sure, (labels + 1) % 4) == pytest.approx(1)
+    assert calibration_error(torch.zeros(500, 4), labels) == pytest.approx(0)  # 1 of 4 is right

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
@@ -17,6 +18,7 @@ from worlds.training.objectives import (
     Headed,
     description_bits,
     fit_logistic,
+    fit_neighbors,
     nt_xent,
     rotation,
     simclr,
@@ -94,6 +96,17 @@ def test_the_probe_is_scikit_learns(decay):
     assert np.abs(ours - theirs).max() < 1e-4
 
 
+def test_the_k_nn_classifier_is_scikit_learns():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(300, 6)) + 1, rng.integers(0, 4, 300)
+    other = rng.normal(size=(50, 6)) + 1
+    own = KNeighborsClassifier(n_neighbors=20, metric="cosine").fit(x, y)
+    head = fit_neighbors(torch.tensor(x, dtype=torch.float32), torch.tensor(y), 4)
+    with torch.no_grad():
+        ours = head(torch.tensor(other, dtype=torch.float32)).softmax(1).numpy()
+    assert np.abs(ours - own.predict_proba(other)).max() < 1e-4
+
+
 def test_a_feature_that_never_changes_is_harmless():
     x = torch.randn(50, 3)
     x[:, 1] = 4.0
@@ -161,6 +174,11 @@ def test_stage_two_alone_is_the_probe_of_stage_one(tmp_path):
     for name in ("test_error", "test_soft_error", "train_error"):
         assert two.final[name] == pytest.approx(one.final[name], abs=0.011), name
     assert two.final["probe_bits"] > 64
+    votes = replace(second, optimizer="knn")
+    three = train(votes, DATA, tmp_path / "runs" / "votes")
+    assert three.final["test_error"] < 0.85
+    state = torch.load(tmp_path / "runs" / "votes" / "checkpoint.pt", weights_only=True)
+    assert state["stepper"]["model"]["head.weight"].shape[0] == first.n
 
 
 @pytest.mark.parametrize(
@@ -170,6 +188,8 @@ def test_stage_two_alone_is_the_probe_of_stage_one(tmp_path):
         ({"objective": "simclr", "mixup": 0.2}, "simclr takes no frozen, mixup"),
         ({"objective": "simclr", "normalize": "unit"}, "simclr takes normalize"),
         ({"optimizer": "logistic", "steps": 1}, "fits the head of frozen=True in steps=1"),
+        ({"optimizer": "knn"}, "knn fits the head of frozen=True in steps=1"),
+        ({"compared": -1}, "compared must be 0 or more samples, got -1"),
     ],
 )
 def test_what_cannot_be_is_refused(fields, says):

@@ -162,3 +162,27 @@ def test_image_gpt_begins_from_a_download_of_the_hub(tmp_path):
     x = torch.rand(1, 3, 32, 32)
     made.colors.copy_(model.colors)
     assert torch.equal(made.outputs(x), model.outputs(x))
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+def test_weights_of_timm_are_read_by_a_probe(name, tmp_path):
+    """A network of timm with the classes of another task, saved as timm saves it."""
+    import worlds.runtime.torchvision_ops  # noqa: F401, I001  (must come before timm)
+    import timm
+
+    torch.manual_seed(1)
+    fixed = {"img_size": 32} if name == "test_vit" else {}
+    given = timm.create_model(name, num_classes=7, **fixed).eval()
+    torch.save(given.state_dict(), tmp_path / "timm.pt")
+    config = small(
+        arch=f"timm:{name}", initial=str(tmp_path / "timm.pt"), frozen=True, compared=40,
+        optimizer="logistic", momentum=0.0, steps=1, batch_size=300, augment=None,
+    )  # fmt: skip
+    run = train(config, DATA, tmp_path / "run")
+    assert run.final["test_error"] < 0.6  # chance is 0.9; brightness passes any network
+    # The features are timm's own, of pixels in [-1, 1] as these weights take them.
+    assert given.default_cfg["mean"] == given.default_cfg["std"] == (0.5, 0.5, 0.5)
+    images = torch.tensor(DATA.test.gather(run.predictions.indices)).permute(0, 3, 1, 2) / 127.5 - 1
+    with torch.no_grad():
+        features = given.forward_head(given.forward_features(images), pre_logits=True)
+    assert run.predictions.features == pytest.approx(features.numpy(), abs=0.02, rel=0.02)

@@ -17,6 +17,9 @@ from worlds import compare, read_run
 from worlds.commands.train import main
 from worlds.data.pack import write_pack
 from worlds.models import create
+from worlds.training.build import make_model
+from worlds.training.metrics import calibration_error
+from worlds.training.objectives import head_of
 from worlds.training.schedules import series_points
 from worlds.training.stepper import average
 from worlds.training.train import train
@@ -226,3 +229,19 @@ def test_the_command_and_compare_keep_series_too(tmp_path, capsys):
     capsys.readouterr()
     assert main([*command[:-6], "--keep-checkpoints", "log:-1"]) == 2
     assert "log:K, every:K or updates from 0 to 12" in capsys.readouterr().err
+
+
+def test_compared_samples_have_features_and_a_calibration_error(tmp_path):
+    config = replace(CONFIG, compared=50)
+    run = train(config, DATA, tmp_path / "run")
+    kept = run.predictions
+    assert kept.features.shape == (50, 16)  # of mlp_3x16
+    model = make_model(config, DATA)
+    state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    model.load_state_dict(state["stepper"]["model"])
+    with torch.no_grad():
+        again = head_of(model)[1](torch.tensor(kept.features, dtype=torch.float32))
+    assert again.numpy() == pytest.approx(kept.logits[-1], abs=0.02)  # both were rounded
+    told = torch.tensor(kept.logits[-1], dtype=torch.float32), torch.tensor(kept.targets)
+    assert run.final["test_ece"] == pytest.approx(calibration_error(*told), abs=0.05)
+    assert all(0 <= row["test_ece"] <= 1 for row in run.rows)
