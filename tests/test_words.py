@@ -22,9 +22,9 @@ GOLDEN = Path(__file__).with_name("golden")
 
 def help_of(program: str) -> str:
     printed = io.StringIO()
-    with patch.dict(os.environ, COLUMNS="100"), contextlib.redirect_stdout(printed):
-        with contextlib.suppress(SystemExit):
-            import_module(SCRIPTS[program]).main(["--help"])
+    wide, stopped = patch.dict(os.environ, COLUMNS="100"), contextlib.suppress(SystemExit)
+    with wide, contextlib.redirect_stdout(printed), stopped:
+        import_module(SCRIPTS[program]).main(["--help"])
     return printed.getvalue()
 
 
