@@ -26,7 +26,7 @@ class BrokenPhotographError(ValueError):
 
 @dataclass(frozen=True)
 class Format:
-    """How photographs are stored: the shorter side in pixels and the JPEG quality, or as they came.
+    """The form of stored photographs: shorter side in pixels and JPEG quality, or as they came.
 
     The resampling is Pillow's bilinear filter, which averages where it shrinks, as torchvision's
     Resize(256): a centre crop of the stored image is the usual evaluation.

@@ -1,4 +1,4 @@
-"""Where a copy of ImageNet lies, and which photographs of it belong to some classes.
+"""Find a copy of ImageNet, and its photographs of some classes.
 
     source = open_source(Path("imagenet"), wnids)
     for piece in source.pieces: ...          # up to 256 photographs each, read on demand

@@ -1,4 +1,4 @@
-"""What an audit will cost on a device, from a few hundred images: `cifar5m-audit --dry-run`."""
+"""The cost of an audit on a device, from a few hundred images: `cifar5m-audit --dry-run`."""
 
 import time
 from collections.abc import Callable, Iterator

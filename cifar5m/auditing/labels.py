@@ -1,4 +1,4 @@
-"""What an audit says of labels: how many, how sure, how well calibrated, and which look wrong."""
+"""The audit of labels: how many, how sure, how well calibrated, and which look wrong."""
 
 import warnings
 from collections.abc import Sequence

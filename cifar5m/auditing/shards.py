@@ -1,4 +1,4 @@
-"""What an audit finds about each image, a shard at a time; what is saved is not computed again.
+"""Audit the images shard by shard; what is saved is not computed again.
 
     AUDIT/images/{split}-{k:05d}.npz       one row an image
     AUDIT/work/features-{split}-{k:05d}.npz   labeler features of the first 50,000 images

@@ -1,4 +1,4 @@
-"""What a run of the published networks takes, without a GPU and without downloading anything.
+"""The time and cost of a run of the published networks, without a GPU or a download.
 
 cifar5m-generate --n 6000000 --out cifar5m --dry-run
 """

@@ -1,4 +1,4 @@
-"""How two labelings of one dataset agree: the matrix of their labels, and both confidences."""
+"""The agreement of two labelings of one dataset: the matrix of labels, both confidences."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

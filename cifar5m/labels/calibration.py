@@ -1,4 +1,4 @@
-"""How good a labeler is: accuracy and calibration on labeled images, kept beside its weights.
+"""The quality of a labeler: accuracy and calibration on labeled images, kept beside its weights.
 
 FOLDER/evaluation.json    what `evaluation` returns, the data's name and the weights' sha256
 """

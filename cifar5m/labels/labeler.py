@@ -41,7 +41,7 @@ class NonFiniteLabelsError(RuntimeError):
 
 
 class Preprocessing(msgspec.Struct, frozen=True):
-    """How pixels become the classifier's input."""
+    """Preprocessing from pixels to the classifier's input."""
 
     size: tuple[Side, Side]
     mean: tuple[float, float, float]

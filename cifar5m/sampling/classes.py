@@ -20,7 +20,7 @@ UNGUIDED = 1.0  # the guidance that leaves a conditional prediction as it is
 
 @dataclass(frozen=True)
 class Conditioning:
-    """How classes are requested of a network: everything that a plan says of it."""
+    """The request of classes from a network, as a plan records it."""
 
     classes: int
     guidance: float = UNGUIDED  # prediction = null + guidance * (conditional - null)

@@ -1,4 +1,4 @@
-"""What a run takes on many devices, on paper: time, cost, and what failures lose.
+"""A run on many devices, computed on paper: time, cost, and what failures lose.
 
     cifar5m-generate --n 6000000 --out cifar5m --dry-run --rate 27 --price 4
 

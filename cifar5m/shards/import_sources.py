@@ -93,7 +93,7 @@ def form_of(paths: Sequence[Path], keys: tuple[str, str] | None = None) -> str:
 
 
 def read_bytes_of(paths: Sequence[Path]) -> int:
-    """How many bytes `open_source` reads of .npz files that it does not remember, for progress."""
+    """Return the bytes of .npz files that `open_source` will read anew, for progress."""
     return sum(2 * path.stat().st_size for path in paths if path.is_file())
 
 

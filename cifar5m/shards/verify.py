@@ -154,7 +154,7 @@ def _sort_out_swapped(
 
 
 def _duplicates(reports: list[ShardReport]) -> tuple[int, list[Problem]]:
-    """How many images equal an earlier one, and the first of them for each shard."""
+    """Count the images that equal an earlier one, and name the first of each shard."""
     if not reports:
         return 0, []
     index = np.concatenate([report.index for report in reports])

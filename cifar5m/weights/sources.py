@@ -1,4 +1,4 @@
-"""Where a network's weights come from: a bundled name, a folder, a file, or a Hugging Face Hub id.
+"""The source of a network's weights: a bundled name, a folder, a file, or a Hugging Face Hub id.
 
 Every source becomes a local folder or file whose weights can be hashed and loaded, so that nothing
 after this module knows about networks on the wire.

@@ -1,4 +1,4 @@
-"""What a loader would yield, without training: how often samples are used, how they look."""
+"""Look at what a loader yields, without training: how often samples are used, how they look."""
 
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ _CHUNK = 1 << 22  # positions at a time
 
 
 def use_counts(sampler: Sampler, steps: int) -> np.ndarray:
-    """How often each sample of the pool is used in the first `steps` steps, int64 (pool,)."""
+    """Return the uses of each sample of the pool in the first `steps` steps, int64 (pool,)."""
     end = sampler.span(steps - 1)[1]
     counts = np.zeros(sampler.pool, dtype=np.int64)
     for start in range(0, end, _CHUNK):
@@ -26,7 +26,7 @@ def use_counts(sampler: Sampler, steps: int) -> np.ndarray:
 
 
 def reuse_histogram(counts: np.ndarray) -> dict[int, int]:
-    """How many samples are used so often, for every number of uses that occurs."""
+    """Return the number of samples used so often, for every number of uses that occurs."""
     histogram = np.bincount(counts)
     return {int(uses): int(histogram[uses]) for uses in np.flatnonzero(histogram)}
 

@@ -1,1 +1,1 @@
-"""What all commands share: exit codes, progress bars, tables."""
+"""Parts that all commands share: exit codes, progress bars, tables."""

@@ -1,4 +1,4 @@
-"""What never changes, counted when the package was made: what `worlds-models` and
+"""Tables that were counted when the package was made: what `worlds-models` and
 `worlds-experiment list` print, without building a network. tools/make_tables.py writes it.
 """
 

@@ -1,5 +1,5 @@
-"""How commands end: on a signal, on bad input, on a machine's failure, each with one clear line and
-an exit code.
+"""The end of a command: on a signal, on bad input, on a machine's failure, each with one clear line
+and an exit code.
 """
 
 import errno

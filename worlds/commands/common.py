@@ -1,4 +1,4 @@
-"""What worlds-report and worlds-experiment report share."""
+"""Parts that worlds-report and worlds-experiment report share."""
 
 import json
 import sys

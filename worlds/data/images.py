@@ -1,4 +1,4 @@
-"""Where a split's images lie, and how some of them are fetched.
+"""The images of a split: where they lie, and fetching some of them.
 
 `ArrayImages` are arrays in memory or mapped from files: their bytes have addresses, so the compiled
 kernel reads them in place. They may also hold float features or integer sequences. `TarImages` are

@@ -23,7 +23,7 @@ Kind = Literal["symmetric", "uniform", "pairs"]
 
 @dataclass(frozen=True)
 class LabelNoise:
-    """How labels are corrupted; `pairs` maps a class to its partner, for that kind alone."""
+    """A rule that corrupts labels; `pairs` maps a class to its partner, for that kind alone."""
 
     kind: Kind
     rate: float

@@ -1,4 +1,4 @@
-"""What runs cost, before any data is at hand: counted exactly, and guessed in hours of a GPU.
+"""The cost of runs before any data is at hand: counted exactly, and guessed in hours of a GPU.
 
 The guess takes one measured speed, ResNet18's training at batch 128 in bfloat16 on one H200, and
 scales it by multiply-adds. Networks much smaller than that are bound by the launching of kernels

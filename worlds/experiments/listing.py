@@ -1,4 +1,4 @@
-"""What `worlds-experiment list` and `show` say: text for people, totals for programs."""
+"""The texts of `worlds-experiment list` and `show`: text for people, totals for programs."""
 
 from collections.abc import Sequence
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""What the paper's experiments have in common, and how a group of runs is made of a config.
+"""The protocol that the paper's experiments share, and groups of runs made of a config.
 
     pair("ResNet18", TrainConfig("preresnet18"), scope)    # both worlds, all trials, in the scale
 

@@ -1,4 +1,4 @@
-"""What a run will cost, before it is begun: counted exactly, and timed on a few steps."""
+"""The cost of a run before it is begun: counted exactly, and timed on a few steps."""
 
 import time
 from collections.abc import Mapping, Sequence

@@ -84,7 +84,7 @@ _SMOKE_224: Final[Mapping[str, Net]] = {
 
 @dataclass(frozen=True)
 class _Rule:
-    """How a scale shrinks a run of the paper's length."""
+    """The factors by which a scale shrinks a run of the paper's length."""
 
     steps: int  # the paper's are divided by this
     shortest: int

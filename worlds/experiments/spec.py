@@ -175,7 +175,7 @@ class Experiment:
 
 
 def tolerance_of(experiment: Experiment) -> float | None:
-    """How large a bootstrap error the claim allows, where it says so."""
+    """Return the largest bootstrap error that the claim allows, where it says so."""
     for check in experiment.checks:
         if (check.quantity, check.relation) == ("gap", "within"):
             return check.tolerance

@@ -1,4 +1,4 @@
-"""What a folder of experiments holds: which runs are done, begun, being trained, missing.
+"""The state of a directory of experiments: which runs are done, begun, being trained, missing.
 
 states = states_of(root)            # by the fingerprints of config and training data
 table = [tally(experiment, states) for experiment in read_experiments(root)]
@@ -65,7 +65,7 @@ def states_of(root: Path) -> dict[Key, State]:
 
 
 def tally(experiment: Experiment, states: dict[Key, State]) -> Counter[State]:
-    """How many of its runs are in which state."""
+    """Return the number of its runs in each state."""
     return Counter(states.get(key, "missing") for key in keys_of(experiment))
 
 

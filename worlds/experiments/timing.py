@@ -1,4 +1,4 @@
-"""How long runs will take on the machine at hand: their networks are timed on a few steps."""
+"""Time the networks of runs on a few steps, to say how long all will take on this machine."""
 
 import time
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""How a dataset folder is laid out: splits, shards, and the names of their files.
+"""The layout of a dataset directory: splits, shards, and the names of their files.
 
     FOLDER/plan.json                                what decides the content, with its fingerprint
     FOLDER/data/{split}-{k:05d}-of-{K:05d}.tar      the images (worlds/formats/shards.py)

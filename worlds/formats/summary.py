@@ -1,4 +1,4 @@
-"""What a dataset directory holds, in short."""
+"""Summarize a dataset directory."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What happens to an image between the pool and the batch: random crop, horizontal flip, cutout,
+"""Augment an image between the pool and the batch: random crop, horizontal flip, cutout,
 and bytes to [-1, 1].
 
 Every choice is addressed: the four Philox words of (seed, trial, global position in the training

@@ -1,4 +1,4 @@
-"""What all loaders share: walking along a sampler's stream and saying how far they are."""
+"""The base of all loaders: walking along a sampler's stream and saying how far they are."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, replace

@@ -1,4 +1,4 @@
-"""What a loader hands its batches out as: tensors of torch, or arrays of NumPy or JAX over the same
+"""The form of a loader's batches: tensors of torch, or arrays of NumPy or JAX over the same
 memory.
 
     for x, y in RealLoader(split, 5_000, 128, 2_000, output="jax", layout="NHWC"): ...

@@ -274,8 +274,8 @@ def fill_small(
     kind: Scalar,
     out: np.ndarray,
 ) -> None:
-    """As `fill_float32`, into uint16 that holds the bits of float16 (kind 0) or bfloat16 (kind 1),
-    or into uint8 (kind 2).
+    """Do as `fill_float32`, into uint16 that holds the bits of float16 (kind 0) or bfloat16
+    (kind 1), or into uint8 (kind 2).
     """
     height, width = options[5], options[6]
     size = _THREE * height * width

@@ -105,7 +105,7 @@ class MixedLoader(Loader):
 
     @property
     def passes(self) -> float:
-        """How often a whole run goes through the first pool."""
+        """Return how often a whole run goes through the first pool."""
         return self._starts(len(self))[0] / self.loaders[0].sampler.pass_size
 
     def counts(self, step: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""What the pixels of a batch mean: the range that a loader hands out.
+"""The ranges of pixels that a loader hands out.
 
     "symmetric"   [-1, 1]: the paper's code at 32 pixels, and the default
     "unit"        [0, 1]: the paper's code at 224 pixels, which normalizes no further

@@ -1,4 +1,4 @@
-"""Which samples, in which order: pure functions of (seed, trial, epoch, position), with no state
+"""The choice and order of samples: pure functions of (seed, trial, epoch, position), with no state
 but a position.
 
 A training stream is one long row of positions 0, 1, 2, ... A sampler says which pool index stands

@@ -60,7 +60,7 @@ class Stream:
 
     @property
     def passes(self) -> float:
-        """How often a whole run goes through its n samples; in an Ideal World, 1 at most."""
+        """Return how often a whole run goes through its n samples; in an Ideal World, 1 at most."""
         return len(self) * self.batch_size / self.sampler.pass_size
 
     def share(self, start: int, stop: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""What several families share: convolution without bias, pooling, initialization, checks."""
+"""Parts that several families share: convolution without bias, pooling, initialization, checks."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""What a network costs: parameters, and multiply-adds of one image's forward pass.
+"""Measure a network: parameters, and multiply-adds of one image's forward pass.
 
 Counted on the meta device, so that billion-parameter networks cost nothing to look at.
 """

@@ -1,4 +1,4 @@
-"""What the two worlds say of each other: bootstrap error, T0, medians over trials, scaling with n.
+"""Compare the two worlds: bootstrap error, T0, medians over trials, scaling with n.
 
     real, ideal = [runs of one config in each world], [...]
     endings(real, ideal)                    # each trial at min(T0, its last common step)

@@ -404,6 +404,6 @@ def _told(check: Check, numbers: Mapping[str, float], measured: Mapping[str, Mea
 
 
 def number(value: float) -> str:
-    """As a page shows it: counts in full, shares to three digits."""
+    """Return a value as a page shows it: counts in full, shares to three digits."""
     is_count = abs(value) >= 100 or (abs(value) >= 1 and value == int(value))
     return f"{value:,.0f}" if is_count else f"{value:.3f}"

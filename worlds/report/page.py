@@ -41,7 +41,7 @@ class Entry:
 
     @property
     def setup(self) -> dict[str, str]:
-        """How the runs were trained: a row for each setting, with every value that occurs. Of a
+        """The setting of the runs: a row for each setting, with every value that occurs. Of a
         Recorder's runs it has only what the Recorder was told.
         """
         groups = self.experiment.groups

@@ -1,4 +1,4 @@
-"""What was measured, in one sentence for each experiment."""
+"""One sentence for each experiment, saying what was measured."""
 
 from collections.abc import Callable, Sequence
 from typing import Final

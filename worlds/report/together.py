@@ -1,4 +1,4 @@
-"""What runs say together: agreement, similarity of representations, ensembles, calibration.
+"""Measure several runs together: agreement, similarity of features, ensembles, calibration.
 
     agreements(real, ideal)     # trials of both worlds, trained with `compared` test samples
 

@@ -1,4 +1,4 @@
-"""What random words are for, and their key: the part of `worlds.rng.philox` without torch."""
+"""The purposes of random words, and their key: the part of `worlds.rng.philox` without torch."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""What a run is put together from: its data, its world's loader, its network."""
+"""Build the parts of a run: its data, its world's loader, its network."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a run is: one frozen description of network, world, schedule and measurement.
+"""The config of a run: one frozen description of network, world, schedule and measurement.
 
     config = TrainConfig("preresnet18", world="real", n=50_000, momentum=0.9)
     twin = replace(config, world="ideal")        # differs in the loader and in nothing else

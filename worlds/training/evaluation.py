@@ -1,4 +1,4 @@
-"""What is measured at a log point: the test sets, and in the Real World the training set twice.
+"""Measure at a log point: the test sets, and in the Real World the training set twice.
 
 The paper's train error is that of augmented images: its code runs the network, in eval mode, over
 the training loader itself. With `fresh_crops` every log point draws other crops and flips, as

@@ -1,5 +1,5 @@
-"""What a run keeps beside its latest state: weights after chosen updates, and at every log point
-the logits of a fixed probe set.
+"""The series that a run keeps beside its latest state: weights after chosen updates, and at every
+log point the logits of a fixed probe set.
 
     train(config, data, folder, keep_checkpoints="log:25", keep_predictions=1_000)
 

@@ -1,4 +1,4 @@
-"""What a command runs: the experiments that the data can feed, their runs, and those left to do."""
+"""Select the experiments that the data can feed, their runs, and those left to do."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
