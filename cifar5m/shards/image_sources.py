@@ -27,7 +27,9 @@ from worlds.runtime.json_files import parse_json
 SUFFIXES: Final = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".gif", ".tif", ".tiff"}
 )
-_SPLITS: Final = {"train": "train", "val": "val", "validation": "val", "test": "test"}
+_SPLITS: Final = {
+    "train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"
+}  # fmt: skip
 _LARGEST: Final = 1 << 26  # bytes of one encoded image
 _SHOWN: Final = 3  # names of what was skipped
 _Label = Annotated[int, msgspec.Meta(ge=0, lt=MOST_CLASSES)]
@@ -59,12 +61,17 @@ class ZipImages:
 def open_folder(folder: Path, on_bytes: OnBytes) -> Source:
     """Read and check a directory of classes; classes and files are sorted by name.
 
-    Classes that are all numbers are sorted as numbers. Files that are not images, and directories
-    inside a class, are skipped and named in the source's notes.
+    Classes that are all numbers are sorted as numbers. Files that are not images of a class, and
+    directories inside a class, are skipped and named in the source's notes. Raises ValueError if a
+    directory beside the splits is none.
     """
     # Which directories are splits, and which classes they hold.
     inside = {p.name: p for p in sorted(folder.iterdir()) if p.is_dir()}
     roots = {split: inside[name] for name, split in _SPLITS.items() if name in inside}
+    for name, path in inside.items():
+        if roots and path not in roots.values() and not name.startswith((".", "__MACOSX")):
+            splits_found = ", ".join(root.name for root in roots.values())
+            raise ValueError(f"{path} is beside the splits {splits_found}: move it away")
     roots = roots or {"train": folder}
     listed = {name: _classes_of(root) for name, root in roots.items()}
     names = next(iter(listed.values()))
@@ -77,7 +84,9 @@ def open_folder(folder: Path, on_bytes: OnBytes) -> Source:
     # Every image of every class, split after split.
     paths: list[str] = []
     labels: list[int] = []
-    skipped: list[str] = []
+    tops = dict.fromkeys([folder, *roots.values()])
+    loose = [p for top in tops for p in sorted(top.iterdir()) if not p.is_dir()]
+    skipped = [p.relative_to(folder).as_posix() for p in loose if not p.name.startswith(".")]
     splits, notes = [], []
     for split, root in roots.items():
         before = len(paths)
@@ -110,7 +119,9 @@ def open_folder(folder: Path, on_bytes: OnBytes) -> Source:
 
 
 def _classes_of(root: Path) -> list[str]:
-    names = [p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")]
+    names = [
+        p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith((".", "__MACOSX"))
+    ]
     return sorted(names, key=int if all(map(str.isdecimal, names)) else None)
 
 

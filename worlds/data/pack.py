@@ -23,7 +23,7 @@ from worlds.data.images import ArrayImages
 from worlds.data.photographs import PhotographImages
 from worlds.data.splits import Split
 from worlds.formats.npz import map_file
-from worlds.formats.plan import ClassName, Count
+from worlds.formats.plan import Count, check_names
 from worlds.runtime.files import HashingStream, atomic_write, sha256_of, write_json
 from worlds.runtime.json_files import load_json
 
@@ -48,8 +48,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     splits: dict[str, Count]
     split_fingerprints: dict[str, str]
     fingerprint: str
-    class_names: tuple[ClassName, ...]
+    class_names: tuple[str, ...]
     files: dict[FileName, FileFacts]
+
+    def __post_init__(self) -> None:
+        check_names(self.class_names)
 
 
 def write_pack(

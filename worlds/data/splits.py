@@ -10,6 +10,7 @@ import torch
 from worlds.data.images import Images
 from worlds.data.labels import LabelNoise, noisy_labels
 from worlds.data.samples import SampleSplit
+from worlds.formats.plan import check_names
 from worlds.runtime.checks import integers
 
 
@@ -54,6 +55,7 @@ class Split:
         )
 
     def __post_init__(self) -> None:
+        check_names(self.class_names)
         classes = len(self.class_names)
         targets = not classes and are_targets(self.clean_labels)
         clean = np.asarray(self.clean_labels) if targets else integer_labels(self.clean_labels)

@@ -157,3 +157,36 @@ def test_a_said_split_survives_a_repair(tmp_path):
     tar.write_bytes(b"x" * len(before))
     assert cifar5m.repair(tmp_path / "set").ok
     assert tar.read_bytes() == before
+
+
+def write_pictures(root, *directories):
+    for directory in directories:
+        (root / directory).mkdir(parents=True)
+        Image.fromarray(IMAGES[0]).save(root / directory / "0.png")
+
+
+def test_a_directory_beside_the_splits_is_refused_and_loose_files_are_named(tmp_path):
+    notes = []
+    write_pictures(tmp_path / "set", "train/cat", "valid/cat", "__MACOSX/train")
+    (tmp_path / "set" / "train" / "list.txt").write_text("cat")
+    cifar5m.import_dataset(
+        [tmp_path / "set"], tmp_path / "out", on_progress=lambda p: notes.append(p.note)
+    )
+    assert {name: len(s) for name, s in open_store(tmp_path / "out").splits.items()} == {
+        "train": 1,
+        "val": 1,
+    }
+    assert "skipped, not images of a class: train/list.txt" in notes
+    for other in ("extra/cat", "val/cat"):
+        write_pictures(tmp_path / "set", other)
+        with pytest.raises(ValueError, match=f"{other[:-4]} is beside the splits train, valid"):
+            cifar5m.import_dataset([tmp_path / "set"], tmp_path / "other")
+        (tmp_path / "set" / other[:-4]).rename(tmp_path / other[:-4])
+
+
+@pytest.mark.parametrize("name", ["a\x1b[2Jb", "a\x9b2Jb", "a\u202eb"])
+def test_class_names_with_control_sequences_are_refused(name, tmp_path):
+    write_pictures(tmp_path / "set", name)
+    with pytest.raises(ValueError, match=r"class name 'a.*b' holds control characters"):
+        cifar5m.import_dataset([tmp_path / "set"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
