@@ -86,6 +86,11 @@ def open_source(
                 f"{listed} has {len(labels):,} lines, but {seen:,} validation photographs were "
                 f"found: a list without file names needs one line per photograph, in their order"
             )
+        if unknown := sorted(wanted.listed - labels.keys()) if labels and found else []:
+            raise ValueError(
+                f"{listed} has no class for {len(unknown):,} of the {split} photographs, such as "
+                f"{unknown[0]}"
+            )
         if not found:
             raise ValueError(
                 f"{root}: none of the photographs of {split} ({form}) is known to be of the "

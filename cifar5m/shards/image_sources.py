@@ -17,7 +17,7 @@ import numpy as np
 from cifar5m.shards.npz_parts import OnBytes
 from cifar5m.shards.source import MOST_CLASSES, Source
 from worlds.formats.layout import CIFAR10_CLASSES
-from worlds.formats.plan import SourceFile
+from worlds.formats.plan import SourceFile, check_names
 from worlds.formats.pools import usual_classes
 from worlds.formats.shards import decode_image
 from worlds.runtime.errors import reading
@@ -81,6 +81,7 @@ def open_folder(folder: Path, on_bytes: OnBytes) -> Source:
             f"{folder} must hold one directory a class, the same in each split; found "
             + "; ".join(found)
         )
+    check_names(names)
     # Every image of every class, split after split.
     paths: list[str] = []
     labels: list[int] = []
@@ -193,7 +194,9 @@ def _check_images(
                 f"{source / name} is {found[1]}x{found[0]}, the first image is "
                 f"{shape[1]}x{shape[0]}"
             )
-        digest.update(f"{name} {hashlib.sha256(data).hexdigest()}\n".encode())
+        digest.update(
+            f"{name} {hashlib.sha256(data).hexdigest()}\n".encode(errors="surrogateescape")
+        )
         on_bytes(len(data))
     assert shape is not None  # callers have found images
     return shape, digest.hexdigest()

@@ -198,7 +198,7 @@ def _find_pair(path: Path, keys: tuple[str, str] | None) -> tuple[NpzArray, NpzA
     images_key, labels_key = find_keys(path, keys)
     images, labels = find_array(path, images_key), find_array(path, labels_key)
     pixels = images.dtype == np.uint8 and len(images.shape) == 4 and images.shape[3] == 3
-    if not pixels or not len(images):
+    if not pixels or 0 in images.shape:
         raise ValueError(
             f"{path}: {images_key} must be uint8 (N, height, width, 3), got {images.dtype} "
             f"{images.shape}"

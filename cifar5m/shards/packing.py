@@ -33,7 +33,7 @@ from worlds.data.stores import open_store
 from worlds.formats.layout import PLAN, Shard
 from worlds.formats.plan import Plan, load_plan
 from worlds.formats.shards import find_record
-from worlds.runtime.files import check_disk, clean_folders, json_text, lock_stream, write_json
+from worlds.runtime.files import check_disk, clean_folders, json_text, lock_stream, sync, write_json
 from worlds.runtime.processes import in_workers, worker_count
 from worlds.runtime.progress import OnProgress, Phase
 
@@ -193,8 +193,7 @@ class _Images:
     def finish(self) -> FileFacts:
         """Give the complete file its final name; what the manifest says of it."""
         assert self._hashed == self.bytes
-        with self.part.open("rb") as stream:
-            os.fsync(stream.fileno())
+        sync(self.part)
         os.replace(self.part, self.out / IMAGES)
         return FileFacts(self.bytes, self._digest.hexdigest())
 
@@ -215,4 +214,4 @@ def _read_lines(journal: IO[bytes]) -> list[dict[str, Any]]:
 def _append(journal: IO[bytes], line: dict[str, Any]) -> None:
     journal.write(json_text(line))
     journal.flush()
-    os.fsync(journal.fileno())
+    sync(Path(journal.name))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from worlds.runtime.files import check_disk, held_lock
+from worlds.runtime.files import check_disk, held_lock, sync
 from worlds.runtime.http import TIMEOUT, Retries, Transfer, TransferError
 from worlds.runtime.progress import OnProgress, Progress, ignore
 
@@ -128,8 +128,7 @@ class _Part:
                 if is_last:
                     raise TransferError(f"{error}; nothing was kept") from None
                 self.note(f"{error}; deleted, starting over")
-        with self.path.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(self.path)
         os.replace(self.path, self.target)
         self.version_file.unlink(missing_ok=True)
 

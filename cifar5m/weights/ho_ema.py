@@ -10,7 +10,6 @@ tells them apart, so files are known by hash here, and the raw ones are refused 
 says that they are meant.
 """
 
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ from cifar5m.weights.download import (
     fetch,
     hash_file,
 )
-from worlds.runtime.files import held_lock, sha256_of, write_json
+from worlds.runtime.files import held_lock, sha256_of, sync, write_json
 from worlds.runtime.json_files import load_json
 from worlds.runtime.progress import OnProgress
 
@@ -262,8 +261,7 @@ def _convert(name: str, file: Path, folder: Path, config: Mapping[str, Any]) -> 
     )
     write_json(part / "provenance.json", provenance)
     for written in part.iterdir():
-        with written.open("rb") as handle:
-            os.fsync(handle.fileno())
+        sync(written)
     shutil.rmtree(folder, ignore_errors=True)  # one that was not whole
     part.rename(folder)
 

@@ -35,6 +35,13 @@ def test_a_positional_list_of_another_length_is_refused(tmp_path):
         open_source(root, WNIDS, val_labels=root / "list")
 
 
+def test_a_list_of_names_that_lacks_a_photograph_is_refused(tmp_path):
+    root = write_flat_val(tmp_path)
+    (root / "list").write_text("".join(f"{name} {wnid}\n" for wnid, name, _ in VAL[1:]))
+    with pytest.raises(ValueError, match=r"no class for 1 of the val photographs, such as \S+_00"):
+        open_source(root, WNIDS, val_labels=root / "list")
+
+
 @pytest.mark.parametrize("given", ["", "ILSVRC/Data/CLS-LOC"])
 def test_kaggles_archive_is_read_from_its_root_and_from_its_photographs(given, tmp_path):
     write_flat_val(tmp_path / "ILSVRC/Data/CLS-LOC")

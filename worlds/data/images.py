@@ -56,7 +56,7 @@ class ArrayImages:
             found = ", ".join(f"{part.dtype} {part.shape}" for part in parts)
             raise ValueError(f"arrays must share type and shape, got {found}")
         dtype, shape = next(iter(kinds))
-        if dtype.kind not in "iuf" or not shape:
+        if dtype.kind not in "iuf" or not shape or 0 in shape:
             raise ValueError(f"samples must be numbers (N, ...), got {dtype} {parts[0].shape}")
         if dtype != np.uint8 and len(shape) == 3 and shape[2] in (1, 3):
             raise ValueError(

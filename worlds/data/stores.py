@@ -42,6 +42,7 @@ from worlds.formats.pools import (
     Arrays,
     class_files,
     npz_files,
+    numbered_classes,
     open_class_files,
     open_npz,
     open_pickles,
@@ -167,7 +168,7 @@ class ArrayStore(Store):
         if class_names is None:
             known = [integer_labels(a) for a in (labels, test_labels) if a is not None]
             highest = max((int(a.max()) for a in known if a.size), default=0)
-            class_names = [str(label) for label in range(highest + 1)]
+            class_names = numbered_classes(highest)
         names = tuple(class_names)
         splits = [_array_split("train", [images], labels, names, probabilities)]
         if test_images is not None and test_labels is not None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from worlds.formats.pools import Arrays
+from worlds.formats.pools import Arrays, numbered_classes
 from worlds.formats.shards import decode_image
 from worlds.runtime.errors import reading
 
@@ -56,7 +56,7 @@ def open_parquet(files: dict[str, list[Path]]) -> list[Arrays]:
                     labels.append(_number(number, path, row))
         if not images:
             raise ValueError(f"{paths[0]} holds no rows")
-        names = names or tuple(map(str, range(max(labels) + 1)))
+        names = names or numbered_classes(max(labels))
         splits.append(Arrays(split, [np.stack(images)], np.array(labels, np.int64), names))
     return splits
 

@@ -72,6 +72,8 @@ def read_idx(path: Path) -> np.ndarray:
             raise ValueError("expected unsigned bytes in 1 to 4 dimensions")
         shape = struct.unpack(f">{dimensions}I", stream.read(4 * dimensions))
         if path.suffix != ".gz":
+            if path.stat().st_size != 4 + 4 * dimensions + math.prod(shape):
+                raise ValueError(f"its size is not that of {shape} bytes")
             return np.memmap(path, np.uint8, "r", 4 + 4 * dimensions, shape)
         if math.prod(shape) > 1100 * path.stat().st_size:  # more than gzip can shrink
             raise ValueError(f"{shape} bytes are declared, too many for its size")

@@ -31,9 +31,9 @@ PACKAGES = ("torch", "diffusers", "timm", "numpy", "pillow")
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raise ValueError if a class name, which is printed to terminals, holds control characters."""
+    """Raise ValueError if a class name, which is printed to terminals, is not printable."""
     if wrong := [name for name in names if not str(name).isprintable()]:
-        raise ValueError(f"class name {wrong[0]!a} holds control characters: rename it")
+        raise ValueError(f"class name {wrong[0]!a} is not printable text: rename it")
 
 
 class SourceFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -34,6 +34,7 @@ KEYS: Final = (
     ("images", "labels"),
     ("arr_0", "arr_1"),
 )
+MOST_CLASSES: Final = 100_000  # a higher label is no class, and its names would fill the memory
 _CLASS_FILE: Final = re.compile(r"class(\d+)\.npy")
 _SVHN: Final = {"train": "train_32x32.mat", "test": "test_32x32.mat"}
 
@@ -98,7 +99,14 @@ def usual_classes(highest: int, path: Path) -> tuple[str, ...]:
     digits = any(word in path.name.lower() for word in ("svhn", "mnist"))
     if highest < 10 and not digits:
         return CIFAR10_CLASSES
-    return tuple(map(str, range(max(10, highest + 1))))
+    return numbered_classes(max(9, highest))
+
+
+def numbered_classes(highest: int) -> tuple[str, ...]:
+    """Return the numbers up to the highest label as names of classes."""
+    if highest >= MOST_CLASSES:
+        raise ValueError(f"labels must be below {MOST_CLASSES:,}, got {highest}")
+    return tuple(map(str, range(highest + 1)))
 
 
 def open_npz(paths: Sequence[Path], keys: tuple[str, str] | None = None) -> list[Arrays]:
@@ -106,10 +114,10 @@ def open_npz(paths: Sequence[Path], keys: tuple[str, str] | None = None) -> list
     found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     for path in paths:
         images, labels = find_keys(path, keys)
-        pair = map_member(path, images), _labels(map_member(path, labels))
+        pair = map_member(path, images), _labels(path, map_member(path, labels))
         found.setdefault(split_of(path.name) or "train", []).append(pair)
         if images == "x_train" and {"x_test", "y_test"} <= read_members(path).keys():
-            test = map_member(path, "x_test"), _labels(map_member(path, "y_test"))
+            test = map_member(path, "x_test"), _labels(path, map_member(path, "y_test"))
             found.setdefault("test", []).append(test)
     highest = max(int(y.max()) for pairs in found.values() for _, y in pairs if len(y))
     names = usual_classes(highest, paths[0])
@@ -119,15 +127,16 @@ def open_npz(paths: Sequence[Path], keys: tuple[str, str] | None = None) -> list
     ]
 
 
-def _labels(array: np.ndarray) -> np.ndarray:
-    """Return labels as int64 (N,); one-hot rows (N, C) become their class."""
-    if array.ndim == 2 and array.shape[1] > 1:
+def _labels(path: Path, array: np.ndarray) -> np.ndarray:
+    """Return labels as int64 (N,); one-hot rows and probabilities (N, C) become their class."""
+    numbers = array.dtype.kind in "biuf" and bool(np.isfinite(array).all())
+    if numbers and array.ndim == 2 and array.shape[1] > 1:
+        numbers = np.allclose(array.sum(1), 1, atol=0.01)
         array = array.argmax(1)
-    flat = np.asarray(array).reshape(-1)
-    labels = flat.astype(np.int64)
-    if not np.array_equal(labels, flat):
-        raise ValueError(f"labels must be whole numbers, got {flat.dtype}")
-    return labels
+    flat = array.reshape(-1)
+    if not numbers or not np.array_equal(flat.astype(np.int64), flat):
+        raise ValueError(f"{path}: labels must be whole numbers or one-hot, got {array.dtype}")
+    return flat.astype(np.int64)
 
 
 def class_files(path: Path) -> list[Path]:
@@ -164,7 +173,7 @@ def open_pickles(paths: Sequence[Path]) -> list[Arrays]:
         with reading(path, "a pool of data and extrapolated_targets"):
             content = load_arrays(path.read_bytes())
             images.append(np.asarray(content["data"]))
-            labels.append(_labels(np.asarray(content["extrapolated_targets"])))
+            labels.append(_labels(path, np.asarray(content["extrapolated_targets"])))
     every = np.concatenate(labels)
     return [Arrays("train", images, every, usual_classes(int(every.max()), paths[0]))]
 

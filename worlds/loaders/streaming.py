@@ -29,6 +29,7 @@ import torch
 from worlds.data.images import ArrayImages
 from worlds.data.remote import RemoteShard, StreamError, find_shards, read_shard
 from worlds.data.splits import Split
+from worlds.formats.pools import numbered_classes
 from worlds.loaders.augment import Augment, parse_augment
 from worlds.loaders.handout import check_handout
 from worlds.loaders.normalize import Range, cpu_pipeline, normalize_batches
@@ -325,7 +326,7 @@ class StreamLoader:
 
     def _split(self, parts: list[Read]) -> Split:
         labels = np.concatenate([labels for _, labels in parts])
-        names = self.shards.class_names or tuple(map(str, range(int(labels.max()) + 1)))
+        names = self.shards.class_names or numbered_classes(int(labels.max()))
         images = ArrayImages([images for images, _ in parts])
         return Split("window", images, labels, names, self.shards.fingerprint)
 

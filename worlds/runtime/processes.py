@@ -8,6 +8,7 @@ with Workers(decode, count=4, on_result=show) as workers:
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnContext, SpawnProcess
+from types import ModuleType
 from typing import Any, Final
 
 from worlds.runtime.checks import check_positive
@@ -24,15 +26,17 @@ KILLED: Final = "a worker process was killed; run the command again"
 
 class _Process(SpawnProcess):
     """A spawned process that ignores Ctrl-C and SIGTERM from its first instruction on: they reach
-    the whole process group, and the parent decides.
+    the whole process group, and the parent decides. It does not run the user's script again.
     """
 
     def start(self) -> None:
         resource_tracker.ensure_running()  # `start` would do it, and unblock the signals
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        script, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
         try:
             super().start()
         finally:
+            sys.modules["__main__"] = script
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     terminate = SpawnProcess.kill  # what a pool does with the others when one was killed

@@ -148,10 +148,12 @@ def _check_folder(
         return
     if not config.sync_batch_norm:
         raise ValueError(
-            f"{folder} was begun by {before} ranks, these are {ranks}: without sync_batch_norm "
+            f"{folder} was begun with WORLD_SIZE={before}, this is {ranks}: without sync_batch_norm "
             "that changes the result"
         )
-    warnings.warn(f"{folder} was begun by {before} ranks and goes on with {ranks}", stacklevel=3)
+    warnings.warn(
+        f"{folder} was begun with WORLD_SIZE={before} and goes on with {ranks}", stacklevel=3
+    )
 
 
 def _description(

@@ -18,7 +18,7 @@ from worlds.runtime.checkpoints import load_checkpoint, save_checkpoint
 from worlds.runtime.checks import integer
 from worlds.runtime.device import device_name
 from worlds.runtime.errors import first_line
-from worlds.runtime.files import json_text, write_json
+from worlds.runtime.files import json_text, sync, write_json
 from worlds.training.build import (
     Data,
     batch_format,
@@ -241,8 +241,7 @@ class Trainer:
         self.stepper.check()
         self.stopwatch.stop()
         if self._metrics_bytes:
-            with (self.folder / METRICS).open("ab") as stream:
-                os.fsync(stream.fileno())
+            sync(self.folder / METRICS)
         self.series.save()
         state = {
             "format": FORMAT,

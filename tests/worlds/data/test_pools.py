@@ -248,3 +248,26 @@ def test_a_pickle_that_is_no_pool_is_refused_and_not_run(content, tmp_path):
     ) as no:
         open_store(file)
     assert "\n" not in str(no.value)
+
+
+@pytest.mark.parametrize(
+    "labels, message",
+    [
+        (LABELS + 10**9, "labels must be below 100,000"),
+        (LABELS + 0.5, "labels must be whole numbers or one-hot, got float64"),
+        (np.full(120, np.nan), "labels must be whole numbers or one-hot, got float64"),
+        (np.full(120, "cat"), "labels must be whole numbers or one-hot, got <U3"),
+        (np.zeros((120, 10)), "labels must be whole numbers or one-hot"),
+        (np.stack([LABELS, LABELS + 20], 1), "labels must be whole numbers or one-hot"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused(labels, message, tmp_path):
+    np.savez(tmp_path / "x.npz", X=IMAGES, Y=labels)
+    with pytest.raises(ValueError, match=message):
+        open_store(tmp_path)
+
+
+def test_images_without_pixels_are_refused(tmp_path):
+    np.savez(tmp_path / "x.npz", X=IMAGES[:, :0], Y=LABELS)
+    with pytest.raises(ValueError, match=r"samples must be numbers \(N, \.\.\.\), got uint8"):
+        open_store(tmp_path)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from worlds.runtime.files import _host, atomic_write, remove_stale, sha256_of, write_json
+from worlds.runtime.files import _host, atomic_write, remove_stale, sha256_of, sync, write_json
 
 REPO = Path(__file__).resolve().parents[3]
 
@@ -140,3 +140,5 @@ def test_a_disk_that_fails_while_syncing_is_named_by_its_file(monkeypatch, tmp_p
     ):
         stream.write(b"{}")
     assert not list(tmp_path.iterdir())
+    with pytest.raises(OSError, match=f"Input/output error: '{tmp_path}'"):
+        sync(tmp_path)

@@ -53,3 +53,16 @@ def test_a_worker_that_is_killed_with_a_job_it_has_not_read_is_told_as_killed():
         next(iter(workers._pool._processes.values())).kill()
         with pytest.raises(RuntimeError, match="a worker process was killed"):
             workers.finish()
+
+
+def test_a_script_without_a_main_guard_is_not_run_again_by_its_workers(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "print('script')\nfrom worlds.runtime.processes import in_workers\n"
+        "print(sorted(in_workers(abs, [-1, 2], 2)))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(REPO)}
+    run = subprocess.run(
+        [sys.executable, str(script)], env=environment, capture_output=True, text=True
+    )
+    assert (run.stdout, run.stderr) == ("script\n[1, 2]\n", "")
