@@ -148,7 +148,7 @@ def _check_folder(
         return
     if not config.sync_batch_norm:
         raise ValueError(
-            f"{folder} was begun with WORLD_SIZE={before}, this is {ranks}: without sync_batch_norm "
+            f"{folder} was begun with WORLD_SIZE={before}, not {ranks}: without sync_batch_norm "
             "that changes the result"
         )
     warnings.warn(
