@@ -1,4 +1,4 @@
-"""How fast cifar5m-audit finds neighbours: 1,000,000 images against 60,000, beside plain loops.
+"""How fast cifar5m-audit finds neighbors: 1,000,000 images against 60,000, beside plain loops.
 
     python benchmarks/audit.py                       # 5 rounds of 1,024 images, projected
     python benchmarks/audit.py --queries 1000000 --rounds 1 --device cuda
@@ -25,8 +25,8 @@ import numpy as np
 import torch
 from packing import pictures
 
-from cifar5m.auditing import neighbours
-from cifar5m.auditing.neighbours import K, pixel_reference
+from cifar5m.auditing import neighbors
+from cifar5m.auditing.neighbors import K, pixel_reference
 
 REFERENCE, WIDTH, GOAL = 60_000, 3072, 1_000_000
 PLAIN_BATCH = 256  # queries a call of the plain loop: 61 MB of distances
@@ -35,10 +35,10 @@ Search = Callable[[np.ndarray], np.ndarray]  # images to distances (N, 50), root
 
 
 def ours(images: np.ndarray, device: torch.device, exact: bool) -> Search:
-    probe = neighbours._int8_is_faster
-    neighbours._int8_is_faster = lambda device, width: exact
+    probe = neighbors._int8_is_faster
+    neighbors._int8_is_faster = lambda device, width: exact
     reference = pixel_reference(images, device)
-    neighbours._int8_is_faster = probe
+    neighbors._int8_is_faster = probe
     return lambda queries: reference.nearest(queries).distance
 
 
@@ -70,7 +70,7 @@ def with_faiss(images: np.ndarray) -> Search:
 
 
 def contenders(images: np.ndarray, device: torch.device) -> dict[str, Search]:
-    exact = neighbours._int8_is_exact(device, WIDTH)
+    exact = neighbors._int8_is_exact(device, WIDTH)
     found = {"ours, int8": ours(images, device, True)} if exact else {}
     found["ours, float32"] = ours(images, device, False)
     found["torch.cdist"] = plain(images, device)

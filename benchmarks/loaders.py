@@ -7,7 +7,7 @@
 
 Full shuffled epochs of 1,000,000 random 32-pixel images in memory: crop + flip + normalize to
 float32 NCHW. Candidates take turns, so that what else the machine does falls on all; the ratio
-is the median over the turns of neighbours. "per CPU s" counts the processor time of all threads
+is the median over the turns of neighbors. "per CPU s" counts the processor time of all threads
 instead of the clock's, so other programs hardly change it. Peers run on the first 200,000 images
 (less memory to miss is in their favor), where they are installed. The trainer's time is the
 processor time of its thread for one batch, with 2 ms of its own work between two batches. The last

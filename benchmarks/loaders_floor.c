@@ -2,7 +2,7 @@
    normalizes 32 x 32 RGB images to float32 NCHW, with the choices made beforehand.
 
    A row is deinterleaved into a padded one first, so that every loop has a constant length and
-   vectorises; reading the source once per output pixel is a third as fast. */
+   vectorizes; reading the source once per output pixel is a third as fast. */
 #include <stdint.h>
 #include <string.h>
 

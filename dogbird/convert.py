@@ -29,7 +29,7 @@ class Format:
     """The form of stored photographs: shorter side in pixels and JPEG quality, or as they came.
 
     The resampling is Pillow's bilinear filter, which averages where it shrinks, as torchvision's
-    Resize(256): a centre crop of the stored image is the usual evaluation.
+    Resize(256): a center crop of the stored image is the usual evaluation.
     """
 
     size: int = 256

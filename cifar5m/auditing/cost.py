@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cifar5m.auditing.inputs import Audit, open_audit, predict, unlabeled
-from cifar5m.auditing.neighbours import feature_reference, pixel_reference
+from cifar5m.auditing.neighbors import feature_reference, pixel_reference
 from cifar5m.auditing.shards import FEATURE_IMAGES, baseline_path, baseline_rows, is_examined
 
 _QUERIES = 256

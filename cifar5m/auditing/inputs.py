@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cifar5m.auditing.neighbours import K
+from cifar5m.auditing.neighbors import K
 from cifar5m.labels.labeler import Labeler, load_classifier
 from cifar5m.sampling.recipes import labeling_settings
 from cifar5m.weights.sources import WeightsError, find_labeler

@@ -79,7 +79,7 @@ def make_report(audit: Audit, measured: Measured, cifar10_name: str) -> dict[str
     summary.put("images", len(images.label))
     details = {
         "duplicates": _duplicates(images, summary),
-        "neighbours": _neighbours(audit, images, measured.baseline, summary),
+        "neighbors": _neighbors(audit, images, measured.baseline, summary),
         "classes": _classes(audit, images, summary),
         "labels": _labels(audit, images, measured.predictions, summary),
     }
@@ -128,7 +128,7 @@ def _duplicates(images: _Images, summary: _Summary) -> list[dict[str, int]]:
     return [{"index": index, "equal_to": other} for index, other in pairs]
 
 
-def _neighbours(
+def _neighbors(
     audit: Audit, images: _Images, baseline: dict[str, np.ndarray], summary: _Summary
 ) -> dict[str, Any]:
     """Return by space and split how near the images are, and the nearest of them."""

@@ -6,7 +6,7 @@
 The arrays of an image file are `index` int64, `digest` uint64 (N, 2) (equal for equal pixels),
 and for each space (pixel, feature) and CIFAR-10 split (train, test) `{space}_{split}_index` int32,
 `_distance` and `_ratio` float32: the nearest reference image, its distance, and that as a share of
-the mean of the 50 nearest (auditing/neighbours.py). `probabilities` float16 (N, 10) are those of
+the mean of the 50 nearest (auditing/neighbors.py). `probabilities` float16 (N, 10) are those of
 the audit's labeler.
 """
 
@@ -26,7 +26,7 @@ from cifar5m.auditing.inputs import (
     read_npz,
     save_npz,
 )
-from cifar5m.auditing.neighbours import Reference, feature_reference, pixel_reference
+from cifar5m.auditing.neighbors import Reference, feature_reference, pixel_reference
 from cifar5m.labels.relabel import read_ahead
 from cifar5m.shards.check import check_arrays, pixel_digest
 from worlds.formats.layout import Shard

@@ -335,7 +335,7 @@ class FiniteGuard:
     """A `predict_noise` that remembers, on the device, the first timestep with NaN or infinity.
 
     The output has to be watched and not the state, because clipping turns an infinity into a
-    plausible pixel. A call costs no synchronisation; `check()` costs one, so call it now and then
+    plausible pixel. A call costs no synchronization; `check()` costs one, so call it now and then
     and always once before the images are used.
     """
 

@@ -1,5 +1,5 @@
 """Measure loaders side by side: turns of a fixed time, one candidate after the other, so that what
-else the machine does falls on all of them alike; medians, and ratios of neighbours.
+else the machine does falls on all of them alike; medians, and ratios of neighbors.
 
 Each turn begins with a fresh iterator and ends with its removal: some loaders work on in threads
 of their own, which would slow the next candidate down and be ahead of the clock in their next turn.

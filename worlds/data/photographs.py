@@ -4,7 +4,7 @@
     RealLoader(store.train, n=10_000, batch_size=128, steps=9_375, augment="crop+flip")
 
 Without augmentation a photograph is the usual evaluation: its shorter side resized to 256, and the
-centre. The crop of "crop+flip" is torchvision's RandomResizedCrop: a box of 8 to 100 % of the area
+center. The crop of "crop+flip" is torchvision's RandomResizedCrop: a box of 8 to 100 % of the area
 and of a ratio from 3/4 to 4/3, in up to ten attempts, resized to fill the image. Attempt k reads
 block k of the Philox words of (seed, trial, global position in the training stream):
 
@@ -30,7 +30,7 @@ from worlds.rng.philox import words
 from worlds.rng.streams import DECODE
 
 CROP: Final = 224
-SHORTER: Final = 256  # what the shorter side is resized to before the centre is cropped
+SHORTER: Final = 256  # what the shorter side is resized to before the center is cropped
 AREA: Final = (0.08, 1.0)
 RATIO: Final = (3 / 4, 4 / 3)
 ATTEMPTS: Final = 10
@@ -40,7 +40,7 @@ Box = tuple[int, int, int, int]  # top, left, height, width
 
 
 class PhotographImages:
-    """The photographs of one split: `Images` whose pixels are those of a centre crop."""
+    """The photographs of one split: `Images` whose pixels are those of a center crop."""
 
     dtype = np.dtype(np.uint8)
 
@@ -61,7 +61,7 @@ class PhotographImages:
                 smaller = np.empty((height, width, 3), np.uint8)
                 resample(image, (0, 0, *image.shape[:2]), smaller)
                 image = smaller
-            top, left = centre(height, width)
+            top, left = center(height, width)
             row[:] = image[top : top + CROP, left : left + CROP]
 
     def gather_crops(
@@ -98,14 +98,14 @@ def decode_photograph(data: bytes) -> np.ndarray:
     return decode_image(data)
 
 
-def centre(height: int, width: int) -> tuple[int, int]:
-    """The top left corner of the centre crop, as torchvision rounds it."""
+def center(height: int, width: int) -> tuple[int, int]:
+    """The top left corner of the center crop, as torchvision rounds it."""
     return round((height - CROP) / 2), round((width - CROP) / 2)
 
 
 def crop_box(height: int, width: int, drawn: Sequence[int]) -> Box:
     """The random box in an image, from 40 words; without one that fits in ten attempts, the largest
-    in the centre with a ratio in range.
+    in the center with a ratio in range.
     """
     for attempt in range(ATTEMPTS):
         area, ratio, row, column = (

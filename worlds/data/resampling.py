@@ -33,12 +33,12 @@ def _weights(source: Scalar, size: Scalar) -> tuple[np.ndarray, np.ndarray, np.n
     weights = np.zeros((size, 2 * math.ceil(support) + 1), np.int32)
     taps = np.empty(weights.shape[1], np.float64)
     for place in range(size):
-        centre = (place + 0.5) * scale
-        low = max(0, int(centre - support + 0.5))
-        high = min(source, int(centre + support + 0.5))
+        center = (place + 0.5) * scale
+        low = max(0, int(center - support + 0.5))
+        high = min(source, int(center + support + 0.5))
         total = 0.0
         for k in range(high - low):
-            taps[k] = max(0.0, 1.0 - abs((k + low - centre + 0.5) * (1.0 / support)))
+            taps[k] = max(0.0, 1.0 - abs((k + low - center + 0.5) * (1.0 / support)))
             total += taps[k]
         for k in range(high - low):
             weights[place, k] = int(0.5 + taps[k] / total * (1 << _BITS))

@@ -7,7 +7,7 @@ batch size, rank or device changes them.
 
     word 0, word 1   row and column of the crop in the padded image, each one of 2 * pad + 1 places
     word 2           flipped when its highest bit is set
-    word 3           centre of the hole: row from the high half, column from the low half
+    word 3           center of the hole: row from the high half, column from the low half
 
 The order is crop, flip, normalize, cutout: padding is black (pixel 0, so -1) and the hole is
 mid-gray (0). A pixel p becomes float32(2 p - 255) * float32(1 / 255): one rounding, so a CPU and a
@@ -96,7 +96,7 @@ class Draws:
     row: torch.Tensor  # of the crop's top edge in the padded image
     column: torch.Tensor
     flip: torch.Tensor
-    hole_row: torch.Tensor  # of the hole's centre
+    hole_row: torch.Tensor  # of the hole's center
     hole_column: torch.Tensor
 
 
@@ -165,6 +165,6 @@ def _source(
     return source.clamp(0, size - 1), inside
 
 
-def _inside(centre: torch.Tensor, size: int, side: int) -> torch.Tensor:
-    offset = torch.arange(size, device=centre.device) - centre[:, None]
+def _inside(center: torch.Tensor, size: int, side: int) -> torch.Tensor:
+    offset = torch.arange(size, device=center.device) - center[:, None]
     return (offset >= -(side // 2)) & (offset < side // 2)

@@ -107,7 +107,7 @@ def _crop(
     """One plane, shifted by (top, left) pixels of `unit` bytes, to floats. All int64.
 
     The rows that exist are one contiguous run, converted at once; pixels that the shift carried
-    over from a neighbouring row (or the guard) are then overwritten, and rows outside the image
+    over from a neighboring row (or the guard) are then overwritten, and rows outside the image
     are filled.
     """
     line = width * unit
@@ -149,9 +149,9 @@ def _crop(
 
 @compiled()
 def _hole(fraction: Scalar, size: Scalar, side: Scalar) -> tuple[Scalar, Scalar]:
-    """First and past-the-last pixel of a hole centred fraction / 2^16 of the way along."""
-    centre, half = (fraction * size) >> _U(16), side >> _ONE
-    return centre - min(half, centre), min(centre + half, size)
+    """First and past-the-last pixel of a hole centered fraction / 2^16 of the way along."""
+    center, half = (fraction * size) >> _U(16), side >> _ONE
+    return center - min(half, center), min(center + half, size)
 
 
 @compiled(error_model="numpy")

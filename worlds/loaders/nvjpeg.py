@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from worlds.data.images import resized_shape
-from worlds.data.photographs import ATTEMPTS, CROP, SHORTER, PhotographImages, centre, crop_box
+from worlds.data.photographs import ATTEMPTS, CROP, SHORTER, PhotographImages, center, crop_box
 from worlds.rng.philox import words
 from worlds.rng.streams import DECODE
 
@@ -98,7 +98,7 @@ def crop_decoded(
             made.append(resized_crop(image, *box, [CROP, CROP], antialias=True))
             continue
         size = resized_shape(height, width, SHORTER)
-        top, left = centre(*size)
+        top, left = center(*size)
         smaller = resize(image, list(size), antialias=True) if size != (height, width) else image
         made.append(smaller[:, top : top + CROP, left : left + CROP])
     return torch.stack(made).permute(0, 2, 3, 1).contiguous()

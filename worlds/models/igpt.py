@@ -6,7 +6,7 @@ steps of pretraining; pretrained.py loads such checkpoints.
 A pixel becomes the token of the nearest of 512 colors, and a causal transformer reads the 1,024
 tokens shifted right behind a start token; logits are a linear map, first zero, of the mean over its
 outputs. Three norms exist. Released weights have a gain alone: "rms" divides by the root mean
-square, as OpenAI's model does, while the paper's code divides the uncentred input by its standard
+square, as OpenAI's model does, while the paper's code divides the uncentered input by its standard
 deviation ("std", the default) and does not train the gains (`train_gains=False`). Its nets from
 scratch use ordinary LayerNorm ("layer"). `lm_head=True` adds the output layer of the language
 model, which the loss does not use.
@@ -36,15 +36,15 @@ _OPTIMIZER = ("adam_m", "adam_v", "AdamWeightDecayOptimizer", "global_step", "_s
 
 
 class GainNorm(nn.Module):
-    """The input, not centred, over its standard deviation or root mean square, times a gain."""
+    """The input, not centered, over its standard deviation or root mean square, times a gain."""
 
-    def __init__(self, width: int, centred_scale: bool) -> None:
+    def __init__(self, width: int, centered_scale: bool) -> None:
         super().__init__()
-        self.centred_scale = centred_scale
+        self.centered_scale = centered_scale
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.centred_scale:
+        if self.centered_scale:
             square = x.var(-1, unbiased=False, keepdim=True)
         else:
             square = x.square().mean(-1, keepdim=True)

@@ -102,7 +102,7 @@ class BufferPool:
         return BufferPool, (self._limit,)
 
     def lease(self, size: int, dtype: np.dtype) -> np.ndarray:
-        """An uninitialised array (size,); make the tensor from this object, not from a view."""
+        """An uninitialized array (size,); make the tensor from this object, not from a view."""
         with self._lock:
             for k, (memory, last) in enumerate(self._held):
                 if last() is None and memory.size >= size and memory.dtype == dtype:

@@ -33,7 +33,7 @@ class Replicas:
         """The module whose backward pass averages gradients over the replicas."""
         if self.world_size == 1:
             return model
-        # Buffers are made equal at log points, by `equalise`, instead of at every step.
+        # Buffers are made equal at log points, by `equalize`, instead of at every step.
         return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
 
     def sync_batch_norm(self, model: nn.Module, device: torch.device) -> nn.Module:
@@ -58,7 +58,7 @@ class Replicas:
         distributed.all_reduce(total)
         return loss * (count * self.world_size / total)
 
-    def equalise(self, model: nn.Module) -> None:
+    def equalize(self, model: nn.Module) -> None:
         """Give all replicas the buffers of rank 0, whose batch norm saw other images."""
         if self.world_size > 1:
             for buffer in model.buffers():

@@ -120,7 +120,7 @@ class Stepper:
     def agree(self) -> None:
         """Make the replicas equal; all of them call it at the same step."""
         self._bad.copy_(self.replicas.highest(self._bad))
-        self.replicas.equalise(self.model)
+        self.replicas.equalize(self.model)
 
     def state_dict(self) -> dict[str, Any]:
         optimizer = self.optimizer.state_dict()

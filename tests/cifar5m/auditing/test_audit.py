@@ -88,7 +88,7 @@ def test_planted_copies_and_duplicates_are_all_found(folder, cifar10):
     pairs = {each["index"]: each["equal_to"] for each in details["duplicates"]}
     assert pairs == DUPLICATES
     for split in ("train", "test"):
-        closest = details["neighbours"][f"pixel_{split}"]["closest"]
+        closest = details["neighbors"][f"pixel_{split}"]["closest"]
         copies = {each["index"]: each["photograph"] for each in closest if each["distance"] == 0}
         assert copies == {i: k for i, (where, k) in COPIES.items() if where == split}
         assert summary[f"near_{split}_pixel"] == len(copies)
@@ -109,9 +109,9 @@ def test_every_missing_figure_has_its_reason(folder, cifar10, capsys):
 def test_a_labeler_adds_features_calibration_and_distances(folder, cifar10, labeler_folder):
     code, report = audit(folder, cifar10, "--labeler", str(labeler_folder), "--batch", "8")
     assert code == 0
-    summary, neighbours = report["summary"], report["details"]["neighbours"]
+    summary, neighbors = report["summary"], report["details"]["neighbors"]
     for split in ("train", "test"):
-        closest = neighbours[f"feature_{split}"]["closest"]
+        closest = neighbors[f"feature_{split}"]["closest"]
         copies = {e["index"]: e["photograph"] for e in closest if e["distance"] < 1e-3}
         assert copies == {i: k for i, (where, k) in COPIES.items() if where == split}
     assert summary["frechet_labeler"] > 0
@@ -243,7 +243,7 @@ def test_wide_tables_scroll_on_their_own(folder, cifar10, labeler_folder):
     source = (folder / "audit/index.html").read_text()
     summary, *wide = source.split("<table")[:-1]
     assert not summary.endswith('<div class="wide">')
-    assert len(wide) == 3  # neighbours in pixels and in features, classes
+    assert len(wide) == 3  # neighbors in pixels and in features, classes
     assert all(part.endswith('<div class="wide">') for part in wide)
 
 

@@ -141,7 +141,7 @@ def test_the_distribution_is_normal_by_kolmogorov_and_smirnov(noise):
     assert distance * math.sqrt(len(z)) < 2.5  # odds 2 exp(-2 * 2.5^2) = 7e-6
 
 
-NEIGHBOURS = {
+NEIGHBORS = {
     "columns": lambda z: (z[..., :-1], z[..., 1:]),
     "rows": lambda z: (z[..., :-1, :], z[..., 1:, :]),
     "channels": lambda z: (z[:, :-1], z[:, 1:]),
@@ -152,13 +152,13 @@ NEIGHBOURS = {
 }
 
 
-@pytest.mark.parametrize("neighbours", NEIGHBOURS)
+@pytest.mark.parametrize("neighbors", NEIGHBORS)
 @pytest.mark.parametrize(
     "of", [lambda z: z, lambda z: (z**2 - 1) / math.sqrt(2)], ids=["values", "squares"]
 )
-def test_neighbours_are_independent(noise, neighbours, of):
-    a, b = (of(part.double()).flatten() for part in NEIGHBOURS[neighbours](noise))
-    if neighbours == "opposite corners":
+def test_neighbors_are_independent(noise, neighbors, of):
+    a, b = (of(part.double()).flatten() for part in NEIGHBORS[neighbors](noise))
+    if neighbors == "opposite corners":
         a, b = a[: len(a) // 2], b[: len(b) // 2]
     correlation = (a * b).mean().item()
     # The product has mean 0 and variance 1: 4.5 standard errors have odds 7e-6, 1e-4 for all 14.

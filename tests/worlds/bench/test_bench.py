@@ -44,7 +44,7 @@ def test_rates_are_measured_in_turns():
     assert min(min(rate) for rate in rates["worlds"]) > 0
 
 
-def test_ratios_are_of_neighbours():
+def test_ratios_are_of_neighbors():
     ours = [Rate(8, 4), Rate(6, 9), Rate(1, 1)]
     assert median_rate(ours) == (6, 4)
     assert median_ratio(ours, [Rate(2, 4), Rate(2, 3), Rate(1, 1)]) == (3, 1)

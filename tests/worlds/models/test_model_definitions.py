@@ -246,7 +246,7 @@ def test_igpt_refuses_another_checkpoint_by_name(small_igpt, change, message):
 def test_mlp_filters_are_resized_bilinearly():
     ramp = torch.arange(224.0).expand(3, 224, 224)
     resized = resize_filters(ramp.reshape(1, -1), 32).view(3, 32, 32)
-    # Pixel i of 32 has its centre at 7 i + 3 of 224.
+    # Pixel i of 32 has its center at 7 i + 3 of 224.
     torch.testing.assert_close(resized[1, 5], 7 * torch.arange(32.0) + 3)
 
 

@@ -1,4 +1,4 @@
-"""Robustness, rationality, memorization: shares set by hand, and a nearest-neighbour classifier,
+"""Robustness, rationality, memorization: shares set by hand, and a nearest-neighbor classifier,
 whose gaps are known.
 """
 
@@ -37,7 +37,7 @@ def test_the_sum_bounds_the_generalization_gap_whatever_the_shares():
         assert min(found.robustness, found.memorization, found.rationality) >= 0
 
 
-def test_a_nearest_neighbour_memorizes_and_is_rational():
+def test_a_nearest_neighbor_memorizes_and_is_rational():
     """On the training set it repeats the label it was given: Train is 1, Train' the share of clean
     labels, NTrain' is 0.
     """

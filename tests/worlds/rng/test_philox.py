@@ -99,7 +99,7 @@ def test_words_lie_in_32_bits_and_fill_them():
     assert 0 <= found.min() < 1 << 20 < ONES - (1 << 20) < found.max() <= ONES
 
 
-def test_a_word_does_not_depend_on_its_neighbours():
+def test_a_word_does_not_depend_on_its_neighbors():
     together = philox.words(9, streams.ORDER, 4, torch.arange(100), 3)
     alone = philox.words(9, streams.ORDER, 4, torch.tensor([37]), 1)
     assert torch.equal(alone[0], together[37, :4])

@@ -1,11 +1,11 @@
-"""Neighbours are those that plain loops over differences find."""
+"""Neighbors are those that plain loops over differences find."""
 
 import numpy as np
 import pytest
 import torch
 
-from cifar5m.auditing import neighbours
-from cifar5m.auditing.neighbours import feature_reference, pixel_reference
+from cifar5m.auditing import neighbors
+from cifar5m.auditing.neighbors import feature_reference, pixel_reference
 
 CPU = torch.device("cpu")
 
@@ -25,16 +25,16 @@ def by_loops(queries, rows, k):
     "rows, queries, k, tile",
     [
         (1, 1, 1, 16_384),
-        (7, 3, 50, 16_384),  # fewer rows than neighbours
+        (7, 3, 50, 16_384),  # fewer rows than neighbors
         (60, 33, 5, 16_384),
         (100, 40, 50, 16),  # a last tile of 4 rows, each shorter than k
         (129, 1, 3, 64),
     ],
 )
 @pytest.mark.parametrize("exact", [True, False])
-def test_pixels_have_the_neighbours_of_plain_loops(monkeypatch, rows, queries, k, tile, exact):
-    monkeypatch.setattr(neighbours, "_TILE", tile)
-    monkeypatch.setattr(neighbours, "_int8_is_faster", lambda device, width: exact)
+def test_pixels_have_the_neighbors_of_plain_loops(monkeypatch, rows, queries, k, tile, exact):
+    monkeypatch.setattr(neighbors, "_TILE", tile)
+    monkeypatch.setattr(neighbors, "_int8_is_faster", lambda device, width: exact)
     images, asked = pictures(rows, 0), pictures(queries, 1)
     reference = pixel_reference(images, CPU, memory=1)  # batches of 32 queries
     assert reference.batch == 32
@@ -45,8 +45,8 @@ def test_pixels_have_the_neighbours_of_plain_loops(monkeypatch, rows, queries, k
     np.testing.assert_allclose(found.distance, np.sqrt(squares / 192), rtol=1e-6)
 
 
-def test_features_have_the_neighbours_of_plain_loops(monkeypatch):
-    monkeypatch.setattr(neighbours, "_TILE", 32)
+def test_features_have_the_neighbors_of_plain_loops(monkeypatch):
+    monkeypatch.setattr(neighbors, "_TILE", 32)
     rng = np.random.default_rng(0)
     rows, asked = rng.normal(size=(75, 16)), rng.normal(size=(9, 16))
     found = feature_reference(rows, CPU).nearest(asked, 6)
@@ -58,7 +58,7 @@ def test_features_have_the_neighbours_of_plain_loops(monkeypatch):
 
 @pytest.mark.parametrize("exact", [True, False])
 def test_the_extremes_and_a_copy_are_exact_at_real_size(monkeypatch, exact):
-    monkeypatch.setattr(neighbours, "_int8_is_faster", lambda device, width: exact)
+    monkeypatch.setattr(neighbors, "_int8_is_faster", lambda device, width: exact)
     rows = np.stack([np.full((32, 32, 3), value, np.uint8) for value in (0, 254, 255)])
     found = pixel_reference(rows, CPU).nearest(rows[[0, 2]], 3)
     np.testing.assert_array_equal(found.index, [[0, 1, 2], [2, 1, 0]])
@@ -69,7 +69,7 @@ def test_int8_and_float32_products_find_the_same_to_the_bit(monkeypatch):
     images, asked = pictures(3_000, 0, (32, 32, 3)), pictures(50, 1, (32, 32, 3))
     found = []
     for exact in (True, False):
-        monkeypatch.setattr(neighbours, "_int8_is_faster", lambda device, width, exact=exact: exact)
+        monkeypatch.setattr(neighbors, "_int8_is_faster", lambda device, width, exact=exact: exact)
         reference = pixel_reference(images, CPU)
         found.append(reference.nearest(asked, 50))
     np.testing.assert_array_equal(found[0].index, found[1].index)

@@ -1,4 +1,4 @@
-"""The nearest neighbours of many images in a reference set, exactly: tiled matrix products with
+"""The nearest neighbors of many images in a reference set, exactly: tiled matrix products with
 bounded memory.
 
     train = pixel_reference(images, torch.device("cuda"))   # uint8 (R, 32, 32, 3)
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-K = 50  # neighbours whose mean a ratio is taken to (Carlini et al. 2023, section 5)
+K = 50  # neighbors whose mean a ratio is taken to (Carlini et al. 2023, section 5)
 MEMORY = 256 << 20  # bytes of one tile of scores and what the selection needs beside it
 _TILE = 16_384  # reference rows a product
 _SCORE_BYTES = 16  # a score, its copy while the nearest are selected, and an int64 index
@@ -30,7 +30,7 @@ _SPARE = 16  # rows that a float32 product selects beside the k, whose order it 
 
 
 @dataclass(frozen=True)
-class Neighbours:
+class Neighbors:
     """For each query its k nearest rows of the reference, nearest first.
 
     `distance` of pixels is the root mean square difference in gray levels, 0 to 255; of features
@@ -65,7 +65,7 @@ def feature_reference(
 
 
 class Reference:
-    """Rows on a device, int8 pixels or float32 features, among which neighbours are looked for."""
+    """Rows on a device, int8 pixels or float32 features, among which neighbors are looked for."""
 
     def __init__(self, rows: torch.Tensor, memory: int = MEMORY) -> None:
         if rows.ndim != 2 or not len(rows):
@@ -82,7 +82,7 @@ class Reference:
         widest = max(products.shape[1] for _, products, _ in self.tiles)
         self.batch = max(_LEAST_QUERIES, memory // (_SCORE_BYTES * widest))
 
-    def nearest(self, queries: np.ndarray, k: int = K) -> Neighbours:
+    def nearest(self, queries: np.ndarray, k: int = K) -> Neighbors:
         """The `k` nearest rows, or all where there are fewer, of each query.
 
         `queries` are images of the reference's size (uint8) or feature vectors (float), as the
@@ -97,7 +97,7 @@ class Reference:
         distance = torch.cat([distance for _, distance in parts])
         if self.is_pixels:
             distance = distance / math.sqrt(self.width)
-        return Neighbours(index.cpu().numpy(), distance.float().cpu().numpy())
+        return Neighbors(index.cpu().numpy(), distance.float().cpu().numpy())
 
     def _nearest(self, queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Index (B, k) and distance (B, k), nearest first; of equal ones the lower index."""
