@@ -13,6 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from worlds.experiments.linear_regression import TAILS, toys
+from worlds.experiments.linear_regression import config_of as toy_config
+from worlds.experiments.linear_regression import write_run as write_toy
 from worlds.runtime.files import write_json
 from worlds.training.config import TrainConfig
 from worlds.training.run_folder import CONFIG, METRICS, SUMMARY, Run, read_run
@@ -91,3 +94,12 @@ def write_pair(
             run = write_run(root / f"{world}-{trial}", own, rows_of(own, **curve))
             made[index].append(run)
     return made
+
+
+def write_toys(folder: Path, trials: int, tails: Sequence[float] = TAILS) -> None:
+    """Runs of the toy example: for each case and tail an Ideal World and `trials` Real ones."""
+    for toy in toys(tails):
+        place = folder / f"{toy.case}-{toy.tail_variance}"
+        write_toy(place / "ideal-0", toy_config(toy, "ideal"))
+        for trial in range(trials):
+            write_toy(place / f"real-{trial}", toy_config(toy, "real", trial=trial))

@@ -16,7 +16,8 @@ _CHUNK = 1 << 22  # positions at a time
 
 
 def use_counts(sampler: Sampler, steps: int) -> np.ndarray:
-    """Return the uses of each sample of the pool in the first `steps` steps, int64 (pool,)."""
+    """Count how often each sample of the pool is used in the first `steps` steps, int64 (pool,)."""
+    # In chunks: a long run has billions of positions.
     end = sampler.span(steps - 1)[1]
     counts = np.zeros(sampler.pool, dtype=np.int64)
     for start in range(0, end, _CHUNK):
@@ -26,8 +27,8 @@ def use_counts(sampler: Sampler, steps: int) -> np.ndarray:
 
 
 def reuse_histogram(counts: np.ndarray) -> dict[int, int]:
-    """Return the number of samples used so often, for every number of uses that occurs."""
-    histogram = np.bincount(counts)
+    """Count the samples that are used so often, for every number of uses that occurs."""
+    histogram = np.bincount(counts)  # by number of uses
     return {int(uses): int(histogram[uses]) for uses in np.flatnonzero(histogram)}
 
 
@@ -45,7 +46,7 @@ def contact_sheet(loader: Loader, rows: int, columns: int) -> "Image":
 
 
 def _first(loader: Loader, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    images, labels, found = [], [], 0
+    images, labels, found = [], [], 0  # samples so far
     for x, y in loader:
         images.append(x.cpu())
         labels.append(y.cpu())

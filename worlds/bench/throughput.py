@@ -38,10 +38,11 @@ def worlds_batches(split: Split, batch_size: int, **output: Any) -> Batches:
 def augment(images: np.ndarray, generator: np.random.Generator) -> torch.Tensor:
     """uint8 (B, 32, 32, 3) to float32 (B, 3, 32, 32): the crop, flip and normalization in numpy."""
     count, height, width, channels = images.shape
+    # 4 black pixels on each side, and one of 81 windows of each image.
     padded = np.zeros((count, height + 8, width + 8, channels), dtype=np.uint8)
     padded[:, 4:-4, 4:-4] = images
     windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
-    row, column = generator.integers(0, 9, (2, count))
+    row, column = generator.integers(0, 9, (2, count))  # (B,) each
     cropped = windows[np.arange(count), row, column]
     flipped = generator.random(count) < 0.5
     cropped[flipped] = cropped[flipped, :, :, ::-1]
@@ -67,7 +68,7 @@ class _Batched(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
 
 def torch_batches(images: np.ndarray, labels: np.ndarray, batch_size: int) -> Batches:
-    """The same work by torch's DataLoader at its fastest: whole batches, numpy's augmentation."""
+    """Do the same by torch's DataLoader at its fastest: whole batches, numpy's augmentation."""
     data = _Batched(images, labels)
     loader = DataLoader(data, batch_size, shuffle=True, drop_last=True, collate_fn=lambda b: b)
     while True:
@@ -94,9 +95,11 @@ def samples_per_second(
     `last` have all their turns after everyone else.
     """
     rates: dict[str, list[Rate]] = {name: [] for name in candidates}
+    # Turn by turn through all of them, those in `last` at the end.
     order = [name for name in candidates if name not in last] * turns
     for name in order + [name for name in candidates if name in last] * turns:
         batches = candidates[name]()
+        # A start that is not timed, then the turn.
         next(batches)
         _rate(batches, seconds / 3)
         rates[name].append(_rate(batches, seconds))
@@ -126,6 +129,6 @@ def median_rate(rates: list[Rate]) -> Rate:
 
 
 def median_ratio(rates: list[Rate], to: list[Rate]) -> Rate:
-    """The median over the turns of how many times as fast one candidate was as another."""
+    """Return the median over the turns of how many times as fast one candidate was as another."""
     pairs = zip(rates, to, strict=True)
     return median_rate([Rate(a.wall / b.wall, a.processor / b.processor) for a, b in pairs])

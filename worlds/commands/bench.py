@@ -56,6 +56,7 @@ def bench(args: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"--images must be at least the batch size {args.batch_size}")
     if args.turns < 1 or not args.seconds > 0:  # which a NaN is not
         raise ValueError("--turns must be 1 or more, --seconds above 0")
+    # Both candidates on the same images.
     split = throughput.random_split(args.images)
     images = split.gather(range(len(split)))
     ours, options = f"worlds, {args.device}", {"threads": args.threads, "device": args.device}
@@ -64,6 +65,7 @@ def bench(args: argparse.Namespace) -> dict[str, Any]:
         PEER: partial(throughput.torch_batches, images, split.labels, args.batch_size),
     }
     rates = throughput.samples_per_second(candidates, args.turns, args.seconds)
+    # Medians over the turns; the ratio is that of each turn.
     medians = {name: throughput.median_rate(turns) for name, turns in rates.items()}
     print(f"{'loader':<46} {'samples/s':>12} {'worlds is':>10} {'per CPU second':>15}")
     for name, turns in rates.items():

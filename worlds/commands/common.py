@@ -19,6 +19,7 @@ def print_report(
         print(f"{done + 1} of {total}: {name}", file=sys.stderr)
 
     written = write_report(list(runs), out, tolerance=tolerance, only=list(only), on_figure=tell)
+    # A line an experiment, what fails of it, then the notes.
     states = [entry.verdict.status for entry in written.entries]
     missing = sum(len(entry.missing) for entry in written.entries)
     for entry in written.entries:
@@ -30,6 +31,7 @@ def print_report(
             print(f"duplicate: {text}")
     for problem in written.problems:
         print(f"note: {problem}")
+    # For programs.
     summary = {
         "page": str(written.page),
         "figures": sum(bool(entry.svgs) for entry in written.entries),

@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
+    # Counting takes a while, so the usual numbers of trials are in the package.
     if args.trials is None:
         text, total = counted("experiments")[args.scale]
     else:
@@ -74,23 +75,34 @@ def _show(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from worlds.experiments.run.select import devices_of, open_sources, select
-    from worlds.experiments.state import begin, bound
+    from worlds.experiments.state import bind_data, save_spec
 
+    # What is asked of the machine, the data and the experiments.
     weights = dict(map(_named, args.weights))
     if args.ray is not None and (args.workers, args.device) != (None, "auto"):
         raise ValueError("--ray places the runs itself: leave --workers and --device out")
     devices = devices_of(args.device, args.workers)
     sources = open_sources(args.data, args.cifar10, args.dogbird, args.scale, args.runs)
-    chosen = args.names, args.scale, args.trials, args.precision
-    readings = args.cheap_train_error, args.whole_test
-    selection = select(*chosen, weights, sources, args.runs, args.model, *readings)
+    selection = select(
+        args.names,
+        args.scale,
+        sources,
+        args.runs,
+        weights,
+        trials=args.trials,
+        model=args.model,
+        precision=args.precision,
+        cheap=args.cheap_train_error,
+        whole_test=args.whole_test,
+    )
+    # The plan comes first, and alone for a dry run.
     left = _print_plan(selection)
     if args.dry_run:
         left |= _print_timing(selection.waiting, sources, devices)
         print(json.dumps({"out": str(args.runs), "scale": args.scale, "left": left}))
         return 0
     for one in selection.chosen:
-        begin(bound(one, sources), args.runs)
+        save_spec(bind_data(one, sources), args.runs)
     return _train(selection.waiting, len(selection.jobs), sources, devices, args)
 
 
@@ -107,7 +119,8 @@ def _print_plan(selection: "Selection") -> dict[str, Any]:
 
     for name, reason in selection.skipped.items():
         print(f"skipped {name}: {reason}")
-    apart = sum(len(one.keys) for one in selection.chosen)
+    # Runs counted in each experiment, and once.
+    apart = sum(len(job.experiments) for job in selection.jobs)
     total, jobs = totals(selection.waiting), len(selection.jobs)
     print(
         f"{len(selection.chosen)} experiments of {apart:,} runs, {jobs:,} after sharing, "
@@ -143,6 +156,7 @@ def _train(
 
     from worlds.experiments.run.local import Progress, run_jobs
 
+    # One bar for all runs; each note is written once.
     stop, told = StopSignal(), set[str]()
     form = "{desc} {percentage:3.0f}% |{bar}| {n:.1f} of {total} runs [{elapsed}<{remaining}]"
     bar_of = partial(tqdm, bar_format=form, disable=args.quiet, smoothing=0.02, mininterval=1.0)
@@ -170,6 +184,7 @@ def _train(
             with connect(args.ray) as ray:
                 progress = run_on_ray(ray, waiting, args.runs, sources, *watch)
     stop.raise_if_set()
+    # What was trained, and how many are left.
     ends = list(progress.ended.values())
     failed = len(waiting) - len(ends)
     summary = {"trained": len(ends), "not_finite": ends.count("not_finite"), "failed": failed}
@@ -182,6 +197,7 @@ def _status(args: argparse.Namespace) -> int:
     from worlds.experiments.listing import table
     from worlds.experiments.state import STATES, read_experiments, states_of, tally
 
+    # A run that experiments share counts in each.
     states = states_of(args.runs)
     rows = [("experiment", *STATES, "title")]
     total: dict[str, int] = dict.fromkeys(STATES, 0)
@@ -201,6 +217,7 @@ def _report(args: argparse.Namespace) -> int:
     from worlds.commands.common import print_report
     from worlds.experiments.state import read_experiments
 
+    # Names that were never begun are told before the report.
     names = [one.name for one in read_experiments(args.runs, args.names)]
     return print_report([args.runs], args.runs / "report", names if args.names else ())
 

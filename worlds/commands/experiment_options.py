@@ -17,6 +17,7 @@ def make_parser(description: str | None) -> Parser:
     run = verbs.add_parser("run", help="train what is missing of some experiments, or of all")
     status = verbs.add_parser("status", help="what is done, running and missing")
     report = verbs.add_parser("report", help="one page of all experiments that were begun")
+    # What verbs have in common.
     for verb in (show, run):
         verb.add_argument("names", nargs="+", metavar="NAME", help="experiments, or all")
     for verb in (status, report):

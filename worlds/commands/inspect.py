@@ -58,13 +58,15 @@ def inspect(args: argparse.Namespace) -> dict[str, object]:
     from worlds.data.splits import labels_of
     from worlds.data.stores import open_store
 
+    # The loader itself counts, without making a batch.
     store = open_store(args.store)
     loader = make_loader(store[args.split], args)
     steps, split = len(loader), loader.dataset
-    counts = use_counts(loader.sampler, steps)
+    counts = use_counts(loader.sampler, steps)  # (pool,)
     histogram = reuse_histogram(counts)
     distinct = int((counts > 0).sum())
     handed = int(counts.sum())
+    # The counts in words, how often samples are used, and of which classes.
     print(store)
     print(f"{args.split}: images {split.image_shape}, fingerprint {split.fingerprint[:16]}")
     print(f"{args.world}: {steps:,} steps of {args.batch_size:,}, {handed:,} samples handed out,")
@@ -95,6 +97,7 @@ def inspect(args: argparse.Namespace) -> dict[str, object]:
 def make_loader(split: "Split", args: argparse.Namespace) -> "Loader":
     from worlds.loaders.loaders import BootstrapLoader, FixedReuseLoader, IdealLoader, RealLoader
 
+    # One pass by default.
     n = len(split) if args.n is None else args.n
     augment = None if args.augment == "none" else args.augment
     common: dict[str, Any] = {"seed": args.seed, "trial": args.trial, "augment": augment}
@@ -115,9 +118,10 @@ def make_loader(split: "Split", args: argparse.Namespace) -> "Loader":
 
 
 def _shortened(histogram: dict[int, int], rows: int = 12) -> dict[str, int]:
-    """At most `rows` rows: past that, ranges of equal width."""
+    """Return at most `rows` rows: past that, ranges of equal width."""
     if len(histogram) <= rows:
         return {str(uses): samples for uses, samples in histogram.items()}
+    # Ranges of uses that cover all of them.
     low, high = min(histogram), max(histogram)
     width = -(-(high - low + 1) // rows)
     ranges: dict[str, int] = {}

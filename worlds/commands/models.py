@@ -34,10 +34,11 @@ def make_parser() -> Parser:
 
 
 def rows(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """The rows asked for; ValueError for a name, size, class count or width that cannot be."""
+    """Return the rows asked for. Raises ValueError for an invalid name, size, classes or width."""
     options: dict[str, Any] = {} if args.width is None else {"width": args.width}
     if options and not args.names:
         raise ValueError("--width needs the names of the architectures that it is for")
+    # The packaged table answers, unless something else is to be counted.
     suite = [row for row in counted("models") if args.image_size in (None, row["image_size"])]
     known = {row["name"] for row in suite}
     if args.classes is None and not options and known.issuperset(args.names):
@@ -51,6 +52,7 @@ def _described(args: argparse.Namespace, options: dict[str, Any]) -> "list[Row]"
     """Count what the packaged table does not have."""
     from worlds.models import architectures, describe, find
 
+    # A name may be of both image sizes, or of a function outside.
     known = architectures(args.image_size)
     if not args.names:
         return [describe(a, args.classes) for a in known]

@@ -22,12 +22,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from worlds.cli.exit import exit_code
-from worlds.commands.train_options import chosen_measuring, config_of, make_parser
+from worlds.commands.train_options import MEASURING, config_of, make_parser
 from worlds.runtime.signals import StopSignal
 from worlds.training.config import TrainConfig, World
 
 if TYPE_CHECKING:
-    from worlds.report.analysis import Ending
     from worlds.training.build import Data
     from worlds.training.run_folder import Row, Run
 
@@ -42,62 +41,63 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from worlds.data.stores import open_store
-    from worlds.experiments.run_cost import choose_measuring
+    from worlds.experiments.costs import choose_measuring
     from worlds.runtime.device import pick_device
     from worlds.training.build import Data
     from worlds.training.distributed import join
 
     config = config_of(args)
+    args.worlds = get_args(World) if args.world == "both" else (args.world,)
     if args.trials < 1:
         raise ValueError(f"--trials must be 1 or more, got {args.trials}")
+    # The data, and how densely a run is measured on it.
     cifar10 = None if args.cifar10 is None else open_store(args.cifar10).test
     test = None if args.test is None else open_store(args.test).test
     data = Data.of(open_store(args.data), cifar10, test)
     tests = [len(split) for split in (data.test, data.cifar10) if split is not None]
-    config = choose_measuring(config, tests, chosen_measuring(args))
+    free = [name for name in MEASURING if getattr(args, name) is None]
+    config = choose_measuring(config, tests, free)
+    # Alone, or as one of torchrun's processes; the first one speaks.
     args.replicas, args.device = join(pick_device(args.device))
     if args.replicas.writes:
         _print_plan(config, data, args)
     if args.dry_run:
         return 0
     stop = StopSignal("the checkpoint of the last step is saved")
-    pairs = [_trial(replace(config, trial=trial), data, args, stop) for trial in range(args.trials)]
+    runs: list[Run] = []
+    for trial in range(args.trials):
+        real: Run | None = None  # the Ideal World goes as far as this one went
+        for world in args.worlds:
+            run = _train(replace(config, world=world, trial=trial), data, args, stop, real)
+            runs.append(run)
+            real = run if world == "real" else real
     if args.replicas.writes:
-        _print_results(pairs, args)
+        _print_results(runs, args)
     args.replicas.leave()
     return 0
 
 
-def _worlds(args: argparse.Namespace) -> tuple[World, ...]:
-    return get_args(World) if args.world == "both" else (args.world,)
-
-
 def _print_plan(config: TrainConfig, data: "Data", args: argparse.Namespace) -> None:
-    """The resolved config and what it costs. Checks, without training, what can be checked."""
+    """Print the resolved config and what it costs; check, without training, what can be checked."""
     import torch
 
-    from worlds.experiments.run_cost import cost, seconds
+    from worlds.experiments.costs import cost, seconds
     from worlds.training.build import batch_format, make_loader
     from worlds.training.schedules import series_points
 
+    # What only shows when the run is begun.
     series_points(args.keep_checkpoints, config.steps)
-    configs = [replace(config, world=world) for world in _worlds(args)]
+    configs = [replace(config, world=world) for world in args.worlds]
     for each in configs:
         make_loader(each, data.train, batch_format(each, torch.device("cpu")))
+    # The config without what is off, the data, and the cost of each world.
     values = config.to_json() | {"world": args.world, "trial": f"0 to {args.trials - 1}"}
-    print(
-        "  ".join(
-            f"{name}={value}" for name, value in values.items() if value not in (None, {}, [])
-        )
-    )
+    shown = {name: value for name, value in values.items() if value not in (None, {}, [])}
+    print("  ".join(f"{name}={value}" for name, value in shown.items()))
     print(f"data {data.name}: pool of {len(data.train):,}, {len(data.test):,} test images")
     costs = [cost(each, data) for each in configs]
     for each, c in zip(configs, costs, strict=True):
-        print(
-            f"{each.world}: {c.steps:,} steps, {c.training_images:,} samples, {c.log_points:,} log "
-            f"points that measure {c.evaluation_images:,} images ({c.evaluation_share:.0%} of "
-            f"{c.total_multiply_adds:.3g} multiply-adds), {c.parameters:,} parameters"
-        )
+        print(f"{each.world}: {c}")
     if args.dry_run:
         step, image = seconds(config, data, args.device)
         total = sum(c.steps * step + c.evaluation_images * image for c in costs)
@@ -107,46 +107,34 @@ def _print_plan(config: TrainConfig, data: "Data", args: argparse.Namespace) -> 
         )
 
 
-def _trial(
-    config: TrainConfig, data: "Data", args: argparse.Namespace, stop: StopSignal
-) -> "dict[str, Run]":
-    """The runs of one trial by world; the Ideal one goes as far as the Real one went."""
-    done: dict[str, Run] = {}
-    for world in _worlds(args):
-        real = done.get("real")
-        last = None
-        if real is not None and real.summary is not None and real.summary.ended != "schedule":
-            last = real.summary.updates - 1
-        done[world] = _train(replace(config, world=world), data, args, stop, real, last)
-    return done
-
-
 def _train(
     config: TrainConfig,
     data: "Data",
     args: argparse.Namespace,
     stop: StopSignal,
     real: "Run | None",
-    last_step: int | None,
 ) -> "Run":
-    from tqdm import tqdm
-
+    """Train one run under a bar; beside an Ideal World its `real` twin is shown, and is its end."""
+    from worlds.report.compare import step_bar
     from worlds.training.run_folder import read_run
     from worlds.training.stepper import NotFinite
     from worlds.training.train import train
 
     name = f"{config.world}-{config.trial}"
     folder = args.out / name
-    total = config.steps if last_step is None else last_step + 1
-    twin = {} if real is None else {row["step"]: row["test_soft_error"] for row in real.rows}
+    # An Ideal World ends where its Real World ended.
+    total, last_step, twin = config.steps, None, dict[int, float]()
+    if real is not None:
+        twin = {row["step"]: row["test_soft_error"] for row in real.rows}
+        if real.summary is not None and real.summary.ended != "schedule":
+            total = real.summary.updates
+            last_step = total - 1
     mirrors = _mirrors(folder, config, args) if args.replicas.writes else []
     quiet = args.quiet or not args.replicas.writes
-    with tqdm(total=total, desc=name, unit="step", disable=quiet, smoothing=0.05) as bar:
+    with step_bar(total, name, quiet) as (bar, move):
 
         def on_step(updates: int) -> None:
-            if bar.n == 0 and updates > 1:  # resumed: not done by this process
-                bar.initial = updates - 1
-            bar.update(updates - bar.n)
+            move(updates)
             stop.raise_if_set()
 
         def on_row(row: "Row") -> None:
@@ -175,6 +163,7 @@ def _train(
                 on_row=on_row,
             )
     run = read_run(folder)
+    # Also of a run that had ended so before.
     if run.summary is not None and run.summary.ended == "not_finite":
         raise RuntimeError(
             f"the training loss in {folder} was not finite at step {run.summary.bad_step:,}; "
@@ -186,6 +175,7 @@ def _train(
 def _mirrors(folder: Path, config: TrainConfig, args: argparse.Namespace) -> list[Any]:
     from worlds.cli import trackers as mirrors
 
+    # The run directory stays the record.
     chosen = [mirrors.tensorboard(folder)] if args.tensorboard else []
     if args.wandb is not None:
         names = config.fingerprint(), config.group_key()
@@ -193,34 +183,32 @@ def _mirrors(folder: Path, config: TrainConfig, args: argparse.Namespace) -> lis
     return chosen
 
 
-def _print_results(trials: "list[dict[str, Run]]", args: argparse.Namespace) -> None:
+def _print_results(runs: "list[Run]", args: argparse.Namespace) -> None:
     from worlds.report.analysis import endings
 
-    compared: list[tuple[int | None, Ending]] = []
-    for number, runs in enumerate(trials):
-        for run in runs.values():
-            assert run.final is not None
-            print(
-                f"{run.folder}: test soft-error {run.final['test_soft_error']:.4f}, error "
-                f"{run.final['test_error']:.4f} after {run.final['updates']:,} updates"
-            )
-        if len(runs) == 2:
-            t0 = runs["real"].stopping_step
-            (end,) = endings([runs["real"]], [runs["ideal"]])
-            compared.append((t0, end))
-            reached = f"T0 = step {t0:,}" if t0 is not None else "T0 not reached"
-            print(
-                f"trial {number}: {reached}; at step {end.step:,} soft-error real {end.real:.4f}, "
-                f"ideal {end.ideal:.4f}, bootstrap error {end.gap:+.4f}"
-            )
-    summary: dict[str, Any] = {"out": str(args.out), "trials": len(trials)}
-    if compared:
-        summary |= {
-            "t0": [t0 for t0, _ in compared],
-            "compared_at": [end.step for _, end in compared],
-            "bootstrap_error": [end.gap for _, end in compared],
-            "median_bootstrap_error": statistics.median(end.gap for _, end in compared),
-        }
+    for run in runs:
+        assert run.final is not None
+        print(
+            f"{run.folder}: test soft-error {run.final['test_soft_error']:.4f}, error "
+            f"{run.final['test_error']:.4f} after {run.final['updates']:,} updates"
+        )
+    # Real against Ideal, trial by trial.
+    real = [run for run in runs if run.config.world == "real"]
+    ideal = [run for run in runs if run.config.world == "ideal"]
+    ends = endings(real, ideal) if real and ideal else ()
+    times = [run.stopping_step for run in real]
+    for t0, end in zip(times, ends, strict=False):
+        reached = f"T0 = step {t0:,}" if t0 is not None else "T0 not reached"
+        print(
+            f"trial {end.trial}: {reached}; at step {end.step:,} soft-error real {end.real:.4f}, "
+            f"ideal {end.ideal:.4f}, bootstrap error {end.gap:+.4f}"
+        )
+    summary: dict[str, Any] = {"out": str(args.out), "trials": args.trials}
+    if ends:
+        gaps = [end.gap for end in ends]
+        compared = {"t0": times, "compared_at": [end.step for end in ends]}
+        summary |= {**compared, "bootstrap_error": gaps}
+        summary["median_bootstrap_error"] = statistics.median(gaps)
     print(json.dumps(summary))
 
 

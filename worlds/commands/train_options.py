@@ -1,86 +1,70 @@
 """The options of worlds-train, and the config that they make."""
 
 import argparse
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Final, Literal, get_args, get_origin
 
 from worlds.cli.parser import Parser
 from worlds.loaders.normalize import NAMES
-from worlds.loaders.samplers import Remainder
-from worlds.training.config import (
-    Grid,
-    Loss,
-    Objective,
-    Optimizer,
-    Precision,
-    StopRule,
-    TrainConfig,
-)
+from worlds.training.config import Grid, Loss, Optimizer, TrainConfig, annotations
 from worlds.training.schedules import KINDS, steps_of_epochs
 
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "objective": get_args(Objective),
-    "schedule": KINDS,
-    "loss": get_args(Loss),
-    "precision": get_args(Precision),
-    "stop": get_args(StopRule),
-    "normalize": NAMES,
-    "remainder": get_args(Remainder),
-}
-_DEFAULTS: dict[str, Any] = {
-    f.name: f.default_factory() if f.default_factory is not MISSING else f.default
-    for f in fields(TrainConfig)
-}
-# field of the config, type, what it is (with its range)
-_GROUPS: dict[str, tuple[tuple[str, type, str], ...]] = {
-    "worlds": (
-        ("n", int, "samples of the Real World, 1 to the pool's size"),
-        ("batch_size", int, "1 or more"),
-        ("passes", int, "that Ideal may make over the pool; above 1 it is approximate"),
-        ("remainder", str, "of an epoch; the released code's is drop"),
-        ("augment", str, "none, flip, crop+flip, crop+flip+cutout or cutout"),
-        ("mixup", float, "alpha of Beta(alpha, alpha), 0 or more; 0: no mixup"),
-        ("normalize", str, "range of pixels"),
-        ("label_noise", str, "symmetric:RATE, uniform:RATE or pairs:RATE:3>5, RATE 0 to 1"),
-        ("seed", int, "0 or more, below 2^64"),
-        ("init_seed", int, "of the weights in every trial (default: the seed, with the trial)"),
-        ("data_seed", int, "of the subset and its label noise (default: as --init-seed)"),
-        ("order_seed", int, "of the order of the samples (default: as --init-seed)"),
-        ("augment_seed", int, "of crops, flips and mixup (default: as --init-seed)"),
-    ),
-    "optimization": (
-        ("objective", str, "simclr, rotation: without labels, a linear probe on n is measured"),
-        (
-            "optimizer",
-            str,
-            f"{', '.join(get_args(Optimizer))}, or package.module:Class; logistic fits the head of "
-            "--frozen in one step",
-        ),
-        ("learning_rate", float, "above 0"),
-        ("momentum", float, "0 to below 1; the paper's figure 1 has 0.9"),
-        ("weight_decay", float, "0 or more"),
-        ("schedule", str, ""),
-        ("factor", float, "of 3step and steps, above 0, at most 1"),
-        ("warmup", int, "steps of linear warm-up, 0 to STEPS"),
-        ("loss", str, ""),
-        ("precision", str, ""),
-        ("ema", float, "decay a step of averaged weights, 0 to below 1; 0: none"),
-    ),
-    "measurement": (
-        ("stop", str, "end a Real run early, and its Ideal twin with it (default: never)"),
-        ("threshold", float, "train error of T0, 0 to below 1"),
-        (
-            "patience",
-            int,
-            "log points without a lower test soft-error, with --stop patience; with "
-            "--validation, epochs without a lower validation error",
-        ),
-        ("min_improvement", float, "of the validation error, 0 to below 1"),
-        ("validation", int, "samples beside the n to measure on, 0 or more"),
-        ("compared", int, "test samples whose ECE is in the rows, 0 or more; logits are kept"),
-        ("clean_every", int, "take unaugmented train metrics every so many log points, 1 or more"),
-    ),
+MEASURING: Final = ("log", "test_eval", "train_eval")  # chosen by their cost where not given
+_DEFAULTS: Final = {f.name: f.default for f in fields(TrainConfig)}
+# Of fields of the config that are annotated as text.
+_CHOICES: Final = {"schedule": KINDS, "loss": get_args(Loss), "normalize": NAMES}
+_BY_COST: Final = " (default: chosen so that measuring is at most a quarter of the cost)"
+# Fields of the config, and what they are (with their range); type and default are the config's.
+_GROUPS: Final[dict[str, dict[str, str]]] = {
+    "network": {
+        "initial": "begin from a run folder's weights or a file",
+        "frozen": "train only a new head on --initial",
+    },
+    "worlds": {
+        "n": "samples of the Real World, 1 to the pool's size",
+        "batch_size": "1 or more",
+        "passes": "that Ideal may make over the pool; above 1 it is approximate",
+        "remainder": "of an epoch; the released code's is drop",
+        "augment": "none, flip, crop+flip, crop+flip+cutout or cutout",
+        "mixup": "alpha of Beta(alpha, alpha), 0 or more; 0: no mixup",
+        "normalize": "range of pixels",
+        "label_noise": "symmetric:RATE, uniform:RATE or pairs:RATE:3>5, RATE 0 to 1",
+        "disjoint": "Ideal leaves Real's n samples out",
+        "seed": "0 or more, below 2^64",
+        "init_seed": "of the weights in every trial (default: the seed, with the trial)",
+        "data_seed": "of the subset and its label noise (default: as --init-seed)",
+        "order_seed": "of the order of the samples (default: as --init-seed)",
+        "augment_seed": "of crops, flips and mixup (default: as --init-seed)",
+    },
+    "optimization": {
+        "objective": "simclr, rotation: without labels, a linear probe on n is measured",
+        "optimizer": f"{', '.join(get_args(Optimizer))}, or package.module:Class; logistic and "
+        "knn fit the head of --frozen in one step",
+        "learning_rate": "above 0",
+        "momentum": "0 to below 1; the paper's figure 1 has 0.9",
+        "weight_decay": "0 or more",
+        "betas": "of adam, adamw and muon, 0 to below 1",
+        "schedule": "of the learning rate",
+        "factor": "of 3step and steps, above 0, at most 1",
+        "warmup": "steps of linear warm-up, 0 to STEPS",
+        "loss": "that is trained on",
+        "precision": "of training and evaluation",
+        "ema": "decay a step of averaged weights, 0 to below 1; 0: none",
+        "sync_batch_norm": "under torchrun, batch norm over each process's share of a batch",
+    },
+    "measurement": {
+        "stop": "end a Real run early, and its Ideal twin with it (default: never)",
+        "threshold": "train error of T0, 0 to below 1",
+        "patience": "log points without a lower test soft-error, with --stop patience; with "
+        "--validation, epochs without a lower validation error",
+        "min_improvement": "of the validation error, 0 to below 1",
+        "validation": "samples beside the n to measure on, 0 or more",
+        "compared": "test samples whose ECE is in the rows, 0 or more; logits are kept",
+        "clean_every": "take unaugmented train metrics every so many log points, 1 or more",
+        "test_noise": "put the label noise on test labels as well",
+        "fresh_crops": "draw fresh crops for the train error at each log point, as the paper",
+    },
 }
 
 
@@ -93,27 +77,51 @@ def make_parser(description: str | None) -> Parser:
         metavar="NAME",
         help="a name that worlds-models lists, package.module:function, or timm:resnet18",
     )
+    parse.add_argument("--data", required=True, metavar="STORE", help="folder or hf://datasets/...")
+    parse.add_argument("--test", metavar="STORE", help="measure on the test split of another store")
+    parse.add_argument("--cifar10", metavar="STORE", help="measure on CIFAR-10's test set as well")
+    parse.add_argument("--out", required=True, type=Path, metavar="DIR", help="the runs' folder")
+    worlds = ("real", "ideal", "both")
+    parse.add_argument("--world", choices=worlds, default="both", help="default: both")
     parse.add_argument(
+        "--trials", type=int, default=1, help="trials 0 to TRIALS - 1, 1 or more (default: 1)"
+    )
+    _add_machine(parse)
+    # The fields of the config, by groups; and options that stand for fields.
+    groups = {title: parse.add_argument_group(title) for title in _GROUPS}
+    for title, entries in _GROUPS.items():
+        for name, text in entries.items():
+            _add_field(groups[title], name, text)
+    groups["network"].add_argument(
         "--option",
         action="append",
         default=[],
         metavar="NAME=VALUE",
         help="of the architecture, such as width=16, parametrization=mup (repeatable)",
     )
-    parse.add_argument(
-        "--initial", metavar="PATH", help="begin from a run folder's weights or a file"
+    length = groups["worlds"].add_mutually_exclusive_group()
+    length.add_argument("--steps", type=int, help="1 or more (default: 39000)")
+    length.add_argument("--epochs", type=int, help="instead of steps: passes over the n samples")
+    rate = groups["optimization"]
+    rate.add_argument("--drops", default="", help="units of schedule steps, such as 60,80")
+    rate.add_argument(
+        "--unit",
+        type=int,
+        help="steps between changes of the rate (default: 390; an epoch's with --epochs; the "
+        "paper's code never changes it within)",
     )
-    parse.add_argument("--frozen", action="store_true", help="train only a new head on --initial")
-    parse.add_argument("--data", required=True, metavar="STORE", help="folder or hf://datasets/...")
-    parse.add_argument("--test", metavar="STORE", help="measure on the test split of another store")
-    parse.add_argument("--cifar10", metavar="STORE", help="measure on CIFAR-10's test set as well")
-    parse.add_argument("--out", required=True, type=Path, metavar="DIR", help="the runs' folder")
-    parse.add_argument(
-        "--world", choices=("real", "ideal", "both"), default="both", help="default: both"
-    )
-    parse.add_argument(
-        "--trials", type=int, default=1, help="trials 0 to TRIALS - 1, 1 or more (default: 1)"
-    )
+    measured = groups["measurement"]
+    grid = f"{', '.join(get_args(Grid))} or each so many steps"
+    measured.add_argument("--log", help=grid + _BY_COST)
+    images = "the first so many test images; 0: all"
+    measured.add_argument("--test-eval", type=int, help=images + _BY_COST)
+    samples = "at most so many of the n samples, always the same; 0: all"
+    measured.add_argument("--train-eval", type=int, help=samples + _BY_COST)
+    return parse
+
+
+def _add_machine(parse: Parser) -> None:
+    """Add what changes no number of a run: where it runs, what is kept, what is shown."""
     parse.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 (default: what is here)")
     parse.add_argument("--compile", action="store_true", help="the network of a GPU's steps")
     parse.add_argument("--dry-run", action="store_true", help="print config and cost, then stop")
@@ -136,99 +144,59 @@ def make_parser(description: str | None) -> Parser:
     parse.add_argument("--tensorboard", action="store_true", help="mirror rows to TensorBoard")
     parse.add_argument("--wandb", metavar="PROJECT", help="mirror rows to Weights & Biases")
     parse.add_argument("--quiet", action="store_true", help="no progress bars")
-    groups = {title: parse.add_argument_group(title) for title in _GROUPS}
-    for title, entries in _GROUPS.items():
-        for name, kind, text in entries:
-            _add_field(groups[title], name, kind, text)
-    worlds, optimization = groups["worlds"], groups["optimization"]
-    worlds.add_argument("--disjoint", action="store_true", help="Ideal leaves Real's n samples out")
-    length = worlds.add_mutually_exclusive_group()
-    length.add_argument("--steps", type=int, help="1 or more (default: 39000)")
-    length.add_argument("--epochs", type=int, help="instead of steps: passes over the n samples")
-    optimization.add_argument(
-        "--unit",
-        type=int,
-        help="steps between changes of the rate (default: 390; an epoch's "
-        "with --epochs; the paper's code never changes it within)",
-    )
-    optimization.add_argument(
-        "--betas", type=float, nargs=2, default=_DEFAULTS["betas"], help="of adam, adamw and muon"
-    )
-    for name, text in (
-        ("--test-noise", "put the label noise on test labels as well"),
-        ("--fresh-crops", "draw fresh crops for the train error at each log point, as the paper"),
-    ):
-        groups["measurement"].add_argument(name, action="store_true", help=text)
-    optimization.add_argument(
-        "--no-sync-batch-norm",
-        dest="sync_batch_norm",
-        action="store_false",
-        help="under torchrun, batch norm over each process's share of a batch",
-    )
-    optimization.add_argument("--drops", default="", help="units of schedule steps, such as 60,80")
-    for name, text in (
-        ("--log", f"{', '.join(get_args(Grid))} or each so many steps"),
-        ("--test-eval", "the first so many test images; 0: all"),
-        ("--train-eval", "at most so many of the n samples, always the same; 0: all"),
-    ):
-        kind = str if name == "--log" else int
-        text += " (default: chosen so that measuring is at most a quarter of the cost)"
-        groups["measurement"].add_argument(name, type=kind, help=text)
-    return parse
 
 
-def _add_field(group: Any, name: str, kind: type, text: str) -> None:
-    default, choices = _DEFAULTS[name], _CHOICES.get(name)
+def _add_field(group: Any, name: str, text: str) -> None:
+    """Add the option of a field; a switch that is on by default is one that turns it off."""
+    hint, default = annotations()[name], _DEFAULTS[name]
+    flag = name.replace("_", "-")
+    # A switch.
+    if isinstance(default, bool):
+        prefix, action = ("--no-", "store_false") if default else ("--", "store_true")
+        group.add_argument(prefix + flag, dest=name, action=action, help=text)
+        return
+    # A value, with its default in the help.
+    kind, choices = _kind(hint)
     said = "none" if default is None else default
     suffix = "" if "default:" in text else f" (default: {said})"
     group.add_argument(
-        f"--{name.replace('_', '-')}",
+        f"--{flag}",
         type=kind,
         default=default,
-        choices=choices,
+        choices=choices or _CHOICES.get(name),
+        nargs=len(default) if isinstance(default, tuple) else None,
         help=f"{text}{suffix}".strip(),
     )
 
 
+def _kind(hint: Any) -> tuple[type, tuple[str, ...]]:
+    """Return the type of an annotation's first alternative, and its names where it is of some."""
+    # int of `Size | None`, float of a pair of shares.
+    parts = get_args(hint)
+    if get_origin(hint) is Literal:
+        return str, parts
+    return _kind(parts[0]) if parts else (hint, ())
+
+
 def config_of(args: argparse.Namespace) -> TrainConfig:
-    """The Real World's config of trial 0; ValueError names an option that cannot be."""
-    values = {name: getattr(args, name) for group in _GROUPS.values() for name, _, _ in group}
-    values["augment"] = None if args.augment in (None, "none") else args.augment
-    if min(args.n, args.batch_size) < 1:
-        raise ValueError(
-            f"--n and --batch-size must be 1 or more, got {args.n} and {args.batch_size}"
-        )
+    """Return the Real World's config of trial 0. Raises ValueError for an invalid option."""
+    values = {name: getattr(args, name) for group in _GROUPS.values() for name in group}
+    values["augment"] = None if args.augment == "none" else args.augment
+    # Epochs are steps, in units of an epoch.
     steps, unit = args.steps, args.unit
     if args.epochs is not None:
         steps = steps_of_epochs(args.n, args.batch_size, args.epochs)
         unit = unit or max(1, args.n // args.batch_size)
-    return TrainConfig(
-        args.arch,
-        options=dict(_option(text) for text in args.option),
-        initial=args.initial,
-        frozen=args.frozen,
-        disjoint=args.disjoint,
-        betas=tuple(args.betas),
-        test_noise=args.test_noise,
-        fresh_crops=args.fresh_crops,
-        sync_batch_norm=args.sync_batch_norm,
-        steps=_DEFAULTS["steps"] if steps is None else steps,
-        unit=_DEFAULTS["unit"] if unit is None else unit,
-        drops=_units(args.drops),
-        **chosen_measuring(args),
-        **values,
-    )
-
-
-def chosen_measuring(args: argparse.Namespace) -> dict[str, Any]:
-    """The fields that decide when and on how much is measured, where they were given."""
-    sizes = {"test_eval": args.test_eval, "train_eval": args.train_eval}
-    fields: dict[str, Any] = {
-        name: size or None for name, size in sizes.items() if size is not None
-    }
-    if args.log is not None:
-        fields["log"] = int(args.log) if args.log.isdigit() else args.log
-    return fields
+    given = {"steps": steps, "unit": unit, **{name: getattr(args, name) for name in MEASURING}}
+    values |= {name: value for name, value in given.items() if value is not None}
+    # In text: 0 for all samples, a number of steps between log points.
+    for name in ("test_eval", "train_eval"):
+        if values.get(name) == 0:
+            values[name] = None
+    if (args.log or "").isdigit():
+        values["log"] = int(args.log)
+    options = dict(map(_option, args.option))
+    return TrainConfig(args.arch, options=options, drops=_units(args.drops), **values)
 
 
 def _units(text: str) -> tuple[int, ...]:
@@ -242,6 +210,7 @@ def _option(text: str) -> tuple[str, int | float | str | bool]:
     name, equals, value = text.partition("=")
     if not (name and equals and value):
         raise ValueError(f"--option is NAME=VALUE, such as width=16, got {text!r}")
+    # A switch, a number, or text.
     if value.lower() in ("true", "false"):
         return name, value.lower() == "true"
     for kind in (int, float):

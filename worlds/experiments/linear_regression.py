@@ -1,8 +1,7 @@
 """The paper's Appendix A: linear regression where one Real World is far from its Ideal and one is
 near, though both have fewer samples than dimensions.
 
-    write_runs(Path("runs/fig7"), trials=20)     # run folders, as the trainer writes them
-    worlds-report runs --out report
+    write_run(Path("runs/real-0"), config_of(Toy("A"), "real"))    # as the trainer writes one
 
 x ~ N(0, V) in d = 1,000 dimensions, V diagonal with ten ones and a small tail; y = <b*, x> (case A,
 n = 20) or its sign (case B, n = 100), with b* the first axis. A linear model is trained from 0 by
@@ -22,9 +21,9 @@ from typing import Any, Final, Literal, get_args
 
 import numpy as np
 
-from worlds.runtime.files import atomic_write, json_text, write_json
+from worlds.runtime.files import atomic_write, json_text
 from worlds.training.config import TrainConfig
-from worlds.training.run_folder import CONFIG, FORMAT, METRICS, SUMMARY
+from worlds.training.run_folder import METRICS, DataFacts, write_description, write_summary
 
 Case = Literal["A", "B"]
 ARCH: Final = "linear_regression"
@@ -72,21 +71,22 @@ class Toy:
         return b
 
     def population_risk(self, b: np.ndarray) -> float:
-        """The expected squared error of <b, x> on a fresh sample; E[y^2] is 1 in both cases."""
-        away, least = b - self.best, 1.0 - self.best[0] ** 2
+        """Return the expected squared error of <b, x> on a fresh sample; E[y^2] is 1."""
+        away, least = b - self.best, 1.0 - self.best[0] ** 2  # error of the best b
         return float(away @ (self.variances * away) + least)
 
     def sample(self, seed: int, trial: int) -> tuple[np.ndarray, np.ndarray]:
-        """The trial's n samples: float64 (n, dimensions) and (n,)."""
+        """Return the trial's n samples: float64 (n, dimensions) and (n,)."""
         generator = np.random.Generator(np.random.Philox(key=[seed, trial]))
         x = generator.standard_normal((self.n, self.dimensions)) * np.sqrt(self.variances)
         return x, x[:, 0] if self.case == "A" else np.sign(x[:, 0])
 
 
 def real_world(toy: Toy, seed: int = 0, trial: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Train loss and test loss after 1, 2, ... updates on the trial's samples: two (steps,)."""
+    """Return train and test loss after 1, 2, ... updates on the trial's samples: two (steps,)."""
+    # Full-batch descent from 0; the gradient is (2/n) X^T (Xb - y).
     x, y = toy.sample(seed, trial)
-    b, residual = np.zeros(toy.dimensions), -y
+    b, residual = np.zeros(toy.dimensions), -y  # (dimensions,), (n,)
     train, test = np.empty(toy.steps), np.empty(toy.steps)
     for step in range(toy.steps):
         b = b - toy.learning_rate * (2 / toy.n) * (x.T @ residual)
@@ -96,7 +96,8 @@ def real_world(toy: Toy, seed: int = 0, trial: int = 0) -> tuple[np.ndarray, np.
 
 
 def ideal_world(toy: Toy) -> np.ndarray:
-    """Test loss after 1, 2, ... updates on the population risk, float64 (steps,)."""
+    """Return test loss after 1, 2, ... updates on the population risk, float64 (steps,)."""
+    # The gradient of the population risk is 2 V (b - best).
     b, test = np.zeros(toy.dimensions), np.empty(toy.steps)
     for step in range(toy.steps):
         b = b - toy.learning_rate * 2 * toy.variances * (b - toy.best)
@@ -107,7 +108,7 @@ def ideal_world(toy: Toy) -> np.ndarray:
 def config_of(
     toy: Toy, world: Literal["real", "ideal"], seed: int = 0, trial: int = 0
 ) -> TrainConfig:
-    """The run's description. The Ideal World has one trial, 0."""
+    """Return the run's description. The Ideal World has one trial, 0."""
     return TrainConfig(
         ARCH,
         options={"case": toy.case, "tail_variance": toy.tail_variance, "head": toy.head}
@@ -127,60 +128,32 @@ def config_of(
 
 
 def toys(tails: Sequence[float] = TAILS) -> Iterator[Toy]:
-    """Both cases under each reading of the tail."""
+    """Return both cases under each reading of the tail."""
     for tail in tails:
         for case in get_args(Case):
             yield Toy(case, tail)
 
 
-def write_runs(
-    folder: Path, trials: int = 20, seed: int = 0, tails: Sequence[float] = TAILS
-) -> list[Path]:
-    """One run folder for each case, tail, world and trial; those folders. A second of work a
-    case, so a folder that exists is written anew. ValueError for less than one trial.
-    """
-    if trials < 1:
-        raise ValueError(f"trials must be 1 or more, got {trials}")
-    written = []
-    for toy in toys(tails):
-        place = folder / f"{toy.case}-tail-{toy.tail_variance:g}"
-        written.append(write_run(place / "ideal-0", config_of(toy, "ideal", seed)))
-        for trial in range(trials):
-            config = config_of(toy, "real", seed, trial)
-            written.append(write_run(place / f"real-{trial}", config))
-    return written
-
-
 def write_run(folder: Path, config: TrainConfig) -> Path:
-    """The run of a config that `config_of` made, in its folder."""
+    """Write the run of a config that `config_of` made into its directory."""
+    # The toy as the config says it, then the curves of its world.
     options: Mapping[str, Any] = config.options
-    toy = Toy(
-        options["case"],
-        options["tail_variance"],
-        options["dimensions"],
-        options["head"],
-        config.learning_rate,
-        config.steps,
-    )
+    toy = Toy(**options, learning_rate=config.learning_rate, steps=config.steps)
     if config.world == "ideal":
-        return _write(folder, config, [{"test_loss": float(test)} for test in ideal_world(toy)])
-    curves = zip(*real_world(toy, config.seed, config.trial), strict=True)
-    rows = [{"test_loss": float(test), "train_loss": float(train)} for train, test in curves]
-    return _write(folder, config, rows)
-
-
-def _write(folder: Path, config: TrainConfig, measured: Sequence[dict[str, float]]) -> Path:
-    data = {"name": "Gaussian inputs (Appendix A)", "train": None, "test": None}
-    parameters: Any = config.options["dimensions"]
-    return write_finished(folder, config, measured, data, parameters)
+        rows = [{"test_loss": float(test)} for test in ideal_world(toy)]
+    else:
+        curves = zip(*real_world(toy, config.seed, config.trial), strict=True)
+        rows = [{"test_loss": float(test), "train_loss": float(train)} for train, test in curves]
+    data = DataFacts(name="Gaussian inputs (Appendix A)", train=None, test=None)
+    return write_finished(folder, config, rows, data, toy.dimensions)
 
 
 def write_finished(
     folder: Path,
     config: TrainConfig,
     measured: Sequence[dict[str, float]],
-    data: Mapping[str, Any],
-    parameters: int,
+    data: DataFacts,
+    parameters: int = 0,
 ) -> Path:
     """Write a finished run folder of these metrics, one row a step.
 
@@ -197,18 +170,9 @@ def write_finished(
         }
         for step, metrics in enumerate(measured)
     ]
-    description: dict[str, Any] = {
-        "format": FORMAT,
-        "fingerprint": config.fingerprint(),
-        "config": config.to_json(),
-        "data": data,
-        "parameters": parameters,
-        "versions": {"numpy": np.__version__},
-        "device": "cpu",
-    }
-    write_json(folder / CONFIG, description)
+    versions = {"numpy": np.__version__}
+    write_description(folder, config, data, "cpu", parameters=parameters, versions=versions)
     with atomic_write(folder / METRICS) as stream:
         stream.writelines(map(json_text, rows))
-    summary = {"steps": config.steps, "updates": len(rows), "ended": "schedule", "t0": None}
-    write_json(folder / SUMMARY, {"format": FORMAT, **summary, "final": rows[-1], "device": "cpu"})
+    write_summary(folder, config, rows, "schedule", t0=None, device="cpu")
     return folder

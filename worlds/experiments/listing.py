@@ -6,7 +6,7 @@ from typing import Any, Final
 from worlds.cli.tables import columns
 from worlds.experiments.costs import ASSUMED, estimate, gpu_hours
 from worlds.experiments.plan import Expanded, Job, jobs_of
-from worlds.experiments.spec import Check, Experiment, Group, name_of
+from worlds.experiments.spec import Group
 from worlds.training.config import TrainConfig
 
 GROUPS: Final = 12  # of an experiment that are shown
@@ -14,40 +14,48 @@ _UNSAID: Final = ("arch", "world", "trial", "seed", "options")
 
 
 def totals(jobs: Sequence[Job]) -> dict[str, Any]:
-    """Runs, steps and GPU-hours."""
+    """Return runs, steps and GPU-hours."""
     costs = [estimate(job) for job in jobs]
     steps = sum(cost.steps for cost in costs)
     return {"runs": len(jobs), "steps": steps, "gpu_hours": round(gpu_hours(costs), 4)}
 
 
 def overview(chosen: Sequence[Expanded]) -> tuple[str, dict[str, Any]]:
-    """A line an experiment, and the totals after sharing."""
+    """Return a line for each experiment, and the totals after sharing."""
     jobs = jobs_of(chosen)
     rows = [("name", "runs", "shared", "steps", "GPU-hours", "title")]
     for one in chosen:
+        # Its runs, and those of them that other experiments have, too.
         mine = [job for job in jobs if one.name in job.experiments]
         shared = sum(len(job.experiments) > 1 for job in mine)
         total = totals(mine)
         numbers = (f"{total['runs']:,}", f"{shared:,}", f"{total['steps']:,}")
         rows.append((one.name, *numbers, hours(total["gpu_hours"]), one.experiment.title))
+    # Each run once.
     total = {"experiments": len(chosen), **totals(jobs)}
     said = f"{total['runs']:,} runs after sharing, {hours(total['gpu_hours'])} GPU-hours"
     return f"{table(rows)}\nall: {said}. {ASSUMED}.", total
 
 
 def description(one: Expanded) -> tuple[str, dict[str, Any]]:
-    """Docstrings, what is absent, groups, claim and cost of one experiment, and its totals."""
+    """Return the text, groups, claim and cost of one experiment, and its totals."""
+    # The text, what is missing here, groups, claim and cost.
     total = totals(jobs_of([one]))
     parts = [one.name, one.recipe.text]
     if one.recipe.absent:
         parts.append(f"Not here: {one.recipe.absent}.")
-    parts += [_groups(one.groups), _claim(one.experiment)]
+    claims = [f"Claim: {one.experiment.claim}"]
+    for check in one.experiment.checks:
+        labels = one.experiment.labels_of(check)
+        claims.append(f"  {check.describe(one.experiment.metric, labels)}")
+    parts += [_groups(one.groups), "\n".join(claims)]
     cost = f"{total['runs']:,} runs, {total['steps']:,} steps, {hours(total['gpu_hours'])} "
     return "\n\n".join([*parts, f"{cost}GPU-hours. {ASSUMED}."]), total
 
 
 def recipe(config: TrainConfig) -> str:
-    """The network and all that differs from the main protocol, in a line."""
+    """Return the network and all that differs from the main protocol, in a line."""
+    # Against the defaults, which are the main protocol.
     plain, own = TrainConfig(config.arch).to_json(), config.to_json()
     options = [f"{key}={value}" for key, value in config.options.items()]
     changed = [f"{k}={v}" for k, v in own.items() if k not in _UNSAID and v != plain[k]]
@@ -55,7 +63,7 @@ def recipe(config: TrainConfig) -> str:
 
 
 def hours(value: float) -> str:
-    """Two digits, or whole hours."""
+    """Return hours as text: two digits, or whole hours."""
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}" if value else "0"
 
 
@@ -71,25 +79,6 @@ def _groups(groups: Sequence[Group]) -> str:
     return "\n".join(lines)
 
 
-def _claim(experiment: Experiment) -> str:
-    lines = [f"Claim: {experiment.claim}"]
-    return "\n".join(lines + [f"  {_check(check, experiment)}" for check in experiment.checks])
-
-
-def _check(check: Check, experiment: Experiment) -> str:
-    of = f" of {', '.join(check.groups)}" if check.groups else ""
-    of += f" in {check.share:.0%} of the groups" if check.share < 1 else ""
-    name = f"{name_of(check.quantity, experiment.metric)}{of} {check.relation}"
-    if check.others:
-        name += f" {', '.join(check.others)}"
-    slack = f" (tolerance {check.tolerance:g})" if check.tolerance else ""
-    if check.relation in ("rises", "falls", "above", "near"):
-        return f"{name}{slack}"
-    if check.relation == "within":
-        return f"{name} {check.tolerance:g} of {check.value:g}"
-    return f"{name} {check.value:g}{slack}"
-
-
 def table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Columns, the first and the last to the left."""
+    """Return rows as columns, the first and the last one left-aligned."""
     return columns(rows, (0, len(rows[0]) - 1))

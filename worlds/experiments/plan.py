@@ -10,12 +10,12 @@ RUNS/runs under a name made of both, whatever experiments it belongs to.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from worlds.experiments.registry import Data, Recipe, Scope
 from worlds.experiments.scales import Scale
 from worlds.experiments.spec import Experiment, Group
-from worlds.training.config import RUN, Precision, TrainConfig
+from worlds.training.config import RUN, TrainConfig
 from worlds.training.run_folder import SUMMARY
 
 RUNS: Final = "runs"  # the folder of the runs in the folder of the experiments
@@ -47,22 +47,6 @@ class Expanded:
     def kinds(self) -> set[Data]:
         return {self.kind(group) for group in self.groups}
 
-    @property
-    def keys(self) -> list["Key"]:
-        """Its runs, each once."""
-        runs = [
-            (config, self.kind(group))
-            for group in self.groups
-            for config in (*group.real, *group.ideal)
-        ]
-        return list({Key(config.fingerprint(), kind): None for config, kind in runs})
-
-
-@dataclass(frozen=True)
-class Key:
-    fingerprint: str
-    data: Data
-
 
 @dataclass(frozen=True)
 class Job:
@@ -75,6 +59,7 @@ class Job:
     @property
     def name(self) -> str:
         """Name of its directory: readable, and unique by the fingerprint."""
+        # Data, network, world and n, as far as they say something.
         c = self.config
         size = f"n{c.n}-" if not c.fresh or c.disjoint else ""
         data = f"{self.data}-" if self.data not in ("cifar5m", "none") else ""
@@ -95,9 +80,10 @@ class Job:
 
 
 def _of_model(experiment: Experiment, model: str) -> Experiment:
-    """The experiment with another network in all of its runs; what begins from a run, which comes
-    before it, begins from that run's other network.
+    """Return the experiment with another network in all of its runs; what begins from a run, which
+    comes before it, begins from that run's other network.
     """
+    # A run that others begin from has another fingerprint with the other network.
     renamed: dict[str, str] = {}
 
     def other(config: TrainConfig) -> TrainConfig:
@@ -118,40 +104,42 @@ def expand(
     recipe: Recipe,
     scale: Scale = "paper",
     trials: int | None = None,
-    precision: Precision | None = None,
-    weights: str | None = None,
     model: str | None = None,
-    cheap: bool = False,
-    whole_test: bool = False,
+    **asked: Any,
 ) -> Expanded:
-    """The experiment's runs at a scale, of `model` in place of its own networks.
+    """Return the experiment's runs at a scale, of `model` in place of its own networks.
 
-    Without `trials` it is the paper's number at paper scale,
-    else one; the toy example, which costs nothing, always has its own scale and number.
-    ValueError for less than one trial, or weights where nothing begins from them.
+    `asked` are the other fields of a Scope: precision, weights, cheap, whole_test. Without `trials`
+    it is the paper's number at paper scale, else one; the toy example, which costs nothing, always
+    has its own scale and number. ValueError for less than one trial, or weights where nothing
+    begins from them.
     """
+    # The paper's number of trials, or one.
     free = recipe.data == "none"
     if trials is None:
         trials = recipe.trials if free or scale == "paper" else 1
     if trials < 1:
         raise ValueError(f"trials must be 1 or more, got {trials}")
-    if weights is not None and (recipe.absent == "" or scale != "paper"):
+    image_size = 224 if recipe.data == "dogbird" else 32
+    scope = Scope(scale, tuple(range(trials)), image_size, **asked)
+    if scope.weights is not None and (recipe.absent == "" or scale != "paper"):
         raise ValueError(
             f"{recipe.name} takes no --weights at {scale} scale: they are for the pretrained "
             "networks of fig5b, fig13 and fig14, as large as in the paper"
         )
-    image_size = 224 if recipe.data == "dogbird" else 32
-    asked_of = (tuple(range(trials)), image_size, precision, weights, cheap, whole_test)
-    experiment = recipe.build(Scope(scale, *asked_of))
-    how = f" --precision {precision}" if precision else ""
-    how += f" --weights {recipe.name}={weights}" if weights else ""
-    how += " --cheap-train-error" * cheap + " --whole-test" * whole_test
+    # Its groups at the scope, and of another network where one is asked for.
+    experiment = recipe.build(scope)
+    # The command that trains it again.
+    how = f" --precision {scope.precision}" if scope.precision else ""
+    how += f" --weights {recipe.name}={scope.weights}" if scope.weights else ""
+    how += " --cheap-train-error" * scope.cheap + " --whole-test" * scope.whole_test
     if model is not None and not free and experiment.kind != "sheet":
         how += f" --model {model}"
         experiment = _of_model(experiment, model)
+    wanted = f"{recipe.name} --scale {scale} --trials {trials}{how}"
+    command = f"worlds-experiment run {wanted}{_options(Expanded(recipe, experiment), scale)}"
+    # Made data and stand-ins at smoke scale meet no claim.
     own: Scale = "paper" if free else scale
-    asked = f"{recipe.name} --scale {scale} --trials {trials}{how}"
-    command = f"worlds-experiment run {asked}{_options(Expanded(recipe, experiment), scale)}"
     experiment = replace(experiment, command=command, scale=own)
     if own == "smoke":
         note = f"{experiment.note} {NOT_JUDGED}".strip()
@@ -161,6 +149,7 @@ def expand(
 
 def _options(one: Expanded, scale: Scale) -> str:
     """Return the options that name the data; smoke makes its own of 32 px."""
+    # A kind of data and its option.
     given = {"cifar5m": "data", "cifar10": "cifar10", "dogbird": "dogbird"}
     made = ("cifar5m", "cifar10") if scale == "smoke" else ()
     return "".join(
@@ -171,11 +160,12 @@ def _options(one: Expanded, scale: Scale) -> str:
 
 
 def jobs_of(chosen: Sequence[Expanded]) -> list[Job]:
-    """All runs of the experiments, each once, in their order."""
-    found: dict[Key, tuple[TrainConfig, dict[str, None]]] = {}
+    """Return all runs of the experiments, each once, in their order."""
+    # By what tells runs apart: the config and the data.
+    found: dict[tuple[str, Data], tuple[TrainConfig, dict[str, None]]] = {}
     for one in chosen:
         for group in one.groups:
             for config in (*group.real, *group.ideal):
-                key = Key(config.fingerprint(), one.kind(group))
+                key = config.fingerprint(), one.kind(group)
                 found.setdefault(key, (config, {}))[1][one.name] = None
-    return [Job(config, key.data, tuple(names)) for key, (config, names) in found.items()]
+    return [Job(config, data, tuple(names)) for (_, data), (config, names) in found.items()]

@@ -47,21 +47,23 @@ AUGMENTATIONS: Final[dict[str, str | None]] = {"crop+flip": "crop+flip", "none":
 
 
 def ideal_of(config: TrainConfig) -> TrainConfig:
-    """The Ideal World of a Real one, shared by all that it does not depend on."""
+    """Return the Ideal World of a Real one, shared by all that it does not depend on."""
+    # Without a tie to its Real World, n decides nothing.
     plain = TrainConfig(config.arch)
     names = [name for name in REAL_ONLY if name != "n" or not config.tied]
     return replace(config, world="ideal", **{name: getattr(plain, name) for name in names})
 
 
 def over_trials(config: TrainConfig, scope: Scope) -> tuple[TrainConfig, ...]:
-    """The runs of a paper's config at the scope's scale, one a trial."""
+    """Return the runs of a paper's config at the scope's scale, one a trial."""
+    # Scaled, then read as asked, then in the precision asked for.
     config = _measured(scaled(config, scope.scale, scope.image_size), scope)
     config = replace(config, precision=scope.precision or config.precision)
     return tuple(replace(config, trial=trial) for trial in scope.trials)
 
 
 def _measured(config: TrainConfig, scope: Scope) -> TrainConfig:
-    """With the scope's readings: at paper scale T0 comes from all n samples under fresh crops."""
+    """Return the config as read; at paper scale T0 is of all n samples under fresh crops."""
     if scope.whole_test:
         config = replace(config, test_eval=None)
     own = config.train_eval != TrainConfig(config.arch).train_eval  # a recipe's own reading
@@ -71,8 +73,27 @@ def _measured(config: TrainConfig, scope: Scope) -> TrainConfig:
 
 
 def pair(label: str, config: TrainConfig, scope: Scope, **fields: Any) -> Group:
-    """Both worlds of a paper's config."""
+    """Return the group of both worlds of a paper's config."""
     return Group(label, over_trials(config, scope), over_trials(ideal_of(config), scope), **fields)
+
+
+def sizes(
+    config: TrainConfig,
+    each: Sequence[int],
+    scope: Scope,
+    ideal: TrainConfig | None = None,
+    prefix: str = "",
+    panel: str | None = None,
+) -> list[Group]:
+    """Return a group of Real Worlds for each n, all against one Ideal World, and on a panel."""
+    shared = over_trials(ideal_of(ideal or config), scope)
+    groups = []
+    for n in each:
+        runs = over_trials(replace(config, n=n), scope)
+        size = f"n = {runs[0].n:,}"  # at the scope's scale
+        series = size if panel is not None else None
+        groups.append(Group(prefix + size, runs, shared, panel=panel, series=series))
+    return groups
 
 
 def pairs(configs: Mapping[str, TrainConfig]) -> Callable[[Scope], list[Group]]:
@@ -81,7 +102,7 @@ def pairs(configs: Mapping[str, TrainConfig]) -> Callable[[Scope], list[Group]]:
 
 
 def reals(label: str, configs: Sequence[TrainConfig], scope: Scope, **fields: Any) -> Group:
-    """Real Worlds alone."""
+    """Return a group of Real Worlds alone."""
     runs = tuple(run for config in configs for run in over_trials(config, scope))
     return Group(label, runs, **fields)
 
@@ -93,7 +114,8 @@ def ideals(label: str, config: TrainConfig, scope: Scope, **fields: Any) -> Grou
 def probes(
     first: Sequence[TrainConfig], noise: str | None = None, **fields: Any
 ) -> tuple[TrainConfig, ...]:
-    """Simple classifiers of n labeled samples on the representations of runs, one each."""
+    """Return a simple classifier of n labeled samples on the representation of each run."""
+    # One step that fits a new head, on labels and images as they are.
     fit: dict[str, Any] = {"frozen": True, "optimizer": "logistic", "weight_decay": PROBE_DECAY}
     fit |= {"steps": 1, "unit": 1, "log": 1, "schedule": "constant", "momentum": 0.0}
     fit |= {"objective": "labels", "world": "real", "disjoint": False, "augment": None}

@@ -36,6 +36,8 @@ MODULES: Final = (
     "without_labels",
     "open_questions",
 )
+# Fields of a Recipe that the Experiment takes as they are.
+_SAME: Final = ("name", "title", "kind", "claim", "metric", "center", "zoom", "axis", "panels")
 
 
 @dataclass(frozen=True)
@@ -83,20 +85,10 @@ class Recipe:
     def build(self, scope: Scope) -> Experiment:
         """Return the experiment at a scope."""
         groups = tuple(self.groups(scope))
-        return Experiment(
-            self.name,
-            self.title,
-            self.kind,
-            groups,
-            claim=self.claim,
-            checks=self.checks(groups) if callable(self.checks) else self.checks,
-            metric=self.metric,
-            note=self.note(scope) if callable(self.note) else self.note,
-            center=self.center,
-            zoom=self.zoom,
-            axis=self.axis,
-            panels=self.panels,
-        )
+        same = {name: getattr(self, name) for name in _SAME}
+        checks = self.checks(groups) if callable(self.checks) else self.checks
+        note = self.note(scope) if callable(self.note) else self.note
+        return Experiment(**same, groups=groups, checks=checks, note=note)
 
 
 def recipes() -> list[Recipe]:
@@ -104,10 +96,12 @@ def recipes() -> list[Recipe]:
     found: list[Recipe] = []
     for name in MODULES:
         module = importlib.import_module(f"worlds.experiments.figures.{name}")
+        # The module's docstring, then the recipe's own paragraphs.
         about = (module.__doc__ or "").strip()
         for each in module.RECIPES:
             paragraphs = [textwrap.fill(part, 100) for part in each.text.split("\n\n")]
-            found.append(replace(each, text="\n\n".join([about, *paragraphs])))
+            found.append(replace(each, text="\n\n".join(filter(None, [about, *paragraphs]))))
+    # A name is a file's name, too.
     name, count = Counter(recipe.name for recipe in found).most_common(1)[0]
     if count > 1:
         raise ValueError(f"{count} experiments are called {name}")
@@ -116,6 +110,7 @@ def recipes() -> list[Recipe]:
 
 def find_recipes(names: list[str]) -> list[Recipe]:
     """Return the recipes of these names, each once; "all" is every one. ValueError lists them."""
+    # Misspelled names are all told, the first with what is close to it.
     known = {recipe.name: recipe for recipe in recipes()}
     unknown = [name for name in names if name != "all" and name not in known]
     if unknown:

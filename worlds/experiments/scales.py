@@ -106,17 +106,19 @@ _RULES: Final[Mapping[str, _Rule]] = {
 
 
 def scaled(config: TrainConfig, scale: str, image_size: int = 32) -> TrainConfig:
-    """The run at that scale. ValueError for a scale that is none."""
+    """Return the run at a scale. Raises ValueError for an unknown scale."""
     if scale not in SCALES:
         raise ValueError(f"scale must be one of {', '.join(SCALES)}, got {scale!r}")
     if scale == "paper":
         return config
+    # A run that is as short as the scale makes runs stays as it is.
     rule = _RULES[scale]
     arch, options = _network(config, rule, scale, image_size)
     if config.steps * config.batch_size <= 39_000 // rule.steps * rule.batch_size:
         return config  # it is as short as that already
     samples = rule.samples if image_size == 32 else 2 * rule.samples  # photographs are few
     steps = max(min(config.steps, rule.shortest), config.steps // rule.steps)
+    # The units shrink with the steps, so their number stays.
     changed: dict[str, Any] = {
         "arch": arch,
         "options": options,
@@ -135,11 +137,13 @@ def scaled(config: TrainConfig, scale: str, image_size: int = 32) -> TrainConfig
 
 
 def _network(config: TrainConfig, rule: _Rule, scale: str, image_size: int) -> Net:
-    """The architecture and options that stand for the config's."""
+    """Return the architecture and options that stand for the config's."""
     options: dict[str, Any] = dict(config.options)
+    # Photographs keep their networks, but for seconds a run.
     if image_size == 224:
         table = _SMOKE_224 if scale == "smoke" else {}
         return (config.arch, options) if options else table.get(config.arch, (config.arch, {}))
+    # Random networks are thinner, others are looked up.
     if config.arch == "darts":
         width = max(4, options["width"] // rule.width)
         return "darts", options | {"width": width, "cells": min(options["cells"], rule.cells)}

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from msgspec.structs import asdict
 
 from worlds.data.splits import Split
 from worlds.experiments.linear_regression import write_finished
@@ -27,7 +26,7 @@ LABELS: Final = "labels.npy"
 
 
 def config_of(images: int, trial: int = 0) -> TrainConfig:
-    """The run's description: so many images of a training split."""
+    """Return the run's description: so many images of a training split."""
     return TrainConfig(ARCH, n=images, steps=1, batch_size=images, augment=None, trial=trial, log=1)
 
 
@@ -37,12 +36,14 @@ def run_sheet(
     """Write the training split's sheet; `labeler_accuracy` is of the network that labeled it."""
     split = data.train
     assert isinstance(split, Split)  # of images, as every source of experiments
+    # A Real World's samples, by class.
     chosen = subset(len(split), min(config.n, len(split)), *config.stream("data"))
     chosen = chosen[np.argsort(split.labels[chosen], kind="stable")]
     for file, array in ((IMAGES, split.gather(chosen)), (LABELS, split.labels[chosen])):
         with atomic_write(folder / file) as stream:
             np.save(stream, array)
-    shares = np.bincount(split.labels, minlength=len(split.class_names)) / len(split)
+    # What the report checks.
+    shares = np.bincount(split.labels, minlength=len(split.class_names)) / len(split)  # (K,)
     row: dict[str, Any] = {
         "classes_shown": float(len(np.unique(split.labels[chosen]))),
         "largest_class": float(shares.max()),
@@ -50,4 +51,4 @@ def run_sheet(
     if labeler_accuracy is not None:
         row["labeler_accuracy"] = labeler_accuracy
     # All facts, as of a trained run: the same command again compares them.
-    return write_finished(folder, config, [row], asdict(data.describe()), 0)
+    return write_finished(folder, config, [row], data.describe())

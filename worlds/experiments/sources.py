@@ -14,7 +14,7 @@ Made data are ten classes of blurred color patterns under noise: learnable, chea
 meaning.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -61,9 +61,6 @@ class Sources:
         paths = {kind: str(make_pool(folder / f"made-{kind}", kind)) for kind in _POOLS}
         return cls(dogbird=dogbird, made=True, **paths)
 
-    def to_json(self) -> dict[str, str | bool | None]:
-        return asdict(self)
-
     def missing(self, kind: Data) -> str | None:
         """Return which option to give and how to make the data, None if it was given."""
         if kind in ("none", "teacher", "gray") or getattr(self, kind) is not None:
@@ -71,10 +68,11 @@ class Sources:
         return f"it needs {_HOW[kind]}"
 
     def data(self, kind: Data) -> "RunData":
-        """ValueError where the store is not readable or not as it must be."""
+        """Open the data of a kind. Raises ValueError if the store is unreadable or unfit."""
         from worlds.data.photographs import CROP
         from worlds.training.build import Data as RunData
 
+        # CIFAR-10's test set is measured beside the pool's own.
         cifar10 = None if self._cifar10 is None else self._cifar10.test
         if kind in ("teacher", "gray"):
             return RunData.of(self._open(f"{TEACHER_PREFIX}0{':gray' * (kind == 'gray')}"))
@@ -92,6 +90,7 @@ class Sources:
         from worlds.formats.layout import PLAN
         from worlds.formats.plan import load_plan
 
+        # Only a plan of cifar5m-generate may state it.
         path = getattr(self, kind)
         if path is None or not (Path(path) / PLAN).is_file():
             return None
@@ -125,7 +124,8 @@ def _of_size(data: "RunData", pixels: int, option: str) -> "RunData":
 
 
 def infeasible(config: TrainConfig, data: "RunData") -> str | None:
-    """Why the data cannot feed the run, or None."""
+    """Return why the data cannot feed the run, or None."""
+    # A Real World takes n samples, an Ideal one a fresh sample each time.
     pool = len(data.train)
     if not config.fresh:
         if config.n > pool:
@@ -141,8 +141,9 @@ def infeasible(config: TrainConfig, data: "RunData") -> str | None:
     return None
 
 
-def why_not(one: Expanded, sources: Sources) -> str | None:
-    """Why an experiment cannot be run with these data, or None."""
+def exclusion_reason(one: Expanded, sources: Sources) -> str | None:
+    """Return why an experiment cannot be run with these data, or None."""
+    # Data that is not there, then data that is too small.
     reasons = [sources.missing(kind) for kind in sorted(one.kinds)]
     reasons += [
         infeasible(job.config, sources.data(job.data))
@@ -157,6 +158,7 @@ def make_pool(folder: Path, kind: Data) -> Path:
     from worlds.data.pack import write_pack
     from worlds.data.stores import ArrayStore
 
+    # Seed and part name the random numbers: part 0 are training images, 1 test images.
     seed, train, test = _POOLS[kind]
     names = [f"made class {label}" for label in range(10)]
     store = ArrayStore(*_drawn(seed, 0, train), *_drawn(seed, 1, test), class_names=names)
@@ -165,15 +167,16 @@ def make_pool(folder: Path, kind: Data) -> Path:
 
 
 def _drawn(seed: int, part: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 (count, 32, 32, 3) and their labels: a class's 4 x 4 color pattern, a mixture
-    with another class's, and noise.
+    """Return images uint8 (count, 32, 32, 3) and their labels: a class's 4 x 4 color pattern, a
+    mixture with another class's, and noise.
     """
+    # Patterns are the same for all pools; a pool's own are labels, mixtures and noise.
     patterns = np.random.Generator(np.random.Philox(key=[9, 9])).uniform(40, 215, (10, 4, 4, 3))
     generator = np.random.Generator(np.random.Philox(key=[seed, part]))
     labels = generator.integers(0, 10, count)
     others = generator.integers(0, 10, count)
-    share = generator.uniform(0, 0.5, (count, 1, 1, 1))
-    coarse = (1 - share) * patterns[labels] + share * patterns[others]
-    images = coarse.repeat(8, axis=1).repeat(8, axis=2)
+    share = generator.uniform(0, 0.5, (count, 1, 1, 1))  # of the other class
+    coarse = (1 - share) * patterns[labels] + share * patterns[others]  # (N, 4, 4, 3)
+    images = coarse.repeat(8, axis=1).repeat(8, axis=2)  # (N, 32, 32, 3)
     images += generator.normal(0, 40 + 20 * seed, images.shape)
     return images.clip(0, 255).astype(np.uint8), labels

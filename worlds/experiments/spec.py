@@ -8,9 +8,10 @@ It is written as RUNS/NAME.experiment.json when its runs are started, with every
 that the report can say what is missing.
 """
 
+import math
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
@@ -19,7 +20,7 @@ import msgspec
 
 from worlds.runtime.files import write_json
 from worlds.runtime.json_files import convert_json, load_json
-from worlds.training.config import TrainConfig
+from worlds.training.config import TrainConfig, check_fields
 
 Kind = Literal[
     "curves",  # a panel a group: Real, Ideal and train against updates
@@ -98,26 +99,39 @@ class Check:
                 f"got {self.relation} with {len(self.groups)} and {len(self.others)}"
             )
 
-    def _enough(self, met: Iterable[bool]) -> bool:
-        each = list(met)
-        return sum(each) >= self.share * len(each)
-
     def met(self, values: list[float]) -> bool:
         """Return whether the groups' values, in order, are as claimed; `others` come last."""
-        if self.others:
+        if self.relation in ("rises", "falls"):
+            sign = 1 if self.relation == "rises" else -1
+            steps = [sign * (after - before) for before, after in pairwise(values)]
+            return all(step > -self.tolerance for step in steps)
+        if self.others:  # their differences are compared with 0
             half = len(values) // 2
-            gaps = [one - other for one, other in zip(values[:half], values[half:], strict=True)]
-            if self.relation == "near":
-                return self._enough(abs(gap) <= self.tolerance for gap in gaps)
-            return self._enough(gap >= -self.tolerance for gap in gaps)
+            values = [one - other for one, other in zip(values[:half], values[half:], strict=True)]
+        has_floor = self.relation != "at most"
+        has_ceiling = self.relation in ("within", "near", "at most")
+        floor = self.value - self.tolerance if has_floor else -math.inf
+        ceiling = self.value + self.tolerance if has_ceiling else math.inf
+        met = sum(floor <= value <= ceiling for value in values)
+        return met >= self.share * len(values)
+
+    def describe(self, metric: str, labels: Sequence[str]) -> str:
+        """Return the claim in words, about groups of these labels."""
+        # Pairs of groups, an order of groups, or a value for each.
+        name = name_of(self.quantity, metric)
+        slack = f" (tolerance {self.tolerance:g})" if self.tolerance else ""
+        if self.others:
+            first = f"{self.groups[0]} {self.relation} {self.others[0]}"
+            more = f" and {len(self.others) - 1} pairs more" if len(self.others) > 1 else ""
+            most = f", in {self.share:.0%} of them" if self.share < 1 else ""
+            return f"{name}: {first}{more}{most}{slack}"
+        if self.relation in ("rises", "falls"):
+            return f"{name} {self.relation} from {labels[0]} to {labels[-1]}{slack}"
+        of = f" of {labels[0]}" if len(labels) == 1 else ""
+        of += f" in {self.share:.0%} of the groups" if self.share < 1 else ""
         if self.relation == "within":
-            return self._enough(abs(value - self.value) <= self.tolerance for value in values)
-        if self.relation == "at least":
-            return self._enough(value >= self.value - self.tolerance for value in values)
-        if self.relation == "at most":
-            return self._enough(value <= self.value + self.tolerance for value in values)
-        sign = 1 if self.relation == "rises" else -1
-        return all(sign * (after - before) > -self.tolerance for before, after in pairwise(values))
+            return f"{name}{of} within {self.tolerance:g} of {self.value:g}"
+        return f"{name}{of} {self.relation} {self.value:g}{slack}"
 
 
 _NAME: Final = re.compile(r"""[^<>"'&/\\\x00-\x1f\x7f]+""")
@@ -148,6 +162,7 @@ class Experiment:
             raise ValueError(f"kind must be one of {known}, got {self.kind!r}")
         if Path(self.name).name != self.name or not _NAME.fullmatch(self.name):
             raise ValueError(f"an experiment's name is part of file names, got {self.name!r}")
+        # Labels name groups in checks, so they differ.
         labels = [group.label for group in self.groups]
         if not labels or len(set(labels)) < len(labels):
             raise ValueError(f"experiment {self.name} needs groups of different labels: {labels}")
@@ -156,72 +171,51 @@ class Experiment:
             if strangers:
                 raise ValueError(f"a check of {self.name} names no group of it: {strangers}")
 
+    def labels_of(self, check: Check) -> tuple[str, ...]:
+        """Return the groups that a check is about, `others` last."""
+        drawn = tuple(group.label for group in self.groups if group.drawn)
+        return (*(check.groups or drawn), *check.others)
+
     def to_json(self) -> dict[str, Any]:
-        groups = [
-            asdict(group)
-            | {"real": [config.to_json() for config in group.real]}
-            | {"ideal": [config.to_json() for config in group.ideal]}
-            for group in self.groups
-        ]
-        return {"format": FORMAT, **asdict(self), "groups": groups}
+        return {"format": FORMAT, **msgspec.to_builtins(self)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Experiment":
-        """ValueError for another format or what no experiment can be."""
-        file = convert_json(values, _File, "experiment")
-        fields = {name: getattr(file, name) for name in file.__struct_fields__}
-        del fields["format"]
-        return cls(**fields | {"groups": tuple(map(_group, file.groups))})
+        """Read an experiment. Raises ValueError for another format or invalid fields."""
+        # Configs are read by their own reader, all else by the types of the fields.
+        saved = convert_json(values, _File, "experiment").groups
+        groups = []
+        for group, runs in zip(values["groups"], saved, strict=True):
+            check_fields(group, Group, "a group")
+            real, ideal = (
+                tuple(map(TrainConfig.from_json, each)) for each in (runs.real, runs.ideal)
+            )
+            groups.append({**group, "real": real, "ideal": ideal})
+        fields = {name: value for name, value in values.items() if name != "format"}
+        check_fields(fields, cls, "an experiment")
+        return convert_json({**fields, "groups": groups}, cls, "experiment")
+
+
+class _Runs(msgspec.Struct):
+    """The configs of a group in the file."""
+
+    real: tuple[dict[str, Any], ...]
+    ideal: tuple[dict[str, Any], ...]
+
+
+class _File(msgspec.Struct):
+    format: Literal[1]
+    groups: tuple[_Runs, ...]
 
 
 def tolerance_of(experiment: Experiment) -> float | None:
-    """Return the largest bootstrap error that the claim allows, where it says so."""
+    """Return how large a bootstrap error the claim allows, or None if it does not say."""
     for check in experiment.checks:
         if (check.quantity, check.relation) == ("gap", "within"):
             return check.tolerance
         if (check.quantity, check.relation) == ("largest", "at most"):
             return check.value
     return None
-
-
-class _Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A group in the file; its configs are read by `TrainConfig.from_json`."""
-
-    label: str
-    real: tuple[dict[str, Any], ...]
-    ideal: tuple[dict[str, Any], ...]
-    panel: str | None = None
-    series: str | None = None
-    mark: str | None = None
-    drawn: bool = True
-    data: str | None = None
-    x: float | None = None
-
-
-class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """NAME.experiment.json."""
-
-    format: Literal[1]
-    name: str
-    title: str
-    kind: Kind
-    groups: tuple[_Group, ...]
-    claim: str = ""
-    checks: tuple[Check, ...] = ()
-    metric: str = "soft_error"
-    command: str = ""
-    scale: str | None = None
-    note: str = ""
-    center: Center = "median"
-    zoom: float | None = None
-    axis: str = ""
-    panels: tuple[tuple[str, ...], ...] = ()
-
-
-def _group(group: _Group) -> Group:
-    real, ideal = (tuple(map(TrainConfig.from_json, side)) for side in (group.real, group.ideal))
-    looks = group.panel, group.series, group.mark, group.drawn
-    return Group(group.label, real, ideal, *looks, group.data, group.x)
 
 
 def write_experiment(experiment: Experiment, folder: Path) -> Path:
@@ -315,7 +309,8 @@ QUANTITIES: Final = {
 
 
 def name_of(quantity: str, metric: str) -> str:
-    """A quantity in words."""
+    """Return a quantity in words."""
+    # METRIC:NAME is another metric than the experiment's.
     prefix, _, name = quantity.rpartition(":")
     if name not in QUANTITIES:
         raise ValueError(f"unknown quantity {quantity!r}; known: {', '.join(QUANTITIES)}")

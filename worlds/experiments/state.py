@@ -32,6 +32,7 @@ def state_of(folder: Path) -> State:
     """Return the state of a run's directory, from its small files alone."""
     if not (folder / CONFIG).is_file():
         return "missing"
+    # A run that was asked to end early is not done.
     if (folder / SUMMARY).is_file():
         how = load_json(folder / SUMMARY, Summary).ended
         if how != "asked":
@@ -56,7 +57,7 @@ def ended(job: Job, root: Path, data: DataFacts | None) -> bool:
 
 
 def states_of(root: Path) -> dict[Key, State]:
-    """The state of every run in the folder."""
+    """Return the state of every run in the folder."""
     states: dict[Key, State] = {}
     for path in sorted((root / RUNS).glob(f"*/{CONFIG}")):
         described, config = read_description(path.parent)
@@ -65,12 +66,12 @@ def states_of(root: Path) -> dict[Key, State]:
 
 
 def tally(experiment: Experiment, states: dict[Key, State]) -> Counter[State]:
-    """Return the number of its runs in each state."""
+    """Count the runs of an experiment in each state."""
     return Counter(states.get(key, "missing") for key in keys_of(experiment))
 
 
 def keys_of(experiment: Experiment) -> set[Key]:
-    """Its runs, each once."""
+    """Return the keys of an experiment's runs, each once."""
     return {
         (config.fingerprint(), group.data)
         for group in experiment.groups
@@ -83,6 +84,7 @@ def read_experiments(root: Path, names: list[str]) -> list[Experiment]:
     found = [read_experiment(path) for path in sorted(root.glob(f"*{SUFFIX}"))]
     if not found:
         raise ValueError(f"no experiment was begun in {root}; worlds-experiment run begins one")
+    # Names that were not begun, or all.
     unknown = set(names) - {experiment.name for experiment in found} - {"all"}
     if unknown:
         known = ", ".join(experiment.name for experiment in found)
@@ -90,8 +92,8 @@ def read_experiments(root: Path, names: list[str]) -> list[Experiment]:
     return [one for one in found if not names or "all" in names or one.name in names]
 
 
-def bound(one: Expanded, sources: Sources) -> Experiment:
-    """The experiment with each group tied to the data that it is trained on."""
+def bind_data(one: Expanded, sources: Sources) -> Experiment:
+    """Return the experiment with each group tied to the data that it is trained on."""
     groups = []
     for group in one.groups:
         kind = one.kind(group)
@@ -100,12 +102,13 @@ def bound(one: Expanded, sources: Sources) -> Experiment:
     return replace(one.experiment, groups=tuple(groups))
 
 
-def begin(experiment: Experiment, root: Path) -> None:
+def save_spec(experiment: Experiment, root: Path) -> None:
     """Put it beside its runs, unless it lies there with more trials. ValueError where they are of
     another scale.
     """
     path = root / f"{experiment.name}{SUFFIX}"
     if path.is_file():
+        # One scale a directory; the one with more trials stays.
         before = read_experiment(path)
         if before.scale != experiment.scale:
             raise ValueError(

@@ -9,9 +9,8 @@ from typing import Final
 
 import torch
 
-from worlds.experiments.costs import estimate
+from worlds.experiments.costs import cost, estimate, seconds
 from worlds.experiments.plan import Job
-from worlds.experiments.run_cost import cost, seconds
 from worlds.experiments.sources import Sources
 from worlds.runtime.device import device_name
 

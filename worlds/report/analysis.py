@@ -11,7 +11,7 @@ without the leading `test_`: soft_error, error, loss.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -45,12 +45,12 @@ class Curves:
         return np.quantile(self.values, shares, axis=0)
 
     def until(self, step: int | None) -> "Curves":
-        """The part at or before `step`; all of it for None."""
+        """Return the part at or before `step`; all of it for None."""
         keep = self.steps <= (self.steps[-1] if step is None else step)
         return Curves(self.trials, self.steps[keep], self.values[:, keep])
 
     def of_trial(self, trial: int) -> np.ndarray:
-        """The trial's values, or the median where it is not among them: float64 (T,)."""
+        """Return the trial's values, or the median where it is not among them: float64 (T,)."""
         return self.values[self.trials.index(trial)] if trial in self.trials else self.median
 
 
@@ -60,9 +60,10 @@ def has(run: Run, column: str) -> bool:
 
 
 def curves(runs: Sequence[Run], column: str) -> Curves:
-    """`column` of each run. ValueError where the runs have no step with it in common."""
+    """Return `column` of each run. Raises ValueError if the runs have no step with it in common."""
     if not runs:
         raise ValueError(f"there is no run to take {column} from")
+    # Each run's steps and values, then those that all of them have.
     series = [
         {row["step"]: row[column] for row in run.rows if row.get(column) is not None}
         for run in runs
@@ -76,32 +77,35 @@ def curves(runs: Sequence[Run], column: str) -> Curves:
 
 
 def last_value(run: Run, column: str) -> float:
-    """`column` in the last row that has it."""
+    """Return `column` in the last row that has it."""
     return float(curves([run], column).values[0, -1])
 
 
 def confusion_of(run: Run) -> np.ndarray | None:
-    """Shares of the test images of each class (rows) that are called each class, (K, K) float64, in
-    the last row; None where the run did not measure them.
+    """Return shares of the test images of each class (rows) that are called each class, (K, K)
+    float64, in the last row; None where the run did not measure them.
     """
+    # test_confusion_A_B for all pairs of classes A, B.
     row = run.final or {}
     prefix = "test_confusion_"
     named = {name.removeprefix(prefix): value for name, value in row.items() if prefix in name}
     count = round(len(named) ** 0.5)
     if not count:
         return None
-    shares = [[named[f"{a}_{b}"] for b in range(count)] for a in range(count)]
+    shares = [[named[f"{a}_{b}"] for b in range(count)] for a in range(count)]  # (K, K)
     return np.array(shares, dtype=np.float64)
 
 
 def least_drop(run: Run, column: str) -> float | None:
-    """The least fall of `column` over a change of the learning rate: the mean of the unit before it
-    less that of the unit after. None for schedules without sudden changes, or too few rows.
+    """Return the least fall of `column` over a change of the learning rate: the mean of the unit
+    before it less that of the unit after. None for schedules without sudden changes, or too few
+    rows.
     """
     config = run.config
     if config.schedule not in ("3step", "steps"):
         return None
     curve, unit = curves([run], column), config.unit
+    # Where the rate falls, and by how much the means of the units around it do.
     changes = [s for s in range(1, config.steps) if config.rate(s) < 0.99 * config.rate(s - 1)]
     falls = []
     for change in changes:
@@ -139,6 +143,7 @@ def stopping_time(real: Sequence[Run]) -> StoppingTime:
     measured = [run for run in real if has(run, "train_error")]
     if not measured:
         return StoppingTime({}, None, int(curves(real, "test_loss").steps[-1]))
+    # Trial by trial, and of the median curve.
     train = curves(measured, "train_error")
     index = stopping_point(train.median.tolist(), measured[0].config.threshold)
     return StoppingTime(
@@ -169,14 +174,15 @@ class Ending:
 def endings(
     real: Sequence[Run], ideal: Sequence[Run], metric: str = "soft_error"
 ) -> tuple[Ending, ...]:
-    """Each Real trial against the Ideal run of the same trial, or against the median of the Ideal
-    runs where that trial has none (one Ideal run may serve several Real Worlds). ValueError where
-    a pair has no step in common.
+    """Compare each Real trial with the Ideal run of the same trial, or with the median of the Ideal
+    runs where that trial has none (one Ideal run may serve several Real Worlds). Raises ValueError
+    if a pair has no step in common.
     """
     return tuple(_ending(run, ideal, metric) for run in real)
 
 
 def _ending(run: Run, ideal: Sequence[Run], metric: str) -> Ending:
+    # The Ideal run of the same trial, or all of them.
     twin = [other for other in ideal if other.config.trial == run.config.trial]
     mine, theirs = curves([run], f"test_{metric}"), curves(twin or ideal, f"test_{metric}")
     steps = np.intersect1d(mine.steps, theirs.steps)
@@ -184,6 +190,7 @@ def _ending(run: Run, ideal: Sequence[Run], metric: str) -> Ending:
     steps = steps[steps <= (steps.max(initial=-1) if t0 is None else t0)]
     if not len(steps):
         raise ValueError(f"{run.folder} and its Ideal World have no step in common up to T0")
+    # Both curves at these steps; the last of them is where the trial ends.
     real_values = mine.median[np.isin(mine.steps, steps)]
     ideal_values = theirs.median[np.isin(theirs.steps, steps)]
     end = int(steps[-1])
@@ -202,11 +209,12 @@ def _ending(run: Run, ideal: Sequence[Run], metric: str) -> Ending:
 def bootstrap_error(
     real: Sequence[Run], ideal: Sequence[Run], metric: str = "soft_error"
 ) -> Curves:
-    """Real - Ideal at equal steps, for each Real trial (see `endings`), at the steps all have."""
+    """Return Real - Ideal of each Real trial (see `endings`) at the steps that all have."""
     ours, theirs = curves(real, f"test_{metric}"), curves(ideal, f"test_{metric}")
     steps = np.intersect1d(ours.steps, theirs.steps)
     if not len(steps):
         raise ValueError("the Real and the Ideal World were measured at no common step")
+    # Trial by trial against its twin, or against the median.
     at_ours, at_theirs = np.isin(ours.steps, steps), np.isin(theirs.steps, steps)
     gaps = [
         values[at_ours] - theirs.of_trial(trial)[at_theirs]
@@ -239,14 +247,15 @@ def power_law(
     draws: int = 1_000,
     seed: int = 0,
 ) -> PowerLaw:
-    """Least squares in logarithms, through the mean over trials of log(value) at up to `points`
-    measured updates in [first, last] that are about even on a log axis.
+    """Fit a power law: least squares in logarithms, through the mean over trials of log(value) at
+    up to `points` measured updates in [first, last] that are about even on a log axis.
 
     The interval comes from resampling trials (`draws` times, seeded) where there are three or more;
     otherwise from the covariance of the fit, which takes the points as independent and is then too
     narrow. ValueError for fewer than three points or a value that is not positive.
     """
     x = learned.updates
+    # Measured updates in the window, of many an even choice on the log axis.
     inside = np.flatnonzero((x >= first) & (x <= (x[-1] if last is None else last)))
     if len(inside) >= 3:
         grid = np.geomspace(x[inside[0]], x[inside[-1]], points)
@@ -257,33 +266,36 @@ def power_law(
         )
     if np.any(learned.values[:, inside] <= 0):
         raise ValueError("a power law needs positive values, there is one of 0 or less")
-    # The exponent and its interval.
-    at, logs = np.log(x[inside]), np.log(learned.values[:, inside])
-    if len(logs) >= 3:
-        generator = np.random.default_rng(seed)
-        chosen = generator.integers(len(logs), size=(draws, len(logs)))
-        slopes = np.polyfit(at, logs[chosen].mean(axis=1).T, 1)[0]
-        low, high = np.quantile(-slopes, (0.025, 0.975))
-        slope, intercept = np.polyfit(at, logs.mean(axis=0), 1)
-        method = f"{draws:,} resamplings of {len(logs)} trials"
-    else:
-        slope, intercept, half = _line(at, logs.mean(axis=0))
-        low, high = -slope - half, -slope + half
-        method = "covariance of the fit, points taken as independent"
-    window = float(x[inside[0]]), float(x[inside[-1]])
-    return PowerLaw(
-        float(np.exp(intercept)), -float(slope), float(low), float(high), *window, method
-    )
+    logs = np.log(learned.values[:, inside])  # (trials, points)
+    law = power_law_of_points(x[inside], np.exp(logs.mean(axis=0)))
+    if len(logs) < 3:
+        return replace(law, method=f"{law.method}, points taken as independent")
+    # The interval of the exponent: fits to the means over resampled trials.
+    generator = np.random.default_rng(seed)  # equal runs give equal reports
+    chosen = generator.integers(len(logs), size=(draws, len(logs)))  # (draws, trials)
+    slopes = np.polyfit(np.log(x[inside]), logs[chosen].mean(axis=1).T, 1)[0]  # (draws,)
+    low, high = np.quantile(-slopes, (0.025, 0.975))
+    method = f"{draws:,} resamplings of {len(logs)} trials"
+    return replace(law, low=float(low), high=float(high), method=method)
 
 
-def power_law_of_points(x: Sequence[float], y: Sequence[float]) -> PowerLaw:
-    """The same through single points, such as T0 against n; three or more, all positive."""
+def power_law_of_points(
+    x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray
+) -> PowerLaw:
+    """Fit a power law through single points, such as T0 against n; three or more, all positive."""
     if len(x) < 3 or min(*x, *y) <= 0:
         raise ValueError(f"a power law needs 3 or more positive points, got {list(x)}, {list(y)}")
-    slope, intercept, half = _line(np.log(x), np.log(y))
-    method = "covariance of the fit"
-    bounds = -slope - half, -slope + half
-    return PowerLaw(float(np.exp(intercept)), -slope, *bounds, float(min(x)), float(max(x)), method)
+    at, logs = np.log(x), np.log(y)
+    slope, intercept = np.polyfit(at, logs, 1)  # of the logarithms
+    # 1.96 standard errors of the slope.
+    residual = logs - slope * at - intercept
+    variance = residual @ residual / (len(x) - 2) / np.sum((at - at.mean()) ** 2)
+    half = 1.96 * float(np.sqrt(variance))
+    bounds = float(-slope - half), float(-slope + half)
+    window = float(min(x)), float(max(x))
+    return PowerLaw(
+        float(np.exp(intercept)), float(-slope), *bounds, *window, "covariance of the fit"
+    )
 
 
 @dataclass(frozen=True)
@@ -304,18 +316,20 @@ class Scaling:
 def scaling_of_trials(
     real: Mapping[int, Sequence[Run]], ideal: Sequence[Run], metric: str = "soft_error"
 ) -> list[Scaling]:
-    """The three exponents of each trial that reached T0 at three or more n; the Ideal World is
-    fitted between the least and the greatest T0. Trials without enough points are left out.
+    """Return the three exponents of each trial that reached T0 at three or more n; the Ideal World
+    is fitted between the least and the greatest T0. Trials without enough points are left out.
     """
     trials = sorted({run.config.trial for runs in real.values() for run in runs})
     found = []
     for trial in trials:
+        # The runs of this trial at each n, and where they end.
         runs = {n: [r for r in rs if r.config.trial == trial] for n, rs in real.items()}
         ends = {n: endings(rs, ideal, metric)[0] for n, rs in runs.items() if rs}
         sizes = [n for n, end in sorted(ends.items()) if end.reached]
         own = [run for run in ideal if run.config.trial == trial] or list(ideal)
         if len(sizes) < 3 or not own:
             continue
+        # alpha of Ideal(t) between the T0s, beta of T(n), gamma of L(n).
         times = [float(ends[n].step + 1) for n in sizes]
         learned = curves(own, f"test_{metric}")
         try:
@@ -326,14 +340,6 @@ def scaling_of_trials(
             continue
         found.append(Scaling(alpha, beta, gamma))
     return found
-
-
-def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
-    """Slope, intercept and 1.96 standard errors of the slope."""
-    slope, intercept = np.polyfit(x, y, 1)
-    residual = y - slope * x - intercept
-    error = np.sqrt(residual @ residual / (len(x) - 2) / np.sum((x - x.mean()) ** 2))
-    return float(slope), float(intercept), 1.96 * float(error)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Figures of bars: decompositions of the test error, RRM, patience, tables of test errors."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 from worlds.cli.drawing import COLORS, INK, legend, new_figure, patch
 from worlds.experiments.spec import METRIC_NAMES, Experiment
@@ -12,126 +12,105 @@ from worlds.report.plots import (
     TRAIN,
     Drawn,
     Point,
-    curve_of,
+    draw_runs,
     grouped_bars,
-    points_of,
     stacked_bars,
-    world_curves,
 )
 
-
-def draw_decompositions(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
-    able = [one for one in measured if one.get("gap") is not None and one.get("train") is not None]
-    if not able:
-        raise ValueError(f"{experiment.name} has no group with both worlds and train metrics")
-    names = [one.label for one in able]
-    numbers = {
-        name: [one.get(name) or 0.0 for one in able]
-        for name in ("train", "generalization", "ideal", "gap", "real")
-    }
-    figure, axes, _ = new_figure(2, 2, (5.4, 1.2 + 0.5 * len(able)), sharey=True, sharex=True)
-    train, gap = ("train", numbers["train"], TRAIN), ("gap", numbers["generalization"], COLORS[3])
-    ideal, error = ("ideal", numbers["ideal"], IDEAL), ("error", numbers["gap"], COLORS[2])
-    for ax, title, parts in (
-        (axes[0], "train + generalization gap", (train, gap)),
-        (axes[1], "Ideal + bootstrap error", (ideal, error)),
-    ):
-        stacked_bars(ax, names, parts, numbers["real"])
-        ax.set(title=title, xlabel=METRIC_NAMES[experiment.metric])
-    names_of = ("Real World train", "generalization gap", "Ideal World test", "bootstrap error")
-    bars = [patch(part[2]) for part in (train, gap, ideal, error)]
-    tick = {"color": INK, "linewidth": 2}
-    legend(figure, [*zip(names_of, bars, strict=True), ("Real World test", tick)])
-    return Drawn(figure, _bar_points(able, numbers))
-
-
-def _bar_points(
-    measured: Sequence[Measured], numbers: Mapping[str, Sequence[float]]
-) -> list[Point]:
-    return [
-        {"panel": "", "group": one.label, "world": "", "quantity": name, "x": None, "y": value}
-        | {"low": one.range(name)[0], "high": one.range(name)[1], "trials": len(one.values[name])}
-        for name, values in numbers.items()
-        for one, value in zip(measured, values, strict=True)
-        if one.values.get(name)
-    ]
-
-
-def draw_rrm(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
-    able = [one for one in measured if one.get("bound") is not None]
-    if not able:
-        raise ValueError(f"{experiment.name} has no clean and noisy run of one trial")
-    parts = [("robustness", COLORS[0]), ("memorization", COLORS[4]), ("rationality", COLORS[3])]
-    shown = [*(name for name, _ in parts), "generalization_error"]
-    numbers = {name: [one.get(name) or 0.0 for one in able] for name in shown}
-    figure, (ax,), _ = new_figure(1, 1, (8.4, 1.2 + 0.55 * len(able)))
-    stacked_bars(
-        ax,
-        [one.label for one in able],
-        [(name, numbers[name], color) for name, color in parts],
-        numbers["generalization_error"],
-    )
-    ax.set_xlabel("share of samples")
-    legend(
-        figure,
-        [(f"{name} gap", patch(color)) for name, color in parts]
-        + [("generalization gap", {"color": INK, "linewidth": 2})],
-    )
-    return Drawn(figure, _bar_points(able, numbers))
-
-
-def draw_stopping(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
-    able = [one for one in measured if one.get("stopped") is not None]
-    if not able:
-        raise ValueError(f"{experiment.name} has no Real World run")
-    parts = [("real", COLORS[0]), ("stopped", COLORS[4]), ("final_real", TRAIN)]
-    numbers = {name: [one.get(name) or 0.0 for one in able] for name, _ in parts}
-    # Bars of all groups; beside them a panel a noisy group.
-    noisy = [one for one in able if has(one.found.real[0], "train_corrupted_error")]
-    size = (3.7, 3.4) if noisy else (8.4, 1.2 + 0.8 * len(able))
-    figure, axes, _ = new_figure(1 + len(noisy), 3, size)
-    bars = [(name, numbers[name], color) for name, color in parts]
-    grouped_bars(axes[0], [one.label for one in able], bars)
-    axes[0].set_xlabel(f"Real World test {METRIC_NAMES[experiment.metric]}")
-    config = able[0].found.real[0].config
-    unit = "epochs" if config.validation else "log points"
-    patience = f"stopped by patience of {patience_of(able[0].found.real[0])} {unit}"
-    texts = ("at T0, or the last step", patience, "at the last step")
-    entries: list[tuple[str, dict[str, Any]]] = [
-        (text, patch(color)) for text, (_, color) in zip(texts, parts, strict=True)
-    ]
-    points = _bar_points(able, numbers)
-    # How the labels that were kept and those that were changed are fitted.
-    for ax, one in zip(axes[1:], noisy, strict=True):
-        for column, color in _FITTED.values():
-            curve = curve_of(one.found.real, column)
-            world_curves(ax, curve, colors=(color, color))
-            points += points_of(curve, group=one.label, world="real", quantity=column)
-        ax.set(title=one.label, ylabel="train error", ylim=(0, 1))
-    if noisy:
-        entries += [(text, {"color": color}) for text, (_, color) in _FITTED.items()]
-    legend(figure, entries)
-    return Drawn(figure, points)
-
-
+TICK: Final = {"color": INK, "linewidth": 2}  # in a legend
 # How labels that were kept and labels that were changed are fitted.
-_FITTED: Final = {
+FITTED: Final = {
     "kept labels": ("train_kept_error", COLORS[2]),
     "wrong labels": ("train_corrupted_error", COLORS[1]),
     "wrong labels, against the true ones": ("train_corrupted_true_error", COLORS[3]),
 }
 
 
+def _able(measured: Sequence[Measured], wanted: Sequence[str], problem: str) -> list[Measured]:
+    """Return the groups with all of the quantities; ValueError if there is none."""
+    able = [one for one in measured if all(one.values.get(name) for name in wanted)]
+    if not able:
+        raise ValueError(problem)
+    return able
+
+
+def _numbers(able: Sequence[Measured], name: str) -> list[float]:
+    return [one.number(name) for one in able]
+
+
+def _points(able: Sequence[Measured], names: Sequence[str]) -> list[Point]:
+    return [one.point(name) for name in names for one in able if one.values.get(name)]
+
+
+def draw_decompositions(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
+    problem = f"{experiment.name} has no group with both worlds and train metrics"
+    able = _able(measured, ("gap", "train"), problem)
+    figure, axes, _ = new_figure(2, 2, (5.4, 1.2 + 0.5 * len(able)), sharey=True, sharex=True)
+    # The same test error in two sums: of the Real World alone, and of both.
+    halves = {
+        "train + generalization gap": {"train": TRAIN, "generalization": COLORS[3]},
+        "Ideal + bootstrap error": {"ideal": IDEAL, "gap": COLORS[2]},
+    }
+    for ax, (title, parts) in zip(axes, halves.items(), strict=True):
+        bars = [(_numbers(able, name), color) for name, color in parts.items()]
+        stacked_bars(ax, [one.label for one in able], bars, _numbers(able, "real"))
+        ax.set(title=title, xlabel=METRIC_NAMES[experiment.metric])
+    colors = {name: color for parts in halves.values() for name, color in parts.items()}
+    texts = ("Real World train", "generalization gap", "Ideal World test", "bootstrap error")
+    entries = [*zip(texts, map(patch, colors.values()), strict=True), ("Real World test", TICK)]
+    legend(figure, entries)
+    return Drawn(figure, _points(able, (*colors, "real")))
+
+
+def draw_rrm(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
+    able = _able(measured, ("bound",), f"{experiment.name} has no clean and noisy run of one trial")
+    # The sum of the three is a bound, so the tick lies left of its end.
+    parts = {"robustness": COLORS[0], "memorization": COLORS[4], "rationality": COLORS[3]}
+    figure, (ax,), _ = new_figure(1, 1, (8.4, 1.2 + 0.55 * len(able)))
+    bars = [(_numbers(able, name), color) for name, color in parts.items()]
+    stacked_bars(ax, [one.label for one in able], bars, _numbers(able, "generalization_error"))
+    ax.set_xlabel("share of samples")
+    entries = [(f"{name} gap", patch(color)) for name, color in parts.items()]
+    legend(figure, [*entries, ("generalization gap", TICK)])
+    return Drawn(figure, _points(able, (*parts, "generalization_error")))
+
+
+def draw_stopping(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
+    able = _able(measured, ("stopped",), f"{experiment.name} has no Real World run")
+    parts = {"real": COLORS[0], "stopped": COLORS[4], "final_real": TRAIN}
+    # Bars of all groups; beside them a panel a noisy group.
+    noisy = [one for one in able if has(one.found.real[0], "train_corrupted_error")]
+    size = (3.7, 3.4) if noisy else (8.4, 1.2 + 0.8 * len(able))
+    figure, axes, _ = new_figure(1 + len(noisy), 3, size)
+    bars = [(_numbers(able, name), color) for name, color in parts.items()]
+    grouped_bars(axes[0], [one.label for one in able], bars)
+    axes[0].set_xlabel(f"Real World test {METRIC_NAMES[experiment.metric]}")
+    run = able[0].found.real[0]
+    unit = "epochs" if run.config.validation else "log points"
+    stopped = f"stopped by patience of {patience_of(run)} {unit}"
+    texts = ("at T0, or the last step", stopped, "at the last step")
+    entries = list(zip(texts, map(patch, parts.values()), strict=True))
+    points = _points(able, tuple(parts))
+    # How the labels that were kept and those that were changed are fitted.
+    for ax, one in zip(axes[1:], noisy, strict=True):
+        for column, color in FITTED.values():
+            points += draw_runs(ax, one.found.real, column, color, group=one.label, world="real")
+        ax.set(title=one.label, ylabel="train error", ylim=(0, 1))
+    if noisy:
+        entries += [(text, {"color": color}) for text, (_, color) in FITTED.items()]
+    legend(figure, entries)
+    return Drawn(figure, points)
+
+
 def draw_table(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
+    # The test sets that some group was measured on.
     names = [name for name in TEST_SETS if any(one.values.get(name) for one in measured)]
-    able = [one for one in measured if all(one.values.get(name) for name in names)]
-    if not names or not able:
-        raise ValueError(f"{experiment.name} has no test error to show")
+    problem = f"{experiment.name} has no test error to show"
+    able = _able(measured if names else (), names, problem)
     colors = {"cifar10_error": COLORS[0], "test_error": COLORS[4]}
-    numbers = {name: [one.get(name) or 0.0 for one in able] for name in names}
     figure, (ax,), _ = new_figure(1, 1, (8.4, 1.2 + 0.6 * len(able)))
-    bars = [(name, numbers[name], colors[name]) for name in names]
+    bars = [(_numbers(able, name), colors[name]) for name in names]
     grouped_bars(ax, [one.label for one in able], bars)
     ax.set_xlabel("test error at the last step")
     legend(figure, [(TEST_SETS[name], patch(colors[name])) for name in names])
-    return Drawn(figure, _bar_points(able, numbers))
+    return Drawn(figure, _points(able, names))

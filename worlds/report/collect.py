@@ -49,8 +49,8 @@ class Found:
 
 
 def read_library(roots: Sequence[Path]) -> Library:
-    """All runs and experiments at or below `roots`; what cannot be read becomes a problem.
-    ValueError where one is not a directory, or they hold neither.
+    """Read all runs and experiments at or below `roots`; what cannot be read becomes a problem.
+    Raises ValueError if one is not a directory, or they hold neither.
     """
     for root in roots:
         if not root.is_dir():
@@ -92,14 +92,10 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
-def usable(run: Run) -> bool:
-    return why_not(run) is None
-
-
-def why_not(run: Run) -> str | None:
-    """Why a run cannot be used, or None."""
+def exclusion_reason(run: Run) -> str | None:
+    """Return why a run cannot be used, or None."""
     if run.summary is None:
-        made = run.rows[-1]["updates"] if run.rows else 0
+        made = run.rows[-1]["updates"] if run.rows else 0  # updates
         return f"unfinished, last measured at {made:,} of {run.config.steps:,} updates"
     if run.summary.ended in ("not_finite", "nan"):
         return f"diverged at {run.summary.updates:,} updates"
@@ -107,7 +103,8 @@ def why_not(run: Run) -> str | None:
 
 
 def collect(experiment: Experiment, runs: Iterable[Run]) -> list[Found]:
-    """Each group of the experiment with its runs."""
+    """Return each group of the experiment with its runs."""
+    # By fingerprint: an experiment's file holds its configs in full.
     index: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         index[run.config.fingerprint()].append(run)
@@ -121,10 +118,14 @@ def _found(group: Group, index: dict[str, list[Run]]) -> Found:
     data: tuple[Any, Any] | None = None
     for config in (*group.real, *group.ideal):
         name = f"{group.label}: {describe(config)}"
-        here = [run for run in index[config.fingerprint()] if _is_on(run, group.data)]
-        good = [run for run in here if usable(run)]
+        # The first usable run of this config, on the data of the group.
+        here = index[config.fingerprint()]
+        if group.data is not None:
+            data_names = [(run, run.description.data) for run in here]
+            here = [run for run, known in data_names if group.data in (known.name, known.train)]
+        good = [run for run in here if exclusion_reason(run) is None]
         if not good:
-            reasons = [f"{why_not(run)} ({run.folder})" for run in here] or ["not found"]
+            reasons = [f"{exclusion_reason(run)} ({run.folder})" for run in here] or ["not found"]
             missing.append(f"{name}: {reasons[0]}")
             continue
         run = good[0]
@@ -132,6 +133,7 @@ def _found(group: Group, index: dict[str, list[Run]]) -> Found:
         if data_of(run) != data:
             missing.append(f"{name}: on other data than the rest ({run.folder})")
             continue
+        # Copies are told, not used.
         if len(good) > 1:
             others = ", ".join(str(other.folder) for other in good[1:])
             duplicates.append(f"{name}: {run.folder} is used, {others} left out")
@@ -146,13 +148,8 @@ def describe(config: TrainConfig) -> str:
 
 
 def data_of(run: Run) -> tuple[Any, Any]:
-    """Fingerprints of what was trained and measured on."""
+    """Return fingerprints of what was trained and measured on."""
     return run.description.data.train, run.description.data.test
-
-
-def _is_on(run: Run, wanted: str | None) -> bool:
-    data = run.description.data
-    return wanted is None or wanted in (data.name, data.train)
 
 
 def automatic(runs: Sequence[Run], tolerance: float) -> list[Experiment]:
@@ -162,8 +159,10 @@ def automatic(runs: Sequence[Run], tolerance: float) -> list[Experiment]:
     groups = _groups(runs)
     if not groups:
         return []
+    # One claim for all of them, where both worlds were run.
     both = [group for group in groups if group.real and group.ideal]
-    metric = _metric(runs)
+    soft = all("test_soft_error" in row for run in runs for row in run.rows[:1])
+    metric = "soft_error" if soft else "loss"
     claim = "Up to T0 the test error of the Real World is close to that of the Ideal World."
     checks = (Check("largest", "at most", tolerance),) if both else ()
     made = []
@@ -189,13 +188,8 @@ def automatic(runs: Sequence[Run], tolerance: float) -> list[Experiment]:
     return made
 
 
-def _metric(runs: Sequence[Run]) -> str:
-    soft = all("test_soft_error" in row for run in runs for row in run.rows[:1])
-    return "soft_error" if soft else "loss"
-
-
 def _groups(runs: Sequence[Run]) -> list[Group]:
-    """Trials of one config on one data set, Real with the Ideal runs that belong to it."""
+    """Return trials of one config on one data set, Real with the Ideal runs that belong to it."""
     real: dict[tuple[Any, ...], list[TrainConfig]] = defaultdict(list)
     ideal: dict[tuple[Any, ...], list[TrainConfig]] = defaultdict(list)
     data_names: dict[tuple[Any, ...], Any] = {}
@@ -226,7 +220,8 @@ def _groups(runs: Sequence[Run]) -> list[Group]:
 
 
 def _labels(configs: Sequence[TrainConfig]) -> list[str]:
-    """The architecture, where they differ in it, and each other field in which they do."""
+    """Return the architecture, where they differ in it, and each other field in which they do."""
+    # The fields in which the configs differ.
     values = [config.to_json() for config in configs]
     ignored = {"arch", "trial", "options"}
     for value in values:  # a Real World is not told by its world, those between are
@@ -236,6 +231,7 @@ def _labels(configs: Sequence[TrainConfig]) -> list[str]:
         for name in (values[0] if values else {})
         if name not in ignored and len({str(value[name]) for value in values}) > 1
     ]
+    # The network where it differs too, then NAME VALUE of each field.
     several = len({value["arch"] for value in values}) > 1
     options = len({str(value["options"]) for value in values}) > 1
     labels = []
@@ -254,7 +250,8 @@ def _plain(value: Any) -> str:
 
 
 def _sizes(groups: Sequence[Group]) -> list[tuple[Group, ...]]:
-    """Groups that differ in n alone, three or more, by n; labeled by it."""
+    """Return groups that differ in n alone, three or more, by n; labeled by it."""
+    # Groups are of one family if they are equal but for n.
     families: dict[str, list[Group]] = defaultdict(list)
     for group in groups:
         families[replace(group.real[0], n=1).group_key() + str(group.data)].append(group)
@@ -268,22 +265,15 @@ def _sizes(groups: Sequence[Group]) -> list[tuple[Group, ...]]:
 
 
 def mixed_folders(runs: Sequence[Run]) -> list[str]:
-    """One sentence for each folder whose runs, side by side, are of different configs."""
-    from worlds.training.config import differing_fields
-
+    """Return one sentence for each directory whose runs, side by side, are of different configs."""
+    # The runs of a directory, and the fields in which they differ.
     beside: dict[Path, list[Run]] = defaultdict(list)
     for run in runs:
         beside[run.folder.parent].append(run)
     sentences = []
     for folder, siblings in beside.items():
-        first = siblings[0].config.to_json() | {"world": None, "trial": None}
-        fields = {
-            difference.partition(" = ")[0]
-            for run in siblings[1:]
-            for difference in differing_fields(
-                first, run.config.to_json() | {"world": None, "trial": None}
-            )
-        }
+        configs = [run.config.to_json() | {"world": None, "trial": None} for run in siblings]
+        fields = {name for one in configs for name in one if one[name] != configs[0][name]}
         if fields:
             sentences.append(
                 f"{folder} holds runs of different configs, kept apart here: they differ in "

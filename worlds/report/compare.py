@@ -4,8 +4,8 @@ comparison = worlds.compare(lambda: MyNet(width=64), "out/pack", n=5_000, steps=
 print(comparison); comparison.plot()
 """
 
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -107,7 +107,7 @@ def compare(
     where = torch.device(pick_device(device))
     _check(configs, pools, parts)
     folder = Path(mkdtemp(prefix="worlds-")) if out is None else Path(out)
-    options = {
+    options: dict[str, Any] = {
         "device": where,
         "parts": parts,
         "checkpoint_seconds": checkpoint_seconds,
@@ -117,7 +117,17 @@ def compare(
     return Comparison(tuple(_train(each, pools, folder, quiet, options) for each in configs))
 
 
+def _train(
+    config: TrainConfig, data: Data, folder: Path, quiet: bool, options: dict[str, Any]
+) -> Run:
+    """Train one run, with a bar on stderr once it takes its time."""
+    name = f"{config.world.replace(':', '-')}-{config.trial}"
+    with step_bar(config.steps, name, quiet, delay=_BAR_SECONDS) as (_, on_step):
+        return train(config, data, folder / name, on_step=on_step, **options)
+
+
 def _in_world(config: TrainConfig, world: str) -> TrainConfig:
+    # Of reuse:K as many samples as make K uses each.
     own = replace(config, world=world)
     if own.reuse is None:
         return own
@@ -128,6 +138,7 @@ def _data(data: Any, test: Any) -> Data:
     """Return the splits to train and measure on. Raises ValueError if there is nothing to measure
     on.
     """
+    # A store has both splits; a data set is one, and needs the other beside it.
     store = open_store(data) if isinstance(data, str | PathLike) else data
     pool = store.train if isinstance(store, Store) else as_split(store)
     if test is None and isinstance(store, Store):
@@ -143,6 +154,7 @@ def _data(data: Any, test: Any) -> Data:
 
 def _check(configs: Sequence[TrainConfig], data: Data, parts: Parts) -> None:
     """Raises ValueError for whatever can be seen without training, before the first run."""
+    # A loader of each run, and the first batch of training and test data.
     batches = []
     for config in configs:
         loader = make_loader(config, data.train, batch_format(config, torch.device("cpu")))
@@ -152,6 +164,7 @@ def _check(configs: Sequence[TrainConfig], data: Data, parts: Parts) -> None:
     batches.append(
         next(iter(make_loader(measured, data.test, batch_format(measured, torch.device("cpu")))))
     )
+    # They must be alike, and fit the parts of the caller.
     kinds = [(x.dtype, y.dtype, x.shape[1:]) for x, y in batches]
     if kinds[0] != kinds[1]:
         told = " and ".join(f"{x} {tuple(shape)} with targets {y}" for x, y, shape in kinds)
@@ -161,19 +174,18 @@ def _check(configs: Sequence[TrainConfig], data: Data, parts: Parts) -> None:
         check_parts(parts, classes, batches[0], configs[0].loss)
 
 
-def _train(
-    config: TrainConfig, data: Data, folder: Path, quiet: bool, train_options: dict[str, Any]
-) -> Run:
-    """One run, with a bar on stderr once it takes its time."""
+@contextmanager
+def step_bar(
+    total: int, name: str, quiet: bool, **options: Any
+) -> Iterator[tuple[Any, Callable[[int], None]]]:
+    """Show a bar of a run's steps on stderr; yield it, and what moves it to a number of updates."""
     from tqdm import tqdm
 
-    name = f"{config.world.replace(':', '-')}-{config.trial}"
-    options: dict[str, Any] = {"disable": quiet, "delay": _BAR_SECONDS, "file": sys.stderr}
-    with tqdm(total=config.steps, desc=name, unit="step", smoothing=0.05, **options) as bar:
+    with tqdm(total=total, desc=name, unit="step", disable=quiet, smoothing=0.05, **options) as bar:
 
         def on_step(updates: int) -> None:
             if bar.n == 0 and updates > 1:  # resumed: not done by this process
                 bar.initial = updates - 1
             bar.update(updates - bar.n)
 
-        return train(config, data, folder / name, on_step=on_step, **train_options)
+        yield bar, on_step

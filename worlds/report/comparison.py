@@ -17,8 +17,18 @@ import numpy as np
 from worlds.cli.drawing import COLORS, legend, new_figure, style
 from worlds.cli.tables import columns
 from worlds.experiments.spec import METRIC_NAMES
-from worlds.report.analysis import curves, endings, has, stopping_time
-from worlds.report.plots import DASHED, RING, SOLID, TRAIN, curve_of, curve_with_band, world_curves
+from worlds.report.analysis import endings, has, last_value, stopping_time
+from worlds.report.plots import (
+    DASHED,
+    DASHES,
+    IDEAL,
+    REAL,
+    RING,
+    SOLID,
+    TRAIN,
+    draw_runs,
+    median_t0,
+)
 from worlds.training.run_folder import Run, find_runs
 
 if TYPE_CHECKING:
@@ -74,25 +84,24 @@ class Comparison:
     @property
     def worlds(self) -> tuple[str, ...]:
         """Real first, then those between, Ideal last."""
+        # The two worlds frame those between them.
         found = {run.config.world for run in self.runs}
         return tuple(sorted(found, key=lambda world: (world == "ideal", world != "real", world)))
 
     def of_world(self, world: str) -> list[Run]:
-        """The runs of a world, by trial."""
+        """Return the runs of a world, by trial."""
         found = [run for run in self.runs if run.config.world == world]
         return sorted(found, key=lambda run: run.config.trial)
 
     @property
     def metric(self) -> str:
         """The compared metric: soft_error, or what all runs have instead."""
-        for name in (*METRIC_NAMES, *self._own_metrics()):
+        names = {name for run in self.runs for row in run.rows[:1] for name in row}
+        own = sorted(name[5:] for name in names if name.startswith("test_"))
+        for name in (*METRIC_NAMES, *own):
             if all(has(run, f"test_{name}") for run in self.runs):
                 return name
         raise ValueError("the runs have no test metric in common, such as test_soft_error")
-
-    def _own_metrics(self) -> list[str]:
-        names = {name for run in self.runs for row in run.rows[:1] for name in row}
-        return sorted(name[5:] for name in names if name.startswith("test_"))
 
     @property
     def t0(self) -> float | None:
@@ -107,7 +116,7 @@ class Comparison:
         return self.gap("real")
 
     def gap(self, world: str) -> Spread:
-        """The same of another world than Real. Raises ValueError if one of the two is missing."""
+        """Return the same of another world. Raises ValueError if one of the two is missing."""
         ours, theirs = self.of_world(world), self.of_world("ideal")
         if not (ours and theirs):
             missing = "ideal" if ours else world
@@ -115,14 +124,15 @@ class Comparison:
         return Spread(tuple(end.gap for end in endings(ours, theirs, self.metric)))
 
     def rows(self) -> list[tuple[str, ...]]:
-        """The table: a line a world."""
+        """Return the table: a line a world."""
         name = METRIC_NAMES.get(self.metric, self.metric)
         table: list[tuple[str, ...]] = [
             ("world", "n", "trials", "T0", f"test {name}, last step", "bootstrap error")
         ]
         for world in self.worlds:
+            # An Ideal World has no n, no T0 and no gap to itself.
             runs = self.of_world(world)
-            last = np.median([curves([run], f"test_{self.metric}").values[0, -1] for run in runs])
+            last = np.median([last_value(run, f"test_{self.metric}") for run in runs])
             t0 = stopping_time(runs).median if world != "ideal" else None
             n = "fresh" if world == "ideal" else f"{runs[0].config.n:,}"
             gap = str(self.gap(world)) if world != "ideal" and self.of_world("ideal") else ""
@@ -135,7 +145,7 @@ class Comparison:
         return f"{columns(self.rows(), left=(0,))}\nbootstrap error: above the Ideal World at {at}"
 
     def to_frame(self) -> "DataFrame":
-        """All rows of all runs, with world and trial, as a pandas DataFrame."""
+        """Return all rows of all runs, with world and trial, as a pandas DataFrame."""
         try:
             from pandas import DataFrame
         except ImportError as error:
@@ -152,33 +162,33 @@ class Comparison:
         with style():
             own = ax is None
             ax = new_figure(1, size=(5.5, 3.6))[1][0] if ax is None else ax
-            column, entries = f"test_{self.metric}", []
             real, ideal = self.of_world("real"), self.of_world("ideal")
-            t0 = (
-                stopping_time(real).of_median_curve
-                if real and has(real[0], "train_error")
-                else None
-            )
-            train = curve_of(real, f"train_{self.metric}")
+            column, t0, entries = f"test_{self.metric}", median_t0(real), dict[str, Any]()
             # The two worlds, those between them, and their names.
-            world_curves(ax, curve_of(real, column), curve_of(ideal, column), train, t0)
-            entries += [("Real World, test", SOLID)] if real else []
-            entries += [("Ideal World, test", DASHED)] if ideal else []
-            entries += [("Real World, train", {"color": TRAIN})] if train is not None else []
-            entries += [("T0", RING)] if t0 is not None else []
+            if real:
+                draw_runs(ax, real, column, REAL, t0=t0, ring=True)
+                entries["Real World, test"] = SOLID
+            if ideal:
+                draw_runs(ax, ideal, column, IDEAL, t0=t0, dashes=DASHES)
+                entries["Ideal World, test"] = DASHED
+            if draw_runs(ax, real, f"train_{self.metric}", TRAIN, width=1.3):
+                entries["Real World, train"] = {"color": TRAIN}
+            if t0 is not None:
+                entries["T0"] = RING
             between = [world for world in self.worlds if world not in ("real", "ideal")]
             for color, world in zip(COLORS[2:], between, strict=False):
-                curve_with_band(ax, curves(self.of_world(world), column), color)
-                entries.append((f"{world}, test", {"color": color}))
+                draw_runs(ax, self.of_world(world), column, color)
+                entries[f"{world}, test"] = {"color": color}
             ax.set_ylabel(METRIC_NAMES.get(self.metric, self.metric))
             ax.set_ylim(bottom=0)
             if own:
                 figure: Any = ax.figure
-                legend(figure, entries)
+                legend(figure, list(entries.items()))
             return ax
 
     def _repr_html_(self) -> str:
-        """The picture and the table, for notebooks."""
+        """Return the picture and the table, for notebooks."""
+        # The table, then the picture as data of the page.
         header, *body = self.rows()
         cells = "".join(f"<th>{escape(cell)}</th>" for cell in header)
         lines = "".join(

@@ -8,10 +8,11 @@ import numpy as np
 
 from worlds.cli.drawing import COLORS, FAINT, GRID, INK, PAPER, WASH, legend, new_figure, patch
 from worlds.experiments.spec import METRIC_NAMES, Experiment, tolerance_of
-from worlds.report.analysis import METRICS, bootstrap_error, confusion_of, has, stopping_time
+from worlds.report.analysis import METRICS, bootstrap_error, confusion_of
 from worlds.report.measure import Measured
 from worlds.report.plots import (
     DASHED,
+    DASHES,
     IDEAL,
     REAL,
     RING,
@@ -19,12 +20,10 @@ from worlds.report.plots import (
     TRAIN,
     Drawn,
     Point,
-    curve_of,
-    curve_with_band,
+    draw_curve,
+    draw_runs,
     fit_limits,
-    points_of,
-    t0_point,
-    world_curves,
+    median_t0,
 )
 from worlds.training.run_folder import Run
 
@@ -40,24 +39,23 @@ def _draw_group(
     one: Measured,
     panel: str,
     metric: str,
-    colors: tuple[str, str],
-    train: bool,
+    colors: tuple[str, str] = (REAL, IDEAL),
+    train: bool = True,
 ) -> list[Point]:
-    """A group's curves on a panel."""
+    """Draw a group's test curves on a panel, and the Real World's train curve."""
     real, ideal = one.found.real, one.found.ideal
-    ours, theirs = curve_of(real, f"test_{metric}"), curve_of(ideal, f"test_{metric}")
-    learned = curve_of(real, f"train_{metric}") if train else None
-    t0 = stopping_time(real).of_median_curve if real and has(real[0], "train_error") else None
-    world_curves(ax, ours, theirs, learned, t0, colors)
-    names = {"panel": panel, "group": one.label}
-    points = points_of(ours, **names, world="real", quantity=f"test_{metric}")
-    points += points_of(theirs, **names, world="ideal", quantity=f"test_{metric}")
-    points += points_of(learned, **names, world="real", quantity=f"train_{metric}")
-    return points + t0_point(ours, t0, **names, world="real")
+    t0, test, names = median_t0(real), f"test_{metric}", {"panel": panel, "group": one.label}
+    points = draw_runs(ax, real, test, colors[0], t0=t0, ring=True, world="real", **names)
+    points += draw_runs(ax, ideal, test, colors[1], t0=t0, dashes=DASHES, world="ideal", **names)
+    if train:
+        column = f"train_{metric}"
+        points += draw_runs(ax, real, column, TRAIN, width=1.3, world="real", **names)
+    return points
 
 
 def draw_curves(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
     """Draw a panel a group, or a panel for the groups that name the same one."""
+    # The groups of each panel.
     panels: dict[str, list[Measured]] = {}
     for one in measured:
         panels.setdefault(one.found.group.panel or one.label, []).append(one)
@@ -78,7 +76,19 @@ def draw_curves(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
             points += _draw_group(axes[index], one, panel, experiment.metric, pair, several == 1)
             if strips and one in both:
                 shade = GAP if several == 1 else color
-                points += _draw_gap(strips[index], one, panel, experiment.metric, shade)
+                gap = bootstrap_error(one.found.real, one.found.ideal, experiment.metric)
+                points += draw_curve(
+                    strips[index],
+                    gap,
+                    shade,
+                    t0=median_t0(one.found.real),
+                    width=1.3,
+                    panel=panel,
+                    group=one.label,
+                    world="both",
+                    quantity="bootstrap_error",
+                )
+    # One scale, one label an axis, one legend.
     fit_limits(axes, [point for point in points if point["quantity"] != "bootstrap_error"])
     _finish_strips(strips, points, tolerance_of(experiment))
     for ax in strips:
@@ -90,19 +100,11 @@ def draw_curves(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
     return Drawn(figure, points)
 
 
-def _draw_gap(ax: "Axes", one: Measured, panel: str, metric: str, color: str) -> list[Point]:
-    real = one.found.real
-    gap = bootstrap_error(real, one.found.ideal, metric)
-    t0 = stopping_time(real).of_median_curve if has(real[0], "train_error") else None
-    curve_with_band(ax, gap, color, t0=t0, width=1.3)
-    names = {"panel": panel, "group": one.label, "world": "both", "quantity": "bootstrap_error"}
-    return points_of(gap, **names)
-
-
 def _finish_strips(
     strips: Sequence["Axes"], points: Sequence[Point], tolerance: float | None
 ) -> None:
-    """Zero, the claim's tolerance, and a height that shows both."""
+    """Draw zero and the claim's tolerance, and choose a height that shows both."""
+    # Limits of what comes after the first twentieth, and of the tolerance.
     gaps = [point for point in points if point["quantity"] == "bootstrap_error"]
     end = max((point["x"] for point in gaps), default=0)
     late = [value for p in gaps if p["x"] > 0.05 * end for value in (p["low"], p["high"])]
@@ -122,6 +124,7 @@ def _curves_legend(
     tolerance: float | None = None,
 ) -> None:
     """Name every line, mark and band that is drawn."""
+    # World and kind of what was drawn, by its points.
     shown = {(point["world"], point["quantity"].partition("_")[0]) for point in points}
     ink = {"color": INK} if several > 1 else {}
     members = max(panels.values(), key=len) if several > 1 else []
@@ -147,6 +150,7 @@ def _curves_legend(
 
 def _label_outer(axes: Sequence["Axes"], strips: Sequence["Axes"], name: str) -> None:
     """Name the y axes at the left, and the x axes at the bottom of each column."""
+    # Panels of a row share the y axis, a column is labeled at its last panel.
     bottom: dict[int, Axes] = {}
     for text, row in ((name, axes), ("Real - Ideal", strips)):
         for ax in row:
@@ -162,52 +166,51 @@ def _label_outer(axes: Sequence["Axes"], strips: Sequence["Axes"], name: str) ->
 
 
 def draw_metrics(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
+    """Draw a row a group and a panel a metric."""
+    # The metrics that some group has, or the experiment's own.
     metrics = [m for m in METRICS if any(f"{m}:real" in one.values for one in measured)]
     metrics = metrics or [experiment.metric]
     figure, axes, _ = new_figure(len(measured) * len(metrics), len(metrics))
     points: list[Point] = []
-    for row, one in enumerate(measured):
-        for column, metric in enumerate(metrics):
-            ax = axes[row * len(metrics) + column]
-            mine = _draw_group(ax, one, METRIC_NAMES[metric], metric, (REAL, IDEAL), True)
-            name = METRIC_NAMES[metric]
-            ax.set_title(fill(name if len(measured) == 1 else f"{one.label}: {name}", 28))
-            fit_limits([ax], mine)
-            points += mine
-    _curves_legend(figure, {"": list(measured[:1])}, points, 1)
+    panels = [(one, metric) for one in measured for metric in metrics]
+    for ax, (one, metric) in zip(axes, panels, strict=True):
+        name = METRIC_NAMES[metric]
+        drawn = _draw_group(ax, one, name, metric)
+        ax.set_title(fill(name if len(measured) == 1 else f"{one.label}: {name}", 28))
+        fit_limits([ax], drawn)
+        points += drawn
+    _curves_legend(figure, {}, points, 1)
     return Drawn(figure, points)
 
 
 def draw_pairs(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
     """Draw the partner's share as called and in the softmax, and each world's confusion."""
     figure, axes, _ = new_figure(4 * len(measured), 2, (4.6, 3.4))
+    columns = {"called its partner": "test_partner_share", "softmax mass": "test_partner_mass"}
     points: list[Point] = []
     for row, one in enumerate(measured):
-        mine = axes[4 * row : 4 * row + 4]
-        columns = {"called its partner": "test_partner_share", "softmax mass": "test_partner_mass"}
-        for ax, (title, column) in zip(mine, columns.items(), strict=False):
-            real, ideal = (curve_of(runs, column) for runs in (one.found.real, one.found.ideal))
-            world_curves(ax, real, ideal)
+        *shares, real, ideal = axes[4 * row : 4 * row + 4]
+        for ax, (title, column) in zip(shares, columns.items(), strict=True):
+            names = {"panel": title, "group": one.label}
+            points += draw_runs(ax, one.found.real, column, REAL, world="real", **names)
+            line = {"dashes": DASHES, "world": "ideal", **names}
+            points += draw_runs(ax, one.found.ideal, column, IDEAL, **line)
             ax.set(title=f"{one.label}: {title}", ylabel="share of the noisy class", ylim=(0, 1))
-            names = {"panel": title, "group": one.label, "quantity": column}
-            points += points_of(real, **names, world="real")
-            points += points_of(ideal, **names, world="ideal")
-        for ax, (world, runs) in zip(
-            mine[2:], (("Real", one.found.real), ("Ideal", one.found.ideal)), strict=True
-        ):
-            _draw_confusion(ax, runs)
+        for ax, world in ((real, "Real"), (ideal, "Ideal")):
+            _draw_confusion(ax, one.found.real if world == "Real" else one.found.ideal)
             ax.set_title(f"{world} World, last step")
     _curves_legend(figure, {}, points, 1)
     return Drawn(figure, points)
 
 
 def _draw_confusion(ax: "Axes", runs: Sequence[Run]) -> None:
-    """Mean over trials of the share of each class (rows) that is called each class."""
+    """Draw the mean over trials of the share of each class (rows) that is called each class."""
+    # Rows are classes of images, columns what they are called.
     found = [shares for run in runs if (shares := confusion_of(run)) is not None]
     if not found:
         ax.set_axis_off()
         return
-    mean = np.nanmean(found, axis=0)
+    mean = np.nanmean(found, axis=0)  # (K, K)
     ax.imshow(mean, cmap="Blues", vmin=0, vmax=1)
     for (row, column), share in np.ndenumerate(mean):
         if share >= 0.02:

@@ -13,10 +13,9 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from worlds.experiments.spec import Center, Check, Experiment, name_of
+from worlds.experiments.spec import Center, Check, Experiment
 from worlds.report.analysis import (
     METRICS,
-    Ending,
     bootstrap_error,
     confusion_of,
     curves,
@@ -60,11 +59,22 @@ class Measured:
         values = self.values.get(quantity)
         return float(CENTERS[self.center](values)) if values else None
 
+    def number(self, quantity: str) -> float:
+        """Return a number as a page shows it: counts in full, shares to three digits."""
+        return self.get(quantity) or 0.0
+
+    def point(self, quantity: str, **columns: Any) -> dict[str, Any]:
+        """Return a row of the table of points, with the range over trials."""
+        low, high = self.range(quantity)
+        row = {"panel": "", "group": self.label, "world": "", "quantity": quantity}
+        numbers = {"y": self.get(quantity), "low": low, "high": high}
+        return {**row, **numbers, "trials": len(self.values[quantity]), **columns}
+
     def resampled(self, quantity: str) -> np.ndarray:
-        """The centers of resampled trials, float64 (DRAWS,); groups of equally many trials are
-        resampled alike, for trials are pairs.
+        """Return the centers of resampled trials, float64 (DRAWS,); groups of equally many trials
+        are resampled alike, for trials are pairs.
         """
-        values = np.asarray(self.values[quantity], dtype=np.float64)
+        values = np.asarray(self.values[quantity], dtype=np.float64)  # (trials,)
         chosen = np.random.default_rng(len(values)).integers(len(values), size=(DRAWS, len(values)))
         return np.asarray(CENTERS[self.center](values[chosen], axis=1))
 
@@ -78,7 +88,7 @@ class Measured:
 
 
 def measure(experiment: Experiment, found: Sequence[Found]) -> list[Measured]:
-    """Each group that has a run; the kind decides what is measured."""
+    """Measure each group that has a run; the kind decides what."""
     special: Mapping[str, Callable[[Found], Values]] = {
         "rrm": _rrm,
         "pairs": _pairs,
@@ -89,11 +99,14 @@ def measure(experiment: Experiment, found: Sequence[Found]) -> list[Measured]:
     for group in found:
         if not group.real and not group.ideal:
             continue
+        # What is measured depends on the figure.
         kind = "rrm" if ("memorization",) in experiment.panels else experiment.kind
         if kind in special:
             values, reached = special[kind](group), 0
         else:
-            values, reached = _worlds(group, experiment.metric), _reached(group)
+            values = _worlds(group, experiment.metric)
+            reached = sum(run.stopping_step is not None for run in group.real)
+        # How much surer of its answers the Real World is than it is right.
         if experiment.kind == "sizes" and group.real and group.ideal:
             both = zip(values["error:gap"], values["soft_error:gap"], strict=True)
             values["surer"] = [error - soft for error, soft in both]
@@ -107,6 +120,7 @@ def measure(experiment: Experiment, found: Sequence[Found]) -> list[Measured]:
 
 def _add_scaling(measured: Sequence[Measured], metric: str) -> None:
     """Give the last group, the largest n, the exponents of each trial over all n."""
+    # The slides: exponents multiply, so L(n) falls as n^-(alpha beta).
     real = {one.found.real[0].config.n: one.found.real for one in measured if one.found.real}
     ideal = max((one.found.ideal for one in measured), key=len)
     found = scaling_of_trials(real, ideal, metric) if ideal else []
@@ -114,6 +128,11 @@ def _add_scaling(measured: Sequence[Measured], metric: str) -> None:
     last = measured[-1].values
     last |= {name: [getattr(one, name) for one in found] for name in names}
     last["mismatch"] = [one.product - one.gamma for one in found]
+
+
+def _last(runs: Sequence[Run], column: str) -> list[float]:
+    """Return the last value of each run that has any."""
+    return [last_value(run, column) for run in runs if has(run, column)]
 
 
 def _worlds(group: Found, metric: str) -> Values:
@@ -131,69 +150,48 @@ def _worlds(group: Found, metric: str) -> Values:
             ends = endings(group.real, group.ideal)
             values["matched_ece"] = matched_calibration(group.real, group.ideal, ends)
     if any(has(run, "train_error") for run in group.real):
+        # A trial that did not reach T0 counts as its last update.
         times = stopping_time(group.real)
         last = times.last_step
         values["t0"] = [1.0 + (last if t is None else t) for t in times.trials.values()]
         if "train" not in values:  # a Recorder's runs may have no other train metric
-            measured = [run for run in group.real if has(run, "train_error")]
-            values["train_error"] = [last_value(run, "train_error") for run in measured]
+            values["train_error"] = _last(group.real, "train_error")
     return values
-
-
-def _reached(group: Found) -> int:
-    return sum(run.stopping_step is not None for run in group.real)
 
 
 def _one_metric(group: Found, metric: str) -> Values:
-    column = f"test_{metric}"
-    ends: tuple[Ending, ...] = ()
-    values: Values = {
-        f"final_{world}": [float(curves([run], column).values[0, -1]) for run in runs]
-        for world, runs in (("real", group.real), ("ideal", group.ideal))
-        if runs
-    }
-    # Real against Ideal at the end of each trial.
-    if group.real and group.ideal:
-        ends = endings(group.real, group.ideal, metric)
+    column, real, ideal = f"test_{metric}", group.real, group.ideal
+    values: Values = {"final_real": _last(real, column), "final_ideal": _last(ideal, column)}
+    # Real against Ideal at the end of each trial; alone, Real where it would have been compared.
+    ends = endings(real, ideal or real, metric) if real else ()
+    if real and ideal:
         values["gap"] = [end.gap for end in ends]
-        last = bootstrap_error(group.real, group.ideal, metric).values[:, -1]
-        values["final_gap"] = [float(gap) for gap in last]
+        values["final_gap"] = bootstrap_error(real, ideal, metric).values[:, -1].tolist()
         values["largest"] = [end.largest for end in ends]
         values["ideal"] = [end.ideal for end in ends]
-        if len(group.real) > 1:  # what chance alone does to a curve, beside `largest`
-            trials = curves(group.real, column).until(max(end.step for end in ends)).values
+        if len(real) > 1:  # what chance alone does to a curve, beside `largest`
+            trials = curves(real, column).until(max(end.step for end in ends)).values
             values["spread"] = [float(np.ptp(trials, axis=0).max())]
-    elif group.real:  # alone, it is measured where it would have been compared
-        ends = endings(group.real, group.real, metric)
-    else:
+        values["distance"] = [abs(end.gap) for end in ends]
+        values["bootstrap_share"] = [abs(end.gap) / max(end.real, 1e-9) for end in ends]
+    elif ideal:
         values["ideal"] = values["final_ideal"]
     # How far errors fall where the rate does.
-    for world, runs in (("real", group.real), ("ideal", group.ideal)):
-        drops = [drop for run in runs if (drop := least_drop(run, column)) is not None]
-        if drops:
-            values[f"drop_{world}"] = drops
-    if values.get("gap"):
-        values["distance"] = [abs(gap) for gap in values["gap"]]
-        values["bootstrap_share"] = [abs(end.gap) / max(end.real, 1e-9) for end in ends]
+    for world, runs in (("real", real), ("ideal", ideal)):
+        drops = [least_drop(run, column) for run in runs]
+        values[f"drop_{world}"] = [drop for drop in drops if drop is not None]
     # Train metrics, and the generalization gap.
-    learned = [run for run in group.real if has(run, f"train_{metric}")]
-    if learned:
-        values["final_train"] = [last_value(run, f"train_{metric}") for run in learned]
-    if ends:
-        values["real"] = [end.real for end in ends]
-    trained = [end for end in ends if end.train is not None]
-    if trained:
-        values["train"] = [float(end.train) for end in trained if end.train is not None]
-        values["generalization"] = [
-            end.real - end.train for end in trained if end.train is not None
-        ]
-        values["generalization_share"] = [
-            1 - end.train / max(end.real, 1e-9) for end in trained if end.train is not None
-        ]
-    return values
+    values["final_train"] = _last(real, f"train_{metric}")
+    values["real"] = [end.real for end in ends]
+    both = [(end.train, end.real) for end in ends if end.train is not None]
+    values["train"] = [train for train, _ in both]
+    values["generalization"] = [test - train for train, test in both]
+    values["generalization_share"] = [1 - train / max(test, 1e-9) for train, test in both]
+    return {name: numbers for name, numbers in values.items() if numbers}
 
 
 def _rrm(group: Found) -> Values:
+    # A clean and a noisy run of each trial.
     noisy = {run.config.trial: run for run in group.real if run.config.label_noise is not None}
     twins = [
         rrm(run, noisy[run.config.trial])
@@ -206,35 +204,33 @@ def _rrm(group: Found) -> Values:
     values["slack"] = [one.bound - one.generalization_gap for one in twins]
     values["memorization_share"] = [one.memorization / max(one.bound, 1e-9) for one in twins]
     clean = all(config.label_noise is None for config in group.group.real)
-    shown = group.real if clean else noisy.values()
-    for name, column in (("noisy_train", "train_clean_error"), ("noisy_test", "test_error")):
-        values[name] = [last_value(run, column) for run in shown if has(run, column)]
-    # Of linear classifiers on a representation: what their size alone says.
-    fitted = [run for run in noisy.values() if has(run, "probe_bits") and run.config.noise]
-    values["probe_bits"] = [last_value(run, "probe_bits") for run in fitted]
+    shown = list(group.real if clean else noisy.values())
+    values["noisy_train"] = _last(shown, "train_clean_error")
+    values["noisy_test"] = _last(shown, "test_error")
+    # Of linear classifiers on a representation: what their size alone says (Theorem II).
+    fitted = [
+        (last_value(run, "probe_bits"), run.config.n, run.config.noise.rate)
+        for run in noisy.values()
+        if run.config.noise is not None and has(run, "probe_bits")
+    ]
+    values["probe_bits"] = [bits for bits, _, _ in fitted]
     if twins and len(fitted) == len(twins):
-        values["complexity_bound"] = [
-            complexity_bound(last_value(run, "probe_bits"), run.config.n, run.config.noise.rate)
-            for run in fitted
-            if run.config.noise is not None
-        ]
+        values["complexity_bound"] = [complexity_bound(*one) for one in fitted]
         pairs = zip(values["complexity_bound"], values["memorization"], strict=True)
         values["complexity_slack"] = [bound - gap for bound, gap in pairs]
     return values
 
 
 def _pairs(group: Found) -> Values:
-    """Per trial, at the last step: share and softmax mass of the partner, and the largest confusion
-    among classes without noise in which the worlds differ.
+    """Return per trial, at the last step: share and softmax mass of the partner, and the largest
+    confusion among classes without noise in which the worlds differ.
     """
     values: Values = {}
     for world, runs in (("real", group.real), ("ideal", group.ideal)):
-        for name, column in (("partner", "test_partner_share"), ("mass", "test_partner_mass")):
-            able = [run for run in runs if has(run, column)]
-            if able:
-                values[f"{name}_{world}"] = [last_value(run, column) for run in able]
-    trained = [run for run in group.real if has(run, "train_error")]
-    values["pairs_train"] = [last_value(run, "train_error") for run in trained]
+        values[f"partner_{world}"] = _last(runs, "test_partner_share")
+        values[f"mass_{world}"] = _last(runs, "test_partner_mass")
+    values["pairs_train"] = _last(group.real, "train_error")
+    # Where classes without noise are called otherwise in the two worlds.
     twins = {run.config.trial: run for run in group.ideal}
     both = [(run, twins[run.config.trial]) for run in group.real if run.config.trial in twins]
     values["others_gap"] = [gap for pair in both if (gap := _others_gap(*pair)) is not None]
@@ -245,29 +241,24 @@ def _others_gap(real: Run, ideal: Run) -> float | None:
     ours, theirs = confusion_of(real), confusion_of(ideal)
     if ours is None or theirs is None or real.config.noise is None:
         return None
-    others = [k for k in range(len(ours)) if k not in real.config.noise.pairs]
+    others = [k for k in range(len(ours)) if k not in real.config.noise.pairs]  # classes
     return float(np.nanmax(np.abs(ours - theirs)[others]))
 
 
 def _table(group: Found) -> Values:
-    runs = group.real or group.ideal
-    values: Values = {}
-    for name in TEST_SETS:
-        measured = [run for run in runs if has(run, name)]
-        if measured:
-            values[name] = [float(curves([run], name).values[0, -1]) for run in measured]
-    return values
+    return {name: _last(group.real or group.ideal, name) for name in TEST_SETS}
 
 
 def _sheet(group: Found) -> Values:
     names = ("classes_shown", "largest_class", "labeler_accuracy")
-    return {n: [run.rows[-1][n] for run in group.real if has(run, n)] for n in names}
+    return {name: _last(group.real, name) for name in names}
 
 
 def _patience(group: Found, metric: str) -> Values:
     values: Values = {"stopped": [], "stopped_at": [], "best": [], "gained": [], "lost": []}
     values["fitted_later"] = []
     for run in group.real:
+        # Where patience ends the run, or its last step.
         stop = patience_stop(run, patience_of(run), f"test_{metric}")
         curve = curves([run], f"test_{metric}")
         at = curve.steps[-1] if stop.stopped is None else stop.stopped
@@ -294,9 +285,12 @@ def fitted_later(run: Run) -> float | None:
     columns = ("train_corrupted_error", "train_kept_error")
     if not all(has(run, column) for column in columns):
         return None
+    # The first update at which half of them are fitted.
     wrong, kept = (curves([run], column) for column in columns)
-    at = [int(c.updates[below[0]] if len(below := np.flatnonzero(c.median <= 0.5)) else
-              c.updates[-1]) for c in (wrong, kept)]  # fmt: skip
+    at = []
+    for curve in (wrong, kept):
+        below = np.flatnonzero(curve.median <= 0.5)
+        at.append(int(curve.updates[below[0] if len(below) else -1]))
     return at[0] / at[1]
 
 
@@ -309,6 +303,7 @@ class Verdict:
 
 
 def judge(experiment: Experiment, measured: Sequence[Measured]) -> Verdict:
+    # One check that fails decides, one that is open leaves it open.
     lines = tuple(_judge(check, experiment, measured) for check in experiment.checks)
     states = {state for _, state in lines}
     status: Status = "holds"
@@ -322,8 +317,7 @@ def judge(experiment: Experiment, measured: Sequence[Measured]) -> Verdict:
 def _judge(
     check: Check, experiment: Experiment, measured: Sequence[Measured]
 ) -> tuple[str, Status]:
-    drawn = tuple(group.label for group in experiment.groups if group.drawn)
-    wanted = (*(check.groups or drawn), *check.others)
+    wanted = experiment.labels_of(check)
     by_label = {one.label: one for one in measured}
     numbers = {
         label: value
@@ -331,14 +325,14 @@ def _judge(
         if label in by_label and (value := by_label[label].get(check.quantity)) is not None
     }
     # Without the numbers there is no verdict.
-    name = name_of(check.quantity, experiment.metric)
+    claimed = check.describe(experiment.metric, wanted)
     lacking = len(set(wanted)) - len(numbers)
     if not numbers or (lacking and check.relation in ("rises", "falls", "above", "near")):
-        return f"{_claimed(check, name, wanted)}: not measured, runs are missing", "open"
+        return f"{claimed}: not measured, runs are missing", "open"
     compared = [label for label in wanted if label in numbers]  # `others` may repeat one
     # The verdict is sure, or open, by resampling the trials.
     chance = met_share(check, [by_label[label] for label in compared])
-    text = f"{_claimed(check, name, wanted)}: {_told(check, numbers, by_label)}"
+    text = f"{claimed}: {_told(check, numbers, by_label)}"
     if lacking:
         text += f" ({lacking} of {len(wanted)} groups not measured)"
     if chance is None:
@@ -352,37 +346,18 @@ def _judge(
 
 
 def met_share(check: Check, groups: Sequence[Measured]) -> float | None:
-    """The share of resamplings of the trials in which the groups meet a check; None where every
+    """Return the share of resamplings of the trials in which the groups meet a check; None if every
     group has a single trial.
     """
     if all(len(one.values[check.quantity]) < 2 for one in groups):
         return None
-    centers = [one.resampled(check.quantity) for one in groups]
+    centers = [one.resampled(check.quantity) for one in groups]  # (DRAWS,) each
     return float(np.mean([check.met(list(row)) for row in np.stack(centers, axis=1)]))
-
-
-def _claimed(check: Check, name: str, labels: Sequence[str]) -> str:
-    if check.others:
-        pairs = list(zip(check.groups, check.others, strict=True))
-        first = f"{pairs[0][0]} {check.relation} {pairs[0][1]}"
-        more = f" and {len(pairs) - 1} pairs more" if len(pairs) > 1 else ""
-        most = f", in {check.share:.0%} of them" if check.share < 1 else ""
-        slack = f" (tolerance {check.tolerance:g})" if check.tolerance else ""
-        return f"{name}: {first}{more}{most}{slack}"
-    of = f" of {labels[0]}" if len(labels) == 1 else ""
-    if check.relation in ("rises", "falls"):
-        slack = f" (slack {check.tolerance:g})" if check.tolerance else ""
-        return f"{name} {check.relation} from {labels[0]} to {labels[-1]}{slack}"
-    if check.share < 1:
-        of = f"{of} in {check.share:.0%} of the groups"
-    if check.relation == "within":
-        return f"{name}{of} within {check.tolerance:g} of {check.value:g}"
-    slack = f" (less {check.tolerance:g})" if check.tolerance else ""
-    return f"{name}{of} {check.relation} {check.value:g}{slack}"
 
 
 def _told(check: Check, numbers: Mapping[str, float], measured: Mapping[str, Measured]) -> str:
     """Return the numbers, of many the farthest, and the spread over trials beside it."""
+    # An order is told by all numbers, pairs by their differences.
     if check.relation in ("rises", "falls"):
         return ", ".join(number(value) for value in numbers.values())
     if check.others:
@@ -390,6 +365,7 @@ def _told(check: Check, numbers: Mapping[str, float], measured: Mapping[str, Mea
         alone = f"{number(numbers[check.groups[0]])} and {number(numbers[check.others[0]])}"
         apart = f"differences of {min(gaps):+.3f} to {max(gaps):+.3f}"
         return alone if len(gaps) == 1 else apart
+    # Of many groups the one that is farthest from the claim.
     signs = {"within": lambda v: abs(v - check.value), "at least": lambda v: -v}
     farthest = max(numbers, key=lambda label: signs.get(check.relation, float)(numbers[label]))
     one = measured[farthest]
@@ -404,6 +380,6 @@ def _told(check: Check, numbers: Mapping[str, float], measured: Mapping[str, Mea
 
 
 def number(value: float) -> str:
-    """Return a value as a page shows it: counts in full, shares to three digits."""
-    is_count = abs(value) >= 100 or (abs(value) >= 1 and value == int(value))
+    """Return a number as a page shows it: counts in full, shares to three digits."""
+    is_count = abs(value) >= 100 or (abs(value) >= 1 and value == int(value))  # or a share
     return f"{value:,.0f}" if is_count else f"{value:.3f}"

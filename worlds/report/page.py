@@ -44,6 +44,7 @@ class Entry:
         """The setting of the runs: a row for each setting, with every value that occurs. Of a
         Recorder's runs it has only what the Recorder was told.
         """
+        # Settings of Recorder's runs count only where they were given.
         groups = self.experiment.groups
         real = [config for group in groups for config in group.real]
         configs = [*real, *(config for group in groups for config in group.ideal)]
@@ -51,6 +52,7 @@ class Entry:
         named = [config for config in configs if config.optimizer != OWN]
         usual = TrainConfig("").learning_rate
         rated = [c for c in configs if _is_told(c) or c.learning_rate != usual]
+        # All values that occur, of many the first and the last ones.
         rows = {
             "n": _values(f"{config.n:,}" for config in real) or "Ideal World only",
             "batch size": _values(f"{config.batch_size:,}" for config in configs),
@@ -94,6 +96,7 @@ def _count(images: int | None) -> str:
 
 def _train_reading(config: TrainConfig) -> str:
     """Describe which samples the train error is of, and under which crops."""
+    # Which samples, and which crops of them.
     limited = config.train_eval is not None and config.train_eval < config.n
     samples = f"the first {config.train_eval:,} samples" if limited else "all n samples"
     if config.augment is None:

@@ -21,10 +21,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from worlds.training.config import differing_fields
-from worlds.training.run_folder import Row, Run
+from worlds.training.run_folder import Run
 
 
 @dataclass(frozen=True)
@@ -35,11 +33,6 @@ class RRM:
     noisy_train: float  # Train' above
     noisy_part: float  # NTrain' above
     test: float
-
-    def __post_init__(self) -> None:
-        for name in ("train", "noisy_train", "noisy_part", "test"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be a share in [0, 1], got {getattr(self, name)}")
 
     @property
     def robustness(self) -> float:
@@ -63,16 +56,15 @@ class RRM:
 
 
 def rrm(clean: Run, noisy: Run) -> RRM:
-    """From the last rows of a clean and a noisy Real World run of one trial. ValueError where they
-    differ in more than the label noise, or a row lacks what is needed.
+    """Compute the gaps from the last rows of a clean and a noisy Real World run of one trial.
+    Raises ValueError if they differ in more than the label noise, or a row lacks what is needed.
     """
     _check_twins(clean, noisy)
-    end, noisy_end = _last(clean), _last(noisy)
     return RRM(
-        train=1 - _need(clean, end, "train_clean_error"),
-        noisy_train=1 - _need(noisy, noisy_end, "train_true_error"),
-        noisy_part=1 - _need(noisy, noisy_end, "train_corrupted_true_error"),
-        test=1 - _need(clean, end, "test_error"),
+        train=1 - _last(clean, "train_clean_error"),
+        noisy_train=1 - _last(noisy, "train_true_error"),
+        noisy_part=1 - _last(noisy, "train_corrupted_true_error"),
+        test=1 - _last(clean, "test_error"),
     )
 
 
@@ -82,33 +74,11 @@ def complexity_bound(bits: float, n: int, noise: float) -> float:
     information that predictions hold on the noise, in nats; what describes the classifier bounds
     it, so this is looser than the paper's estimate. Above 1 it says nothing.
     """
-    return math.sqrt(bits * math.log(2) / (2 * n)) / noise
-
-
-def rrm_of_predictions(
-    clean_called: np.ndarray,
-    noisy_called: np.ndarray,
-    test_called: np.ndarray,
-    labels: np.ndarray,
-    noisy_labels: np.ndarray,
-    test_labels: np.ndarray,
-) -> RRM:
-    """The same from class predictions, int (n,) and (m,): of the network or probe trained on
-    `labels` (on the training samples and, `test_called`, on the test samples) and of the one
-    trained on `noisy_labels`. ValueError where no label was changed.
-    """
-    changed = noisy_labels != labels
-    if not changed.any():
-        raise ValueError("no label was changed by the noise: there is nothing to compare with")
-    return RRM(
-        train=float(np.mean(clean_called == labels)),
-        noisy_train=float(np.mean(noisy_called == labels)),
-        noisy_part=float(np.mean((noisy_called == labels)[changed])),
-        test=float(np.mean(test_called == test_labels)),
-    )
+    return math.sqrt(bits * math.log(2) / (2 * n)) / noise  # nats
 
 
 def _check_twins(clean: Run, noisy: Run) -> None:
+    # Two Real Worlds, one without and one with noise, else alike.
     for run in (clean, noisy):
         if run.config.world != "real":
             raise ValueError(f"{run.folder} is of the Ideal World: RRM is of Real World runs")
@@ -127,14 +97,8 @@ def _check_twins(clean: Run, noisy: Run) -> None:
         )
 
 
-def _last(run: Run) -> Row:
-    if run.final is None:
-        raise ValueError(f"{run.folder} has no row yet")
-    return run.final
-
-
-def _need(run: Run, row: Row, column: str) -> float:
-    value = row.get(column)
+def _last(run: Run, column: str) -> float:
+    value = (run.final or {}).get(column)
     if value is None:
         raise ValueError(f"{run.folder} has no {column} in its last row")
     return float(value)

@@ -12,10 +12,12 @@ from worlds.report.measure import TEST_SETS, Measured, number
 def sentence(experiment: Experiment, measured: Sequence[Measured]) -> str:
     """Describe the experiment's figure; it says where T0 was not reached."""
     drawn = [one for one in measured if one.found.group.drawn]
+    # Kinds with a sentence a group.
     if experiment.kind in _TELLERS:
         return _each(drawn, _TELLERS[experiment.kind])
     if experiment.kind == "against":
         return _against(experiment, drawn)
+    # The others are about the bootstrap error, where both worlds were run.
     both = [one for one in measured if one.get("gap") is not None]
     if experiment.kind == "decompositions":
         return _each(both, _decomposed)
@@ -51,6 +53,7 @@ def _each(measured: Sequence[Measured], tell: Callable[[Measured], str]) -> str:
 
 def _one(one: Measured, metric: str) -> str:
     real, ideal, gap = (one.get(name) or 0.0 for name in ("real", "ideal", "gap"))
+    # The range over trials, where they differ as printed.
     trials = len(one.values["gap"])
     low, high = one.range("gap")
     spread = ""
@@ -66,6 +69,7 @@ def _one(one: Measured, metric: str) -> str:
 
 def _t0(both: Sequence[Measured]) -> str:
     """Describe where the worlds are compared."""
+    # Over all groups.
     trials = sum(len(one.values["gap"]) for one in both)
     reached = sum(one.reached for one in both)
     with_train = any(one.get("t0") is not None for one in both)
@@ -81,7 +85,7 @@ def _t0(both: Sequence[Measured]) -> str:
 
 
 def _alone(measured: Sequence[Measured], metric: str) -> str:
-    """One world without the other."""
+    """Describe one world without the other."""
     values = [
         f"{one.label} {number(value)}"
         for one in measured
@@ -95,6 +99,7 @@ def _alone(measured: Sequence[Measured], metric: str) -> str:
 def _rrm(one: Measured) -> str:
     if one.get("bound") is None:
         return ""
+    # The sum of the three, and what it bounds.
     parts = [one.get(name) or 0.0 for name in ("robustness", "memorization", "rationality")]
     total, gap = one.get("bound") or 0.0, one.get("generalization_error") or 0.0
     robustness, memorization, rationality = map(number, parts)
@@ -121,6 +126,7 @@ def _patience(one: Measured) -> str:
     at, stopped, last = (one.get(n) for n in ("stopped_at", "stopped", "final_real"))
     if stopped is None or last is None:
         return ""
+    # Against T0 and the last step.
     patience = (
         f"{number(stopped)} where patience stops ({number(at)} updates)"
         if at
@@ -133,6 +139,7 @@ def _patience(one: Measured) -> str:
 
 
 def _pairs(one: Measured) -> str:
+    # As called, and in the softmax where it was measured.
     shares = {world: one.get(f"partner_{world}") for world in ("real", "ideal")}
     told = [f"{v:.1%} in the {w.capitalize()} World" for w, v in shares.items() if v is not None]
     masses = {world: one.get(f"mass_{world}") for world in ("real", "ideal")}
@@ -155,6 +162,7 @@ def _against(experiment: Experiment, measured: Sequence[Measured]) -> str:
     axis, told = experiment.axis.removeprefix("log "), []
     for quantity, *_ in experiment.panels:
         for series in dict.fromkeys(one.found.group.series for one in measured):
+            # The first and the last point of a line.
             line = [
                 (one.found.group.x, value)
                 for one in measured

@@ -21,9 +21,9 @@ from worlds.report.collect import (
     Library,
     automatic,
     collect,
+    exclusion_reason,
     mixed_folders,
     read_library,
-    usable,
 )
 from worlds.report.figures import draw
 from worlds.report.measure import judge, measure
@@ -35,7 +35,7 @@ from worlds.runtime.files import atomic_write, write_json
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DPI: Final = 160
+DPI: Final = 160  # of the PNG
 TOLERANCE: Final = 0.03  # the paper's figure 2b: most random networks lie within 3 % of y = x
 
 
@@ -54,12 +54,13 @@ def write_report(
     only: Sequence[str] = (),
     on_figure: Callable[[int, int, str], None] = lambda done, total, name: None,
 ) -> Written:
-    """The report of all runs below `roots`; `tolerance` is for runs that belong to no experiment.
-    ValueError where there is nothing, or `only` names no experiment.
+    """Write the report of all runs below `roots`; `tolerance` is for runs that belong to no
+    experiment. Raises ValueError if there is nothing, or `only` names no experiment.
     """
     if not 0 < tolerance < 1:
         raise ValueError(f"tolerance must be between 0 and 1, got {tolerance}")
     library = read_library(roots)
+    # The experiments of the library, then those made of the other runs.
     experiments, rest = _experiments(library, tolerance, only)
     again = f"worlds-report {' '.join(str(root) for root in roots)} --out {out} --only"
     experiments = [
@@ -70,6 +71,7 @@ def write_report(
     for done, experiment in enumerate(experiments):
         on_figure(done, len(experiments), experiment.name)
         entries.append(_entry(experiment, library, out, f"f{done}"))
+    # The page is written last, when all that it links to is there.
     problems = (*library.problems, *mixed_folders(rest))
     names = ", ".join(str(root) for root in roots)
     page = make_page("Real World and Ideal World", _facts(library, names), problems, entries)
@@ -81,7 +83,8 @@ def write_report(
 def _experiments(
     library: Library, tolerance: float, only: Sequence[str]
 ) -> tuple[list[Experiment], list[Any]]:
-    """The experiments to report, and the runs that belong to none of the library's."""
+    """Return the experiments to report, and the runs that belong to none of the library's."""
+    # Runs of an experiment are drawn by it alone.
     claimed = {
         config.fingerprint()
         for experiment in library.experiments
@@ -105,6 +108,7 @@ def _entry(experiment: Experiment, library: Library, out: Path, prefix: str) -> 
     measured, svgs = [], []
     try:
         measured = measure(experiment, found)
+        # A figure for phones, one for screens and files; then the sentence below it.
         with style(NARROW):
             narrow = to_svg(draw(experiment, measured).figure)
         with style(WIDE):
@@ -133,6 +137,7 @@ def _write_figure(figure: "Figure", name: str, out: Path) -> str:
 
 
 def _write_points(entry: Entry, drawn: Drawn, out: Path) -> None:
+    # Every point as CSV, and with what was judged as JSON.
     table = io.StringIO()
     writer = csv.DictWriter(table, COLUMNS, restval="")
     writer.writeheader()
@@ -154,9 +159,10 @@ def _write_points(entry: Entry, drawn: Drawn, out: Path) -> None:
 
 def _facts(library: Library, root: str) -> dict[str, str]:
     """Return the facts below the title."""
+    # What the runs say of themselves.
     runs = library.runs
     descriptions = [run.description for run in runs]
-    finished = sum(map(usable, runs))
+    finished = sum(exclusion_reason(run) is None for run in runs)
     versions = {f"{k} {v}" for d in descriptions for k, v in d.versions.items()}
     data = {d.data.name for d in descriptions}
     seconds = sum((run.summary and run.summary.seconds) or 0 for run in runs)

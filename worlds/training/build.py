@@ -21,7 +21,7 @@ from worlds.training.distributed import ALONE, Replicas
 from worlds.training.evaluation import BatchFormat
 from worlds.training.objectives import headed_for
 from worlds.training.parts import OWN_NOTHING, Parts, build_model
-from worlds.training.pretrained import begin
+from worlds.training.pretrained import load_initial
 from worlds.training.run_folder import DataFacts
 
 
@@ -68,26 +68,14 @@ def batch_format(config: TrainConfig, device: torch.device) -> BatchFormat:
     )
 
 
-def real_loader(
+def make_loader(
     config: TrainConfig, split: Pool, form: BatchFormat, replicas: Replicas = ALONE
-) -> RealLoader:
-    """The Real World of the config's n, seed and trial."""
-    return RealLoader(
-        split,
-        config.n,
-        config.batch_size,
-        config.steps,
-        remainder=config.remainder,
-        **_common(config, form, replicas),
-    )
-
-
-def _common(config: TrainConfig, form: BatchFormat, replicas: Replicas) -> dict[str, Any]:
-    """Return the arguments of the loaders of all worlds."""
-    return {
+) -> Loader:
+    """Return the loader of the config's world over `split`, whose labels have its noise."""
+    size, steps = config.batch_size, config.steps  # the loaders take them in this order
+    common: dict[str, Any] = {
         "seed": config.seed,
         "trial": config.trial,
-        "data_seed": config.data_seed,
         "order_seed": config.order_seed,
         "augment_seed": config.augment_seed,
         "augment": config.augment,
@@ -95,36 +83,32 @@ def _common(config: TrainConfig, form: BatchFormat, replicas: Replicas) -> dict[
         "world_size": replicas.world_size,
         **form.output,
     }
-
-
-def make_loader(
-    config: TrainConfig, split: Pool, form: BatchFormat, replicas: Replicas = ALONE
-) -> Loader:
-    """The config's world over `split`, whose labels already have the config's noise."""
-    if config.world == "real":
-        return real_loader(config, split, form, replicas)
-    common = _common(config, form, replicas)
-    size, steps = config.batch_size, config.steps
+    # The Ideal World.
+    if config.fresh:
+        # Disjoint, it leaves out the samples of its Real World.
+        cpu = BatchFormat(torch.device("cpu"), normalize=config.normalize)
+        twin = replace(config, world="real")
+        common["disjoint_from"] = make_loader(twin, split, cpu) if config.disjoint else None
+        common["remainder"] = config.remainder
+        return IdealLoader(split, size, steps, passes=config.passes, **common)
+    common["data_seed"] = config.data_seed  # of the choice of the n samples
     if config.reuse is not None:
         return FixedReuseLoader(split, config.n, size, steps, reuse=config.reuse, **common)
     if config.world == "bootstrap":
         return BootstrapLoader(split, config.n, size, steps, **common)
-    cpu = BatchFormat(torch.device("cpu"), normalize=config.normalize)
-    disjoint = real_loader(config, split, cpu) if config.disjoint else None
-    del common["data_seed"]  # nothing is chosen
-    common |= {"remainder": config.remainder, "disjoint_from": disjoint}
-    return IdealLoader(split, size, steps, passes=config.passes, **common)
+    return RealLoader(split, config.n, size, steps, remainder=config.remainder, **common)
 
 
 def make_model(
     config: TrainConfig, data: Data, parts: Parts = OWN_NOTHING, beside: Path | None = None
 ) -> torch.nn.Module:
-    """A network for the data's classes and image size, with the config's initial weights (`beside`
-    holds the runs that they may be of); ValueError if it cannot take them.
+    """Return a network for the data's classes and image size, with the config's initial weights
+    (`beside` holds the runs that they may be of); ValueError if it cannot take them.
     """
+    # The network, then its initial weights, then the head of an objective without labels.
     model = build_model(parts.model) if parts.model is not None else _create(config, data)
     if config.initial is not None:
-        model = begin(model, config, beside)
+        model = load_initial(model, config, beside)
     return model if config.objective == "labels" else headed_for(config.objective, model)
 
 
@@ -136,6 +120,7 @@ def _create(config: TrainConfig, data: Data) -> torch.nn.Module:
             f"{config.arch} takes images of classes, this data has none: give a function that "
             "builds a model"
         )
+    # The architectures are for square images.
     height, width, channels = data.train.image_shape
     if height != width:
         raise ValueError(f"the architectures take square images, the data has {height} x {width}")
@@ -143,7 +128,7 @@ def _create(config: TrainConfig, data: Data) -> torch.nn.Module:
 
 
 def noise_of_test(noise: LabelNoise) -> LabelNoise:
-    """The same noise on test labels, drawn apart from that of the training samples."""
+    """Return the same noise on test labels, drawn apart from that of the training samples."""
     return replace(noise, trial=noise.trial | 1 << 31)
 
 
@@ -159,5 +144,5 @@ def validation_samples(config: TrainConfig, pool: int) -> np.ndarray | None:
 def training_seed(config: TrainConfig) -> int:
     """Return the seed of torch's generator: the same for both worlds."""
     seed, trial = config.stream("init")
-    drawn = words(seed, TRAINING, trial, torch.zeros(1, dtype=torch.int64), 1)
+    drawn = words(seed, TRAINING, trial, torch.zeros(1, dtype=torch.int64), 1)  # (1, 4)
     return int(drawn[0, 0]) << 31 | int(drawn[0, 1]) >> 1

@@ -9,18 +9,19 @@ Everything that decides a run's numbers is a field; where it runs and what is pr
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cached_property
-from typing import Any, Final, Literal, get_args
+from dataclasses import dataclass, field, fields, replace
+from functools import cache, cached_property
+from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta
 
 from worlds.data.labels import Kind, LabelNoise
 from worlds.loaders.normalize import NAMES
 from worlds.loaders.samplers import Remainder
 from worlds.rng.streams import Name, key_of, stream_name
 from worlds.runtime.checks import plain
-from worlds.runtime.json_files import convert_json
 from worlds.training.schedules import UNIT, Schedule, log_points, spaced_log_points
 
 World = Literal["real", "ideal"]  # of the paper; beside them bootstrap and reuse:K
@@ -34,25 +35,20 @@ Grid = Literal["paper", "fast", "spaced"]
 StopRule = Literal["train_error", "patience"]
 Option = int | float | str | bool
 
-SEEDS: Final = ("init_seed", "data_seed", "order_seed", "augment_seed")
-_INTEGERS: Final = (
-    *("n", "passes", "steps", "batch_size", "unit", "warmup", "seed", "trial"),
-    *("test_eval", "train_eval", "patience", "validation", "clean_every", "compared", *SEEDS),
-)
-_NUMBERS: Final = (
-    *("learning_rate", "momentum", "weight_decay", "factor", "threshold"),
-    *("mixup", "min_improvement", "ema"),
-)
-_TYPES: Final[dict[str, tuple[Any, tuple[str, ...]]]] = {
-    "an integer": (int, _INTEGERS),
-    "a number": (int | float, _NUMBERS),
-    "text": (str, ("arch", "initial", "augment", "label_noise")),
-}
-_OPTIONAL: Final = ("test_eval", "train_eval", "initial", "augment", "label_noise", *SEEDS)
+# Numbers with a range: a field's annotation is checked, and its description is in the message.
 MOST: Final = 10**10
+Size = Annotated[int, Meta(ge=1, le=MOST, description=f"an integer from 1 to {MOST:,}")]
+Count = Annotated[int, Meta(ge=0, description="an integer of 0 or more")]
+Positive = Annotated[float, Meta(ge=0, le=1e30, description="a number of 0 or more")]
+Share = Annotated[float, Meta(ge=0, lt=1, description="a number in [0, 1)")]
+Shares = Annotated[tuple[Share, Share], Meta(description="two numbers in [0, 1)")]
+Steps = Annotated[tuple[int, ...], Meta(description="integers")]
+_WORDS: Final = {int: "an integer", float: "a number", str: "text", bool: "True or False"}
+
+SEEDS: Final = ("init_seed", "data_seed", "order_seed", "augment_seed")
 BETWEEN: Final = ("bootstrap", "reuse:K")
-RUN: Final = "run:"  # begins `initial` weights named by the fingerprint of their run
 OUTSIDE: Final = ("optimizer", "loss")  # may be MODULE:NAME; so may arch and schedule
+RUN: Final = "run:"  # begins `initial` weights named by the fingerprint of their run
 FITTED: Final = ("logistic", "knn")  # optimizers that fit a classifier of frozen features at once
 PAPER_EVERY: Final = 64  # log points of the released code; DogBird's are each 32nd step
 
@@ -69,19 +65,19 @@ class TrainConfig:
     initial: str | None = None  # weights to begin from: a run folder, *.pt or *.safetensors
     frozen: bool = False  # of them only a new linear head learns
     world: str = "real"  # or ideal; bootstrap; reuse:K, each of the n samples K times
-    n: int = 50_000  # samples of the Real World; decides nothing in an Ideal run, unless disjoint
+    n: Size = 50_000  # samples of the Real World; decides nothing in an Ideal run, unless disjoint
     disjoint: bool = False  # the Ideal World leaves the Real World's n samples out
-    passes: int = 1  # over the pool that an Ideal run may make: above 1 it is approximate
-    steps: int = 39_000
-    batch_size: int = 128
+    passes: Size = 1  # over the pool that an Ideal run may make: above 1 it is approximate
+    steps: Size = 39_000
+    batch_size: Size = 128
     # optimizer, schedule and loss: a name, or of a function of one's own MODULE:NAME
     optimizer: str = "sgd"
     learning_rate: float = 0.1
-    momentum: float = 0.0  # of sgd, nesterov, rmsprop and muon; the paper's figure 1 has 0.9
-    weight_decay: float = 0.0
+    momentum: Share = 0.0  # of sgd, nesterov, rmsprop and muon; the paper's figure 1 has 0.9
+    weight_decay: Positive = 0.0
     schedule: str = "cosine"
     unit: int = UNIT  # steps between changes of the rate; 1 in a run of less than two units
-    drops: tuple[int, ...] = ()  # units at which schedule "steps" multiplies by `factor`
+    drops: Steps = ()  # units at which schedule "steps" multiplies by `factor`
     factor: float = 0.1
     warmup: int = 0  # steps
     loss: str = "cross_entropy"
@@ -91,19 +87,21 @@ class TrainConfig:
     precision: Precision = "fp32"
     seed: int = 0
     trial: int = 0  # with the seed it names what has no seed of its own below
-    log: Grid | int = "paper"  # fast: without the dense beginning; spaced: 60, even in log steps
-    test_eval: int | None = 10_000  # the first so many test images; None: all
-    train_eval: int | None = 10_000  # at most so many of the n, always the same; None: all n
+    log: Grid | Size = "paper"  # fast: without the dense beginning; spaced: 60, even in log steps
+    test_eval: Size | None = 10_000  # the first so many test images; None: all
+    train_eval: Size | None = 10_000  # at most so many of the n, always the same; None: all n
     stop: StopRule | None = None
-    threshold: float = 0.01  # train error that is T0, and at which stop="train_error" ends a run
+    threshold: Share = 0.01  # train error that is T0, and at which stop="train_error" ends a run
     # For stop="patience": log points without a lower test soft-error; with `validation`, epochs
     # without a validation error that is lower by more than `min_improvement`.
-    patience: int = 0
-    min_improvement: float = 0.0
-    validation: int = 0  # samples beside the n, labeled as they are, that a Real run is measured on
+    patience: Count = 0
+    min_improvement: Share = 0.0
+    validation: Count = (
+        0  # samples beside the n, labeled as they are, that a Real run is measured on
+    )
     remainder: Remainder = "carry"  # of an epoch; the released code's is "drop"
-    betas: tuple[float, float] = (0.9, 0.999)  # of adam, adamw and muon
-    mixup: float = 0.0  # alpha of Beta(alpha, alpha), the share of the other image; 0: no mixup
+    betas: Shares = (0.9, 0.999)  # of adam, adamw and muon
+    mixup: Positive = 0.0  # alpha of Beta(alpha, alpha), the share of the other image; 0: no mixup
     test_noise: bool = False  # the test labels carry the label noise, too; CIFAR-10's do not
     fresh_crops: bool = False  # train metrics draw fresh crops at each log point, as released
     # In place of (seed, trial), the same in every trial: of weights and dropout, of the subset and
@@ -112,97 +110,51 @@ class TrainConfig:
     data_seed: int | None = None
     order_seed: int | None = None
     augment_seed: int | None = None
-    ema: float = 0.0  # decay a step of averaged weights, measured as ema_test_* beside; 0: none
-    clean_every: int = 1  # log points from one with train metrics of unaugmented images to the next
-    objective: str = "labels"  # or simclr, rotation: a linear probe on the n samples is measured
+    ema: Share = 0.0  # decay a step of averaged weights, measured as ema_test_* beside; 0: none
+    clean_every: Size = 1  # log points between train metrics of unaugmented images
+    objective: Objective = "labels"  # or simclr, rotation: a linear probe on n is measured
     sync_batch_norm: bool = True  # under several ranks: means over the batch, not a rank's share
     # Test samples whose logits and last features are kept to compare runs, and test_ece measured.
-    compared: int = 0
+    compared: Count = 0
 
     def __post_init__(self) -> None:
-        for f in fields(self):  # numpy's numbers and paths have no JSON
-            object.__setattr__(self, f.name, plain(getattr(self, f.name)))
-        self._check_types()
-        self._check_names()
-        self._check_numbers()
+        # Types and ranges, as the fields are annotated; numpy's numbers and paths have no JSON.
+        for name, kind in annotations().items():
+            value = plain(getattr(self, name))
+            object.__setattr__(self, name, value)
+            try:
+                msgspec.convert(value, kind)
+            except msgspec.ValidationError:
+                raise ValueError(f"{name} must be {_expected(kind)}, got {value!r}") from None
+        # Names of which others are known, too: MODULE:NAME, reuse:K.
+        choices = {"optimizer": get_args(Optimizer), "loss": get_args(Loss), "normalize": NAMES}
+        if self.reuse is None:
+            choices["world"] = (*get_args(World), *BETWEEN)
+        for name, known in choices.items():
+            value = getattr(self, name)
+            own = name in OUTSIDE and is_outside(value)
+            if value not in known and not own:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+        for name in ("seed", *SEEDS):
+            key_of(getattr(self, name) or 0)
+        self._check_combinations()
         self.rate  # noqa: B018  the schedule checks its own fields
         self.noise  # noqa: B018  and so does the label noise
 
-    def _check_types(self) -> None:
-        for kind, (allowed, names) in _TYPES.items():
-            for name in names:
-                value, free = getattr(self, name), name in _OPTIONAL
-                if not (isinstance(value, allowed) or (free and value is None)):
-                    raise ValueError(f"{name} must be {kind}, got {value!r}")
-
-    def _check_names(self) -> None:
-        if self.reuse is None:
-            choices: dict[str, tuple[Any, ...]] = {"world": (*get_args(World), *BETWEEN)}
-        else:
-            choices = {}
-        choices |= {
-            "optimizer": get_args(Optimizer),
-            "objective": get_args(Objective),
-            "loss": get_args(Loss),
-            "precision": get_args(Precision),
-            "stop": (None, *get_args(StopRule)),
-            "normalize": NAMES,
-            "remainder": get_args(Remainder),
-        }
-        for name, known in choices.items():
-            value = getattr(self, name)
-            if value not in known and not (name in OUTSIDE and is_outside(value)):
-                raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, got {value}")
-        if not isinstance(self.log, int) and self.log not in get_args(Grid):
-            grids = ", ".join(get_args(Grid))
-            raise ValueError(f"log must be one of {grids} or a number of steps, got {self.log!r}")
-
-    def _check_numbers(self) -> None:
-        for name in ("seed", *SEEDS):
-            key_of(getattr(self, name) or 0)
-        sizes = ("n", "steps", "batch_size", "passes", "test_eval", "train_eval", "clean_every")
-        for name in sizes:
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be 1 or more, got {value}")
-            if value is not None and value > MOST:
-                raise ValueError(f"{name} must be at most {MOST:,}, got {value}")
-        if isinstance(self.log, int) and self.log < 1:
-            raise ValueError(f"log must be 1 or more steps, got {self.log}")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must be in [0, 1), got {self.momentum}")
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas must be two numbers in [0, 1), got {self.betas}")
-        if not (math.isfinite(self.mixup) and self.mixup >= 0):
-            raise ValueError(f"mixup must be 0 or more, got {self.mixup}")
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"ema must be a decay in [0, 1), got {self.ema}")
-        if not 0 <= self.min_improvement < 1:
-            raise ValueError(f"min_improvement must be in [0, 1), got {self.min_improvement}")
-        for name in ("validation", "compared"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be 0 or more samples, got {getattr(self, name)}")
+    def _check_combinations(self) -> None:
+        """Raise ValueError where two fields do not go together."""
         if self.test_noise and self.label_noise is None:
-            raise ValueError(
-                "test_noise=True puts the label noise on test labels: give label_noise"
-            )
-        if self.optimizer == "nesterov" and not self.momentum:
-            raise ValueError("optimizer nesterov needs a momentum above 0, for example 0.9")
-        if self.optimizer == "muon" and not self.momentum:
-            raise ValueError("optimizer muon needs a momentum above 0, for example 0.95")
-        if self.momentum and self.optimizer in ("adam", "adamw", "adagrad"):
+            raise ValueError("test_noise=True needs label noise: give label_noise")
+        if self.optimizer in ("nesterov", "muon") and not self.momentum:
+            raise ValueError(f"optimizer {self.optimizer} needs a momentum above 0, such as 0.9")
+        if self.optimizer in ("adam", "adamw", "adagrad") and self.momentum:
             raise ValueError(f"{self.optimizer} takes no momentum, got {self.momentum}")
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise ValueError(f"weight_decay must be 0 or more, got {self.weight_decay}")
-        if not 0 <= self.threshold < 1:
-            raise ValueError(f"threshold must be in [0, 1), got {self.threshold}")
         if self.frozen and self.initial is None:
-            raise ValueError("frozen=True trains a head on weights that are there: give initial")
+            raise ValueError("frozen=True trains a head on given weights: give initial")
         if self.optimizer in FITTED and (not self.frozen or self.steps != 1):
             raise ValueError(f"optimizer {self.optimizer} fits the head of frozen=True in steps=1")
-        if self.objective != "labels" and (
-            self.frozen or self.mixup or self.ema or self.loss == "mse"
-        ):
+        supervised = self.frozen or self.mixup or self.ema or self.loss == "mse"
+        if self.objective != "labels" and supervised:
             raise ValueError(f"objective {self.objective} takes no frozen, mixup, ema or loss")
         if self.objective == "simclr" and self.normalize != "symmetric":
             raise ValueError(f'simclr takes normalize="symmetric", got {self.normalize!r}')
@@ -226,7 +178,7 @@ class TrainConfig:
     @property
     def reuse(self) -> int | None:
         """K of the world reuse:K."""
-        name, _, times = self.world.partition(":") if isinstance(self.world, str) else ("", "", "")
+        name, _, times = self.world.partition(":")
         return int(times) if name == "reuse" and times.isdigit() and int(times) else None
 
     @cached_property
@@ -256,6 +208,7 @@ class TrainConfig:
     @cached_property
     def points(self) -> list[int]:
         """The steps after which everything is measured: the grid of `log`, and the last step."""
+        # Even on a log axis, each so many steps, or the released code's.
         if self.log == "spaced":
             grid = spaced_log_points(self.steps)
         elif isinstance(self.log, int):
@@ -265,40 +218,58 @@ class TrainConfig:
         return sorted({*grid, self.steps - 1})
 
     def to_json(self) -> dict[str, Any]:
-        """All fields as plain values; `from_json` gives an equal config."""
-        lists = {"drops": list(self.drops), "betas": list(self.betas)}
-        return asdict(self) | {"options": dict(self.options), **lists}
+        """Return all fields as plain values; `from_json` gives an equal config."""
+        values: dict[str, Any] = msgspec.to_builtins(self)
+        return values
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "TrainConfig":
-        """ValueError names fields that this version does not know."""
+        """Return the config of saved values. Raises ValueError for unknown fields."""
+        # Under today's names, whoever wrote them.
         values = {_RENAMED.get(name, name): value for name, value in values.items()}
-        unknown = sorted(set(values) - {f.name for f in fields(cls)})
-        if unknown:
-            raise ValueError(f"a training config has no field {', '.join(map(repr, unknown))}")
+        check_fields(values, cls, "a training config")
         if "arch" not in values:
             raise ValueError("a training config needs the field arch")
-        convert_json(values, cls, "config")  # types alone: a rate that was written as 1 stays 1
-        tuples: dict[str, Any] = {
-            name: tuple(values[name]) for name in ("drops", "betas") if name in values
-        }
-        return cls(**{**values, **tuples})
+        return cls(**values)
 
     def fingerprint(self) -> str:
-        """Hex sha256 of all fields: the name of this run."""
+        """Return the hex sha256 of all fields: the name of this run."""
         return _digest(self.to_json())
 
     def pair_key(self) -> str:
-        """The same for the Real and the Ideal run of one trial, and for no others."""
+        """Return a key that the Real and the Ideal run of one trial share, and no others."""
         return _digest(self.to_json() | {"world": self._between})
 
     def group_key(self) -> str:
-        """The same for all trials of both worlds."""
+        """Return a key that all trials of both worlds share."""
         return _digest(self.to_json() | {"world": self._between, "trial": None})
 
     @property
     def _between(self) -> str | None:
         return None if self.world in get_args(World) else self.world
+
+
+@cache
+def annotations() -> dict[str, Any]:
+    return get_type_hints(TrainConfig, include_extras=True)
+
+
+def _expected(kind: Any) -> str:
+    """Return in words what a field's annotation asks for."""
+    # A range describes itself; of names all are listed.
+    if hasattr(kind, "__metadata__"):
+        return str(kind.__metadata__[0].description)
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(get_args(kind))}"
+    parts = [_expected(part) for part in get_args(kind) if part is not type(None)]
+    return " or ".join(parts) or _WORDS[kind]
+
+
+def check_fields(values: Mapping[str, Any], kind: Any, name: str) -> None:
+    """Raise ValueError if saved values have fields that their dataclass does not know."""
+    unknown = sorted(set(values) - {f.name for f in fields(kind)})
+    if unknown:
+        raise ValueError(f"{name} has no field {', '.join(map(repr, unknown))}")
 
 
 def is_outside(name: object) -> bool:
@@ -307,7 +278,7 @@ def is_outside(name: object) -> bool:
 
 
 def differing_fields(saved: Mapping[str, Any], present: Mapping[str, Any]) -> list[str]:
-    """One phrase a field in which two configs (as JSON) differ."""
+    """Return one phrase for each field in which two configs (as JSON) differ."""
     return [
         f"{name} = {saved.get(name)!r} there, {present.get(name)!r} here"
         for name in sorted({*saved, *present})
@@ -316,13 +287,15 @@ def differing_fields(saved: Mapping[str, Any], present: Mapping[str, Any]) -> li
 
 
 def parse_label_noise(text: str, seed: int = 0, trial: int = 0) -> LabelNoise:
-    """From `symmetric:0.2`, `uniform:0.5` or `pairs:0.3:3>5` (class 3 becomes class 5)."""
+    """Read `symmetric:0.2`, `uniform:0.5` or `pairs:0.3:3>5` (class 3 becomes class 5)."""
+    # KIND:RATE, and of pairs also FROM>TO, FROM>TO.
     kind, _, rest = text.partition(":")
     rate, _, pairs = rest.partition(":")
     if kind not in get_args(Kind):
         raise ValueError(_NOISE_FORM.format(text))
     try:
-        table = dict(_pair(item) for item in pairs.split(",")) if pairs else {}
+        ends = [item.partition(">") for item in pairs.split(",")] if pairs else []
+        table = {int(source): int(target) for source, _, target in ends}
         return LabelNoise(kind, float(rate), seed, trial, table)  # type: ignore[arg-type]
     except ValueError as error:
         raise ValueError(f"{_NOISE_FORM.format(text)} ({error})") from error
@@ -331,11 +304,6 @@ def parse_label_noise(text: str, seed: int = 0, trial: int = 0) -> LabelNoise:
 _NOISE_FORM: Final = (
     "label noise is symmetric:RATE, uniform:RATE or pairs:RATE:FROM>TO[,FROM>TO], got {!r}"
 )
-
-
-def _pair(item: str) -> tuple[int, int]:
-    source, _, target = item.partition(">")
-    return int(source), int(target)
 
 
 _ADDED: Final = (
@@ -349,6 +317,7 @@ def _digest(values: dict[str, Any]) -> str:
     """Return the sha256 of a config's fields, under the names that earlier versions hashed;
     fields that those had not count only where they are not at their default.
     """
+    # Today's names back to those that were hashed.
     former = {new: old for old, new in _RENAMED.items()}
     added = {f.name: f.default for f in fields(TrainConfig) if f.name in _ADDED}
     hashed = {
@@ -368,7 +337,7 @@ REAL_ONLY: Final = (
 
 
 def ideal_key(config: TrainConfig) -> str:
-    """The same for an Ideal run and each Real World that it is an Ideal World of."""
+    """Return a key that an Ideal run shares with each Real World that it is an Ideal World of."""
     if config.tied:  # then n and trial decide what it leaves out, or is read by
         return config.group_key()
     plain = TrainConfig(config.arch)

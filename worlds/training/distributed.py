@@ -10,7 +10,7 @@ number of replicas changes no result; `sync_batch_norm=False` takes them over ea
 
 import os
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import distributed, nn
@@ -30,14 +30,14 @@ class Replicas:
         return self.rank == 0
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """The module whose backward pass averages gradients over the replicas."""
+        """Return the module with a backward pass that averages gradients over the replicas."""
         if self.world_size == 1:
             return model
-        # Buffers are made equal at log points, by `equalize`, instead of at every step.
+        # Buffers are made equal at log points, by `broadcast_buffers`, instead of at every step.
         return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
 
     def sync_batch_norm(self, model: nn.Module, device: torch.device) -> nn.Module:
-        """The module whose batch norms take means over all replicas; alone it is left as it is."""
+        """Return the module with batch norms over the samples of all replicas."""
         if self.world_size == 1:
             return model
         if device.type == "cuda":
@@ -49,8 +49,8 @@ class Replicas:
         return model
 
     def weigh(self, loss: torch.Tensor, count: int) -> torch.Tensor:
-        """The mean over this replica's `count` samples, such that the mean over the replicas is
-        that over all samples.
+        """Return the mean over this replica's `count` samples, weighted so that the mean over the
+        replicas is that over all samples.
         """
         if self.world_size == 1:
             return loss
@@ -58,14 +58,14 @@ class Replicas:
         distributed.all_reduce(total)
         return loss * (count * self.world_size / total)
 
-    def equalize(self, model: nn.Module) -> None:
+    def broadcast_buffers(self, model: nn.Module) -> None:
         """Give all replicas the buffers of rank 0, whose batch norm saw other images."""
         if self.world_size > 1:
             for buffer in model.buffers():
                 distributed.broadcast(buffer, src=0)
 
-    def highest(self, value: torch.Tensor) -> torch.Tensor:
-        """The largest of the replicas' values."""
+    def all_reduce_max(self, value: torch.Tensor) -> torch.Tensor:
+        """Return the largest of the replicas' values."""
         if self.world_size > 1:
             value = value.clone()
             distributed.all_reduce(value, distributed.ReduceOp.MAX)
@@ -84,25 +84,6 @@ class Replicas:
 ALONE: Final = Replicas()
 
 
-class _Sum(torch.autograd.Function):
-    """The sum over the replicas, through which gradients flow to all of them."""
-
-    @staticmethod
-    def forward(ctx: Any, value: torch.Tensor) -> torch.Tensor:
-        total = value.clone()
-        distributed.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> torch.Tensor:
-        return _Sum.forward(ctx, grads[0])
-
-
-def _sum(value: torch.Tensor) -> torch.Tensor:
-    found: torch.Tensor = _Sum.apply(value)  # type: ignore[no-untyped-call]
-    return found
-
-
 class _SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch norm over the samples of all replicas, on any device."""
 
@@ -110,16 +91,18 @@ class _SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         """Accept any number of dimensions, as the class that it takes the place of has."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
+        from torch.distributed.nn.functional import all_reduce
+
         if not self.training:
             return super().forward(input)
         # Mean and variance of the whole batch, through which gradients flow to every replica.
-        x = input.float()
-        dims = [0, *range(2, x.ndim)]
-        shape = [1, -1] + [1] * (x.ndim - 2)
-        count = _sum(torch.tensor(float(x.numel() / x.shape[1]), device=x.device))
-        mean = _sum(x.sum(dims)) / count
+        x = input.float()  # (B, C, ...)
+        dims = [0, *range(2, x.ndim)]  # all but channels
+        shape = [1, -1] + [1] * (x.ndim - 2)  # of a number a channel
+        count = all_reduce(torch.tensor(float(x.numel() / x.shape[1]), device=x.device))
+        mean = all_reduce(x.sum(dims)) / count  # (C,)
         centered = x - mean.view(shape)
-        variance = _sum((centered**2).sum(dims)) / count
+        variance = all_reduce((centered**2).sum(dims)) / count  # (C,)
 
         # The running means, as torch's own batch norm keeps them.
         if self.running_mean is not None and self.running_var is not None:
@@ -130,6 +113,7 @@ class _SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
             self.running_mean.lerp_(mean.detach(), rate)
             self.running_var.lerp_(unbiased, rate)
 
+        # Normalize, then scale and shift, in the precision of the input.
         found = centered * torch.rsqrt(variance + self.eps).view(shape)
         if self.affine:
             found = found * self.weight.view(shape) + self.bias.view(shape)
@@ -137,7 +121,8 @@ class _SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 def join(device: torch.device) -> tuple[Replicas, torch.device]:
-    """The replicas that torchrun started and this one's device; alone without torchrun."""
+    """Join the replicas that torchrun started; return them and this device. Alone without it."""
+    # What torchrun puts in the environment.
     asked = os.environ.get("WORLD_SIZE", "1")
     if not asked.isdigit() or not int(asked):
         raise ValueError(f"WORLD_SIZE must be a number, 1 or more, got {asked!r}")

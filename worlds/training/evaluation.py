@@ -34,11 +34,11 @@ from worlds.training.config import TrainConfig
 from worlds.training.metrics import mean_metrics
 from worlds.training.parts import OWN_NOTHING, Parts
 
-_CPU_BATCH: Final = 250
-_GPU_PIXELS: Final = 2_000 * 32 * 32
+_CPU_BATCH: Final = 250  # images
+_GPU_PIXELS: Final = 2_000 * 32 * 32  # of a batch
 
-CLEAN: Final = 10_000
-HALF: Final = torch.bfloat16
+CLEAN: Final = 10_000  # samples measured as stored, beside fresh crops
+HALF: Final = torch.bfloat16  # of a folded copy
 _FOLDED_TOLERANCE: Final = 3e-2  # of logits, as a share of their length
 
 Predict = Callable[[torch.Tensor], torch.Tensor]
@@ -65,13 +65,13 @@ def evaluation_batch(device: torch.device, pool: Pool) -> int:
     if device.type == "cpu":
         return _CPU_BATCH
     images = isinstance(pool, Split) and pool.holds_images
-    height, width, _ = pool.image_shape if images else (32, 32, 3)
+    height, width, _ = pool.image_shape if images else (32, 32, 3)  # pixels
     return max(32, _GPU_PIXELS // (height * width))
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """In eval mode without gradients, and back as it was."""
+    """Set eval mode without gradients, and restore the mode."""
     training = model.training
     model.eval()
     try:
@@ -93,6 +93,7 @@ class FoldedCopy:
     def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
         self._model, self._pairs = model, _foldable(model)
         self._copy = deepcopy(model).eval().requires_grad_(False)
+        # Weights in half precision; batch norms that are not folded stay in float32.
         for module in self._copy.modules():
             if not isinstance(module, nn.BatchNorm2d):
                 for parameter in module.parameters(recurse=False):
@@ -100,7 +101,7 @@ class FoldedCopy:
         for convolution, norm in self._pairs.items():
             folded = self._copy.get_submodule(convolution)
             if folded.bias is None:
-                zeros = torch.zeros_like(folded.weight[:, 0, 0, 0])
+                zeros = torch.zeros_like(folded.weight[:, 0, 0, 0])  # (outputs,)
                 folded.bias = nn.Parameter(zeros, requires_grad=False)
             self._copy.set_submodule(norm, nn.Identity())
         self._replay: Callable[[torch.Tensor], torch.Tensor] | None = None
@@ -108,6 +109,7 @@ class FoldedCopy:
 
     def refresh(self) -> None:
         """Take over the model's weights and statistics."""
+        # Folded weights take the place of the convolution and of its norm.
         source = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
         for convolution, norm in self._pairs.items():
             layer: Any = self._model.get_submodule(convolution)
@@ -119,6 +121,7 @@ class FoldedCopy:
             value.copy_(source[name])
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        # On a GPU batches of the first shape replay a graph.
         if x.device.type == "cuda" and self._replay is None:
             self._replay, self._shape = self._captured(x), x.shape
         if self._replay is not None and x.shape == self._shape:
@@ -127,7 +130,7 @@ class FoldedCopy:
         return logits.float()
 
     def _captured(self, x: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-        kept = x.clone()
+        kept = x.clone()  # where the graph reads
         run = replay_of(lambda: self._copy(kept).float(), x.device, torch.cuda.Stream(x.device))
 
         def replay(x: torch.Tensor) -> torch.Tensor:
@@ -143,6 +146,7 @@ def _foldable(model: nn.Module) -> dict[str, str]:
         nodes = list(symbolic_trace(model).graph.nodes)
     except Exception:  # of whatever a forward does with a stand-in for its input
         return {}
+    # A convolution is folded if one norm reads it, and both are called once.
     modules = dict(model.named_modules())
     calls = Counter(node.target for node in nodes if node.op == "call_module")
     found = {}
@@ -190,18 +194,18 @@ class Evaluation:
         self.config, self.test, self.parts = config, test, parts
         self.folds = False  # whether a folded copy may stand for the network
         self._folded: FoldedCopy | None = None
-        batch = evaluation_batch(form.device, test)
-        self.sets = {"test": in_order(test, np.arange(len(test))[: config.test_eval], batch, form)}
-        if cifar10 is not None:
-            self.sets["cifar10"] = in_order(
-                cifar10, np.arange(len(cifar10))[: config.test_eval], batch, form
-            )
+        tests = {"test": test} if cifar10 is None else {"test": test, "cifar10": cifar10}
+        self.sets = {
+            name: in_order(split, np.arange(len(split))[: config.test_eval], form)
+            for name, split in tests.items()
+        }
         if train is not None and validation is not None:
-            self.sets["validation"] = in_order(train, validation, batch, form)
-        self.train = None if train is None else TrainSet(config, train, samples, batch, form)
+            self.sets["validation"] = in_order(train, validation, form)
+        self.train = None if train is None else TrainSet(config, train, samples, form)
 
     def measure(self, model: nn.Module, predict: Predict, step: int) -> dict[str, float | None]:
-        """The metrics of one row; `predict` maps a batch to float32 logits."""
+        """Return the metrics of one row; `predict` maps a batch to float32 logits."""
+        # The number of the log point decides the crops, and whether it has clean metrics.
         number = bisect_left(self.config.points, step)
         if self.train is not None:
             self.train.begin_pass(number)
@@ -218,15 +222,16 @@ class Evaluation:
     def measure_sets(
         self, model: nn.Module, predict: Predict, prefix: str = ""
     ) -> dict[str, float | None]:
-        """The metrics of the test and validation sets."""
+        """Return the metrics of the test and validation sets."""
         row: dict[str, float | None] = {}
         with evaluating(model):
             for name, loader in self.sets.items():
-                row |= _named(f"{prefix}{name}", self._pass(loader, predict))
+                row |= self._pass(f"{prefix}{name}", loader, predict)
         return row
 
     def _fastest(self, model: nn.Module, predict: Predict) -> Predict:
         """Return a folded copy's prediction where that is asked for and close to `predict`."""
+        # Tried once, on the first batch of the test set.
         if self.folds and self._folded is None:
             self.folds = is_foldable(model) and self._passes(FoldedCopy(model, HALF), predict)
         if self._folded is None:
@@ -247,25 +252,26 @@ class Evaluation:
         self._folded = folded if found else None
         return found
 
-    def _pass(self, loader: Loader, predict: Predict) -> dict[str, float]:
-        """Means over what a loader yields; this is where the device is waited for."""
+    def _pass(self, name: str, loader: Loader, predict: Predict) -> dict[str, float | None]:
+        """Return means over what a loader yields, as NAME_METRIC; this waits for the device."""
         batches = ((predict(x), y) for x, y in loader)
-        return mean_metrics(batches, self.parts.loss or self.config.loss, self.parts.metrics)
+        means = mean_metrics(batches, self.parts.loss or self.config.loss, self.parts.metrics)
+        return {f"{name}_{metric}": value for metric, value in means.items()}
 
     def _train_rows(
         self, predict: Predict, train: "TrainSet", clean: bool
     ) -> dict[str, float | None]:
-        """The metrics of the training set; without `clean` only those of augmented images."""
+        """Return the metrics of the training set; without `clean` of augmented images alone."""
+        row = self._pass("train", train.augmented or train.stored, predict)
         if train.augmented is not None and not clean:
-            return _named("train", self._pass(train.augmented, predict))
-        stored = self._pass(train.stored, predict)
-        shown = stored if train.augmented is None else self._pass(train.augmented, predict)
-        row = _named("train", shown) | _named("train_clean", stored)
+            return row
+        row |= self._pass("train_clean", train.stored, predict)
         if self.config.noise is None:
             return row
+        # By whether the noise changed the label of a sample.
         called = torch.cat([predict(x).argmax(1) for x, _ in train.stored]).cpu().numpy()
         true, given = train.clean_labels, train.labels
-        changed = true != given
+        changed = true != given  # (N,)
         row["train_true_error"] = float((called != true).mean())
         row["train_kept_error"] = _mean((called != given)[~changed])
         row["train_corrupted_true_error"] = _mean((called != true)[changed])
@@ -278,19 +284,21 @@ class Evaluation:
         softmax.
         """
         loader, pairs = self.sets["test"], self.config.noise.pairs  # type: ignore[union-attr]
+        # What each test image is called, by its clean label.
         logits = torch.cat([predict(x) for x, _ in loader]).cpu()
         assert isinstance(self.test, Split)  # label noise needs known labels
         labels = self.test.clean_labels[: loader.sampler.n]
-        called, mass = logits.argmax(1).numpy(), logits.double().softmax(1).numpy()
+        called, mass = logits.argmax(1).numpy(), logits.double().softmax(1).numpy()  # (N,), (N, K)
         classes = range(len(self.test.class_names))
         row = {
             f"test_confusion_{true}_{other}": _mean(called[labels == true] == other)
             for true in classes
             for other in classes
         }
+        # The classes whose label the noise changes, and what it changes it to.
         partner = np.full(len(classes), -1)
-        partner[list(pairs)] = list(pairs.values())
-        noisy = np.flatnonzero(partner[labels] >= 0)
+        partner[list(pairs)] = list(pairs.values())  # (classes,), -1: none
+        noisy = np.flatnonzero(partner[labels] >= 0)  # test images
         partners = partner[labels[noisy]]
         row["test_partner_share"] = _mean(called[noisy] == partners)
         row["test_partner_mass"] = _mean(mass[noisy, partners])
@@ -307,28 +315,31 @@ class TrainSet:
         config: TrainConfig,
         split: Pool,
         samples: np.ndarray | None,
-        batch: int,
         form: BatchFormat,
     ) -> None:
+        # The first ones of the subset.
         chosen = np.arange(len(split)) if samples is None else samples
         chosen = chosen[: config.train_eval]
         # A seed of its own: the crops are none of those that training draws.
         seed, trial = config.stream("augment")
-        own = words(seed, EVALUATION, trial, torch.zeros(1, dtype=torch.int64), 1)
+        own = words(seed, EVALUATION, trial, torch.zeros(1, dtype=torch.int64), 1)  # (1, 4)
         seed = int(own[0, 0]) | int(own[0, 1]) << 32
         self.augmented: Loader | None = None  # where that differs
+        batch, output = (
+            evaluation_batch(form.device, split),
+            form.output | {"augment": config.augment},
+        )
         if config.augment is not None and config.fresh_crops:
-            sampler = Sampler("sequential", len(split), batch, seed, samples=chosen, **_IN_TURN)
-            self.augmented = Loader(split, sampler, None, augment=config.augment, **form.output)
-        elif config.augment is not None:
-            self.augmented = SequentialLoader(
-                split, batch, indices=chosen, seed=seed, augment=config.augment, **form.output
-            )
-        if config.fresh_crops and config.augment is not None:
+            in_turn: dict[str, Any] = {"remainder": "short", "shuffle": False}
+            sampler = Sampler("sequential", len(split), batch, seed, samples=chosen, **in_turn)
+            self.augmented = Loader(split, sampler, None, **output)
             chosen = chosen[:CLEAN]
+        elif config.augment is not None:
+            self.augmented = SequentialLoader(split, batch, indices=chosen, seed=seed, **output)
+        # The same images as they are stored.
         if isinstance(split, Split):
             self.labels, self.clean_labels = split.labels[chosen], split.clean_labels[chosen]
-        self.stored = in_order(split, chosen, batch, form)
+        self.stored = in_order(split, chosen, form)
 
     def begin_pass(self, number: int) -> None:
         """Draw the crops of the log point of this number."""
@@ -337,13 +348,11 @@ class TrainSet:
             self.augmented.load_state_dict(self.augmented.state_dict() | {"step": step})
 
 
-_IN_TURN: Final[dict[str, Any]] = {"remainder": "short", "shuffle": False}
-
-
-def in_order(split: Pool, chosen: np.ndarray, batch: int, form: BatchFormat) -> SequentialLoader:
-    """A pass over the chosen samples. What is stored encoded is decoded once for the whole run, at
-    3 kB of memory an image of 32 px and 150 kB of 224.
+def in_order(split: Pool, chosen: np.ndarray, form: BatchFormat) -> SequentialLoader:
+    """Return the loader of a pass over the chosen samples. What is stored encoded is decoded once
+    for the whole run, at 3 kB of memory an image of 32 px and 150 kB of 224.
     """
+    batch = evaluation_batch(form.device, split)
     if not isinstance(split, Split) or split.images.addresses(chosen[:1]) is not None:
         return SequentialLoader(split, batch, indices=chosen, **form.output)
     decoded = Split(
@@ -354,10 +363,6 @@ def in_order(split: Pool, chosen: np.ndarray, batch: int, form: BatchFormat) -> 
         fingerprint=split.fingerprint,
     )
     return SequentialLoader(decoded, batch, **form.output)
-
-
-def _named(prefix: str, metrics: dict[str, float]) -> dict[str, float | None]:
-    return {f"{prefix}_{name}": value for name, value in metrics.items()}
 
 
 def _mean(values: np.ndarray) -> float | None:

@@ -22,7 +22,7 @@ Measure = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def _flat(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits (N, classes) and labels (N,): of sequences, (B, T, classes) and (B, T), each step."""
+    """Return logits (N, classes) and labels (N,): of sequences (B, T) those of each step."""
     if logits.ndim < 2 or labels.shape != logits.shape[:-1]:
         shapes = f"{tuple(logits.shape)} and {tuple(labels.shape)}"
         raise ValueError(f"expected logits (B, classes) and labels (B,), got {shapes}")
@@ -37,19 +37,19 @@ def _flat(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, tor
 
 
 def _each(values: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """(B,) float32: the mean over an example's steps."""
+    """Return the mean over an example's steps, (B,) float32."""
     return values.view(labels.shape[0], -1).mean(1)
 
 
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """(B,) float32, each example's own."""
+    """Return each example's own loss, (B,) float32."""
     rows, flat = _flat(logits, labels)
     return _each(F.cross_entropy(rows, flat, reduction="none"), labels)
 
 
 def squared_error(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """(B,) float32: squared distance of outputs and target, a sum over outputs. Integer targets
-    are labels and stand for their one-hot vector.
+    """Return each example's squared distance of outputs and target, a sum over outputs, (B,)
+    float32. Integer targets are labels and stand for their one-hot vector.
     """
     if targets.is_floating_point():
         outputs = outputs.float().flatten(1)
@@ -58,7 +58,7 @@ def squared_error(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
             raise ValueError(f"expected as many outputs as targets, got {shapes}")
         return (outputs - targets.float().view_as(outputs)).square().sum(1)
     rows, flat = _flat(outputs, targets)
-    target = F.one_hot(flat, rows.shape[1]).to(torch.float32)
+    target = F.one_hot(flat, rows.shape[1]).to(torch.float32)  # (N, K)
     return _each((rows - target).square().sum(1), targets)
 
 
@@ -67,15 +67,15 @@ LOSSES: dict[str, Measure] = {"cross_entropy": cross_entropy, "mse": squared_err
 
 
 def error(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """(B,) float32: 1 where the largest output (of equal ones the first) is not the label's."""
+    """Return 1 where the largest output (the first of equals) is not the label's, (B,) float32."""
     rows, flat = _flat(logits, labels)
     return _each((rows.argmax(1) != flat).to(torch.float32), labels)
 
 
 def soft_error(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """(B,) float32: 1 - softmax probability of the label, whatever the training loss."""
+    """Return 1 - softmax probability of the label, whatever the training loss, (B,) float32."""
     rows, flat = _flat(logits, labels)
-    probabilities = F.softmax(rows, dim=1)
+    probabilities = F.softmax(rows, dim=1)  # (N, K)
     # The sum over the wrong classes keeps the digits that 1 - p loses where p is close to 1.
     return _each(probabilities.scatter(1, flat.unsqueeze(1), 0.0).sum(1), labels)
 
@@ -97,8 +97,8 @@ def measure_batch(
     loss: str | Measure = "cross_entropy",
     metrics: Mapping[str, Measure] | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Sums over the batch, float64 scalars by name: loss; of labels error and soft_error; and each
-    of `metrics`, functions of (outputs, targets) that return the batch's mean.
+    """Return sums over the batch, float64 scalars by name: loss; of labels error and soft_error;
+    and each of `metrics`, functions of (outputs, targets) that return the batch's mean.
     """
     sums: dict[str, torch.Tensor] = {}
     if isinstance(loss, str):
@@ -122,7 +122,7 @@ def is_labels(outputs: torch.Tensor, targets: torch.Tensor) -> bool:
 
 
 def scalar(name: str, value: Any) -> torch.Tensor:
-    """`value` as a float64 scalar, still with its gradient. Raises ValueError if it is none."""
+    """Return `value` as a float64 scalar with its gradient. Raises ValueError if it is none."""
     if isinstance(value, bool | int | float):
         return torch.tensor(float(value), dtype=torch.float64)
     if not isinstance(value, torch.Tensor) or value.numel() != 1:
@@ -136,7 +136,7 @@ def mean_metrics(
     loss: str | Measure = "cross_entropy",
     metrics: Mapping[str, Measure] | None = None,
 ) -> dict[str, float]:
-    """Means over the examples of some batches of (outputs, targets), by name."""
+    """Return means over the examples of some batches of (outputs, targets), by name."""
     sums: dict[str, torch.Tensor] = {}
     count = 0
     for outputs, targets in batches:
@@ -145,12 +145,13 @@ def mean_metrics(
         count += len(targets)
     if not count:
         raise ValueError("metrics need at least one example, got none")
+    # One wait for the device, for all of them.
     totals = torch.stack([value.to(sums["loss"].device) for value in sums.values()]).tolist()
     return {name: total / count for name, total in zip(sums, totals, strict=True)}
 
 
 def stopping_point(train_errors: Sequence[float], threshold: float = 0.01) -> int | None:
-    """The index of the first log point with a train error of at most `threshold`, or None.
+    """Return the index of the first log point with a train error of at most `threshold`, or None.
 
     T0 of the paper is the step of that point, with the threshold at 1 %. A NaN stops nothing.
     """
@@ -173,6 +174,7 @@ def patience_point(
     """
     if not patience > 0 or (times is None and patience < 1):
         raise ValueError(f"patience must be 1 or more log points, got {patience}")
+    # The clock is that of the log points, or their numbers.
     best, clock = 0, range(len(values)) if times is None else times
     for index, value in enumerate(values):
         if value < values[best] - min_improvement:

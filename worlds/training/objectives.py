@@ -45,7 +45,7 @@ class Headed(nn.Module):
 
 
 def head_of(model: nn.Module) -> tuple[str, nn.Linear]:
-    """The last linear layer and its name: the classifier, in every architecture of the suite."""
+    """Return the last linear layer and its name: the classifier, in every architecture."""
     layers = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear)]
     if not layers:
         raise ValueError("the network has no linear classifier to put on other weights")
@@ -54,6 +54,7 @@ def head_of(model: nn.Module) -> tuple[str, nn.Linear]:
 
 def without_head(model: nn.Module) -> tuple[nn.Module, nn.Linear]:
     """Take the classifier off a network; both."""
+    # Put a layer that does nothing in the classifier's place.
     name, head = head_of(model)
     parent, _, last = name.rpartition(".")
     setattr(model.get_submodule(parent), last, nn.Identity())
@@ -61,7 +62,7 @@ def without_head(model: nn.Module) -> tuple[nn.Module, nn.Linear]:
 
 
 def headed_for(objective: str, model: nn.Module) -> Headed:
-    """The network under the head that an objective trains in the classifier's place."""
+    """Return the network under the head that an objective trains in the classifier's place."""
     body, head = without_head(model)
     width = head.in_features
     if objective == "rotation":
@@ -71,16 +72,16 @@ def headed_for(objective: str, model: nn.Module) -> Headed:
 
 
 def rotation(network: Network, x: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of the turn, over all four turns of each image."""
-    turned = torch.cat([x.rot90(turns, (2, 3)) for turns in range(TURNS)])
-    turns = torch.arange(TURNS, device=x.device).repeat_interleave(len(x))
+    """Return cross-entropy of the turn, over all four turns of each image."""
+    turned = torch.cat([x.rot90(turns, (2, 3)) for turns in range(TURNS)])  # (4 B, 3, H, W)
+    turns = torch.arange(TURNS, device=x.device).repeat_interleave(len(x))  # (4 B,)
     return F.cross_entropy(network(turned), turns)
 
 
 def simclr(network: Network, x: torch.Tensor) -> torch.Tensor:
-    """The contrastive loss of two views of each image; `x` has pixels in [-1, 1]."""
+    """Return the contrastive loss of two views of each image; `x` has pixels in [-1, 1]."""
     view = _view(x.shape[-1])
-    images = (x.float() + 1).repeat(2, 1, 1, 1) / 2
+    images = (x.float() + 1).repeat(2, 1, 1, 1) / 2  # (2 B, 3, H, W) in [0, 1]
     views = torch.stack([view(image) for image in images]) * 2 - 1
     return nt_xent(network(views.to(x.dtype)))
 
@@ -89,15 +90,15 @@ def nt_xent(outputs: torch.Tensor, temperature: float = TEMPERATURE) -> torch.Te
     """Normalized temperature-scaled cross-entropy: row i of the (2 B, d) outputs is to find row
     i + B, the other view of its image, among all others by cosine similarity.
     """
-    unit = F.normalize(outputs.float(), dim=1)
-    alike = unit @ unit.T / temperature
-    alike.fill_diagonal_(-math.inf)
+    unit = F.normalize(outputs.float(), dim=1)  # (2 B, d)
+    alike = unit @ unit.T / temperature  # (2 B, 2 B)
+    alike.fill_diagonal_(-math.inf)  # no view finds itself
     return F.cross_entropy(alike, torch.arange(len(unit), device=unit.device).roll(len(unit) // 2))
 
 
 @cache
 def _view(size: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    """SimCLR's random view of an image, float (3, H, W) in [0, 1]; draws from torch's generator."""
+    """Return what draws a random view, as SimCLR's, of an image, float (3, H, W) in [0, 1]."""
     import worlds.runtime.torchvision_ops  # noqa: F401, I001  (must come before torchvision)
     from torchvision.transforms import v2
 
@@ -124,12 +125,13 @@ def fit_logistic(
     """Return the linear classifier of least mean cross-entropy, plus `decay` / 2 times its squared
     weights on standardized features (scikit-learn's C is 1 / (n * decay)); found by L-BFGS.
     """
-    x = features.double()
-    mean, scale = x.mean(0), x.std(0, correction=0)
+    x = features.double()  # (N, d)
+    mean, scale = x.mean(0), x.std(0, correction=0)  # (d,)
     scale = torch.where(scale > 0, scale, 1.0)
     x = (x - mean) / scale
+    # The search begins at 0, where all classes are as likely.
     weight = torch.zeros(classes, x.shape[1], dtype=x.dtype, device=x.device, requires_grad=True)
-    bias = torch.zeros(classes, dtype=x.dtype, device=x.device, requires_grad=True)
+    bias = torch.zeros(classes, dtype=x.dtype, device=x.device, requires_grad=True)  # (K,)
     search: dict[str, Any] = {"max_iter": 500, "tolerance_grad": 1e-6, "tolerance_change": 1e-10}
     solver = torch.optim.LBFGS([weight, bias], line_search_fn="strong_wolfe", **search)
 
@@ -205,18 +207,19 @@ def represented(
     """Return the features (N, d) and labels (N,) of batches seen through `body`."""
     with torch.no_grad():
         seen = [(body(x).float(), y) for x, y in batches]
-    features, labels = (torch.cat(part) for part in zip(*seen, strict=True))
+    features, labels = (torch.cat(part) for part in zip(*seen, strict=True))  # (N, d), (N,)
     return features, labels
 
 
 def description_bits(head: nn.Linear, features: torch.Tensor, agreement: float = 0.99) -> float:
-    """Bits of a linear classifier: its weights and biases rounded to the fewest levels, a power of
-    two, at which it calls that share of `features` (N, d) as before, then deflated; with the 64
-    bits that say the range.
+    """Return bits of a linear classifier: its weights and biases rounded to the fewest levels, a
+    power of two, at which it calls that share of `features` (N, d) as before, then deflated; with
+    the 64 bits that say the range.
     """
     with torch.no_grad():
+        # Round to 2, 4, 8 ... levels, until the answers are almost all the same.
         called = head(features).argmax(1)
-        values = torch.cat([head.weight, head.bias[:, None]], 1).double()
+        values = torch.cat([head.weight, head.bias[:, None]], 1).double()  # (K, d + 1)
         low, span = values.min(), (values.max() - values.min()).clamp_min(1e-12)
         for bits in range(1, 17):
             codes = ((values - low) / span * (2**bits - 1)).round()
@@ -224,5 +227,6 @@ def description_bits(head: nn.Linear, features: torch.Tensor, agreement: float =
             again = F.linear(features, rounded[:, :-1], rounded[:, -1]).argmax(1)
             if (again == called).float().mean() >= agreement:
                 break
+    # 64 bits say the range, the others what deflate leaves of the levels.
     stored = codes.cpu().numpy().astype(np.uint8 if bits <= 8 else np.uint16)
     return 64 + 8.0 * len(zlib.compress(stored.tobytes(), 9))

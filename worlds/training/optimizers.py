@@ -8,19 +8,20 @@ import torch
 from torch import nn
 
 from worlds.training.config import TrainConfig, is_outside
-from worlds.training.parts import OWN_NOTHING, Parts, check_optimizer, name_of
+from worlds.training.parts import OWN_NOTHING, Parts, name_of
 
 
 def make_optimizer(
     config: TrainConfig, model: nn.Module, rate: Any, parts: Parts = OWN_NOTHING
 ) -> torch.optim.Optimizer:
-    """The config's optimizer with torch's other defaults; `rate` is a float, or a tensor that a
-    CUDA graph reads.
+    """Return the config's optimizer with torch's other defaults; `rate` is a float, or a tensor
+    that a CUDA graph reads.
 
     Raises ValueError if the config's MODULE:NAME, or the part, makes none.
     """
     if parts.optimizer is not None or is_outside(config.optimizer):
         return _make_own(config, model, rate, parts)
+    # Torch's optimizers; those that can be captured read the rate from the device.
     groups = _groups(config, model, rate)
     common: dict[str, Any] = {"lr": rate, "weight_decay": config.weight_decay}
     captured = isinstance(rate, torch.Tensor)
@@ -55,7 +56,7 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 def _make_own(
     config: TrainConfig, model: nn.Module, rate: Any, parts: Parts
 ) -> torch.optim.Optimizer:
-    """The optimizer of a function or class, given what the config sets off its defaults."""
+    """Return the optimizer of a function or class, given what the config sets off its defaults."""
     from worlds.models.registry import load_function
 
     part = parts.optimizer or load_function(config.optimizer)
@@ -70,15 +71,19 @@ def _make_own(
     }
     trained = [p for p in model.parameters() if p.requires_grad]
     try:
-        return check_optimizer(part(trained, lr=rate, **settings), part)
+        made = part(trained, lr=rate, **settings)
     except TypeError as error:
         raise ValueError(f"{name_of(part)} cannot be made: {error}") from error
+    if not isinstance(made, torch.optim.Optimizer):
+        raise ValueError(f"{name_of(part)} must give a torch optimizer, got {type(made).__name__}")
+    return made
 
 
 def _groups(config: TrainConfig, model: nn.Module, rate: Any) -> list[dict[str, Any]]:
-    """The trained parameters, those of one factor of the learning rate together. Weight decay is
-    divided by the factor, so that their product keeps (as the mup package does).
+    """Return the trained parameters, those of one factor of the learning rate together. Weight
+    decay is divided by the factor, so that their product keeps (as the mup package does).
     """
+    # The parameters by factor, and by whether Muon trains them.
     found: dict[tuple[float | None, bool], list[nn.Parameter]] = {}
     scaling = getattr(model, "parametrization", None)
     rates = {} if scaling is None else scaling.rates(config.optimizer)
@@ -98,7 +103,7 @@ def _groups(config: TrainConfig, model: nn.Module, rate: Any) -> list[dict[str, 
 
 
 def _hidden_weights(model: nn.Module) -> set[torch.Tensor]:
-    """The weights of linear and convolutional layers but the first and the last."""
+    """Return the weights of linear and convolutional layers but the first and the last."""
     layers = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
     weights = [m.weight for m in model.modules() if isinstance(m, layers)][1:-1]
     if not weights:
@@ -120,6 +125,7 @@ class Muon(torch.optim.Optimizer):
         momentum: float,
         betas: tuple[float, float],
     ) -> None:
+        # Hidden weights first, as the inner optimizers have them.
         if not hasattr(torch.optim, "Muon"):
             raise ValueError(f"muon needs torch 2.9 or later, this is {torch.__version__}")
         super().__init__(sorted(groups, key=lambda group: "hidden" not in group), common)
@@ -139,12 +145,13 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Update all parameters; there is no closure."""
+        # The rates of the schedule, which it sets in the outer groups.
         inner = [group for part in self._parts for group in part.param_groups]
         for group, own in zip(self.param_groups, inner, strict=True):
             own["lr"] = group["lr"]
         # The weights are copied, not viewed: their memory format may be channels-last.
         for weight, matrix in self._matrices:
-            matrix.copy_(weight.flatten(1))
+            matrix.copy_(weight.flatten(1))  # (outputs, inputs x area)
             matrix.grad = None if weight.grad is None else weight.grad.flatten(1)
         for part in self._parts:
             part.step()  # type: ignore[no-untyped-call]

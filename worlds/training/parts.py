@@ -45,7 +45,7 @@ def name_of(part: Any) -> str:
 
 
 def build_model(build: Callable[[], Any]) -> nn.Module:
-    """The network that a function builds. Raises ValueError if it builds none, or one twice."""
+    """Return the network that a function builds. Raises ValueError if it builds none."""
     if isinstance(build, nn.Module):
         raise ValueError(
             f"model is a {type(build).__name__}, already built: give a function without arguments "
@@ -64,6 +64,7 @@ def check_parts(
     assert parts.model is not None
     from worlds.training.metrics import is_labels, measure_batch
 
+    # Two networks, without a trace in torch's generator.
     with torch.random.fork_rng(devices=[]):
         first, second = build_model(parts.model), parts.model()
     name = name_of(parts.model)
@@ -76,6 +77,7 @@ def check_parts(
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         line = str(error).strip().splitlines()[0]
         raise ValueError(f"{name} does not take a batch {tuple(x.shape)}: {line}") from error
+    # What it gives must be outputs for the targets, and for the loss and metrics.
     if not isinstance(outputs, torch.Tensor):
         raise ValueError(f"{name} must return a tensor of outputs, got {type(outputs).__name__}")
     if classes and outputs.shape[-1] != classes:
@@ -88,15 +90,8 @@ def check_parts(
     measure_batch(outputs, y, parts.loss or loss, parts.metrics)
 
 
-def check_optimizer(made: Any, part: Any) -> torch.optim.Optimizer:
-    """Raises ValueError if `part` made no optimizer."""
-    if not isinstance(made, torch.optim.Optimizer):
-        raise ValueError(f"{name_of(part)} must give a torch optimizer, got {type(made).__name__}")
-    return made
-
-
 def checked_parts(**given: Any) -> tuple[Parts, dict[str, str]]:
-    """The functions among `given` as Parts, and for each field of the config its name."""
+    """Return the functions among `given` as Parts, and for each field of the config its name."""
     named = {key: part if isinstance(part, str) else name_of(part) for key, part in given.items()}
     own = {key: part for key, part in given.items() if not isinstance(part, str)}
     for key, part in own.items():
@@ -108,7 +103,7 @@ def checked_parts(**given: Any) -> tuple[Parts, dict[str, str]]:
 def named_metrics(
     metrics: Mapping[str, Measure] | Iterable[Measure] | None,
 ) -> dict[str, Measure]:
-    """Metrics by name; of a list each has its function's."""
+    """Return metrics by name; in a list each has its function's."""
     if metrics is None:
         return {}
     if isinstance(metrics, Mapping):

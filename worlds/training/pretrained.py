@@ -43,26 +43,31 @@ class Frozen(Headed):
         return logits
 
 
-def begin(model: nn.Module, config: TrainConfig, beside: Path | None = None) -> nn.Module:
-    """`model` with the config's initial weights under a new classifier; ValueError names what does
-    not fit. Of a run without labels, or of a frozen one, the body is taken.
+def load_initial(model: nn.Module, config: TrainConfig, beside: Path | None = None) -> nn.Module:
+    """Return `model` with the config's initial weights under a new classifier; ValueError names
+    what does not fit. Of a run without labels, or of a frozen one, the body is taken.
     """
     assert config.initial is not None
     from worlds.models.igpt import ImageGPT
     from worlds.models.pretrained import load_weights, transfer_igpt, transfer_mlp, transfer_vit
     from worlds.models.vit import VisionTransformer
 
+    # Of a network under another head the body, whose names begin with "body.".
     file = weights_file(config.initial, beside)
     state = read_weights(file)
     inside = {name[5:]: value for name, value in state.items() if name.startswith("body.")}
     state = inside or state
     name, _ = head_of(model)
+    # Each family has its own way; others are loaded name by name.
     if isinstance(model, nn.Sequential) and config.arch.startswith("mlp"):
         transfer_mlp(model, state)
     elif isinstance(model, VisionTransformer):
         transfer_vit(model, state)
     elif isinstance(model, ImageGPT):
-        transfer_igpt(model, state, _clusters_beside(file))
+        # The color clusters, beside the weights of an Image GPT downloaded from the Hub.
+        path = file.parent / "preprocessor_config.json"
+        known = load_json(path, dict[str, Any]) if path.is_file() else {}
+        transfer_igpt(model, state, known.get("clusters"))
     else:
         load_weights(model, state, fresh=(f"{name}.",))
     if not config.frozen:
@@ -73,20 +78,16 @@ def begin(model: nn.Module, config: TrainConfig, beside: Path | None = None) -> 
     return Frozen(body, head)
 
 
-def _clusters_beside(file: Path) -> Any:
-    """The color clusters of an Image GPT downloaded from the Hub, or None."""
-    path = file.parent / "preprocessor_config.json"
-    return load_json(path, dict[str, Any]).get("clusters") if path.is_file() else None
-
-
 def weights_file(initial: str, beside: Path | None = None) -> Path:
-    """The file that `initial` names: a run folder's checkpoint, or a state dict. run:FINGERPRINT is
-    the run of that config in the directory `beside`.
+    """Return the file that `initial` names: a run folder's checkpoint, or a state dict.
+    run:FINGERPRINT is the run of that config in the directory `beside`.
     """
+    # run:FINGERPRINT is in the name of the run's directory.
     path = Path(initial).expanduser()
     if beside is not None and initial.startswith(RUN):
         found = sorted(beside.glob(f"*-{initial.removeprefix(RUN)[:12]}"))
         path = found[0] if found else path
+    # A directory of a run, or one from the Hub.
     names = (CHECKPOINT, "model.safetensors", "pytorch_model.bin")  # the Hub's
     inside = [path / name for name in names if (path / name).is_file()]
     file = inside[0] if inside else path
@@ -99,14 +100,15 @@ def weights_file(initial: str, beside: Path | None = None) -> Path:
 
 
 def describe_initial(config: TrainConfig, beside: Path | None = None) -> str | None:
-    """sha256 of the file of initial weights."""
+    """Return the sha256 of the file of initial weights."""
     return None if config.initial is None else sha256_of(weights_file(config.initial, beside))
 
 
 def read_weights(file: Path) -> State:
-    """The state dict in a run's checkpoint, a .safetensors file or a file of torch.save."""
+    """Return the state dict in a run's checkpoint, a .safetensors file or a file of torch.save."""
     from safetensors.torch import load_file
 
+    # A checkpoint of a run holds the network inside of its stepper.
     with reading(file, "a file of weights"):
         state: Any = (load_file if file.suffix == ".safetensors" else load_checkpoint)(file)
         if isinstance(state, dict) and "stepper" in state:

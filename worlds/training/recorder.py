@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from worlds.runtime.checks import integer
-from worlds.runtime.files import atomic_write, write_json
+from worlds.runtime.files import atomic_write
 from worlds.training.config import TrainConfig, differing_fields
 from worlds.training.evaluation import evaluating
 from worlds.training.metrics import Measure, mean_metrics
@@ -30,11 +30,12 @@ from worlds.training.parts import named_metrics
 from worlds.training.run_folder import (
     CHECKPOINT,
     CONFIG,
-    FORMAT,
     METRICS,
     SUMMARY,
+    DataFacts,
     read_run,
-    t0_of,
+    write_description,
+    write_summary,
 )
 
 OWN: Final = "own:loop"  # what the config says of what a Recorder does not see
@@ -47,8 +48,8 @@ def evaluate(
     loss: str | Measure = "cross_entropy",
     metrics: Mapping[str, Measure] | Iterable[Measure] | None = None,
 ) -> dict[str, float]:
-    """Means over all samples of `loader`, in eval mode without gradients: loss; of labels error and
-    soft_error; and each of `metrics`, functions of (outputs, targets).
+    """Return means over all samples of `loader`, in eval mode without gradients: loss; of labels
+    error and soft_error; and each of `metrics`, functions of (outputs, targets).
     """
     where = next(model.parameters(), torch.empty(0)).device
     with evaluating(model):
@@ -81,6 +82,7 @@ class Recorder:
     ) -> None:
         if n is None and world != "ideal":
             raise ValueError(f"the {world} world has n samples: give n")
+        # What only the loop knows is said to be its own.
         own: dict[str, Any] = {"optimizer": OWN, "schedule": OWN, "loss": OWN, "augment": None}
         own |= {"log": "spaced"} if n is None else {"log": "spaced", "n": n}
         self.config = TrainConfig(
@@ -99,6 +101,7 @@ class Recorder:
         if (self.folder / CHECKPOINT).exists():
             raise ValueError(f"{self.folder} holds a run of worlds.train: choose another directory")
         if (self.folder / CONFIG).is_file():
+            # An unfinished run of the same config is gone on with.
             run = read_run(self.folder)
             differences = differing_fields(run.config.to_json(), self.config.to_json())
             if differences:
@@ -111,22 +114,13 @@ class Recorder:
                     f"{self.folder} holds a finished run: choose another directory, or give "
                     "start_step to go on from a step of it"
                 )
-            end = math.inf if start_step is None else start_step
+            end = math.inf if start_step is None else start_step  # first step to forget
             self.rows = [dict(row) for row in run.rows if row["step"] < end]
+        # The folder as of a run that has just begun, with the rows that are kept.
         (self.folder / SUMMARY).unlink(missing_ok=True)
-        named = {"name": data, "train": data, "test": data, "cifar10": None}
-        write_json(
-            self.folder / CONFIG,
-            {
-                "format": FORMAT,
-                "fingerprint": self.config.fingerprint(),
-                "config": self.config.to_json(),
-                "data": named,
-                "parameters": None,
-                "device": "own loop",
-                "versions": {"torch": str(torch.__version__)},
-            },
-        )
+        facts = DataFacts(name=data, train=data, test=data)
+        versions = {"torch": str(torch.__version__)}
+        write_description(self.folder, self.config, facts, "own loop", versions=versions)
         with atomic_write(self.folder / METRICS) as stream:
             stream.writelines(map(_line, self.rows))
 
@@ -162,6 +156,7 @@ class Recorder:
 
         Raises ValueError if the steps go backward, or a value is not a number.
         """
+        # Steps go forward, and end with the config.
         step = integer("step", step)
         if not 0 <= step < self.config.steps:
             raise ValueError(f"step must be in [0, {self.config.steps:,}), got {step:,}")
@@ -170,6 +165,7 @@ class Recorder:
                 f"step {step:,} comes after step {self.rows[-1]['step']:,} in {self.folder}: steps "
                 "go forward; to begin again from a step, make a Recorder with start_step"
             )
+        # Numbers by name; of logits those that a trained run has.
         if (logits is None) != (targets is None):
             raise ValueError("logits and targets go together: give both or neither")
         if logits is not None and targets is not None:
@@ -177,6 +173,7 @@ class Recorder:
         numbers = _numbers(values)
         if not numbers:
             raise ValueError(f"nothing to log at step {step:,}: give numbers, such as test_error")
+        # The columns of every run, and the numbers.
         row = {
             "step": step,
             "updates": step + 1,
@@ -191,20 +188,10 @@ class Recorder:
 
     def finish(self) -> None:
         """Write that the run is finished, at its last step or wherever it was left."""
-        updates = self.rows[-1]["updates"] if self.rows else 0
-        summary = {
-            "format": FORMAT,
-            "ended": "schedule" if updates == self.config.steps else "asked",
-            "bad_step": None,
-            "steps": self.config.steps,
-            "updates": updates,
-            "t0": t0_of(self.rows, self.config.threshold),
-            "final": self.rows[-1] if self.rows else None,
-            "seconds": self.rows[-1]["seconds"] if self.rows else 0.0,
-            "evaluation_seconds": 0.0,
-            "device": None,
-        }
-        write_json(self.folder / SUMMARY, summary)
+        last = self.rows[-1] if self.rows else {"updates": 0, "seconds": 0.0}
+        ended = "schedule" if last["updates"] == self.config.steps else "asked"
+        seconds = {"seconds": last["seconds"], "evaluation_seconds": 0.0}
+        write_summary(self.folder, self.config, self.rows, ended, **seconds)
 
 
 def _numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:

@@ -34,6 +34,7 @@ import msgspec
 import numpy as np
 
 from worlds.formats.npz import load_npz
+from worlds.runtime.files import write_json
 from worlds.runtime.json_files import convert_json, load_json, parse_json
 from worlds.training.config import TrainConfig, differing_fields
 from worlds.training.metrics import patience_point, stopping_point
@@ -155,16 +156,42 @@ class Run:
         return t0_of(self.rows, self.config.threshold)
 
 
+def write_description(
+    folder: Path, config: TrainConfig, data: DataFacts, device: str, **known: Any
+) -> None:
+    """Write config.json; `known` are other fields of `Description`, such as versions."""
+    description = Description(
+        format=FORMAT,
+        fingerprint=config.fingerprint(),
+        config=config.to_json(),
+        data=data,
+        device=device,
+        **known,
+    )
+    write_json(folder / CONFIG, description)
+
+
+def write_summary(
+    folder: Path, config: TrainConfig, rows: Sequence[Row], ended: str, **known: Any
+) -> None:
+    """Write summary.json of a run with these rows; `known` are other fields of `Summary`."""
+    final = dict(rows[-1]) if rows else None
+    counts = {"steps": config.steps, "updates": final["updates"] if final else 0}
+    t0 = t0_of(rows, config.threshold)
+    values: dict[str, Any] = {"format": FORMAT, "t0": t0, "final": final, **counts, **known}
+    write_json(folder / SUMMARY, Summary(ended=ended, **values))
+
+
 def read_predictions(file: Path) -> Predictions:
     """Read a file of predictions. Raises ValueError if it is corrupt."""
-    arrays = load_npz(file, 1 << 40)
+    arrays = load_npz(file, 1 << 40)  # bytes at most
     if {*arrays, "features"} != set(Predictions._fields):  # which earlier files lack
         raise ValueError(f"{file} holds {sorted(arrays)}: expected {sorted(Predictions._fields)}")
     return Predictions(**arrays)
 
 
-def t0_of(rows: tuple[Row, ...] | list[dict[str, Any]], threshold: float) -> int | None:
-    """The step of the first row whose train error is at most `threshold`; None without one."""
+def t0_of(rows: Sequence[Row], threshold: float) -> int | None:
+    """Return the step of the first row with a train error of at most `threshold`, or None."""
     index = stopping_point([row.get("train_error", float("nan")) for row in rows], threshold)
     return None if index is None else int(rows[index]["step"])
 
@@ -172,13 +199,14 @@ def t0_of(rows: tuple[Row, ...] | list[dict[str, Any]], threshold: float) -> int
 def patience_reached(
     config: TrainConfig, rows: Sequence[Row], patience: int
 ) -> tuple[int | None, int]:
-    """The index of the row at which patience ends a Real run, or None, and that of the best row.
+    """Return the indices of the row at which patience ends a Real run, or None, and of the best.
 
     With a validation split: epochs of n samples since the validation error fell by more than
     `min_improvement`; without: log points since the least test soft-error.
     """
     if not config.validation:
         return patience_point([row["test_soft_error"] for row in rows], patience)
+    # Patience counts epochs of the n samples here.
     epochs = [row["updates"] * config.batch_size / config.n for row in rows]
     errors = [row["validation_error"] for row in rows]
     return patience_point(errors, patience, epochs, config.min_improvement)
@@ -198,7 +226,7 @@ def read_description(folder: Path) -> tuple[Description, TrainConfig]:
 
 
 def read_run(folder: str | Path) -> Run:
-    """The run in a folder; a last row that was cut off in the writing is left out."""
+    """Return the run in a folder; a last row that was cut off in the writing is left out."""
     folder = Path(folder)
     if not (folder / CONFIG).is_file():
         raise ValueError(f"{folder} is not a run directory: it has no {CONFIG}")
@@ -208,7 +236,7 @@ def read_run(folder: str | Path) -> Run:
 
 
 def find_runs(root: str | Path) -> list[Run]:
-    """All runs at or below `root`, by path."""
+    """Return all runs at or below `root`, by path."""
     root = Path(root)
     if not root.is_dir():
         raise ValueError(f"{root} is not a directory")
@@ -216,9 +244,10 @@ def find_runs(root: str | Path) -> list[Run]:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics file, without a last one that was cut off; none if there is no file."""
+    """Return the rows of a metrics file, if there is one, without a last one cut off."""
     if not path.is_file():
         return []
+    # A row ends with a newline: what follows the last one was cut off.
     *lines, _ = path.read_bytes().split(b"\n")
     rows = []
     for number, line in enumerate(lines, 1):

@@ -73,7 +73,7 @@ class Schedule:
     def __call__(self, step: int) -> float:
         if not 0 <= step < self.steps:
             raise ValueError(f"step must be in [0, {self.steps}), got {step}")
-        warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0  # a share
         return self.learning_rate * warm * self._multiplier(step // self.unit_steps)
 
     def _multiplier(self, e: int) -> float:
@@ -90,7 +90,7 @@ class Schedule:
 
 
 def steps_of_epochs(n: int, batch_size: int, epochs: int) -> int:
-    """Steps as the paper's code counts them, int(n / batch_size * epochs)."""
+    """Return steps as the paper's code counts them, int(n / batch_size * epochs)."""
     if min(n, batch_size, epochs) < 1:
         raise ValueError(
             f"n, batch_size and epochs must be at least 1, got {n}, {batch_size} and {epochs}"
@@ -99,7 +99,7 @@ def steps_of_epochs(n: int, batch_size: int, epochs: int) -> int:
 
 
 def log_points(steps: int, every: int = 64, dense: bool = True) -> list[int]:
-    """The steps after which the paper measures: each 64th, 4th (below 1,024) and 8th (below 2,048).
+    """Return the steps after which the paper measures: each 64th; below 2,048 8th, below 1,024 4th.
 
     962 points in 39,000 steps; 610 without the dense beginning, the code's "fast". The last step is
     not among them.
@@ -107,6 +107,7 @@ def log_points(steps: int, every: int = 64, dense: bool = True) -> list[int]:
     if every < 1:
         raise ValueError(f"every must be at least 1, got {every}")
     chosen = set(range(0, steps, every))
+    # The released code adds every 4th and 8th of the first steps.
     if dense:
         chosen.update(range(0, min(steps, 1024), 4), range(0, min(steps, 2048), 8))
     return sorted(chosen)
@@ -119,12 +120,13 @@ def series_points(series: str | Sequence[int], steps: int) -> list[int]:
     Raises ValueError if it is none of these, or a number is not in the run.
     """
     try:
+        # log:K and every:K, or the numbers themselves.
         kind, colon, number = series.partition(":") if isinstance(series, str) else ("", "", "")
         if colon and kind in ("log", "every") and int(number) > 0:
             k = int(number)
             if kind == "every":
                 return list(range(0, steps + 1, k))
-            decades = range(math.ceil(k * math.log10(steps)))
+            decades = range(math.ceil(k * math.log10(steps)))  # K of each
             return sorted({0, *(round(10 ** (i / k)) for i in decades), steps})
         listed = series.split(",") if isinstance(series, str) else series
         points = sorted({int(item) for item in listed if item != ""})
@@ -139,8 +141,8 @@ def series_points(series: str | Sequence[int], steps: int) -> list[int]:
 
 
 def spaced_log_points(steps: int, count: int = 60) -> list[int]:
-    """At most `count` steps, even on a log axis, from the first to the last: cheaper."""
+    """Return at most `count` steps, even on a log axis, from the first to the last: cheaper."""
     if steps < 1 or count < 2:
         raise ValueError(f"steps must be at least 1 and count 2, got {steps} and {count}")
-    ratios = (i / (count - 1) for i in range(count))
+    ratios = (i / (count - 1) for i in range(count))  # 0 to 1
     return sorted({round(steps**ratio) - 1 for ratio in ratios})

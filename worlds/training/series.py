@@ -18,12 +18,11 @@ import torch
 from torch import nn
 
 from worlds.data.splits import Pool
-from worlds.loaders.loaders import SequentialLoader
 from worlds.loaders.samplers import subset
 from worlds.runtime.checkpoints import save_checkpoint
 from worlds.runtime.checks import integer
 from worlds.runtime.files import atomic_write, remove_stale
-from worlds.training.evaluation import BatchFormat, Predict, evaluating, evaluation_batch
+from worlds.training.evaluation import BatchFormat, Predict, evaluating, in_order
 from worlds.training.metrics import calibration_error, is_labels
 from worlds.training.objectives import features_of
 from worlds.training.run_folder import CHECKPOINTS, PREDICTIONS, read_predictions
@@ -49,15 +48,15 @@ class Series:
         if integer("keep_predictions", probe) < 0:
             raise ValueError(f"keep_predictions must be 0 or more test samples, got {probe}")
         self.folder = folder
+        # The weights to keep, and the probe set: the same for all runs on a test set.
         self.updates = frozenset(series_points(updates, steps) if writes else ())
         self._indices = subset(len(test), min(probe, len(test)), 0) if probe and writes else None
         if self._indices is not None:
-            batch = evaluation_batch(form.device, test)
-            self._probe = SequentialLoader(test, batch, indices=self._indices, **form.output)
+            self._probe = in_order(test, self._indices, form)
         self._targets: np.ndarray | None = None
         self._logits: dict[int, np.ndarray] = {}  # by step, (N, classes)
         self._features: np.ndarray | None = None  # after the latest of them, (N, d)
-        self._saved = 0
+        self._saved = 0  # log points in the file
 
     def keep_weights(self, updates: int, stepper: Stepper) -> None:
         """Write the state dicts after this many updates."""
@@ -74,7 +73,7 @@ class Series:
             return None
         with evaluating(model), features_of(model) as features:
             pairs = [(predict(x).cpu(), y.cpu()) for x, y in self._probe]
-        logits, targets = map(torch.cat, zip(*pairs, strict=True))
+        logits, targets = map(torch.cat, zip(*pairs, strict=True))  # (N, classes), (N,)
         self._logits[step], self._targets = logits.half().numpy(), targets.numpy()
         self._features = torch.cat(features).half().numpy() if features else None
         return calibration_error(logits, targets) if is_labels(logits, targets) else None
@@ -89,7 +88,7 @@ class Series:
         with atomic_write(self.folder / PREDICTIONS) as stream:
             np.savez(
                 stream,
-                steps=np.array(list(self._logits)),
+                steps=np.array(list(self._logits)),  # (points,)
                 indices=self._indices,
                 targets=self._targets,
                 logits=np.stack(list(self._logits.values())),  # (points, N, classes)
@@ -103,6 +102,7 @@ class Series:
         file = self.folder / PREDICTIONS
         if self._indices is None or not file.is_file():
             return
+        # Only a file of the same probe set is gone on with.
         kept = read_predictions(file)
         if not np.array_equal(kept.indices, self._indices):
             raise ValueError(

@@ -58,50 +58,44 @@ class Stepper:
         self.config, self.model, self.device = config, model, device
         self._loss = parts.loss
         self.replicas = replicas
+        # The network as it is trained: averaged over replicas, compiled for the graph.
         self._trained: Any = replicas.wrap(model)
         self.graph = bool(graph) and can_capture(config, device, replicas, parts)
         if self.graph and graph == "compiled":
             self._trained = torch.compile(self._trained)
+        # A graph reads the learning rate from memory.
         rate = torch.zeros((), device=device) if self.graph else config.learning_rate
         self.optimizer = make_optimizer(config, model, rate, parts)
+        # Averaged weights, the scale of fp16, and the first step that went wrong.
         self.ema = deepcopy(model).requires_grad_(False) if config.ema else None
         self._scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
-        self._updates = torch.zeros((), dtype=torch.int64, device=device)
-        self._bad = torch.full((), -1, dtype=torch.int64, device=device)
+        self._updates = torch.zeros((), dtype=torch.int64, device=device)  # on the device
+        self._bad = torch.full((), -1, dtype=torch.int64, device=device)  # none yet
+        # The captured step, once it is there.
         self._captured: Callable[[torch.Tensor, torch.Tensor], None] | None = None
         self._eager_left = _EAGER_STEPS
         self._side: Any = torch.cuda.Stream(device) if self.graph else None
 
     def predict(self, x: torch.Tensor) -> torch.Tensor:
-        """float32 logits (B, classes)."""
-        return self._logits(self.model, x)
+        """Return float32 logits (B, classes)."""
+        return self.logits(self.model, x)
 
     def represent(self, x: torch.Tensor) -> torch.Tensor:
-        """float32 features (B, d), of a network with a `body`."""
-        return self._logits(self.model.body, x)  # type: ignore[arg-type]
+        """Return float32 features (B, d) of a network with a `body`."""
+        return self.logits(self.model.body, x)  # type: ignore[arg-type]
 
-    def _logits(self, model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def logits(self, model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        """Return float32 outputs of a network in the config's precision."""
         with self._autocast():
             logits: torch.Tensor = model(x)
         return logits.float()
 
-    def predict_averaged(self, x: torch.Tensor) -> torch.Tensor:
-        """The same of the averaged weights."""
-        assert self.ema is not None
-        return self._logits(self.ema, x)
-
     def step(self, x: torch.Tensor, y: torch.Tensor, rate: float) -> None:
-        """One update at learning rate `rate`, and of the average."""
-        self._step(x, y, rate)
-        if self.ema is not None:
-            average(self.ema, self.model, self.config.ema)
-
-    def _step(self, x: torch.Tensor, y: torch.Tensor, rate: float) -> None:
+        """Make one update at learning rate `rate`, and move the averaged weights."""
+        set_rate(self.optimizer, rate)
         if self.config.optimizer in FITTED:  # to this batch
             self._fit(x, y)
-            return
-        set_rate(self.optimizer, rate)
-        if not self.graph:
+        elif not self.graph:
             self._update(x, y)
         elif self._captured is not None:
             self._captured(x, y)
@@ -111,18 +105,21 @@ class Stepper:
         else:
             self._captured = self._capture(x, y) or self._update
             self._captured(x, y)
+        if self.ema is not None:
+            average(self.ema, self.model, self.config.ema)
 
     def check(self) -> None:
         """Wait for the device; NotFinite names the first step whose loss was not."""
         if int(self._bad) >= 0:
             raise NotFinite(int(self._bad))
 
-    def agree(self) -> None:
+    def sync_replicas(self) -> None:
         """Make the replicas equal; all of them call it at the same step."""
-        self._bad.copy_(self.replicas.highest(self._bad))
-        self.replicas.equalize(self.model)
+        self._bad.copy_(self.replicas.all_reduce_max(self._bad))
+        self.replicas.broadcast_buffers(self.model)
 
     def state_dict(self) -> dict[str, Any]:
+        # A rate in a tensor is a plain number in the file.
         optimizer = self.optimizer.state_dict()
         groups = [{**group, "lr": float(group["lr"])} for group in optimizer["param_groups"]]
         return {
@@ -160,11 +157,12 @@ class Stepper:
 
     def _update(self, x: torch.Tensor, y: torch.Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self._mixed_loss(x, y) if self.config.mixup else self._loss_of(x, y)
-        loss = self.replicas.weigh(loss, len(x))
+        # Forward, backward and the step of the optimizer.
+        loss = self.replicas.weigh(self._loss_of(x, y), len(x))
         self._scaler.scale(loss).backward()
         self._scaler.step(self.optimizer)
         self._scaler.update()
+        # Note on the device whether the loss is finite, without waiting for it.
         first = (self._bad < 0) & ~torch.isfinite(loss.detach())
         self._bad.copy_(torch.where(first, self._updates, self._bad))
         self._updates.add_(1)
@@ -172,7 +170,7 @@ class Stepper:
     def _fit(self, x: torch.Tensor, y: torch.Tensor) -> None:
         """Set the head on a frozen body to the classifier of one batch of all samples."""
         head: nn.Linear = self.model.head  # type: ignore[assignment]
-        parts = zip(x.split(_FIT_BATCH), y.split(_FIT_BATCH), strict=True)
+        parts = zip(x.split(_FIT_BATCH), y.split(_FIT_BATCH), strict=True)  # (500, 3, H, W), (500,)
         seen = *represented(self.represent, parts), head.out_features
         knn = self.config.optimizer == "knn"
         fitted = fit_neighbors(*seen) if knn else fit_logistic(*seen, self.config.weight_decay)
@@ -180,26 +178,21 @@ class Stepper:
         self._updates.add_(1)
 
     def _loss_of(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        if self.config.objective != "labels":
-            return OBJECTIVES[self.config.objective](partial(self._logits, self._trained), x)
-        outputs = self._logits(self._trained, x)
-        if self._loss is not None:
-            return self._loss(outputs, y)
-        return LOSSES[self.config.loss](outputs, y).mean()
-
-    def _mixed_loss(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """The loss of each image mixed with that at the other end of the batch, against both
-        labels; the share is a pure function of (seed, trial, updates).
+        """Return the mean loss of a batch; under mixup of each image mixed with that at the other
+        end of the batch, against both labels.
         """
-        alpha, key = self.config.mixup, self.config.stream("augment")
-        address = [0, 0, 0, int(self._updates)]
-        share = float(
-            np.random.Generator(np.random.Philox(counter=address, key=key)).beta(alpha, alpha)
-        )
-        outputs = self._logits(self._trained, share * x + (1 - share) * x.flip(0))
-        loss = self._loss or LOSSES[self.config.loss]
-        mixed = share * loss(outputs, y) + (1 - share) * loss(outputs, y.flip(0))
-        return mixed.mean()
+        network = partial(self.logits, self._trained)
+        if self.config.objective != "labels":
+            return OBJECTIVES[self.config.objective](network, x)
+        loss, alpha = self._loss or LOSSES[self.config.loss], self.config.mixup
+        if not alpha:
+            return loss(network(x), y).mean()
+        # The share of the other image is a pure function of (seed, trial, updates).
+        key, address = self.config.stream("augment"), [0, 0, 0, int(self._updates)]
+        generator = np.random.Generator(np.random.Philox(counter=address, key=key))
+        share = float(generator.beta(alpha, alpha))  # of the image itself
+        outputs = network(share * x + (1 - share) * x.flip(0))
+        return (share * loss(outputs, y) + (1 - share) * loss(outputs, y.flip(0))).mean()
 
     def _warmup_step(self, x: torch.Tensor, y: torch.Tensor) -> None:
         """Make an eager step on the stream of the capture, as it needs before it."""
@@ -213,7 +206,7 @@ class Stepper:
         self, x: torch.Tensor, y: torch.Tensor
     ) -> Callable[[torch.Tensor, torch.Tensor], None] | None:
         """Return the captured step; None, with a warning, where the capture fails."""
-        kept_x, kept_y = x.clone(), y.clone()
+        kept_x, kept_y = x.clone(), y.clone()  # where the graph reads
         self.optimizer.zero_grad(set_to_none=True)
         try:
             graph, _ = capture(lambda: self._update(kept_x, kept_y), self.device, self._side)
@@ -238,6 +231,7 @@ class Stepper:
 @torch.no_grad()
 def average(averaged: nn.Module, model: nn.Module, decay: float) -> None:
     """Move averaged weights and buffers toward a model's; counts are copied."""
+    # Counts, such as those of batch norm, are not averaged.
     pairs = zip(averaged.state_dict().values(), model.state_dict().values(), strict=True)
     floats = []
     for mine, other in pairs:
@@ -245,7 +239,7 @@ def average(averaged: nn.Module, model: nn.Module, decay: float) -> None:
             floats.append((mine, other))
         else:
             mine.copy_(other)
-    own, new = map(list, zip(*floats, strict=True))
+    own, new = map(list, zip(*floats, strict=True))  # tensors in pairs
     torch._foreach_lerp_(own, new, 1 - decay)
 
 
@@ -253,14 +247,14 @@ def can_capture(
     config: TrainConfig, device: torch.device, replicas: Replicas, parts: Parts
 ) -> bool:
     """Return whether a step asks nothing of the host, as an own optimizer or loss may."""
-    own = parts.optimizer is not None or parts.loss is not None
-    # Adagrad counts its steps on the host, Muon is two optimizers, a mixup draws its share there;
-    # batches have one shape unless an epoch ends with a smaller one.
-    own = own or config.optimizer in ("adagrad", "lars", "muon", *FITTED)
-    own = own or is_outside(config.optimizer) or config.mixup > 0 or config.remainder == "short"
-    own = own or config.objective != "labels"  # simclr's views are drawn there, too
+    # Adagrad counts its steps on the host, Muon is two optimizers.
+    on_host = config.optimizer in ("adagrad", "lars", "muon", *FITTED)
+    outside = parts.optimizer is not None or parts.loss is not None or is_outside(config.optimizer)
+    # Shares of a mixup and views of simclr are drawn there, fp16 decides there how it scales.
+    drawn = config.mixup > 0 or config.objective != "labels" or config.precision == "fp16"
+    one_shape = config.remainder != "short"  # of all batches
     alone = device.type == "cuda" and replicas.world_size == 1
-    return alone and config.precision != "fp16" and not own
+    return alone and one_shape and not (on_host or outside or drawn)
 
 
 def choose_graph(
@@ -272,6 +266,7 @@ def choose_graph(
     """
     if not (wanted and can_capture(config, device, replicas, parts)):
         return False
+    # The faster way first, then the graph of plain steps.
     what = f"CUDA graph of the training step, {config.optimizer}, {config.loss}, {config.precision}"
     ways: dict[Graph, str] = {"compiled": "the graph of plain steps", True: "an eager step"}
     for way, instead in ways.items():
@@ -286,6 +281,7 @@ def graph_trains(config: TrainConfig, device: torch.device, graph: Graph = True)
     """Return whether a captured step moves a small network's weights as an eager one does, within
     1 % of the way that they go, or 5 % if it is compiled, which rounds otherwise.
     """
+    # As many steps again as are eager, so that some are replayed.
     steps = 2 * _EAGER_STEPS
     ways: tuple[tuple[int, Graph], ...] = (0, False), (steps, False), (steps, graph)
     with fixed_algorithms():
@@ -297,6 +293,7 @@ def graph_trains(config: TrainConfig, device: torch.device, graph: Graph = True)
 def _trained(config: TrainConfig, device: torch.device, steps: int, graph: Graph) -> torch.Tensor:
     """Return all weights of a small network after some steps on one batch."""
     torch.manual_seed(0)
+    # A network with what goes wrong most: a convolution and a batch norm.
     head = [nn.ReLU(), nn.Flatten(), nn.Linear(8 * 6 * 6, 10)]
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), *head).to(device)
     x = torch.randn(16, 3, 8, 8).to(device, AUTOCAST_DTYPES.get(config.precision, torch.float32))
@@ -305,4 +302,4 @@ def _trained(config: TrainConfig, device: torch.device, steps: int, graph: Graph
     for _ in range(steps):
         stepper.step(x, y, config.learning_rate)
     stepper.check()
-    return nn.utils.parameters_to_vector(network.parameters()).detach()
+    return nn.utils.parameters_to_vector(network.parameters()).detach()  # (P,)

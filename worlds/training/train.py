@@ -10,16 +10,16 @@ unbroken run's to the bit.
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 
 from worlds.runtime.checks import integer
 from worlds.runtime.device import check_device, device_name, float32_products
-from worlds.runtime.files import locked, remove_stale, write_json
+from worlds.runtime.files import locked, remove_stale
 from worlds.training.build import Data
 from worlds.training.config import TrainConfig, differing_fields
 from worlds.training.distributed import ALONE, Replicas
@@ -28,12 +28,12 @@ from worlds.training.pretrained import describe_initial
 from worlds.training.run_folder import (
     CHECKPOINT,
     CONFIG,
-    FORMAT,
     METRICS,
     SUMMARY,
     Row,
     Run,
     read_run,
+    write_description,
 )
 from worlds.training.series import Updates
 from worlds.training.stepper import Graph, NotFinite
@@ -71,6 +71,7 @@ def train(
     Raises ValueError if the folder holds another run, the pool cannot feed the steps, or the
     network does not fit the data; NotFinite if the loss is not finite.
     """
+    # What can be refused at once: arguments, and a folder of another run.
     if not isinstance(data, Data):
         raise ValueError(f"data must be such as Data.of(store), got {type(data).__name__}")
     if last_step is not None and not 0 <= integer("last_step", last_step) < config.steps:
@@ -78,6 +79,7 @@ def train(
     folder, device = Path(folder), check_device(device)
     initial = describe_initial(config, folder.parent)
     _check_folder(folder, config, data, initial, replicas.world_size)
+    # A run that has gone as far as asked is only read.
     if (folder / SUMMARY).is_file() and _covers(_whole(read_run(folder)), last_step):
         return read_run(folder)
     with _torch_settings(config, device):
@@ -85,12 +87,8 @@ def train(
         limits = checkpoint_seconds, last_step
         trainer = Trainer(config, data, folder, device, *limits, graph, replicas, parts, keep)
         with locked(folder, "training") if replicas.writes else nullcontext():
-            if replicas.writes:
-                remove_stale(folder)
-                (folder / SUMMARY).unlink(missing_ok=True)
-                model = trainer.stepper.model
-                described = _description(config, data, initial, model, device)
-                write_json(folder / CONFIG, {**described, "ranks": replicas.world_size})
+            if replicas.writes:  # one rank for all
+                _describe(trainer, initial)
             replicas.wait()
             trainer.resume()
             try:
@@ -98,10 +96,31 @@ def train(
             except NotFinite as error:
                 trainer.summarize("not_finite", error.step)
                 raise
+            # The last state, and how the run ended.
             trainer.save()
             trainer.summarize(trainer.ended() or "schedule")
             replicas.wait()
     return read_run(folder)
+
+
+def _describe(trainer: Trainer, initial: str | None) -> None:
+    """Write config.json; a summary that is there is of an earlier `last_step`."""
+    from importlib.metadata import version
+
+    from worlds.models.measure import parameter_count
+
+    remove_stale(trainer.folder)
+    (trainer.folder / SUMMARY).unlink(missing_ok=True)
+    write_description(
+        trainer.folder,
+        trainer.config,
+        trainer.data.describe(),
+        device_name(trainer.device),
+        initial=initial,
+        parameters=parameter_count(trainer.stepper.model),
+        versions={name: version(name) for name in ("torch", "torchvision", "numpy")},
+        ranks=trainer.replicas.world_size,
+    )
 
 
 def _covers(run: Run, last_step: int | None) -> bool:
@@ -113,7 +132,7 @@ def _covers(run: Run, last_step: int | None) -> bool:
 
 
 def _whole(run: Run) -> Run:
-    """A finished run; ValueError where rows have been lost since."""
+    """Return a finished run. Raises ValueError if rows have been lost since."""
     assert run.summary is not None
     ends = [None if row is None else row.get("step") for row in (run.final, run.summary.final)]
     if ends[0] != ends[1]:
@@ -134,6 +153,7 @@ def _check_folder(
                 "directory"
             )
         return
+    # The same config, data and initial weights, or it is another run.
     saved = read_run(folder)
     differences = differing_fields(saved.config.to_json(), config.to_json())
     differences += saved.description.data.differences(data.describe())
@@ -143,6 +163,7 @@ def _check_folder(
         raise ValueError(
             f"{folder} holds another run ({'; '.join(differences)}): choose another directory"
         )
+    # Other ranks change no result as long as batch norm is over the whole batch.
     before = saved.description.ranks
     if before == ranks or (folder / SUMMARY).is_file():
         return
@@ -156,33 +177,11 @@ def _check_folder(
     )
 
 
-def _description(
-    config: TrainConfig,
-    data: Data,
-    initial: str | None,
-    model: torch.nn.Module,
-    device: torch.device,
-) -> Mapping[str, Any]:
-    from importlib.metadata import version
-
-    from worlds.models.measure import parameter_count
-
-    return {
-        "format": FORMAT,
-        "fingerprint": config.fingerprint(),
-        "config": config.to_json(),
-        "data": data.describe(),
-        "initial": initial,
-        "parameters": parameter_count(model),
-        "device": device_name(device),
-        "versions": {name: version(name) for name in ("torch", "torchvision", "numpy")},
-    }
-
-
 @contextmanager
 def _torch_settings(config: TrainConfig, device: torch.device) -> Iterator[None]:
     """Set the current GPU and the precision of products, fork torch's generators; restores all."""
     benchmark, cuda = torch.backends.cudnn.benchmark, device.type == "cuda"
+    # Each of them restores what it changes.
     current = torch.cuda.device(device) if cuda else nullcontext()
     generators = torch.random.fork_rng([device] if cuda else [])
     with current, generators, float32_products(config.precision):

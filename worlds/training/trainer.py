@@ -6,6 +6,7 @@ At each step: evaluate, save, stop?, step, log.
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from worlds.runtime.checkpoints import load_checkpoint, save_checkpoint
 from worlds.runtime.checks import integer
 from worlds.runtime.device import device_name
 from worlds.runtime.errors import first_line
-from worlds.runtime.files import json_text, sync, write_json
+from worlds.runtime.files import json_text, sync
 from worlds.training.build import (
     Data,
     batch_format,
@@ -30,7 +31,7 @@ from worlds.training.build import (
 )
 from worlds.training.config import TrainConfig, is_outside
 from worlds.training.distributed import Replicas
-from worlds.training.evaluation import Evaluation, evaluating, evaluation_batch, in_order
+from worlds.training.evaluation import Evaluation, evaluating, in_order
 from worlds.training.objectives import description_bits, fit_logistic, represented
 from worlds.training.parts import OWN_NOTHING, Parts
 from worlds.training.run_folder import (
@@ -38,11 +39,11 @@ from worlds.training.run_folder import (
     FORMAT,
     METRICS,
     PREDICTIONS,
-    SUMMARY,
     Row,
     patience_reached,
     read_rows,
     t0_of,
+    write_summary,
 )
 from worlds.training.series import Series, Updates
 from worlds.training.stepper import Graph, Stepper, choose_graph
@@ -82,18 +83,20 @@ class Trainer:
     ) -> None:
         self.config, self.data, self.folder, self.device = config, data, folder, device
         self.replicas = replicas
-        self.last_step = config.steps - 1 if last_step is None else last_step
+        self.last_step = config.steps - 1 if last_step is None else last_step  # counted from 0
         self.checkpoint_seconds = checkpoint_seconds
         form = batch_format(config, device)
+        # The data with the noise on its labels, and the world that hands it out.
         noisy, test = data.train, data.test
         if config.noise is not None:
             if not isinstance(noisy, Split):
                 raise ValueError("label noise needs a store whose labels are known")
-            noisy = noisy.with_label_noise(config.noise)
+            noisy = noisy.with_label_noise(config.noise)  # test labels stay clean
             if config.test_noise and isinstance(test, Split):
                 test = test.with_label_noise(noise_of_test(config.noise))
         self.schedule = parts.schedule
         self.loader = make_loader(config, noisy, form, replicas)
+        # What is measured; an Ideal World has no training set.
         real = not config.fresh
         self.evaluation = Evaluation(
             config,
@@ -107,6 +110,7 @@ class Trainer:
         )
         keep = keep[0], max(integer("keep_predictions", keep[1]), config.compared)
         self.series = Series(*keep, config.steps, test, folder, form, replicas.writes)
+        # The network with its initial weights, the same in both worlds.
         graph = choose_graph(graph, config, device, replicas, parts)
         torch.manual_seed(training_seed(config))
         model = make_model(config, data, parts, folder.parent).to(device)
@@ -119,15 +123,16 @@ class Trainer:
         self.labeled: Loader | None = None
         if config.objective != "labels":
             chosen = subset(len(noisy), config.n, *config.stream("data"))
-            self.labeled = in_order(noisy, chosen, evaluation_batch(device, noisy), form)
+            self.labeled = in_order(noisy, chosen, form)
         # A network of the package, that predicts by itself, may be measured by a folded copy.
         predicts = self.labeled is None and parts.model is None and not is_outside(config.arch)
         half = config.precision == "bf16" and device.type == "cuda"
         self.evaluation.folds = self.evaluation.folds or (half and predicts)
+        # What a checkpoint holds beside the states of the parts above.
         self.rows: list[dict[str, Any]] = []
-        self.updates, self.evaluation_seconds = 0, 0.0
+        self.updates, self.evaluation_seconds = 0, 0.0  # updates made so far
         self.stopwatch = Stopwatch()
-        self._metrics_bytes = 0
+        self._metrics_bytes = 0  # length of the metrics file at the last row
         self._saved_at = time.monotonic()
 
     def run(self, on_step: Callable[[int], None], on_row: Callable[[Row], None]) -> None:
@@ -138,6 +143,7 @@ class Trainer:
         self.stopwatch.start()
         while True:
             step = self.updates - 1  # the last that was made
+            # Keep weights and measure what the step just made, then save.
             if self.updates in self.series.updates:
                 self.stopwatch.stop()
                 self.series.keep_weights(self.updates, self.stepper)
@@ -148,6 +154,7 @@ class Trainer:
                 self.save()
             if self.ended() is not None:
                 return
+            # The next step; an exception of the caller leaves a state to resume from.
             x, y = next(batches)
             self.stepper.step(x, y, rate(self.updates))
             self.updates += 1
@@ -158,12 +165,12 @@ class Trainer:
                 raise
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step."""
+        """Return the learning rate of a step."""
         factor = 1.0 if self.schedule is None else float(self.schedule(step, self.config.steps))
         return factor * self.config.rate(step)
 
     def ended(self) -> str | None:
-        """Why nothing more is to be done, or None."""
+        """Return why nothing more is to be done, or None."""
         if self.updates > self.last_step:
             return "schedule" if self.updates == self.config.steps else "asked"
         if not self._is_logged(self.updates - 1):
@@ -183,31 +190,39 @@ class Trainer:
         return bool(self.rows) and self.rows[-1]["step"] == step
 
     def _measure(self, step: int) -> Row:
-        self.stepper.agree()
-        self.stepper.check()
+        """Measure the network after a step, and write the row."""
+        stepper = self.stepper
+        stepper.sync_replicas()
+        stepper.check()
         self.stopwatch.stop()
         started = time.perf_counter()
-        model, predict = self.stepper.model, self.stepper.predict
+        # Without labels, of a classifier that is fitted now on the representation.
+        model, predict = stepper.model, stepper.predict
         if self.labeled is not None:
+            classes = len(self.data.train.class_names or ())
             with evaluating(model):
-                seen = represented(self.stepper.represent, self.labeled)
-                probe = fit_logistic(*seen, self._classes)
-            predict = lambda x: probe(self.stepper.represent(x))  # noqa: E731
+                seen = represented(stepper.represent, self.labeled)
+                probe = fit_logistic(*seen, classes)
+            predict = lambda x: probe(stepper.represent(x))  # noqa: E731
+        # The test sets, the training set, and the tests again with averaged weights.
         metrics = self.evaluation.measure(model, predict, step)
+        # The size of a linear classifier: bits that tell the training samples apart as it does.
         if self.config.optimizer == "logistic":
             assert self.evaluation.train is not None
-            metrics["probe_bits"] = self._probe_bits(self.evaluation.train.stored)
-        if self.stepper.ema is not None:
-            averaged = self.stepper.ema, self.stepper.predict_averaged
-            metrics |= self.evaluation.measure_sets(*averaged, "ema_")
+            with evaluating(model):
+                features, _ = represented(stepper.represent, self.evaluation.train.stored)
+            metrics["probe_bits"] = description_bits(model.head, features)  # type: ignore[arg-type]
+        if stepper.ema is not None:
+            averaged = partial(stepper.logits, stepper.ema)
+            metrics |= self.evaluation.measure_sets(stepper.ema, averaged, "ema_")
         calibration = self.series.predict(step, model, predict)
         if self.config.compared:
             metrics["test_ece"] = calibration
-        self.evaluation_seconds += time.perf_counter() - started
+        self.evaluation_seconds += time.perf_counter() - started  # waited for the device
         row = {
             "step": step,
             "updates": step + 1,
-            "samples": self.loader.sampler.span(step)[1],
+            "samples": self.loader.sampler.span(step)[1],  # handed out so far
             "learning_rate": self.rate(step),
             "seconds": round(self.stopwatch.seconds, 3),
             "evaluation_seconds": round(self.evaluation_seconds, 3),
@@ -222,24 +237,14 @@ class Trainer:
         self.stopwatch.start()
         return row
 
-    @property
-    def _classes(self) -> int:
-        return len(self.data.train.class_names or ())
-
-    def _probe_bits(self, samples: Loader) -> float:
-        """Bits of the linear classifier, as far as the training samples tell it from others."""
-        model = self.stepper.model
-        with evaluating(model):
-            features = torch.cat([self.stepper.represent(x) for x, _ in samples])
-        return description_bits(model.head, features)  # type: ignore[arg-type]
-
     def save(self) -> None:
-        """The whole state, atomically. A state with a loss that is not finite is never saved."""
+        """Save the whole state, atomically; never one with a loss that is not finite."""
         self._saved_at = time.monotonic()
         if not self.replicas.writes:
             return
         self.stepper.check()
         self.stopwatch.stop()
+        # Rows and logits reach the disk before the checkpoint that counts on them.
         if self._metrics_bytes:
             sync(self.folder / METRICS)
         self.series.save()
@@ -261,7 +266,7 @@ class Trainer:
         self.stopwatch.start()
 
     def resume(self) -> None:
-        """Go on from the folder's checkpoint; without one, from the beginning."""
+        """Resume from the directory's checkpoint; without one, from the beginning."""
         metrics, path = self.folder / METRICS, self.folder / CHECKPOINT
         if not path.is_file():
             if self.replicas.writes:
@@ -269,12 +274,14 @@ class Trainer:
                 (self.folder / PREDICTIONS).unlink(missing_ok=True)
             return
         state = _checkpoint(path, self.config)
+        # A checkpoint behind the end of the metrics is fine, one ahead of it is not.
         held = metrics.stat().st_size if metrics.is_file() else 0
         if held < state["metrics_bytes"]:
             raise ValueError(
                 f"{metrics} has {held:,} bytes, at the checkpoint it had "
                 f"{state['metrics_bytes']:,}: rows are lost; delete {path} to begin again"
             )
+        # The states of network, optimizer, loader and generators.
         self.series.resume(state["updates"])
         self.stepper.load_state_dict(state["stepper"])
         self.loader.load_state_dict(state["loader"])
@@ -290,21 +297,19 @@ class Trainer:
         self.rows = read_rows(metrics)
 
     def summarize(self, ended: str, bad_step: int | None = None) -> None:
-        if not self.replicas.writes:
-            return
-        summary = {
-            "format": FORMAT,
-            "ended": ended,
-            "bad_step": bad_step,
-            "steps": self.config.steps,
-            "updates": self.updates,
-            "t0": self.t0,
-            "final": self.rows[-1] if self.rows else None,
-            "seconds": round(self.stopwatch.seconds, 3),
-            "evaluation_seconds": round(self.evaluation_seconds, 3),
-            "device": device_name(self.device),
-        }
-        write_json(self.folder / SUMMARY, summary)
+        """Write how the run ended."""
+        if self.replicas.writes:
+            write_summary(
+                self.folder,
+                self.config,
+                self.rows,
+                ended,
+                bad_step=bad_step,
+                updates=self.updates,
+                seconds=round(self.stopwatch.seconds, 3),
+                evaluation_seconds=round(self.evaluation_seconds, 3),
+                device=device_name(self.device),
+            )
 
 
 def _checkpoint(path: Path, config: TrainConfig) -> dict[str, Any]:

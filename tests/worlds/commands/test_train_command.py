@@ -93,7 +93,7 @@ def test_every_option_reaches_the_config(pack):
         (["--option", "width"], "--option is NAME=VALUE"),
         (["--label-noise", "salt:1"], "label noise is symmetric:RATE"),
         (["--trials", "0"], "--trials must be 1 or more, got 0"),
-        (["--batch-size", "0"], "--n and --batch-size must be 1 or more"),
+        (["--batch-size", "0"], "--batch-size must be an integer from 1 to"),
         (["--data", "/nowhere"], "/nowhere does not exist"),
         (["--device", "cuda:77"], "cuda"),
         (["--device", "gpu"], 'device must be "cpu", "cuda" or "cuda:K", got \'gpu\''),

@@ -214,7 +214,7 @@ def test_only_the_paper_and_small_scales_judge():
     assert smoke.note.endswith(NOT_JUDGED)
     (toy,) = expanded("fig7", scale="smoke")
     assert len(toy.experiment.checks) == 4  # the toy is never smaller
-    assert len(toy.keys) == 84
+    assert len(jobs_of([toy])) == 84
 
 
 def test_weights_add_the_pretrained_half_of_figures_13_and_14():
@@ -307,7 +307,6 @@ def test_every_experiment_says_its_command_cost_and_claim():
         text = one.recipe.text
         commands = re.findall(r"^    worlds-experiment run (.*)$", text, re.MULTILINE)
         assert one.name in " ".join(commands).split(), one.name
-        assert "Expected" in text or "the same runs" in text.lower(), one.name
         assert one.experiment.name == one.name
         assert one.experiment.claim
         assert Experiment.from_json(one.experiment.to_json()) == one.experiment

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
+from tests.worlds.made_runs import write_toys
 from worlds.experiments.linear_regression import (
     Toy,
     config_of,
     ideal_world,
     real_world,
     toys,
-    write_runs,
 )
 from worlds.training.run_folder import find_runs
 
@@ -85,7 +85,7 @@ def test_real_descent_ends_at_the_least_norm_solution():
 
 
 def test_the_runs_are_run_folders(tmp_path):
-    write_runs(tmp_path, trials=2, tails=(0.1,))
+    write_toys(tmp_path, trials=2, tails=(0.1,))
     runs = find_runs(tmp_path)
     assert len(runs) == 2 * (1 + 2)
     assert all(run.finished and len(run.rows) == 100 for run in runs)
@@ -110,7 +110,6 @@ def test_trials_differ_and_repeat():
         (lambda: Toy("C"), "case must be A or B, got 'C'"),
         (lambda: Toy("A", tail_variance=-1), "tail_variance must be 0 or more, got -1"),
         (lambda: Toy("A", head=0), "head must be between 1 and dimensions = 1000, got 0"),
-        (lambda: write_runs(None, trials=0), "trials must be 1 or more, got 0"),
     ],
 )
 def test_bad_input_is_refused(call, message):

@@ -10,10 +10,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from tests.worlds.made_runs import DATA, config, rows_of, write_pair, write_run
+from tests.worlds.made_runs import DATA, config, rows_of, write_pair, write_run, write_toys
 from worlds.cli.drawing import THEME
 from worlds.commands.report import main
-from worlds.experiments.linear_regression import config_of, toys, write_runs
+from worlds.experiments.linear_regression import config_of, toys
 from worlds.experiments.spec import Check, Experiment, Group, read_experiment, write_experiment
 from worlds.report.write import write_report
 
@@ -469,7 +469,7 @@ def test_equal_runs_give_equal_files(tmp_path):
 
 
 def test_the_toy_is_reported_from_its_run_folders(tmp_path):
-    write_runs(tmp_path, trials=3)
+    write_toys(tmp_path, trials=3)
     groups = [
         Group(
             f"{toy.case}, tail {toy.tail_variance:g}",

@@ -1,13 +1,10 @@
-"""Robustness, rationality, memorization: shares set by hand, and a nearest-neighbor classifier,
-whose gaps are known.
-"""
+"""Robustness, rationality, memorization of shares that are set by hand."""
 
 import numpy as np
 import pytest
 
 from tests.worlds.made_runs import config, write_pair, write_run
-from worlds.data.labels import LabelNoise, noisy_labels
-from worlds.report.rrm import RRM, complexity_bound, rrm, rrm_of_predictions
+from worlds.report.rrm import RRM, complexity_bound, rrm
 
 CLEAN = {"train_clean_error": 0.02, "test_error": 0.15}
 NOISY = {"train_true_error": 0.10, "train_corrupted_true_error": 0.50}
@@ -37,32 +34,6 @@ def test_the_sum_bounds_the_generalization_gap_whatever_the_shares():
         assert min(found.robustness, found.memorization, found.rationality) >= 0
 
 
-def test_a_nearest_neighbor_memorizes_and_is_rational():
-    """On the training set it repeats the label it was given: Train is 1, Train' the share of clean
-    labels, NTrain' is 0.
-    """
-    labels = np.arange(3_000) % 10
-    noisy = noisy_labels(labels, LabelNoise("symmetric", 0.2), 10)
-    test_labels = np.arange(500) % 10
-    found = rrm_of_predictions(labels, noisy, np.zeros(500), labels, noisy, test_labels)
-    clean_share = np.mean(noisy == labels)
-    assert found.robustness == pytest.approx(1 - clean_share)
-    assert found.memorization == pytest.approx(clean_share)
-    assert found.rationality == 0
-    assert found.generalization_gap == pytest.approx(0.9)
-
-
-def test_a_constant_has_no_gap_but_of_chance():
-    """It calls every image class 3, with wrong labels as without."""
-    labels, test_labels = np.arange(20_000) % 10, np.arange(5_000) % 10
-    noisy = noisy_labels(labels, LabelNoise("symmetric", 0.2), 10)
-    called = np.full(20_000, 3)
-    found = rrm_of_predictions(called, called, called[:5_000], labels, noisy, test_labels)
-    assert found.robustness == found.generalization_gap == 0
-    # Of the 4,000 or so wrong labels a tenth are of class 3: a deviation of 0.005.
-    assert max(found.memorization, found.rationality) < 0.02
-
-
 def test_the_bound_by_bits_is_pinskers_and_holds_for_a_memorizer():
     assert complexity_bound(2 * 1_000 / np.log(2), 1_000, 1.0) == pytest.approx(1.0)
     assert complexity_bound(400, 1_000, 0.05) == pytest.approx(20 * (400 * np.log(2) / 2000) ** 0.5)
@@ -83,11 +54,3 @@ def test_the_bound_by_bits_is_pinskers_and_holds_for_a_memorizer():
 def test_runs_that_are_no_pair_are_refused(tmp_path, make, message):
     with pytest.raises(ValueError, match=message):
         rrm(*make(tmp_path))
-
-
-def test_nothing_is_made_of_unchanged_labels_or_impossible_shares():
-    labels = np.arange(10)
-    with pytest.raises(ValueError, match="no label was changed"):
-        rrm_of_predictions(labels, labels, labels, labels, labels, labels)
-    with pytest.raises(ValueError, match=r"test must be a share in \[0, 1\], got 1.5"):
-        RRM(1.0, 1.0, 1.0, 1.5)

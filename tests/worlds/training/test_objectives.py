@@ -189,7 +189,7 @@ def test_stage_two_alone_is_the_probe_of_stage_one(tmp_path):
         ({"objective": "simclr", "normalize": "unit"}, "simclr takes normalize"),
         ({"optimizer": "logistic", "steps": 1}, "fits the head of frozen=True in steps=1"),
         ({"optimizer": "knn"}, "knn fits the head of frozen=True in steps=1"),
-        ({"compared": -1}, "compared must be 0 or more samples, got -1"),
+        ({"compared": -1}, "compared must be an integer of 0 or more, got -1"),
     ],
 )
 def test_what_cannot_be_is_refused(fields, says):

@@ -10,7 +10,7 @@ from tests.worlds.small_runs import numbers, small, small_data
 from worlds.models import create
 from worlds.report.rrm import rrm
 from worlds.training.build import make_model
-from worlds.training.pretrained import Frozen, begin, head_of
+from worlds.training.pretrained import Frozen, head_of, load_initial
 from worlds.training.train import train
 
 DATA = small_data()
@@ -70,7 +70,7 @@ def test_an_mlp_may_come_from_another_image_size_and_a_vit_gets_a_zero_head(tmp_
     torch.save(create("mlp_3x16", 1000, 64).state_dict(), tmp_path / "mlp.pt")
     config = small(initial=str(tmp_path / "mlp.pt"))
     other = torch.load(tmp_path / "mlp.pt", weights_only=True)
-    model = begin(create("mlp_3x16", 10, 32), config)
+    model = load_initial(create("mlp_3x16", 10, 32), config)
     assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
     assert torch.equal(model.state_dict()["4.weight"], other["4.weight"])
 

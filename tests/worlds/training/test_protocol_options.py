@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from tests.worlds.small_runs import numbers, small, small_data
-from worlds.experiments.run_cost import count_cost
+from worlds.experiments.costs import count_cost
 from worlds.loaders.samplers import subset
 from worlds.training.build import noise_of_test, validation_samples
 from worlds.training.config import TrainConfig, ideal_key

@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Final
 
 from worlds.experiments.linear_regression import Case, config_of, toys
-from worlds.experiments.protocol import ideal_of, over_trials
+from worlds.experiments.protocol import sizes
 from worlds.experiments.registry import Recipe, Scope
 from worlds.experiments.spec import Check, Group
 from worlds.training.config import TrainConfig
@@ -41,6 +41,7 @@ def _groups(scope: Scope) -> Iterable[Group]:
         yield Group(_label(toy.case, toy.tail_variance), real, (config_of(toy, "ideal"),))
 
 
+# Logistic regression and the squared loss, each with its rate.
 LINEAR: Final = TrainConfig(
     "linear",
     steps=300,
@@ -52,24 +53,22 @@ LINEAR: Final = TrainConfig(
     train_eval=500,
 )
 LOSSES: Final = {"logistic": ("cross_entropy", 0.05), "squared loss": ("mse", 0.003)}
-LINEAR_SIZES: Final = (200, 10_000)
+LINEAR_SIZES: Final = (200, 10_000)  # fewer samples than pixels, and more
 
 
 def _regressions(scope: Scope) -> Iterable[Group]:
-    """Both cases of the toy example as printed, then each loss at each n."""
+    """Return both cases of the toy example as printed, then each loss at each n."""
     for group in _groups(scope):
         if group.label.endswith("tail 0.1"):
             yield replace(group, data="none")
     for label, (loss, rate) in LOSSES.items():
         config = replace(LINEAR, loss=loss, learning_rate=rate)
-        shared = over_trials(ideal_of(config), scope)
-        for n in LINEAR_SIZES:
-            runs = over_trials(replace(config, n=n), scope)
-            yield Group(f"{label}, n = {runs[0].n:,}", runs, shared)
+        yield from sizes(config, LINEAR_SIZES, scope, prefix=f"{label}, ")
 
 
 def _far_or_near(groups: Sequence[Group]) -> tuple[Check, ...]:
-    """The groups of `_regressions`: A, B, then each loss at few and at many samples."""
+    """Return the checks of `_regressions`: A, B, then each loss at few and at many samples."""
+    # Far: case A and the smaller n; near: case B and the larger.
     case_a, case_b, *linear = (group.label for group in groups)
     few, many = (case_a, *linear[::2]), (case_b, *linear[1::2])
     return (

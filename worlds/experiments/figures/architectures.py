@@ -56,6 +56,7 @@ HIGH_ACCURACY = 0.25  # soft-error of the dots in figure 9's zoom; the paper doe
 COUNTS = {"paper": 500, "small": 24, "smoke": 3}  # random networks
 _NEAR_ALL = Check("gap", "within", tolerance=NEAR)
 
+# Nine of the ten by Adam (figure 12), nine on the squared error (figure 18).
 _ADAM = {
     label: TrainConfig(arch, optimizer="adam", learning_rate=1e-3, schedule="constant")
     for label, arch in TEN.items()
@@ -69,7 +70,7 @@ _SQUARED = {
 
 
 def _ten_at_each_rate(scope: Scope, augment: str | None = "crop+flip") -> list[Group]:
-    """A color a network, a marker a learning rate."""
+    """Return the ten networks at each learning rate: a color a network, a marker a rate."""
     return [
         pair(
             f"{label}, lr {rate:g}",
@@ -84,7 +85,8 @@ def _ten_at_each_rate(scope: Scope, augment: str | None = "crop+flip") -> list[G
 
 
 def _plain_and_augmented(scope: Scope) -> list[Group]:
-    """The ten without augmentation; figure 2a's runs are measured beside them, and not drawn."""
+    """Return the ten without augmentation, and figure 2a's runs beside them, not drawn."""
+    # The same networks with augmentation, for the check alone.
     beside = [
         replace(group, label=f"{group.label}, augmented", drawn=False)
         for group in _ten_at_each_rate(scope)
@@ -93,6 +95,7 @@ def _plain_and_augmented(scope: Scope) -> list[Group]:
 
 
 def _plain_above_augmented(groups: Sequence[Group]) -> tuple[Check, ...]:
+    # The first half has no augmentation, the second half the same networks with it.
     labels = [group.label for group in groups]
     plain, augmented = labels[: len(labels) // 2], labels[len(labels) // 2 :]
     return (Check("gap", "above", groups=tuple(plain), others=tuple(augmented), share=MOSTLY),)
@@ -107,6 +110,7 @@ def _ten_at_each_size(scope: Scope) -> Iterable[Group]:
 
 
 def _nearer_at_larger_sizes(groups: Sequence[Group]) -> tuple[Check, ...]:
+    # Ten networks at each n, the smallest first.
     labels = tuple(group.label for group in groups)
     smallest, largest = labels[: len(TEN)], labels[-len(TEN) :]
     return (
@@ -125,6 +129,7 @@ def _random(scope: Scope) -> Iterable[Group]:
 
 def _redrawn(scope: Scope) -> str:
     """Say how many networks were drawn again."""
+    # Seeds that were passed over gave a network without a path.
     count = COUNTS[scope.scale]
     again = connected_seeds(count)[-1] + 1 - count
     return f"{again} of {count + again} draws were disconnected and are replaced by later seeds."
@@ -138,8 +143,8 @@ RECIPES = (
         _ten_at_each_rate,
         "Across networks and learning rates the Real World ends where the Ideal World does.",
         (_NEAR_ALL,),
-        text="Expected: all dots near y = x, over soft-errors of 0.1 to 0.6, though the Ideal "
-        "World sees a hundred times more samples.",
+        text="All dots near y = x, over soft-errors of 0.1 to 0.6, though the Ideal World sees a "
+        "hundred times more samples.",
     ),
     Recipe(
         "fig17",
@@ -148,8 +153,7 @@ RECIPES = (
         _ten_at_each_rate,
         "In error the worlds agree reasonably, less tightly than in soft-error.",
         (Check("gap", "within", tolerance=2 * NEAR),),
-        text="Expected: reasonably near y = x, less tight than in soft-error. The runs of figure "
-        "2a.",
+        text="The runs of figure 2a.",
         metric="error",
     ),
     Recipe(
@@ -159,7 +163,6 @@ RECIPES = (
         _plain_and_augmented,
         "Without augmentation the bootstrap error is larger than with it (figure 2a).",
         _plain_above_augmented,
-        text="Expected: larger distances from y = x than figure 2a's, with the Real World above.",
     ),
     Recipe(
         "fig12a",
@@ -168,7 +171,7 @@ RECIPES = (
         pairs(_ADAM),
         "Trained by Adam, the worlds have about the same test soft-error until T0.",
         (Check("largest", "at most", 2 * NEAR, share=MOSTLY), _NEAR_ALL),
-        text="The learning curves of figure 12's runs. Expected: on each other until T0.",
+        text="The learning curves of figure 12's runs.",
     ),
     Recipe(
         "fig12",
@@ -178,7 +181,7 @@ RECIPES = (
         "The worlds agree for Adam as they do for SGD.",
         (_NEAR_ALL,),
         text="Adam at 1e-3 with its defaults, constant as in the paper's code; without VGG16. "
-        "Expected: near y = x, over soft-errors of 0.1 to 0.4.",
+        "Soft-errors are 0.1 to 0.4.",
     ),
     Recipe(
         "fig18",
@@ -187,8 +190,7 @@ RECIPES = (
         pairs(_SQUARED),
         "Trained on the squared error, the worlds differ little in test error.",
         (_NEAR_ALL,),
-        text="Squared error, SGD at 0.002 with momentum 0.9; without Myrtle5. Expected: a small "
-        "gap in test error, with deviations where it is low.",
+        text="Squared error, SGD at 0.002 with momentum 0.9; without Myrtle5.",
         metric="error",
     ),
     Recipe(
@@ -198,8 +200,7 @@ RECIPES = (
         pairs(_SQUARED),
         "Trained on the squared error, the worlds differ little in it.",
         (_NEAR_ALL,),
-        text="The second panel of figure 18: the same runs in test squared error (a sum over "
-        "classes).",
+        text="The runs of figure 18 in test squared error (a sum over classes).",
         metric="loss",
     ),
     Recipe(
@@ -209,8 +210,7 @@ RECIPES = (
         _ten_at_each_size,
         "The gap shrinks as n grows.",
         _nearer_at_larger_sizes,
-        text="Expected: dots nearer y = x for larger n; at small n they may lie off it. Every n of "
-        "a network is set against one Ideal World.",
+        text="At small n dots may lie off y = x. All n of a network have one Ideal World.",
     ),
     Recipe(
         "fig5c",
@@ -219,8 +219,7 @@ RECIPES = (
         pairs({"D-CONV": TrainConfig("dconv"), "D-FC": TrainConfig("dfc")}),
         "D-CONV generalizes better than D-FC because it learns faster in the Ideal World.",
         (_NEAR_ALL, Check("ideal", "rises"), Check("real", "rises")),
-        text="Expected: both fit their training set, D-CONV generalizes much better, and each Real "
-        "World is close to its Ideal World: the bias of convolution shows as faster online "
+        text="Both fit their training set: the bias of convolution shows as faster online "
         "learning.",
     ),
     Recipe(
@@ -230,7 +229,7 @@ RECIPES = (
         _random,
         "Random networks end mostly within 3 % of each other in the two worlds.",
         (Check("gap", "within", tolerance=0.03, share=MOSTLY),),
-        text="Expected: most dots within 3 % of y = x; 70 thousand to 5.5 million parameters.",
+        text="The networks have 70 thousand to 5.5 million parameters.",
         trials=1,
         note=_redrawn,
     ),
@@ -241,8 +240,7 @@ RECIPES = (
         _random,
         "Over the whole range of accuracies random networks end near y = x.",
         (Check("gap", "within", tolerance=NEAR, share=MOSTLY),),
-        text="All random networks, and a second panel that zooms in on those of high accuracy. "
-        "Expected: near y = x over the whole range. The same runs as figure 2b.",
+        text="The runs of figure 2b, and a second panel of the networks of high accuracy.",
         trials=1,
         note=_redrawn,
         zoom=HIGH_ACCURACY,
@@ -254,7 +252,5 @@ RECIPES = (
         pairs({"ResNet18": TrainConfig(RESNET18, steps=19_500, schedule="3step")}),
         "The Ideal World's error drops at the same steps as the Real World's.",
         (_NEAR_ALL, Check("drop_real", "at least", 0.0), Check("drop_ideal", "at least", 0.0)),
-        text="Expected: where the rate drops the Ideal World's error drops, as the Real World's "
-        "does.",
     ),
 )

@@ -12,20 +12,21 @@ from worlds.experiments.registry import Recipe, Scope
 from worlds.experiments.spec import Check, Group
 from worlds.training.config import TrainConfig
 
-TIMES = (1, 2, 5, 10, 20, 50, 100)
+TIMES = (1, 2, 5, 10, 20, 50, 100)  # K, the uses of each sample
 LENGTHS = {"all steps": 39_000, "a quarter of the steps": 9_750}
 _LABEL = "{}, K = {}"
 _PLAIN = TrainConfig(RESNET18, augment=None)
 
 
 def _reusing(scope: Scope) -> list[Group]:
-    """A group for each K and length, on as many samples as the steps then use."""
+    """Return a group for each K and length, on as many samples as the steps then use."""
     groups = []
+    # One Ideal World a length; its samples are used once, as those of K = 1.
     for series, steps in LENGTHS.items():
         config = replace(_PLAIN, steps=steps, train_eval=5_000)  # of up to five million
         ideal = over_trials(ideal_of(config), scope)
         for times in TIMES:
-            samples = steps * config.batch_size // times
+            samples = steps * config.batch_size // times  # n
             runs = over_trials(replace(config, world=f"reuse:{times}", n=samples), scope)
             groups.append(Group(_LABEL.format(series, times), runs, ideal, series=series, x=times))
     return groups

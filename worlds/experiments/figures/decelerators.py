@@ -18,13 +18,16 @@ from worlds.experiments.spec import Check
 from worlds.training.config import TrainConfig
 
 NOISE = {"no noise": None, "20 % noise": "symmetric:0.2", "40 % noise": "symmetric:0.4"}
+# 45,000 to train on and 5,000 to validate on.
 SPLIT = replace(FITTED, n=45_000, validation=5_000, patience=5, min_improvement=0.002)
+# Regularization that slows the fit of the training set.
 PLAIN = TrainConfig("mlp_3x2048", augment=None, momentum=0.9, learning_rate=0.01)
 SLOWER = {
     "weight decay 5e-4": replace(PLAIN, weight_decay=5e-4),
     "dropout 0.5": replace(PLAIN, options={"dropout": 0.5}),
     "a tenth of the rate": replace(PLAIN, learning_rate=0.001),
 }
+# From mild to aggressive.
 AUGMENTED = {
     "crop+flip": TrainConfig(RESNET18),
     "crop+flip+cutout": TrainConfig(RESNET18, augment="crop+flip+cutout"),
@@ -50,10 +53,9 @@ RECIPES = (
             Check("gained", "at least", 0.05, groups=tuple(_NOISY)),
             Check("fitted_later", "at least", 1.5, groups=tuple(_NOISY)),
         ),
-        text="Expected (a textbook): clean labels are fitted first and wrong ones later, so that "
-        "early stopping gains much where labels are noisy, and little where they are not.",
         metric="error",
-        note="Not of the paper. Steps and samples shrink with the scale, the patience does not.",
+        note="Of a textbook, not of the paper. Steps and samples shrink with the scale, the "
+        "patience does not.",
     ),
     Recipe(
         "decelerators",
@@ -65,8 +67,7 @@ RECIPES = (
             Check("t0", "above", groups=tuple(SLOWER), others=("plain",) * len(SLOWER)),
             Check("gap", "within", tolerance=0.05),
         ),
-        text="Weight decay, dropout and a lower rate. Expected (the blog): they act by a later T0, "
-        "with a bootstrap error as small as before.",
+        text="Weight decay, dropout and a lower rate: they act by a later T0.",
         note="Of the blog, not of the paper. A run that ends before T0 counts as its last step.",
     ),
     Recipe(
@@ -79,9 +80,8 @@ RECIPES = (
             Check("final_ideal", "above", groups=tuple(_HARD), others=(_MILD,) * len(_HARD)),
             Check("t0", "above", groups=(_HARD[0],), others=(_MILD,)),
         ),
-        text="Cutout with crops and alone, and mixup (alpha 1) alone, against crop and flip. "
-        "Expected (the blog): in the Ideal World they hurt, in the Real World a later T0 makes up "
-        "for it.",
+        text="Cutout with crops and alone, and mixup (alpha 1) alone, against crop and flip. In "
+        "the Real World a later T0 makes up for what they hurt.",
         metric="error",
         note="Of the blog, not of the paper. Test images are never mixed.",
     ),

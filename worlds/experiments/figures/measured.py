@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from worlds.experiments.protocol import ideal_of, over_trials
+from worlds.experiments.protocol import sizes
 from worlds.experiments.registry import Recipe, Scope
 from worlds.experiments.spec import Check, Group
 from worlds.training.config import TrainConfig
@@ -25,7 +25,7 @@ NETWORKS: Final[Mapping[str, tuple[str, dict[str, int]]]] = {
     "MLP[3x256]": ("mlp_3x256", {}),
     "D-CONV, base 4": ("dconv", {"base": 4}),
 }
-TEACHER_SIZES: Final = (1_000, 3_000, 10_000, 50_000)
+TEACHER_SIZES: Final = (1_000, 3_000, 10_000, 50_000)  # of a pool of five million
 # 45,000 images are left for an Ideal World of 44,800.
 LIMITED_SIZES: Final = (1_000, 2_000, 5_000)
 RUN: Final = TrainConfig(
@@ -42,26 +42,23 @@ RUN: Final = TrainConfig(
 )
 
 
-def _sizes(sizes: Sequence[int], disjoint: bool = False) -> Callable[[Scope], list[Group]]:
-    """A group for each network and n; all n of a network share one Ideal World."""
+def _at(each: Sequence[int], disjoint: bool = False) -> Callable[[Scope], list[Group]]:
+    """Return a group for each network and n; all n of a network share one Ideal World."""
 
     def groups(scope: Scope) -> list[Group]:
-        found = []
+        found: list[Group] = []
         for label, (arch, options) in NETWORKS.items():
             config = replace(RUN, arch=arch, options=options)
-            ideal = ideal_of(replace(config, n=max(sizes), disjoint=disjoint))
-            for n in sizes:
-                runs = over_trials(replace(config, n=n), scope)
-                size = f"n = {runs[0].n:,}"
-                both = runs, over_trials(ideal, scope)
-                found.append(Group(f"{label}, {size}", *both, panel=label, series=size))
+            ideal = replace(config, n=max(each), disjoint=disjoint)
+            found += sizes(config, each, scope, ideal, f"{label}, ", panel=label)
         return found
 
     return groups
 
 
 def _smallest_and_largest(groups: Sequence[Group]) -> tuple[Check, ...]:
-    """The sizes of a network follow one another."""
+    """Return the checks; the sizes of a network follow one another."""
+    # So many sizes follow one another, then the next network's.
     count = len({group.series for group in groups})
     smallest = tuple(group.label for group in groups[::count])
     largest = tuple(group.label for group in groups[count - 1 :: count])
@@ -79,7 +76,7 @@ _COMMON: Final[dict[str, Any]] = {
     "Real World's error is above the Ideal World's; its soft-error need not be, for it is surer of "
     "its answers.",
     "checks": _smallest_and_largest,
-    "text": "Expected: as measured, see docs/experiments.md.",
+    "text": "Measured in docs/experiments.md.",
     "trials": 5,
 }
 
@@ -87,7 +84,7 @@ RECIPES = (
     Recipe(
         "teacher_pool",
         "Three networks on a pool without limit",
-        groups=_sizes(TEACHER_SIZES),
+        groups=_at(TEACHER_SIZES),
         data="teacher",
         note="Not of the paper: its claim on made images with the labels of a random network.",
         **_COMMON,
@@ -95,7 +92,7 @@ RECIPES = (
     Recipe(
         "pool_50k",
         "Three networks on a pool of 50,000",
-        groups=_sizes(LIMITED_SIZES, disjoint=True),
+        groups=_at(LIMITED_SIZES, disjoint=True),
         note="Not of the paper. The Ideal World leaves the Real World's samples out.",
         **_COMMON,
     ),

@@ -25,10 +25,11 @@ from worlds.experiments.spec import Check, Group
 from worlds.training.config import TrainConfig
 
 CHANCE = 0.9  # error of a guess among ten classes
-CAT_TO_DOG = "pairs:0.3:3>5"
+CAT_TO_DOG = "pairs:0.3:3>5"  # of class 3, which become class 5
 # Labels are fitted for certain: without augmentation and with momentum.
 FITTED = TrainConfig(RESNET18, augment=None, momentum=0.9)
 _NOISY_TEST = replace(FITTED, label_noise="symmetric:0.2", test_noise=True)
+# Two experiments that differ in their network.
 _RRM_TITLE = "Robustness, rationality and memorization of a {} at 20 % label noise"
 _RRM_CLAIM = (
     "The generalization gap is at most the sum of the three gaps, of which memorization is the "
@@ -41,7 +42,7 @@ _RRM_CHECKS = (
 
 
 def _clean_and_noisy(label: str, clean: TrainConfig) -> Callable[[Scope], tuple[Group, ...]]:
-    """A clean run and one with a fifth of the labels changed."""
+    """Return a clean run and one with a fifth of the labels changed."""
     configs = [clean, replace(clean, label_noise="symmetric:0.2")]
     return lambda scope: (reals(label, configs, scope),)
 
@@ -62,8 +63,7 @@ RECIPES = (
         ),
         text="Every label wrong or right by chance: noise of 0.9 among ten classes. In the paper a "
         "thought experiment, without a figure. No augmentation and momentum 0.9, so that the Real "
-        "World fits its labels. Expected: a train error of 0 and a test error of 0.9; 0.9 in the "
-        "Ideal World.",
+        "World fits its labels.",
         metric="error",
     ),
     Recipe(
@@ -89,9 +89,7 @@ RECIPES = (
         _clean_and_noisy("ResNet18", TrainConfig(RESNET18)),
         _RRM_CLAIM,
         _RRM_CHECKS,
-        text="A clean run and one with a fifth of the labels changed. Expected (Bansal, Kaplun and "
-        "Barak): trained end to end the generalization gap is mostly memorization; the sum bounds "
-        "it.",
+        text="A clean run and one with a fifth of the labels changed (Bansal, Kaplun and Barak).",
         note="Not of the paper.",
     ),
     Recipe(
@@ -146,8 +144,7 @@ RECIPES = (
             Check("bootstrap_share", "at most", 0.2),
         ),
         text="Test error as train error plus generalization gap (empirical risk minimization), and "
-        "as Ideal World error plus bootstrap error. Expected: in the first the gap is nearly all "
-        "of it, in the second the Ideal World is.",
+        "as Ideal World error plus bootstrap error.",
         note="Not of the paper. The runs of figures 2a, 5a and 11a.",
     ),
     Recipe(
@@ -157,9 +154,7 @@ RECIPES = (
         pairs(INTRODUCTION),
         "Stopping at T0 costs little against stopping by patience.",
         (Check("lost", "at most", 0.02),),
-        text="Compare where patience of 20 log points would end the runs of figure 1 with T0. "
-        "Expected: patience ends before T0 where the test soft-error wavers; it gains little over "
-        "T0.",
+        text="Patience of 20 log points ends a run before T0 where the test soft-error wavers.",
         note="Not of the paper. The runs of figure 1.",
     ),
 )

@@ -55,6 +55,7 @@ def _updates(folder: Path) -> int:
 
     try:
         with (folder / METRICS).open("rb") as stream:
+            # The last whole row.
             size = stream.seek(0, os.SEEK_END)
             stream.seek(max(0, size - _TAIL_BYTES))
             *rows, _ = stream.read().split(b"\n")
@@ -74,7 +75,7 @@ def run_jobs(
     """Train `jobs` in one worker a device named; `stopped` is asked, and ends them resumably."""
     progress, waiting = Progress(), deque(jobs)
     devices = devices[: len(jobs)]
-    stop, threads = SPAWN.Event(), max(1, cpu_count() // max(1, len(devices)))
+    stop, threads = SPAWN.Event(), max(1, cpu_count() // max(1, len(devices)))  # of each worker
     pools: dict[int, ProcessPoolExecutor] = {}  # by worker; one that was killed is replaced
     running: dict[Future[Any], tuple[int, Job]] = {}
     with ExitStack() as stack:
@@ -119,6 +120,7 @@ def next_free(waiting: deque[Job], root: Path, progress: Progress) -> Job | None
     """
     for _ in range(len(waiting)):
         job = waiting.popleft()
+        # It begins from a run that failed, from one to come, or is free.
         if job.needs and any(name.endswith(job.needs) for name in progress.failed):
             progress.failed[job.name] = "the run that it begins from failed"
             continue

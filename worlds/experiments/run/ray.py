@@ -11,6 +11,7 @@ fails is told, and the rest goes on. How far a run is, its own metrics say.
 import platform
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,6 +41,7 @@ def run_on_ray(
     for initial in {job.config.initial or "" for job in jobs if job.needs is None} - {""}:
         if not Path(initial).expanduser().is_absolute():
             raise ValueError(f"--ray needs initial weights by an absolute path, got {initial}")
+    # Runs that others begin from come first.
     pool = _Pool(ray, root.resolve(), _absolute(sources))
     pool.queue.extend(sorted(jobs, key=lambda job: job.needs is not None))  # first runs first
     try:
@@ -88,12 +90,12 @@ class _Pool(ActorPool):
 
 
 def _absolute(sources: Sources) -> Sources:
-    """The same stores under names that hold in every working directory."""
-    given = sources.to_json()
+    """Return the same stores under names that hold in every working directory."""
+    given = asdict(sources)
     for name, path in given.items():
         if isinstance(path, str) and "://" not in path:
             given[name] = str(Path(path).expanduser().resolve())
-    return Sources(**given)  # type: ignore[arg-type]
+    return Sources(**given)
 
 
 def train_on_node(job: Job, root: str, sources: Sources, device: str) -> dict[str, str]:
@@ -101,6 +103,7 @@ def train_on_node(job: Job, root: str, sources: Sources, device: str) -> dict[st
     from worlds.experiments.run.worker import run_job
 
     folder = job.folder(Path(root))
+    # The node must see the directory, and nobody else train there.
     if not Path(root).is_dir():
         node = platform.node()
         return {"error": f"{node} does not see {root}: --runs must lie on shared storage"}

@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from worlds.experiments.plan import Expanded, Job, expand, jobs_of
 from worlds.experiments.registry import find_recipes
 from worlds.experiments.scales import Scale
-from worlds.experiments.sources import Sources, why_not
+from worlds.experiments.sources import Sources, exclusion_reason
 from worlds.experiments.state import ended
 from worlds.runtime.checks import check_positive
 from worlds.runtime.processes import cpu_count
-from worlds.training.config import Precision
 from worlds.training.pretrained import weights_file
 
 
@@ -28,35 +28,34 @@ class Selection:
 def select(
     names: Sequence[str],
     scale: Scale,
-    trials: int | None,
-    precision: Precision | None,
-    weights: dict[str, str],
     sources: Sources,
     root: Path,
-    model: str | None = None,
-    cheap: bool = False,
-    whole_test: bool = False,
+    weights: dict[str, str],
+    **asked: Any,
 ) -> Selection:
-    """Return what to run of the experiments `names`; `root` holds the runs.
-
-    `weights` has the initial weights of experiments by name, `model` replaces their networks;
-    `cheap` and `whole_test` are readings (worlds.experiments.registry.Scope).
+    """Return what to run of the experiments `names`; `root` holds the runs, `weights` has the
+    initial weights of experiments by name, and `asked` are other arguments of `expand`.
 
     Raises ValueError if the data can feed none, or weights are for an experiment that is not among
     them.
     """
+    # Weights that are not there are told before anything is opened.
     recipes, left = find_recipes(list(names)), dict(weights)
     for path in ",".join(left.values()).split(",") if left else ():
         weights_file(path)
     expanded = [
-        expand(
-            recipe, scale, trials, precision, left.pop(recipe.name, None), model, cheap, whole_test
-        )
-        for recipe in recipes
+        expand(recipe, scale, weights=left.pop(recipe.name, None), **asked) for recipe in recipes
     ]
-    chosen, skipped = _feasible(expanded, sources)
+    # What the data can feed, and why not the others.
+    reasons = {one.name: exclusion_reason(one, sources) for one in expanded}
+    skipped = {name: reason for name, reason in reasons.items() if reason is not None}
+    chosen = [one for one in expanded if one.name not in skipped]
+    if not chosen:
+        name, reason = next(iter(skipped.items()))
+        raise ValueError(f"{name}: {reason}")
     if left:
         raise ValueError(f"weights are given for {', '.join(left)}, which is not run here")
+    # Runs after sharing, and those that are left on these data.
     jobs = jobs_of(chosen)
     known = {
         kind: None if kind == "none" else sources.data(kind).describe()
@@ -64,17 +63,6 @@ def select(
     }
     waiting = [job for job in jobs if not ended(job, root, known[job.data])]
     return Selection(chosen, jobs, waiting, skipped)
-
-
-def _feasible(expanded: list[Expanded], sources: Sources) -> tuple[list[Expanded], dict[str, str]]:
-    """Return what the data can feed, and why not the others; ValueError if nothing is left."""
-    reasons = {one.name: why_not(one, sources) for one in expanded}
-    skipped = {name: reason for name, reason in reasons.items() if reason is not None}
-    left = [one for one in expanded if one.name not in skipped]
-    if not left:
-        name, reason = next(iter(skipped.items()))
-        raise ValueError(f"{name}: {reason}")
-    return left, skipped
 
 
 def open_sources(
@@ -94,6 +82,7 @@ def devices_of(device: str, workers: int | None) -> list[str]:
 
     from worlds.runtime.device import check_device
 
+    # A worker a GPU, or a core; GPUs in turn.
     gpus = torch.cuda.device_count()
     if device != "auto":
         check_device(device)

@@ -82,6 +82,7 @@ def _train(
     from worlds.training.stepper import NotFinite
     from worlds.training.train import train
 
+    # The toy example and sample sheets train no network.
     if job.config.arch == toy.ARCH:
         toy.write_run(folder, job.config)
         return "schedule"
@@ -90,6 +91,7 @@ def _train(
         accuracy = sources.labeler_accuracy(job.data)
         sheets.run_sheet(folder, job.config, data, accuracy)
         return "schedule"
+    # All other runs are the trainer's.
     with suppress(NotFinite):  # the summary says so
         train(job.config, _data_of(sources)(job.data), folder, device=device, on_step=on_step)
     summary = read_run(folder).summary
