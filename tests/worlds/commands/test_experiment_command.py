@@ -217,5 +217,5 @@ def test_show_prints_recipe_claim_and_cost(capsys):
     out, summary, _ = lines(capsys)
     assert "  ResNet18: 10 Real, 10 Ideal: preresnet18 steps=19500 schedule=3step" in out
     assert "Claim: The Ideal World's error drops" in out
-    assert "bootstrap error within 0.05 of 0" in out
+    assert "bootstrap error of ResNet18 within 0.05 of 0" in out
     assert (summary["runs"], summary["steps"]) == (20, 390_000)
