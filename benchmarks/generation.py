@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from cifar5m.engines.estimate import flop_per_call
 from cifar5m.sampling.diffusion import Predict, SamplerConfig, linear_schedule, sample, to_uint8
-from cifar5m.sampling.job import flop_per_call
 from cifar5m.sampling.noise import image_noise
 from cifar5m.sampling.together import side_by_side
 from cifar5m.sampling.unet import Generator, load_unet

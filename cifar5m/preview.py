@@ -5,7 +5,6 @@
 Both work while the set is still being generated: shards that are not finished are left out.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,9 +15,11 @@ import torch
 from worlds.cli.drawing import BLUE, FAINT, PAPER, RED, style
 from worlds.cli.sheets import Cell, Row
 from worlds.cli.sheets import draw_sheet as draw_rows
+from worlds.formats.dataset import DatasetFolder
 from worlds.formats.layout import Shard
-from worlds.formats.plan import Plan, load_plan
-from worlds.formats.shards import decode_image, is_finished, read_arrays, tar_members
+from worlds.formats.plan import Plan
+from worlds.formats.shards import decode_image
+from worlds.formats.tar_members import TarMembers
 from worlds.rng.philox import words
 from worlds.rng.streams import PREVIEW
 
@@ -34,8 +35,8 @@ class Survey:
 
     folder: Path
     plan: Plan
-    finished: tuple[Shard, ...]
-    skipped: tuple[Shard, ...]
+    finished: list[Shard]
+    skipped: list[Shard]
     index: np.ndarray  # int64 (N,)
     label: np.ndarray  # int64 (N,)
     confidence: np.ndarray  # float32 (N,)
@@ -63,26 +64,23 @@ class Survey:
 
 
 def survey(folder: Path, split: str | None = None) -> Survey:
-    """Read the side files of all finished shards; ValueError where there is none."""
-    folder = Path(folder)
-    plan = load_plan(folder)
-    shards = plan.layout.shards(split)
-    finished = [shard for shard in shards if is_finished(folder, shard, plan.fingerprint)]
+    """Read the side files of all finished shards; ValueError if there is none."""
+    dataset = DatasetFolder.open(Path(folder))
+    shards = dataset.plan.layout.shards(split)
+    skipped = dataset.unfinished(shards)
+    finished = [shard for shard in shards if shard not in set(skipped)]
     if not finished:
         raise ValueError(f"{folder}: none of its {len(shards)} shards is finished yet")
-    index, label, confidence = [], [], []
-    for shard in finished:
-        arrays = read_arrays(folder, shard)
-        index.append(arrays.index)
-        label.append(arrays.label)
-        confidence.append(arrays.probabilities.max(axis=1).astype(np.float32))
+    # Side files alone tell labels and confidence; images are read once they are chosen.
+    arrays = [dataset.arrays(shard) for shard in finished]
+    confidence = [a.probabilities.max(axis=1).astype(np.float32) for a in arrays]
     return Survey(
-        folder,
-        plan,
-        tuple(finished),
-        tuple(shard for shard in shards if shard not in set(finished)),
-        np.concatenate(index),
-        np.concatenate(label),
+        dataset.path,
+        dataset.plan,
+        finished,
+        skipped,
+        np.concatenate([a.index for a in arrays]),
+        np.concatenate([a.label for a in arrays]),
         np.concatenate(confidence),
     )
 
@@ -96,12 +94,9 @@ def draw_sheet(found: Survey, per_class: int, seed: int = 0) -> "Image":
     if per_class < 1:
         raise ValueError(f"images per class must be at least 1, got {per_class}")
     chosen = _choose(found, per_class, seed)
-    images = dict(_read_images(found, [row for rows in chosen for row in rows]))
-    if missing := sum(row not in images for rows in chosen for row in rows):
-        raise ValueError(
-            f"{found.folder}: {missing} of the images that its side files list are in no shard; "
-            "run cifar5m-verify"
-        )
+    tars = [found.folder / shard.tar for shard in found.finished]
+    members = TarMembers(tars, [len(shard) for shard in found.finished])
+    # A row a class, with its share of all images.
     counts = np.bincount(found.label, minlength=len(found.class_names))
     note = "Chosen at random in each class"
     if found.has_confidence:
@@ -110,7 +105,7 @@ def draw_sheet(found: Survey, per_class: int, seed: int = 0) -> "Image":
     def cell(row: int) -> Cell:
         confidence = found.confidence[row]
         caption = f"{100 * confidence:.0f}%" if found.has_confidence else ""
-        return Cell(images[row], caption, bool(confidence < 0.5))
+        return Cell(members.decoded(row, decode_image), caption, bool(confidence < 0.5))
 
     rows = [
         Row(name, f"{count:,}  ({count / len(found.label):.1%})", [cell(row) for row in mine])
@@ -120,45 +115,19 @@ def draw_sheet(found: Survey, per_class: int, seed: int = 0) -> "Image":
 
 
 def _choose(found: Survey, per_class: int, seed: int) -> list[list[int]]:
-    """For each class up to `per_class` rows of the survey: those of the smallest words."""
-    word = np.concatenate(
-        [
-            words(seed, PREVIEW, 0, torch.from_numpy(part), 1)[:, 0].numpy()
-            for part in np.array_split(found.index, len(found.finished))
-        ]
-    )
+    """Return for each class up to `per_class` rows of the survey: those of the smallest words."""
+    parts = np.array_split(found.index, len(found.finished))  # bounds the memory of the words
+    drawn = [words(seed, PREVIEW, 0, torch.from_numpy(part), 1)[:, 0].numpy() for part in parts]
+    word = np.concatenate(drawn)  # (N,)
     rows = [np.flatnonzero(found.label == number) for number in range(len(found.class_names))]
     return [mine[np.argsort(word[mine], kind="stable")][:per_class].tolist() for mine in rows]
-
-
-def _read_images(found: Survey, rows: list[int]) -> Iterator[tuple[int, np.ndarray]]:
-    """(row, pixels) of the chosen rows, a shard at a time."""
-    extension = found.plan.extension
-    for shard in found.finished:
-        names = {
-            f"{found.index[row]:09d}.{extension}": row
-            for row in rows
-            if shard.start <= found.index[row] < shard.stop
-        }
-        path = found.folder / shard.tar
-        if not names:
-            continue
-        with path.open("rb") as stream:
-            for name, offset, size in tar_members(path):
-                if name in names:
-                    stream.seek(offset)
-                    try:
-                        yield names.pop(name), decode_image(stream.read(size))
-                    except ValueError as error:
-                        raise ValueError(f"{path}: {name} cannot be decoded: {error}") from error
-        if names:
-            raise ValueError(f"{path} lacks {sorted(names)[0]}; cifar5m-verify says more")
 
 
 def draw_histograms(found: Survey) -> "Figure":
     """Return how many images each class has, and how sure the labeler was of them."""
     from matplotlib.figure import Figure
 
+    # Counts on top; below them one small panel of confidence a class.
     names = found.class_names
     columns = min(5, len(names))
     lines = -(-len(names) // columns) if found.has_confidence else 0

@@ -7,7 +7,7 @@
 
 The photographs of each split are in the order of the sha256 of their files: a shuffle that is the
 same for every form of the source, so that a folder of classes, the released tars and a WebDataset
-become the same shards, to the byte. Beside them lie `photographs.tsv`, which says where each came
+become the same shards, to the byte. Beside them are `photographs.tsv`, which says where each came
 from, and `broken.tsv`, which lists those that could not be decoded and are left out.
 """
 
@@ -16,17 +16,18 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 
 from dogbird.convert import SUBSAMPLING, Format, convert
 from dogbird.sources import Source
-from dogbird.staging import Row, clear, encoder_versions, stage
+from dogbird.staging import Row, encoder_versions, remove_staged, stage
 from dogbird.tasks import Task
+from worlds.formats.dataset import DatasetFolder
 from worlds.formats.layout import FORMAT, PLAN, Shard
 from worlds.formats.plan import About, Plan, claim_folder, differences, load_plan, seal
-from worlds.formats.shards import is_finished, write_shard
+from worlds.formats.shards import write_shard
 from worlds.runtime.files import atomic_write, check_disk, clean_folders, locked
 from worlds.runtime.json_files import load_json
 from worlds.runtime.processes import in_workers
@@ -41,8 +42,8 @@ _TAR_BYTES: Final = 3 * 512 + 256  # a sample: two headers, the label, half a bl
 
 
 def check_counts(source: Source, task: Task, any_counts: bool = False) -> None:
-    """ValueError where classes are missing, or (unless `any_counts`) are not as large as they were
-    released.
+    """Raise ValueError if classes are missing, or (unless `any_counts`) are not as large as they
+    were released.
     """
     for split in source.forms:
         counts = source.counts(split)
@@ -52,6 +53,7 @@ def check_counts(source: Source, task: Task, any_counts: bool = False) -> None:
                 f"{source.root}: {split} lacks {len(missing)} of the {len(task.labels)} classes: "
                 f"{', '.join(sorted(missing))}"
             )
+        # An incomplete copy is found by the counts of its classes.
         low, high = RANGES[split]
         wrong = [f"{w} has {counts[w]:,}" for w in counts if not low <= counts[w] <= high]
         if wrong and not any_counts:
@@ -64,20 +66,20 @@ def check_counts(source: Source, task: Task, any_counts: bool = False) -> None:
             )
 
 
-@dataclass(frozen=True)
-class Cost:
+class Cost(NamedTuple):
     """Cost of a build, from some of its photographs converted on this machine."""
 
     seconds: float  # a photograph, on one core
     bytes: float  # a photograph, in the shards
 
     def total_bytes(self, photographs: int) -> int:
-        """At the end, and once more while the photographs are put aside."""
+        """Return the bytes at the end; as many are needed once more for the staged photographs."""
         return int(photographs * self.bytes)
 
 
 def measure(source: Source, form: Format) -> Cost:
     """Convert up to 64 photographs from all over the source."""
+    # A few photographs of each of some pieces, from all over the source.
     pieces = source.pieces[:: max(1, len(source.pieces) // 8)]
     sizes, seconds = [], 0.0
     for piece in pieces:
@@ -126,13 +128,15 @@ class Build:
     @property
     def request(self) -> str:
         """Hex digest of all that decides this build, the source's files as they are included."""
+        # The recipe and the source's files.
         digest = hashlib.sha256(repr(self.recipe()).encode())
         for piece in self.source.pieces:
             digest.update(piece.key.encode())
         return digest.hexdigest()
 
     def recipe(self) -> dict[str, Any]:
-        """The part of the plan that is known before a photograph is read."""
+        """Return the part of the plan that is known before a photograph is read."""
+        # How each photograph is stored, and which classes are which label.
         stored = asdict(self.form) | {"filter": "bilinear", "subsampling": SUBSAMPLING}
         classes = zip(self.task.class_names, self.task.classes, strict=True)
         return {
@@ -153,8 +157,8 @@ class Build:
         }
 
     def check_folder(self) -> DogBirdPlan | None:
-        """The plan that the folder has already, None for an empty one; ValueError where the folder
-        is of something else.
+        """Return the plan that the directory has already, None for an empty one; ValueError if the
+        directory holds something else.
         """
         if not (self.out / PLAN).is_file():
             if self.out.is_file():
@@ -162,6 +166,7 @@ class Build:
             if self.out.is_dir() and any(self.out.iterdir()):
                 raise ValueError(f"{self.out} holds other files: choose another `out`")
             return None
+        # What is known before reading is compared; hashes of the source come later.
         present, wanted = load_json(self.out / PLAN, dict[str, Any]), self.recipe()
         found = differences({key: present.get(key) for key in wanted}, wanted, "plan")
         if found:
@@ -172,16 +177,15 @@ class Build:
         return load_plan(self.out, DogBirdPlan)
 
     def finished_plan(self) -> DogBirdPlan | None:
-        """The plan, where this very build is complete."""
+        """Return the plan if this very build is complete, else None."""
         plan = self.check_folder()
         if plan is None or plan.about.request != self.request:
             return None
-        shards = plan.shards
-        whole = all(is_finished(self.out, shard, plan.fingerprint) for shard in shards)
-        return plan if whole else None
+        return None if DatasetFolder(self.out, plan).unfinished() else plan
 
     def check_disk(self, cost: Cost) -> None:
-        """ValueError where the disk will not hold the shards and what is put aside for them."""
+        """Raise ValueError if the disk will not hold the shards and the staged photographs."""
+        # What is there need not be written again.
         there = sum(path.stat().st_size for path in self.staging.glob("*.bin"))
         there += sum(path.stat().st_size for path in self.out.glob("data/*.tar"))
         check_disk(self.out, 2 * cost.total_bytes(len(self.source)) - there)
@@ -191,16 +195,18 @@ class Build:
         another process builds this directory.
         """
         with locked(self.staging, "building"):
+            # Convert everything once, sort it, then write shard by shard.
             rows = stage(self.staging, self.source.pieces, self.form, workers, on_progress)
-            splits, broken = arrange(rows, self.task)
+            splits, broken = sort_rows(rows, self.task)
             plan = self._plan(splits, broken)
             claim_folder(self.out, plan)
             self._write_lists(splits, broken)
             self._write_shards(splits, plan, workers, on_progress)
-            clear(self.staging, self.source.pieces, self.form)
+            remove_staged(self.staging, self.source.pieces, self.form)
         return plan
 
     def _plan(self, splits: dict[str, list[Row]], broken: list[Row]) -> DogBirdPlan:
+        # The names of files are for people; hashes of their contents decide.
         about = About(
             recipe=f"{' against '.join(self.task.class_names)}, from ImageNet",
             source=str(self.source.root.resolve()),
@@ -220,6 +226,7 @@ class Build:
         return seal(plan)
 
     def _write_lists(self, splits: dict[str, list[Row]], broken: list[Row]) -> None:
+        # Where each image came from, and what was left out.
         every = [row for rows in splits.values() for row in rows]
         header = "index\tsplit\twnid\tname\tsha256"
         lines = [
@@ -242,20 +249,20 @@ class Build:
         # A job for each shard that is not finished.
         every = [row for rows in splits.values() for row in rows]
         labels, jobs = self.task.labels, []
-        for shard in plan.shards:
-            if not is_finished(self.out, shard, plan.fingerprint):
-                rows = every[shard.start : shard.stop]
-                classes = np.array([labels[row.wnid] for row in rows])
-                jobs.append((self.out, shard, rows, classes, plan.fingerprint))
-        left = sum(len(job[1]) for job in jobs)
-        phase = Phase("write", len(every), on_progress, len(every) - left)
+        waiting = DatasetFolder(self.out, plan).unfinished()
+        for shard in waiting:
+            rows = every[shard.start : shard.stop]
+            classes = np.array([labels[row.wnid] for row in rows])  # (N,)
+            jobs.append((self.out, shard, rows, classes, plan.fingerprint))
+        phase = Phase.of("write", plan.shards, waiting, on_progress)
         for count in in_workers(write_photographs, jobs, workers):
             phase(count)
         clean_folders(*places)  # of workers that outlived a killed build by a moment
 
 
-def arrange(rows: Iterable[Row], task: Task) -> tuple[dict[str, list[Row]], list[Row]]:
-    """Each split's photographs in the order of the set, and the broken ones, in order too."""
+def sort_rows(rows: Iterable[Row], task: Task) -> tuple[dict[str, list[Row]], list[Row]]:
+    """Return each split's photographs in the order of the dataset, and the broken ones, sorted."""
+    # By hash: an order that no form of the source can change.
     splits: dict[str, list[Row]] = {}
     broken = []
     for row in sorted(rows, key=lambda row: (row.sha256, row.wnid, row.name)):
@@ -267,7 +274,7 @@ def arrange(rows: Iterable[Row], task: Task) -> tuple[dict[str, list[Row]], list
 
 
 def write_photographs(job: tuple[Path, Shard, list[Row], np.ndarray, str]) -> int:
-    """Write one shard from what was put aside, in a worker process; its length."""
+    """Write one shard of staged photographs, in a worker process; return its length."""
     folder, shard, rows, labels, fingerprint = job
     facts = {"fingerprint": fingerprint, "device": "build"}
     probabilities = np.eye(2, dtype=np.float16)[labels]
@@ -283,7 +290,7 @@ def _read(row: Row) -> bytes:
 
 
 def _digest(rows: Iterable[Row]) -> str:
-    """Names the files and classes of rows in order."""
+    """Return a hash of the files and classes of rows, in order."""
     digest = hashlib.sha256()
     for row in rows:
         digest.update(f"{row.sha256} {row.wnid}\n".encode())

@@ -44,15 +44,15 @@ class Format:
 
 
 def convert(data: bytes, form: Format) -> bytes:
-    """The bytes to store of one file; BrokenPhotographError where it does not decode whole."""
+    """Return the bytes to store of one file; BrokenPhotographError if it does not decode whole."""
     image = decode(data)
     if form.keep_bytes:
         return data
     height, width = resized_shape(image.height, image.width, form.size)
-    target = width, height
-    if max(target) > LONGEST:
-        raise BrokenPhotographError(f"{target[0]} x {target[1]} pixels are too long for a JPEG")
-    image = image.resize(target, Image.Resampling.BILINEAR)
+    if max(height, width) > LONGEST:
+        raise BrokenPhotographError(f"{width} x {height} pixels are too long for a JPEG")
+    # Pillow's filter averages where it shrinks.
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
     image.info.clear()  # else a JPEG comment would come along
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=form.quality, subsampling=SUBSAMPLING)
@@ -60,7 +60,7 @@ def convert(data: bytes, form: Format) -> bytes:
 
 
 def decode(data: bytes) -> Image.Image:
-    """The file as an RGB image; BrokenPhotographError where it does not decode whole."""
+    """Decode a file to an RGB image; BrokenPhotographError if it does not decode whole."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of broken EXIF and of transparent palettes
         try:

@@ -1,4 +1,4 @@
-"""Pieces: the photographs of one split that one process reads, wherever they lie."""
+"""Pieces: the photographs of one split that one process reads, wherever they are."""
 
 import hashlib
 import os
@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 SPLITS: Final = ("train", "val")
-FOLDERS: Final = {"train": ("train",), "val": ("val", "validation")}  # by what names they go
+FOLDERS: Final = {"train": ("train",), "val": ("val", "validation")}  # names of a split
 SUFFIXES: Final = frozenset({".jpeg", ".jpg", ".png"})
 WNID: Final = re.compile(r"n\d{8}")
 _PIECE: Final = 256  # photographs
@@ -17,21 +17,25 @@ _PIECE: Final = 256  # photographs
 OnFile = Callable[[], None]  # called as files are listed, so that a caller may stop it
 
 
-class Piece(Protocol):
+@dataclass(frozen=True)
+class Piece:
     """Some photographs of one split that one process reads, one after the other."""
 
-    @property
-    def split(self) -> str: ...
-
-    @property
-    def wnids(self) -> Sequence[str]: ...
+    split: str
 
     @property
     def key(self) -> str:
         """Hex digest that names the files, as they are now, and the places in them."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()
+
+    @property
+    def wnids(self) -> Sequence[str]:
+        """The class of each photograph."""
+        raise NotImplementedError
 
     def read(self) -> Iterator[tuple[str, str, bytes]]:
-        """(wnid, name without extension, encoded image) of each."""
+        """Yield (wnid, name without extension, encoded image) of each."""
+        raise NotImplementedError
 
 
 class Span(NamedTuple):
@@ -45,10 +49,9 @@ class Span(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Spans:
-    """A piece of photographs that lie as bytes in files, in tars or alone."""
+class Spans(Piece):
+    """A piece of photographs that are bytes in files, in tars or alone."""
 
-    split: str
     spans: tuple[Span, ...]
     changed: int  # when any of the files was last changed, nanoseconds
 
@@ -56,17 +59,10 @@ class Spans:
     def wnids(self) -> list[str]:
         return [span.wnid for span in self.spans]
 
-    @property
-    def key(self) -> str:
-        return hashlib.sha256(repr(self).encode()).hexdigest()
-
     def read(self) -> Iterator[tuple[str, str, bytes]]:
         for span in self.spans:
-            descriptor = os.open(span.path, os.O_RDONLY)
-            try:
-                yield span.wnid, span.name, os.pread(descriptor, span.size, span.offset)
-            finally:
-                os.close(descriptor)
+            with open(span.path, "rb", buffering=0) as file:
+                yield span.wnid, span.name, os.pread(file.fileno(), span.size, span.offset)
 
 
 @dataclass(frozen=True)
@@ -92,8 +88,8 @@ def is_photograph(name: str) -> bool:
     return not name.startswith("._") and Path(name).suffix.lower() in SUFFIXES
 
 
-def cut(split: str, listed: Sequence[tuple[Span, int]]) -> list[Piece]:
-    """Pieces of photographs that follow one another."""
+def cut_pieces(split: str, listed: Sequence[tuple[Span, int]]) -> list[Piece]:
+    """Cut a list of photographs, with their times of change, into pieces."""
     parts = [listed[k : k + _PIECE] for k in range(0, len(listed), _PIECE)]
     return [
         Spans(split, tuple(span for span, _ in part), max(changed for _, changed in part))

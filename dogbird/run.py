@@ -89,6 +89,7 @@ def build(
     check_positive("shard_size", shard_size)
     count, form = worker_count(workers), Format(size, quality, keep_bytes)
     task = classes(class0, class1, wordnet=wordnet)
+    # Listing reads no photograph, but may take minutes on a network disk.
     listing = Phase("list", None, on_progress, unit="files")
     labels = None if val_labels is None else Path(val_labels)
     source = open_source(Path(imagenet), task.labels, chosen, labels, lambda: listing(1))

@@ -1,4 +1,4 @@
-"""Find a copy of ImageNet, and its photographs of some classes.
+"""The photographs of some classes in a copy of ImageNet, whatever its form.
 
     source = open_source(Path("imagenet"), wnids)
     for piece in source.pieces: ...          # up to 256 photographs each, read on demand
@@ -29,7 +29,7 @@ from dogbird.pieces import (
     OnFile,
     Piece,
     Span,
-    cut,
+    cut_pieces,
     is_photograph,
 )
 from dogbird.val_labels import KAGGLE, PositionalLabels, find_val_labels, read_val_labels
@@ -46,12 +46,8 @@ class Source:
     pieces: tuple[Piece, ...]
 
     def counts(self, split: str) -> Counter[str]:
-        """Photographs of each wnid."""
-        counted: Counter[str] = Counter()
-        for piece in self.pieces:
-            if piece.split == split:
-                counted.update(piece.wnids)
-        return counted
+        """Count the photographs of each wnid."""
+        return Counter(w for piece in self.pieces if piece.split == split for w in piece.wnids)
 
     def __len__(self) -> int:
         return sum(len(piece.wnids) for piece in self.pieces)
@@ -64,15 +60,15 @@ def open_source(
     val_labels: Path | None = None,
     on_file: OnFile = lambda: None,
 ) -> Source:
-    """List the photographs of `wnids`; ValueError where `root` is not a copy of ImageNet.
+    """List the photographs of `wnids`; ValueError if `root` is not a copy of ImageNet.
 
-    `val_labels` is a list of dogbird/val_labels.py, by default one that lies in `root`.
+    `val_labels` is a list of dogbird/val_labels.py, by default one in `root`.
     """
     if not root.is_dir():
         raise ValueError(f"{root} is not a directory: give the directory that holds ImageNet")
     if (root / KAGGLE).is_dir():
         root = root / KAGGLE
-    # Classes of validation photographs that lie flat.
+    # Classes of validation photographs in one flat directory.
     listed = val_labels or find_val_labels(root)
     labels = {} if listed is None else read_val_labels(listed)
     # Each split in whatever form it is.
@@ -105,14 +101,16 @@ def _open_split(root: Path, split: str, wanted: ClassFilter) -> tuple[str, list[
     from dogbird.tables import open_tables, tables_of
     from dogbird.tars import open_tars, tars_of
 
+    # Directories of classes before tars before tables.
     folders = [root / name for name in FOLDERS[split] if (root / name).is_dir()]
     for folder in folders:
         if _holds_photographs(folder, wanted):
-            return "folder", cut(split, _list_folder(folder, wanted))
+            return "folder", cut_pieces(split, _list_folder(folder, wanted))
     if tars := tars_of(root, split):
         return open_tars(tars, split, wanted)
     if tables := tables_of(root, split):
         return open_tables(tables, split, wanted)
+    # Nothing was found: say why, if it is known.
     for name in FOLDERS[split]:
         if packed := sorted(root.glob(f"*{name}*.tar.*")) + sorted(root.glob(f"*{name}*.tgz")):
             raise ValueError(
@@ -134,6 +132,7 @@ def _hint(split: str, val_labels: Mapping[str, str]) -> str:
 
 def _found(root: Path, folders: list[Path]) -> str:
     """Name a few files of the split's directory, or of the top."""
+    # The first names are enough to see what the directory is.
     place = next(iter(folders), root)
     names = sorted(path.name + "/" * path.is_dir() for path in place.iterdir())
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
@@ -152,7 +151,10 @@ def _holds_photographs(folder: Path, wanted: ClassFilter) -> bool:
 
 
 def _list_folder(folder: Path, wanted: ClassFilter) -> list[tuple[Span, int]]:
-    """Photographs with their times of change, of wnid folders or of one flat folder, by name."""
+    """List photographs, with their times of change, of class directories or of one flat directory,
+    by name.
+    """
+    # Class directories if there are any, else one flat directory.
     inner = [folder / w for w in sorted(wanted.wnids) if (folder / w).is_dir()] or [folder]
     found = []
     for place in inner:

@@ -1,5 +1,5 @@
-"""The first half of a build: every photograph read once, in the order in which it lies, converted,
-and put aside with the hash of the file it came from.
+"""The first half of a build: every photograph is read once, in the order of the source, converted,
+and staged with the hash of the file it came from.
 
     rows = stage(Path("dogbird.staging"), source.pieces, Format(), workers=8)
 
@@ -43,7 +43,7 @@ Listed = list[tuple[str, str, str, int, str | None]]  # wnid, name, sha256, byte
 
 @dataclass(frozen=True)
 class StageJob:
-    """One piece and where it goes."""
+    """One piece, the format, and the directory that it goes to."""
 
     folder: Path
     piece: Piece
@@ -77,10 +77,11 @@ def stage(
     workers: int = 1,
     on_progress: OnProgress | None = None,
 ) -> list[Row]:
-    """Convert what is not there yet; the rows of all pieces, in their order.
+    """Convert what is not staged yet; return the rows of all pieces, in their order.
 
     The processes are spawned, so a script that calls this needs the `__main__` guard.
     """
+    # A piece is staged once both of its files exist.
     clean_folders(folder)
     jobs = [StageJob(folder, piece, form) for piece in pieces]
     waiting = [job for job in jobs if not (job.listing.is_file() and job.photographs.is_file())]
@@ -92,7 +93,8 @@ def stage(
 
 
 def stage_piece(job: StageJob) -> int:
-    """Convert one piece, in a worker process; the number of its photographs."""
+    """Convert one piece, in a worker process; return the number of its photographs."""
+    # Photographs one after the other; the listing comes last.
     listed: Listed = []
     with atomic_write(job.photographs) as stream:
         for wnid, name, data in job.piece.read():
@@ -108,6 +110,7 @@ def stage_piece(job: StageJob) -> int:
 
 def read_rows(job: StageJob) -> list[Row]:
     """Load the rows of a staged piece."""
+    # Offsets follow from the sizes.
     rows, offset, path = [], 0, str(job.photographs)
     for wnid, name, sha256, size, broken in load_json(job.listing, Listed):
         rows.append(Row(job.piece.split, wnid, name, sha256, path, offset, size, broken))
@@ -115,8 +118,8 @@ def read_rows(job: StageJob) -> list[Row]:
     return rows
 
 
-def clear(folder: Path, pieces: Sequence[Piece], form: Format) -> None:
-    """Delete what these pieces became, and the folder where nothing else is in it."""
+def remove_staged(folder: Path, pieces: Sequence[Piece], form: Format) -> None:
+    """Delete what these pieces became, and the directory if nothing else is in it."""
     for piece in pieces:
         job = StageJob(folder, piece, form)
         job.listing.unlink(missing_ok=True)

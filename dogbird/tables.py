@@ -5,7 +5,6 @@ wnids, as in `ILSVRC/imagenet-1k`. Of a file only the labels are read to list it
 one batch at a time.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +18,9 @@ _BATCH = 64  # rows
 
 
 @dataclass(frozen=True)
-class Table:
+class Table(Piece):
     """A piece of the wanted rows of one file."""
 
-    split: str
     path: str
     rows: tuple[tuple[int, str], ...]  # row number, wnid
     state: tuple[int, int]  # bytes and time of change of the file
@@ -31,15 +29,11 @@ class Table:
     def wnids(self) -> list[str]:
         return [wnid for _, wnid in self.rows]
 
-    @property
-    def key(self) -> str:
-        return hashlib.sha256(repr(self).encode()).hexdigest()
-
     def read(self) -> Iterator[tuple[str, str, bytes]]:
         wanted = dict(self.rows)
-        for number, row in enumerate(_rows(Path(self.path), ["image"])):
+        for number, row in enumerate(_rows(Path(self.path), "image")):
             if number in wanted:
-                name, data = _named_image(row["image"].as_py())
+                name, data = _named_image(row.as_py())
                 yield wanted[number], name or f"{Path(self.path).stem}_{number}", data
 
 
@@ -56,7 +50,7 @@ def _named_image(cell: Any) -> tuple[str, bytes]:
 
 
 def tables_of(root: Path, split: str) -> list[Path]:
-    """Parquet or Arrow files whose name, or whose folder's, begins with the split."""
+    """Return the Parquet or Arrow files whose name, or whose directory's, begins with the split."""
     return sorted(
         path
         for pattern in ("*.parquet", "*.arrow")
@@ -66,14 +60,15 @@ def tables_of(root: Path, split: str) -> list[Path]:
 
 
 def open_tables(tables: Sequence[Path], split: str, wanted: ClassFilter) -> tuple[str, list[Piece]]:
-    """The form's name and one piece a file; ValueError where a file is not such a table."""
+    """Return the form's name and one piece a file; ValueError if a file is not such a table."""
+    # Labels alone are read; images stay on the disk.
     pieces: list[Piece] = []
     wnids = list(ilsvrc2012())
     for path in tables:
         rows = []
-        for number, row in enumerate(_rows(path, ["label"])):
+        for number, row in enumerate(_rows(path, "label")):
             wanted.on_file()
-            label = row["label"].as_py()
+            label = row.as_py()
             if not isinstance(label, int) or not 0 <= label < len(wnids):
                 raise ValueError(f"{path}: row {number} has label {label!r}, expected 0 to 999")
             if wnids[label] in wanted.wnids:
@@ -85,8 +80,8 @@ def open_tables(tables: Sequence[Path], split: str, wanted: ClassFilter) -> tupl
     return tables[0].suffix[1:], pieces
 
 
-def _rows(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
-    """The rows of a file in order, each with those columns as Arrow scalars."""
+def _rows(path: Path, column: str) -> Iterator[Any]:
+    """Yield one column of a file as Arrow scalars, a batch in memory at a time."""
     try:
         import pyarrow
         from pyarrow import parquet
@@ -95,16 +90,10 @@ def _rows(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
     with reading(path, "a table with columns image and label"):
         if path.suffix == ".parquet":
             with parquet.ParquetFile(path) as file:
-                for batch in file.iter_batches(_BATCH, columns=columns):
-                    yield from _each(batch, columns)
+                for batch in file.iter_batches(_BATCH, columns=[column]):
+                    yield from batch.column(column)
             return
         with pyarrow.memory_map(str(path)) as mapped:
             for batch in pyarrow.ipc.open_stream(mapped):
                 batch.validate(full=True)  # Arrow ends the process at offsets that leave the file
-                yield from _each(batch, columns)
-
-
-def _each(batch: Any, columns: list[str]) -> Iterator[dict[str, Any]]:
-    arrays = {name: batch.column(name) for name in columns}
-    for number in range(batch.num_rows):
-        yield {name: array[number] for name, array in arrays.items()}
+                yield from batch.column(column)

@@ -8,6 +8,7 @@ with the first word of each synset; `classes.txt` holds the 122 of DogBird by la
 of WordNet 3.0; tools/make_class_lists.py writes them.
 """
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -27,6 +28,7 @@ class Task:
     classes: tuple[dict[str, str], dict[str, str]]
 
     def __post_init__(self) -> None:
+        # Both labels need classes, and none may have two labels.
         for synset, classes in zip(self.synsets, self.classes, strict=True):
             if not classes:
                 raise ValueError(f"none of ImageNet's 1,000 classes is a kind of {synset}")
@@ -58,13 +60,20 @@ class Task:
 
 @cache
 def ilsvrc2012() -> dict[str, str]:
-    """The 1,000 wnids in the order of their class numbers, with names."""
+    """Return the 1,000 wnids in the order of their class numbers, with names."""
     return dict(line.split() for line in _read("ilsvrc2012.txt"))
+
+
+def find_class(text: str) -> str | None:
+    """Return the wnid of a wnid or a class number 0 to 999; None for other text."""
+    if re.fullmatch(r"\d{1,3}", text, re.ASCII):
+        return list(ilsvrc2012())[int(text)]
+    return text if text in ilsvrc2012() else None
 
 
 @cache
 def dogbird_task() -> Task:
-    """ImageNet-DogBird, from the packaged lists."""
+    """Return the task of ImageNet-DogBird, from the packaged lists."""
     classes: tuple[dict[str, str], dict[str, str]] = ({}, {})
     for line in _read("classes.txt"):
         label, wnid, name = line.split()
@@ -100,6 +109,7 @@ def classes(
         ValueError: If a synset is unknown, has no ImageNet class or shares some with the other, or
             WordNet is missing.
     """
+    # DogBird itself needs no WordNet.
     if (class0, class1) == SYNSETS and wordnet is None:
         return dogbird_task()
     reader = open_wordnet(None if wordnet is None else Path(wordnet))

@@ -1,4 +1,4 @@
-"""The classes of ILSVRC-2012's validation images, where they lie flat: one of the known lists.
+"""The classes of ILSVRC-2012's validation images in one flat directory: one of the known lists.
 
     ILSVRC2012_validation_ground_truth.txt   of the devkit, numbers that its meta.mat explains
     LOC_val_solution.csv                     Kaggle's: `ILSVRC2012_val_00000001,n01751748 ...`
@@ -13,7 +13,8 @@ import re
 from pathlib import Path
 from typing import Final
 
-from dogbird.tasks import ilsvrc2012
+from dogbird.pieces import WNID
+from dogbird.tasks import find_class
 from worlds.formats.matlab import load_mat
 from worlds.runtime.errors import reading
 
@@ -24,7 +25,6 @@ PLACES: Final = (
     "val.txt",
 )
 KAGGLE: Final = "ILSVRC/Data/CLS-LOC"  # where Kaggle's archive has the photographs
-_WNID: Final = re.compile(r"n\d{8}")
 
 
 class PositionalLabels(dict[str, str]):
@@ -33,6 +33,7 @@ class PositionalLabels(dict[str, str]):
 
 def find_val_labels(root: Path) -> Path | None:
     """Return the first of PLACES in `root`, or beside Kaggle's ILSVRC directory above it."""
+    # Kaggle's lists are beside the photographs' directory, three levels up.
     roots = [root, *([root.parents[2]] if root.as_posix().endswith(KAGGLE) else [])]
     places = (top / place for top in roots for place in PLACES)
     return next((place for place in places if place.is_file()), None)
@@ -45,18 +46,21 @@ def read_val_labels(path: Path) -> dict[str, str]:
     """
     if not path.is_file():
         raise ValueError(f"{path} is not a file: give the list of the validation images' classes")
+    # Lines become rows of words, without Kaggle's header.
     text = path.read_text(encoding="utf-8", errors="replace")
     rows = [re.split(r"[,\s]+", line.strip()) for line in text.splitlines() if line.strip()]
     rows = [row for row in rows if row[0] != "ImageId"]  # the header of Kaggle's list
     if not rows:
         raise ValueError(f"{path} is empty: expected the classes of the validation images")
+    # NAME CLASS on each line.
     if len(rows[0]) > 1:
         if short := next((row for row in rows if len(row) < 2), None):
             raise ValueError(f"{path}: {short[0][:40]!r} has no class: expected NAME CLASS")
         return {Path(row[0]).stem: _wnid(row[1], path) for row in rows}
+    # A class alone on each line: line k is photograph k.
     if not re.fullmatch(r"n\d{8}|\d{1,4}", rows[0][0], re.ASCII):
         raise ValueError(f"{path}: {rows[0][0][:40]!r} is neither a wnid nor a class number")
-    if _WNID.fullmatch(rows[0][0]):
+    if WNID.fullmatch(rows[0][0]):
         wnids = [row[0] for row in rows]
     else:
         of_number = _read_devkit(path.parent / "meta.mat")
@@ -66,17 +70,15 @@ def read_val_labels(path: Path) -> dict[str, str]:
 
 
 def _wnid(text: str, path: Path) -> str:
-    """A wnid as it is, or that of a class number."""
-    wnids = list(ilsvrc2012())
-    if re.fullmatch(r"\d{1,3}", text, re.ASCII):
-        return wnids[int(text)]
-    if text not in ilsvrc2012():
+    """Return the wnid of a list's entry."""
+    wnid = find_class(text)
+    if wnid is None:
         raise ValueError(f"{path}: {text[:40]!r} is none of ImageNet's 1,000 classes")
-    return text
+    return wnid
 
 
 def _read_devkit(path: Path) -> dict[str, str]:
-    """The wnid of each of the devkit's numbers, as text."""
+    """Return the wnid of each of the devkit's numbers, as text."""
     if not path.is_file():
         raise ValueError(
             f"the devkit's numbers of the validation images need its {path.name} beside them: "

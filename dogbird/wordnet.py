@@ -42,6 +42,7 @@ def find_synset(name: str, wordnet: Any) -> Any:
     """Return the noun synset of a name such as `hunting_dog.n.01`."""
     from nltk.corpus.reader.wordnet import WordNetError
 
+    # Verbs and adjectives have no ImageNet classes.
     if not re.fullmatch(r".+\.n\.\d+", name):
         raise ValueError(f"a synset is written like hunting_dog.n.01, got {name!r}")
     try:
@@ -68,6 +69,7 @@ def find_wnid(wnid: str, wordnet: Any) -> Any:
 
 def classes_below(name: str, wnids: Iterable[str], wordnet: Any) -> dict[str, str]:
     """Return the sorted wnids that are the synset or a kind of it, each with its first lemma."""
+    # A class is a kind of the synset if that is among its hypernyms.
     top = find_synset(name, wordnet)
     found = {}
     try:
@@ -83,6 +85,7 @@ def classes_below(name: str, wnids: Iterable[str], wordnet: Any) -> dict[str, st
 def _find_corpus(directory: Path | None) -> Any:
     import nltk
 
+    # nltk reads the corpus unpacked or zipped.
     paths = None if directory is None else [str(directory)]
     for resource in ("corpora/wordnet", "corpora/wordnet.zip/wordnet/"):
         try:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cifar5m.labels.agreement import MeanConfidence, Summary
+from cifar5m.labels.agreement import Pair, Summary
 from cifar5m.labels.labeling import LabelingPlan, labeling_plan
 from cifar5m.sampling.job import GeneratedPlan, Options, find_sources, plan_of
 from cifar5m.shards.importing import ImportedPlan
@@ -145,7 +145,7 @@ RUN_SUMMARY = {
 SUMMARY = Summary(
     images=4,
     agreement=0.5,
-    mean_confidence=MeanConfidence(0.5, 0.6),
+    mean_confidence=Pair(0.5, 0.6),
     class_names=CIFAR10_CLASSES[:2],
     matrix=((1, 1), (1, 1)),
 )

@@ -34,6 +34,7 @@ def draw_ratios(series: Mapping[str, Sequence[int]], reference: str, prefix: str
         {"color": COLORS[0]},
         {"color": GRAY, "linestyle": (0, (4, 2))},
     ]
+    # One outline a histogram; the reference is dashed.
     with style():
         figure, ax = _chart(f"ratio to the nearest of {reference} train", "share of images")
         for look, counts in zip(looks, series.values(), strict=True):
@@ -57,6 +58,7 @@ def draw_reliability(bins: Sequence[Mapping[str, float]]) -> "Markup":
         ax.scatter(x, y, areas, color=COLORS[0], alpha=0.7, clip_on=False)
         ax.set_ylim(0, 1)
         ax.yaxis.set_major_formatter(PercentFormatter(1))
+        # The legend stands above the panel, off the points.
         point = {"color": COLORS[0], "marker": "o", "linestyle": "none", "alpha": 0.7}
         line = {"color": FAINT, "linestyle": "--", "linewidth": 1}
         legend(figure, [("reference images, area by number", point), ("calibrated", line)])

@@ -16,12 +16,12 @@ _FACTS_BYTES, _SPACE_BYTES, _PROBABILITIES_BYTES = 8 + 16, 2 * 12, 2 * 10
 _REFERENCE_BYTES = 4 * 10  # the probabilities of a reference image
 
 
-def measure_audit(directory: Any, **parameters: Any) -> Iterator[str]:
+def measure_audit(**parameters: Any) -> Iterator[str]:
     """Yield lines on what is left to do and how long it takes, by a few hundred images.
 
     The parameters are those of `audit`; what does not change the cost is ignored.
     """
-    audit = open_audit(directory, **parameters)
+    audit = open_audit(**parameters)
     # What is left.
     left = sum(len(shard) for shard in audit.shards if not is_examined(audit, shard))
     total, waiting = sum(map(len, audit.cifar10.values())), unlabeled(audit)
@@ -73,7 +73,7 @@ def _measure(audit: Audit) -> tuple[float, float, float, int]:
 
 
 def _seconds(call: Callable[[], object]) -> float:
-    """Wall time of the second of two calls; their results are on the host, so they are done."""
+    """Return the wall time of the second of two calls, whose results are on the host."""
     call()
     start = time.perf_counter()
     call()

@@ -19,10 +19,11 @@ class Moments:
 
 
 def moments(batches: Iterable[np.ndarray]) -> Moments:
-    """Moments of all rows of float (n, F) batches, summed in float64."""
+    """Return the moments of all rows of float (n, F) batches, summed in float64."""
+    # Sums first, so that no batch is held longer than needed.
     count, total, products = 0, None, None
     for batch in batches:
-        rows = np.asarray(batch, dtype=np.float64)
+        rows = np.asarray(batch, dtype=np.float64)  # (n, F)
         count += len(rows)
         total = rows.sum(0) if total is None else total + rows.sum(0)
         products = rows.T @ rows if products is None else products + rows.T @ rows
@@ -34,7 +35,8 @@ def moments(batches: Iterable[np.ndarray]) -> Moments:
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
-    """|mean difference|^2 + tr(A + B - 2 (A B)^(1/2)), the root by a symmetric eigenproblem."""
+    """Return |mean difference|^2 + tr(A + B - 2 (A B)^(1/2))."""
+    # A^(1/2) B A^(1/2) is symmetric and has the eigenvalues of A B.
     values, vectors = np.linalg.eigh(a.covariance)
     root = vectors * np.sqrt(values.clip(0)) @ vectors.T
     cross = np.linalg.eigvalsh(root @ b.covariance @ root)

@@ -94,7 +94,7 @@ class Audit:
         return sum(map(len, self.shards))
 
     def tar_images(self) -> TarImages:
-        """The pixels of the audited shards, by row."""
+        """Open the pixels of the audited shards, by row."""
         return TarImages([self.folder / s.tar for s in self.shards], [len(s) for s in self.shards])
 
 
@@ -112,6 +112,7 @@ def open_audit(
     **_: object,
 ) -> Audit:
     """Check the parameters of `cifar5m.audit`, and load CIFAR-10 and the labeler."""
+    # The dataset and CIFAR-10, which must have the same kind of images.
     folder = Path(directory)
     plan = load_plan(folder)
     if plan.class_names != CIFAR10_CLASSES:
@@ -121,6 +122,7 @@ def open_audit(
     if inception not in _INCEPTION and not Path(inception).is_file():
         raise ValueError(f"inception: there is no file {inception}")
 
+    # The labeler, on its device.
     target = pick_device(device)
     settings = labeling_settings(plan, precision, batch_size)
     network, no_labeler = _load_labeler(plan, labeler, settings, target)
@@ -159,6 +161,7 @@ def open_reference(
             f"cifar10: {error}. torchvision.datasets.CIFAR10(DIR, download=True) makes a folder "
             "that is taken"
         ) from error
+    # Images of another size or number of classes have no distance to the dataset's.
     expected = tuple(image_shape), len(CIFAR10_CLASSES)
     for name, split in splits.items():
         if (split.image_shape, len(split.class_names)) != expected:
@@ -222,6 +225,7 @@ def predict_reference(audit: Audit) -> dict[str, Predictions]:
     for name, split in audit.cifar10.items():
         parts = []
         for path, rows in _parts(audit, split, audit.labeler):
+            # A part that is missing or damaged is computed again.
             kept = read_npz(path)
             if [len(kept.get(array, ())) for array in _ARRAYS] != [len(rows)] * len(_ARRAYS):
                 kept = vars(predict(audit.labeler, split.gather(rows), phase))

@@ -40,6 +40,7 @@ def class_table(
     """Return count, share and mean confidence of each class; the mean is None for a class without
     images.
     """
+    # Classes without images are listed too.
     counts = np.bincount(labels, minlength=len(names))
     sums = np.bincount(labels, weights=confidence, minlength=len(names))
     return [

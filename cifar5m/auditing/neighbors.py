@@ -53,14 +53,14 @@ class Neighbors:
 
 
 def pixel_reference(images: np.ndarray, device: torch.device, memory: int = MEMORY) -> "Reference":
-    """A reference of uint8 (R, height, width, 3) images."""
+    """Make a reference of uint8 (R, height, width, 3) images."""
     return Reference(_pixels(images, device), memory)
 
 
 def feature_reference(
     features: np.ndarray, device: torch.device, memory: int = MEMORY
 ) -> "Reference":
-    """A reference of float (R, F) feature vectors, which are scaled to unit length."""
+    """Make a reference of float (R, F) feature vectors, which are scaled to unit length."""
     return Reference(_unit_length(features, device), memory)
 
 
@@ -78,29 +78,30 @@ class Reference:
             and _int8_is_exact(rows.device, self.width)
             and _int8_is_faster(rows.device, self.width)
         )
+        # Tiles as large as the products take, and queries as many as the memory.
         self.tiles = list(_tiles(rows if self.exact else rows.float(), self.exact))
         widest = max(products.shape[1] for _, products, _ in self.tiles)
         self.batch = max(_LEAST_QUERIES, memory // (_SCORE_BYTES * widest))
 
     def nearest(self, queries: np.ndarray, k: int = K) -> Neighbors:
-        """The `k` nearest rows, or all where there are fewer, of each query.
+        """Return the `k` nearest rows of each query, or all if there are fewer.
 
         `queries` are images of the reference's size (uint8) or feature vectors (float), as the
         reference is.
         """
         convert = _pixels if self.is_pixels else _unit_length
-        rows = convert(queries, self.device)
+        rows = convert(queries, self.device)  # (N, values)
         if rows.shape[1] != self.width:
             raise ValueError(f"queries have {rows.shape[1]} values, the reference {self.width}")
         parts = [self._nearest(part, min(k, self.count)) for part in rows.split(self.batch)]
-        index = torch.cat([index for index, _ in parts])
+        index = torch.cat([index for index, _ in parts])  # (N, k)
         distance = torch.cat([distance for _, distance in parts])
         if self.is_pixels:
             distance = distance / math.sqrt(self.width)
         return Neighbors(index.cpu().numpy(), distance.float().cpu().numpy())
 
     def _nearest(self, queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Index (B, k) and distance (B, k), nearest first; of equal ones the lower index."""
+        """Return index (B, k) and distance (B, k), nearest first; of equal ones the lower index."""
         spare = 0 if self.exact or not self.is_pixels else _SPARE
         scores, index = self._best_scores(queries, min(k + spare, self.count))
         if self.exact:
@@ -114,16 +115,17 @@ class Reference:
         return index.gather(1, order)[:, :k], distance[:, :k]
 
     def _best_scores(self, queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The k smallest |r|^2 - 2 q.r of each query, and their rows, in no order."""
+        """Return the k smallest |r|^2 - 2 q.r of each query, and their rows, in no order."""
+        # The best of each tile, then the best of those.
         missing = max(0, _LEAST_QUERIES - len(queries)) if self.exact else 0
         padded = F.pad(queries, (0, 0, 0, missing)) if self.exact else queries.float()
         kept: list[tuple[torch.Tensor, torch.Tensor]] = []
         for start, columns, squares in self.tiles:
             products = torch._int_mm(padded, columns) if self.exact else padded @ columns
-            scores = products[: len(queries)].mul_(-2).add_(squares)
+            scores = products[: len(queries)].mul_(-2).add_(squares)  # (B, rows)
             best = scores.topk(min(k, scores.shape[1]), largest=False, sorted=False)
             kept.append((best.values, best.indices + start))
-        values = torch.cat([values for values, _ in kept], 1)
+        values = torch.cat([values for values, _ in kept], 1)  # (B, tiles * k)
         index = torch.cat([index for _, index in kept], 1)
         best = values.topk(k, largest=False, sorted=False)
         return best.values, index.gather(1, best.indices)
@@ -141,9 +143,9 @@ class Reference:
 
 
 def _tiles(rows: torch.Tensor, exact: bool) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
-    """(first row, rows as columns, their squared lengths), filled up with rows never chosen."""
+    """Yield (first row, rows as columns, their squared lengths), padded with rows never chosen."""
     for start in range(0, len(rows), _TILE):
-        part = rows[start : start + _TILE]
+        part = rows[start : start + _TILE]  # (rows, values)
         missing = -len(part) % _ROWS_MULTIPLE if exact else 0
         squares = (part.int() if exact else part).square().sum(1)
         squares = F.pad(squares, (0, missing), value=torch.iinfo(torch.int32).max)
@@ -151,12 +153,12 @@ def _tiles(rows: torch.Tensor, exact: bool) -> Iterator[tuple[int, torch.Tensor,
 
 
 def _columns(rows: torch.Tensor) -> torch.Tensor:
-    """Rows as columns: a CPU's int8 product wants its second operand by rows, CUDA's by columns."""
+    """Return rows as columns: a CPU's int8 product wants them in memory by rows, CUDA's as is."""
     return rows.T.contiguous() if rows.device.type == "cpu" else rows.T
 
 
 def _pixels(images: np.ndarray, device: torch.device) -> torch.Tensor:
-    """uint8 (N, ...) less 128 as int8 (N, values)."""
+    """Return uint8 (N, ...) less 128 as int8 (N, values)."""
     if images.dtype != np.uint8:
         raise ValueError(f"images must be uint8, got {images.dtype}")
     rows = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(device).flatten(1)

@@ -31,6 +31,7 @@ class Pictures:
 
     def generated(self, index: int) -> str:
         """Return the dataset's image of a global index, which must be in one of the shards."""
+        # Shards that were left out make gaps between index and row.
         place = int(np.searchsorted(self._starts, index, side="right")) - 1
         row = self._offsets[place] + index - self._starts[place]
         out = np.empty((1, *self._images.shape[1:]), np.uint8)
@@ -69,6 +70,7 @@ def group_by_reference(
     """Return the closest images of each of the first `shown` reference images, at most BESIDE of
     them, and how many more the report lists; so that a page shows each reference image once.
     """
+    # The rows come nearest first, so each group begins with its nearest.
     groups: dict[int, list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault(row["photograph"], []).append(row)

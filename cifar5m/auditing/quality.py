@@ -126,6 +126,7 @@ def _load_dinov2(source: str, device: torch.device) -> Labeler:
     declare_missing_operators()
     import timm
 
+    # A local directory says its own size; timm's published weights are made for 518 pixels.
     folder = Path(source).expanduser()
     name = f"local-dir:{folder}" if folder.is_dir() else source
     size = {} if folder.is_dir() else {"img_size": _DINO_SIZE}

@@ -61,7 +61,7 @@ class _Images:
 
 
 class _Summary:
-    """Collects figures, and reasons where there are none."""
+    """Collects figures, and the reasons for missing ones."""
 
     def __init__(self) -> None:
         self.values: dict[str, float | int | None] = {}
@@ -75,6 +75,7 @@ class _Summary:
 
 def make_report(audit: Audit, measured: Measured, cifar10_name: str) -> dict[str, Any]:
     """Return the whole report, ready for JSON."""
+    # Everything about the images puts its figures into the summary.
     images, summary = _read_images(audit), _Summary()
     summary.put("images", len(images.label))
     details = {
@@ -84,6 +85,7 @@ def make_report(audit: Audit, measured: Measured, cifar10_name: str) -> dict[str
         "labels": _labels(audit, images, measured.predictions, summary),
     }
     _distances(audit, measured, summary)
+    # What was audited, against what, and by whom.
     splits = {
         name: {"images": len(split), "fingerprint": split.fingerprint}
         for name, split in audit.cifar10.items()
@@ -122,7 +124,7 @@ def _read_images(audit: Audit) -> _Images:
 
 
 def _duplicates(images: _Images, summary: _Summary) -> list[dict[str, int]]:
-    later, earlier = equal_pairs(images.index, images.facts["digest"])
+    later, earlier = equal_pairs(images.index, images.facts["digest"])  # int64 (M,) each
     summary.put("duplicates", len(later))
     pairs = zip(later[:LISTED].tolist(), earlier[:LISTED].tolist(), strict=True)
     return [{"index": index, "equal_to": other} for index, other in pairs]
@@ -139,7 +141,7 @@ def _neighbors(
             if f"{name}_ratio" not in images.facts:
                 summary.put(f"near_{split}_{space}", None, audit.no_labeler)
                 continue
-            ratio = images.facts[f"{name}_ratio"]
+            ratio = images.facts[f"{name}_ratio"]  # (N,)
             distance = images.facts[f"{name}_distance"]
             if space == "pixel":
                 summary.put(f"copies_of_{split}", int((distance == 0).sum()))
@@ -149,6 +151,7 @@ def _neighbors(
             labels = audit.cifar10[split].clean_labels
             closest = list(_pairs(images, name, labels, order))
             found[name] = _nearness(distance, ratio) | {"closest": closest}
+    # How near CIFAR-10's own test images are to its train split, for comparison.
     found["baseline"] = {
         space: _nearness(baseline[f"{space}_distance"], baseline[f"{space}_ratio"])
         | {"photographs": len(baseline[f"{space}_ratio"])}
@@ -194,6 +197,7 @@ def _classes(audit: Audit, images: _Images, summary: _Summary) -> dict[str, Any]
     reason = "the labels came without probabilities"
     summary.put("mean_confidence", float(confidence.mean()) if known else None, reason)
     summary.put("share_below_half", float((confidence < 0.5).mean()) if known else None, reason)
+    # Hard labels have no confidence to report.
     table = class_table(images.label, confidence, audit.plan.class_names)
     if not known:
         table = [row | {"mean_confidence": None} for row in table]

@@ -93,13 +93,15 @@ def _examine(
 def _examine_chunk(
     by: AuditLabeler | None, images: np.ndarray, references: References
 ) -> dict[str, np.ndarray]:
+    # Pixels are compared as they are, features as the labeler sees them.
     digests = b"".join(pixel_digest(image) for image in images)
     found = {"digest": np.frombuffer(digests, np.uint64).reshape(-1, 2)}
-    queries = {"pixel": images}
+    queries = {"pixel": images}  # uint8 (N, H, W, 3), or float32 (N, F)
     if by is not None:
         predicted = predict(by, images)
         queries["feature"] = found["features"] = predicted.features
         found["probabilities"] = predicted.probabilities.astype(np.float16)
+    # Only the nearest is kept, and how it compares with the 50 nearest.
     for (space, split), reference in references.items():
         near = reference.nearest(queries[space])
         name = f"{space}_{split}"

@@ -30,11 +30,12 @@ COMMAND = "cifar5m-audit"
 def make_parser() -> Parser:
     parser = Parser(COMMAND, __doc__)
     add = parser.add_argument
-    add("folder", metavar="DIR", type=Path, help="directory that holds plan.json")
+    add("directory", metavar="DIR", type=Path, help="directory that holds plan.json")
     add("--cifar10", required=True, help="directory of torchvision, pack, or any other store")
     add("--cifar10-name", default="CIFAR-10", help="what the report calls it (default CIFAR-10)")
     add("--out", type=Path, help="default: DIR/audit")
     add("--dry-run", action="store_true", help="print cost and time, then stop")
+    # What looks at the images, and what is measured beside them.
     add = parser.add_argument_group("labeler, for features and calibration").add_argument
     add("--labeler", help="timm directory, file or Hub id, tiny, or none (default: as DIR's plan)")
     add("--precision", help="fp32, tf32, bf16 or fp16 (default: as DIR's plan)")
@@ -61,22 +62,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser()
     args = parser.parse_args(argv)
     hint = "for a batch; choose a smaller --batch"
-    return exit_code(parser, lambda: run(args), args.out or args.folder, too_large=hint)
+    return exit_code(parser, lambda: run(args), args.out or args.directory, too_large=hint)
 
 
 def run(args: argparse.Namespace) -> int:
     from cifar5m.auditing.cost import measure_audit
     from cifar5m.auditing.run import audit
 
+    # Options have the names of the function's parameters.
     given: dict[str, Any] = vars(args).copy()
-    folder, dry_run, quiet = (given.pop(name) for name in ("folder", "dry_run", "quiet"))
+    dry_run, quiet = (given.pop(name) for name in ("dry_run", "quiet"))
     if dry_run:
-        print("\n".join(measure_audit(folder, **given)))
+        print("\n".join(measure_audit(**given)))
         return 0
+    # Damaged shards do not stop the audit; they are named at the end.
     with ProgressBars(quiet, "labeled parts and examined shards are kept") as on_progress:
-        found = audit(folder, **given, on_progress=on_progress)
+        found = audit(**given, on_progress=on_progress)
     print_result(found)
-    warn_damaged_shards(COMMAND, folder, found.problems)
+    warn_damaged_shards(COMMAND, args.directory, found.problems)
     return EXIT_FAILED if found.problems else 0
 
 

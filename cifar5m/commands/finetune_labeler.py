@@ -13,8 +13,7 @@ EFLOP; on one card give --micro-batch if the memory does not hold a batch.
 import argparse
 import json
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -26,9 +25,8 @@ from worlds.cli.progress import ProgressBars
 from worlds.runtime.progress import Phase
 
 if TYPE_CHECKING:
-    import torch
-
-    from cifar5m.labels.finetune import Options, Trainer
+    from cifar5m.labels.finetune import Trainer
+    from cifar5m.labels.finetune_plan import Options
     from worlds.data.stores import Store
 
 LOSSES = 50  # steps over which the shown loss is the mean
@@ -39,6 +37,7 @@ def make_parser() -> Parser:
     add = parser.add_argument
     add("--data", required=True, metavar="DIR", help="CIFAR-10: a folder or pack with both splits")
     add("--out", type=Path, help="folder of the labeler (default: the cache, for `bit`)")
+    # What decides the weights.
     add = parser.add_argument_group("model").add_argument
     add("--model", help="timm's name or a timm folder (default resnetv2_152x2_bit.goog_in21k)")
     add("--weights", metavar="FILE", help="its weights, where the Hub is out of reach")
@@ -51,6 +50,7 @@ def make_parser() -> Parser:
     add("--size", type=int, help="pixels of the crop, >= 32 (default 128, from 160)")
     add("--seed", type=int, help="of order, crops, flips, mixup; 0 to 2^64 - 1 (default 0)")
     add("--precision", help="fp32, tf32 or bf16 (default tf32; on a CPU that is fp32)")
+    # What does not.
     add = parser.add_argument_group("run (changes no weights but for rounding)").add_argument
     add("--micro-batch", type=int, help="images at a time, >= 1 (default: the batch)")
     add("--save-every", type=int, default=500, help="steps, >= 1 (default 500)")
@@ -75,14 +75,8 @@ def default_out() -> Path:
 
 
 def run(args: argparse.Namespace) -> int:
-
-    from cifar5m.labels.finetune import (
-        Trainer,
-        finetune_plan,
-        is_finished,
-        is_trained,
-        pretrained_network,
-    )
+    from cifar5m.labels.finetune import Trainer, is_finished, is_trained
+    from cifar5m.labels.finetune_plan import finetune_plan, pretrained_network
     from worlds.data.stores import open_store
     from worlds.formats.plan import claim_folder
     from worlds.runtime.checks import check_positive
@@ -104,9 +98,7 @@ def run(args: argparse.Namespace) -> int:
     plan = finetune_plan(options, network, store)
     trainer = Trainer(plan, network, store.train, device)
     if args.dry_run:
-        if offline:
-            print(f"weights of {options.model}: downloaded when the run begins")
-        print_plan(trainer, args.micro_batch, offline)
+        print_plan(trainer, args.micro_batch, options.model if offline else None)
         return 0
     # Train and evaluate what is not there yet.
     out = args.out or default_out()
@@ -121,60 +113,27 @@ def run(args: argparse.Namespace) -> int:
 
 
 def chosen(args: argparse.Namespace) -> "Options":
-    from cifar5m.labels.finetune import Options
+    """Return the options that decide the weights; what was not given has the rule's value."""
+    from cifar5m.labels.finetune_plan import Options
 
-    names = ("model", "weights", "batch", "learning_rate", "steps", "mixup", "size", "seed")
-    given = {name: getattr(args, name) for name in (*names, "precision", "scratch")}
+    names = Options.__dataclass_fields__.keys() & vars(args).keys()
+    given = {name: getattr(args, name) for name in names}
     return Options(**{name: value for name, value in given.items() if value is not None})
 
 
-def print_plan(trainer: "Trainer", micro_batch: int | None, offline: bool) -> None:
-    """Print the plan, and what a run costs in time and memory by two small steps on this device.
+def print_plan(trainer: "Trainer", micro_batch: int | None, missing: str | None) -> None:
+    """Print the plan, and what a run costs; `missing` are weights that decide two of its hashes."""
+    from cifar5m.labels.finetune_cost import measure_cost
 
-    `offline` says that the weights are not at hand, which decide two hashes.
-    """
-    from msgspec.structs import replace
-
-    plan = trainer.plan
-    left_out = ["format", "about", "versions", *["initial_sha256", "fingerprint"] * offline]
-    told = {key: value for key, value in plan.to_json().items() if key not in left_out}
-    print(json.dumps(told, indent=2))
-    parameters = sum(parameter.numel() for parameter in trainer.network.parameters())
-    # Two small steps; the first warms up.
-    small = min(plan.batch, micro_batch or 8, 8)
-    sample = type(trainer)(
-        replace(plan, batch=small), trainer.network, trainer.train, trainer.device
-    )
-    kept = saved_bytes(trainer.network, lambda: sample.one_step(small)) / small
-    start = time.perf_counter()
-    sample.one_step(small)
-    seconds = (time.perf_counter() - start) / small * plan.batch
-    print(
-        f"{parameters:,} parameters; {seconds:.3g} s a step by {small} images on {trainer.device}, "
-        f"{seconds * trainer.steps / 3600:.3g} hours for {trainer.steps:,} steps; nothing written"
-    )
-    images = micro_batch or plan.batch
-    fixed = 3 * 4 * parameters  # weights, gradients and momentum in float32
-    print(
-        f"memory of the device: at least {(fixed + kept * images) / 2**30:.3g} GiB with "
-        f"--micro-batch {images}, {kept / 2**20:.3g} MiB an image"
-    )
-
-
-def saved_bytes(network: "torch.nn.Module", step: Callable[[], object]) -> int:
-    """Return the bytes beside the weights that a step keeps for its backward pass."""
-    from torch.autograd.graph import saved_tensors_hooks
-
-    weights = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
-    kept: dict[int, int] = {}  # by address: several operations keep one tensor once
-
-    def note(tensor: "torch.Tensor") -> "torch.Tensor":
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with saved_tensors_hooks(note, lambda tensor: tensor):
-        step()
-    return sum(size for address, size in kept.items() if address not in weights)
+    # Without its weights a network has no hash, and the plan no fingerprint.
+    left_out = ["format", "about", "versions"]
+    if missing:
+        print(f"weights of {missing}: downloaded when the run begins")
+        left_out += ["initial_sha256", "fingerprint"]
+    plan = trainer.plan.to_json()
+    print(json.dumps({key: plan[key] for key in plan if key not in left_out}, indent=2))
+    for line in measure_cost(trainer, micro_batch):
+        print(line)
 
 
 def train(
@@ -182,6 +141,7 @@ def train(
 ) -> None:
     from cifar5m.labels.finetune import finetune
 
+    # The loss of a single batch is noisy: show the mean of the last ones.
     recent: list[float] = []
     phase: Phase | None = None
     with closing(finetune(out, trainer, args.micro_batch, args.save_every)) as rows:

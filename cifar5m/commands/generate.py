@@ -25,6 +25,7 @@ from worlds.runtime.signals import Stopped
 
 def make_parser() -> Parser:
     parser = Parser("cifar5m-generate", __doc__)
+    # Main options, and those of a dry run.
     add = parser.add_argument_group("main").add_argument
     add("--n", type=int, required=True, help="images in all, >= 1")
     add("--out", type=Path, required=True, help="dataset directory, made if missing")
@@ -49,6 +50,7 @@ def make_parser() -> Parser:
     )
     add("--price", type=float, help="with --dry-run: of a device hour, >= 0")
 
+    # Options that decide the bytes: each needs a directory of its own.
     add = parser.add_argument_group(
         "content, instead of the recipe's own (part of the plan)"
     ).add_argument
@@ -83,6 +85,7 @@ def make_parser() -> Parser:
         help="images a shard, >= 1 (default: that of --out, else n / 20, from 50 to 10000)",
     )
 
+    # Options that only decide where and how fast.
     add = parser.add_argument_group("execution (never changes the content)").add_argument
     add("--device", default="auto", help="auto, cpu, cuda or cuda:K (default auto)")
     add("--workers", type=int, help="processes on this machine (default: one a GPU, or 1)")
@@ -92,14 +95,14 @@ def make_parser() -> Parser:
         "--ray",
         metavar="ADDRESS",
         help="use a Ray cluster (auto or HOST:PORT): an actor a GPU, at most --workers; --out must "
-        "lie on storage that its nodes share",
+        "be on storage that its nodes share",
     )
     add("--quiet", action="store_true", help="no progress bar")
     return parser
 
 
 def parse_split(text: str) -> dict[str, int]:
-    """`train=5,test=1` as a dict, in order."""
+    """Return `train=5,test=1` as a dict, in order."""
     try:
         parts = [part.split("=") for part in text.split(",")]
         return {name: int(length) for name, length in parts}
@@ -123,12 +126,14 @@ def run(args: argparse.Namespace, arguments: Sequence[str]) -> int:
     given: dict[str, Any] = vars(args).copy()
     quiet, dry_run, rate, price = (given.pop(k) for k in ("quiet", "dry_run", "rate", "price"))
     if dry_run:
+        # The real run, to be copied from what a dry run prints.
         command = [argument for argument in arguments if argument != "--dry-run"]
         print_estimate(given, rate, price, command)
         return 0
     from cifar5m.engines.run import generate
     from worlds.runtime.ranks import rank_of
 
+    # A stopped run says what is finished. Ranks print no summary: each would print the same.
     with ProgressBars(quiet) as on_progress:
         try:
             summary = generate(**given, on_progress=on_progress)
@@ -144,6 +149,7 @@ def what_is_kept(out: Path) -> str:
     from worlds.formats.plan import load_plan
     from worlds.formats.summary import summarize
 
+    # A run that is stopped early has no plan yet.
     try:
         found = summarize(out, load_plan(out))
     except (ValueError, OSError):
@@ -153,6 +159,7 @@ def what_is_kept(out: Path) -> str:
 
 def check_projection(args: argparse.Namespace) -> None:
     """Raise ValueError unless --rate and --price are finite, in range, and a dry run's."""
+    # argparse reads nan and inf as numbers.
     for name, value in (("rate", args.rate), ("price", args.price)):
         if value is None:
             continue
@@ -171,11 +178,13 @@ def print_estimate(
     from cifar5m.engines.projection import project_published, without_device
     from cifar5m.sampling.job import Options, keep_earlier_choices
 
+    # The parameters of a run that decide content; the others say where it runs.
     options = Options(**{k: v for k, v in given.items() if k in Options.__dataclass_fields__})
     options = keep_earlier_choices(options, given["out"])
     if rate is not None:
         print("\n".join(project_run(options, rate, price)))
         return
+    # Without a GPU the published networks are not downloaded to be timed on a CPU.
     if without_device(options, given["device"]):
         print("\n".join(project_published(options, price, command)))
         return

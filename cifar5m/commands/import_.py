@@ -18,6 +18,8 @@ from worlds.cli.exit import exit_code
 from worlds.cli.parser import Parser
 from worlds.cli.progress import ProgressBars
 
+_OWN = ("pack", "dry_run", "quiet")  # options that are no parameters of `import_dataset`
+
 
 def make_parser() -> Parser:
     from cifar5m.shards.import_sources import BASE_URL, FORMS
@@ -72,13 +74,11 @@ def run(args: argparse.Namespace) -> int:
         if args.dry_run:
             print_estimate(args, on_progress)
             return 0
-        options = {"form": args.form, "base_url": args.base_url, "shard_size": args.shard_size}
-        options |= {"split": args.split, "test": args.test, "keys": args.keys}
-        options |= {"class_names": args.class_names}
-        given = {"workers": args.workers, "on_progress": on_progress}
-        print(import_dataset(args.paths, args.out, **options, **given))
+        # Shards, then the pack of them if it is asked for.
+        given = {name: value for name, value in vars(args).items() if name not in _OWN}
+        print(import_dataset(**given, on_progress=on_progress))
         if args.pack:
-            print(pack(args.out, **given))
+            print(pack(args.out, workers=args.workers, on_progress=on_progress))
     return 0
 
 
@@ -98,6 +98,7 @@ def print_estimate(args: argparse.Namespace, on_progress: ProgressBars) -> None:
     layout, cost = plan.layout, estimate(source)
     images = len(layout)
     minutes = images * cost.write_seconds / workers / 60
+    # Named ranges, such as the paper's test images.
     subsets = (
         f"{name}: {part['split']} {part['start']:,} to {part['stop'] - 1:,}"
         for name, part in source.subsets.items()

@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from worlds.cli.exit import EXIT_FAILED, exit_code, warn_damaged_shards
 from worlds.cli.parser import Parser
@@ -29,7 +29,7 @@ COMMAND = "cifar5m-label"
 def make_parser() -> Parser:
     parser = Parser(COMMAND, __doc__)
     add = parser.add_argument
-    add("folder", metavar="DIR", type=Path, help="directory that holds plan.json")
+    add("directory", metavar="DIR", type=Path, help="directory that holds plan.json")
     add("--labeler", required=True, help="timm directory, file or Hub id with ten classes, or tiny")
     add("--name", help="of the directory in DIR/labels (default: the labeler's)")
     add("--precision", help="fp32, tf32, bf16 or fp16 (default: as DIR's plan)")
@@ -43,27 +43,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser()
     args = parser.parse_args(argv)
     hint = "for a batch; choose a smaller --batch (a labeling that is begun needs another --name)"
-    return exit_code(parser, lambda: run(args), args.folder, too_large=hint)
+    return exit_code(parser, lambda: run(args), args.directory, too_large=hint)
 
 
 def run(args: argparse.Namespace) -> int:
     from cifar5m.engines.label import label
     from worlds.runtime.ranks import rank_of
 
-    with ProgressBars(args.quiet, "the labels of finished shards are kept") as on_progress:
-        found = label(
-            args.folder,
-            args.labeler,
-            name=args.name,
-            precision=args.precision,
-            batch_size=args.batch_size,
-            device=args.device,
-            on_progress=on_progress,
-        )
+    given: dict[str, Any] = vars(args).copy()
+    quiet = given.pop("quiet")
+    with ProgressBars(quiet, "the labels of finished shards are kept") as on_progress:
+        found = label(**given, on_progress=on_progress)
+    # Of several ranks the last one to finish prints the result.
     alone = rank_of(os.environ) is None
     if found.is_complete or alone:
         print_result(found)
-    warn_damaged_shards(COMMAND, args.folder, found.problems)
+    warn_damaged_shards(COMMAND, args.directory, found.problems)
     return EXIT_FAILED if found.problems or (alone and not found.is_complete) else 0
 
 

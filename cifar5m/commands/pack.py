@@ -37,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     with ProgressBars(args.quiet, "a pack is written at one go, so nothing is kept") as on_progress:
         options = {"workers": args.workers, "on_progress": on_progress}
+        # Back to shards: a pack is imported like any other dataset.
         if args.to_shards:
             from cifar5m.shards.importing import import_dataset
 

@@ -33,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from cifar5m.shards.verify import PREVIEW_FOLDER
     from worlds.runtime.files import atomic_write
 
+    # Both pictures are drawn before either is written.
     found = survey(args.folder, args.split)
     sheet = draw_sheet(found, args.per_class, args.seed)
     figure = draw_histograms(found)
@@ -42,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
         sheet.save(stream, "png")
     with atomic_write(paths[1]) as stream:
         figure.savefig(stream, format="png", dpi=110)
+    # A dataset may still be growing: say what the pictures lack.
     if found.skipped:
         names = ", ".join(shard.name for shard in found.skipped[:5])
         more = ", ..." if len(found.skipped) > 5 else ""

@@ -15,7 +15,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from worlds.cli.exit import exit_code
 from worlds.cli.parser import Parser
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def make_parser() -> Parser:
     parser = Parser("cifar5m-publish", __doc__)
     add = parser.add_argument
-    add("folder", metavar="DIR", type=Path, help="directory that holds plan.json")
+    add("directory", metavar="DIR", type=Path, help="directory that holds plan.json")
     add("--repo", required=True, metavar="USER/NAME", help="dataset repository")
     add("--private", action="store_true", help="create the repository private")
     add("--license", metavar="ID", help="the Hub's name of it (default: the plan's)")
@@ -46,24 +46,20 @@ def make_parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser()
     args = parser.parse_args(argv)
-    return exit_code(parser, lambda: run(args), args.folder)
+    return exit_code(parser, lambda: run(args), args.directory)
 
 
 def run(args: argparse.Namespace) -> int:
     from cifar5m.hub.run import check_dataset, publish
 
-    with ProgressBars(args.quiet, "files that were sent are kept") as on_progress:
-        options = {
-            "license": args.license,
-            "parquet": args.parquet,
-            "partial": args.partial,
-            "workers": args.workers,
-            "on_progress": on_progress,
-        }
-        if args.dry_run:
-            print_files(check_dataset(args.folder, args.repo, **options))
+    given: dict[str, Any] = vars(args).copy()
+    quiet, dry_run, private = (given.pop(name) for name in ("quiet", "dry_run", "private"))
+    with ProgressBars(quiet, "files that were sent are kept") as on_progress:
+        # A dry run checks everything that a run checks.
+        if dry_run:
+            print_files(check_dataset(**given, on_progress=on_progress))
         else:
-            print(publish(args.folder, args.repo, private=args.private, **options))
+            print(publish(**given, private=private, on_progress=on_progress))
     return 0
 
 
@@ -73,6 +69,7 @@ def print_files(facts: "Facts") -> None:
     from cifar5m.hub.run import planned_files
 
     print(f"{CARD} would be:\n\n{card_text(facts)}")
+    # Sizes as they would be sent; the card is not written yet.
     files = planned_files(facts)
     for file in files:
         print(f"{f'{file.bytes:,}' if file.bytes else 'to be made':>16}  {file.path}")

@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from cifar5m.shards.repair import Outcome
     from cifar5m.shards.verify import Report
 
+_OWN = ("json", "repair")  # options that are no parameters of `repair`
+
 
 def make_parser() -> Parser:
     parser = Parser("cifar5m-verify", __doc__)
     add = parser.add_argument
-    add("folder", metavar="DIR", type=Path, help="directory that holds plan.json")
+    add("directory", metavar="DIR", type=Path, help="directory that holds plan.json")
     add("--workers", type=int, help="processes, >= 1 (default: one a CPU)")
     add("--json", action="store_true", help="end with the report as one JSON line")
     add = parser.add_argument_group("repair").add_argument
@@ -48,12 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace, parser: Parser) -> int:
     from cifar5m.shards.verify import verify
 
+    # Parameters of the repair are checked before hours of verifying.
     if args.repair:
         from worlds.runtime.device import pick_device
 
         pick_device(args.device)  # checked before hours of verifying
     with ProgressBars() as on_progress:
-        report = verify(args.folder, workers=args.workers, on_progress=on_progress)
+        report = verify(args.directory, workers=args.workers, on_progress=on_progress)
     print("\n".join(report_lines(report)))
     if args.repair and not report.ok:
         report = repair_and_report(args, report, parser)
@@ -68,7 +71,7 @@ def repair_and_report(args: argparse.Namespace, report: "Report", parser: Parser
     from cifar5m.shards.repair import repair
 
     with ProgressBars() as on_progress:
-
+        # What cannot be tried at all goes to stderr, in the words of the options.
         def on_outcome(outcome: "Outcome") -> None:
             if outcome.name:
                 on_progress.write(str(outcome))
@@ -76,18 +79,9 @@ def repair_and_report(args: argparse.Namespace, report: "Report", parser: Parser
                 reason = parser.as_options(outcome.message)
                 on_progress.write(f"{parser.prog}: cannot repair: {reason}", sys.stderr)
 
-        return repair(
-            args.folder,
-            report=report,
-            generator=args.generator,
-            labeler=args.labeler,
-            parts=args.parts,
-            allow_non_ema=args.allow_non_ema,
-            device=args.device,
-            workers=args.workers,
-            on_outcome=on_outcome,
-            on_progress=on_progress,
-        ).report
+        given = {name: value for name, value in vars(args).items() if name not in _OWN}
+        done = repair(**given, report=report, on_outcome=on_outcome, on_progress=on_progress)
+        return done.report
 
 
 def report_lines(report: "Report") -> Iterator[str]:

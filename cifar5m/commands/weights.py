@@ -37,7 +37,7 @@ The variance is the other trap: with the EMA weights, 1000 steps with the small 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0; 1 if `check` finds anything but the EMA network; 2 and one line on an error."""
+    """Return exit code 0; 1 if `check` finds anything but the EMA network; 2 on an error."""
     parser = make_parser()
     arguments = parser.parse_args(argv)
     return exit_code(parser, lambda: arguments.run(arguments))
@@ -53,6 +53,7 @@ def make_parser() -> Parser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
+    # One parser a verb, which knows the function that does it.
     listing = commands.add_parser("list", help="what is known, and what is in the cache")
     listing.set_defaults(run=_list)
 
@@ -77,6 +78,7 @@ def _list(_: argparse.Namespace) -> int:
     from cifar5m.weights.download import cache_folder
     from cifar5m.weights.ho_ema import SOURCES
 
+    # Each known file: what it is, where it is, how it is known.
     cache = cache_folder()
     for name, source in SOURCES.items():
         size, state = _state(name, cache)
@@ -91,9 +93,10 @@ def _list(_: argparse.Namespace) -> int:
 
 
 def _state(name: str, cache: Path) -> tuple[str, str]:
-    """Size of the source's file as far as it is known, and what the cache holds of it."""
+    """Return the size of the source's file if it is known, and what the cache holds of it."""
     from cifar5m.weights.ho_ema import SOURCES, converted_folder, download_folder, read_provenance
 
+    # Converted, downloaded, or begun: the furthest stage counts.
     file = SOURCES[name].file
     target = download_folder(cache) / file.name
     part = target.with_name(f"{file.name}.part")
@@ -122,6 +125,7 @@ def _fetch(arguments: argparse.Namespace) -> int:
             allow_non_ema=arguments.allow_non_ema,
             on_progress=on_progress,
         )
+    # A file without a published hash is identified for the user.
     made = read_provenance(folder)
     if made is not None and made.evidence == "publisher":
         print(f"no hash of this file is published; it has sha256 {made.source_sha256}")
@@ -134,6 +138,7 @@ def _check(arguments: argparse.Namespace) -> int:
     from cifar5m.weights.download import cache_folder
     from cifar5m.weights.ho_ema import identify
 
+    # Another network has another size.
     found = identify(arguments.path, cache_folder(), UNET_CONFIG)
     expected = "as published" if found.parameters == PARAMETERS else f"published: {PARAMETERS:,}"
     print(f"{found.file}: {_KINDS[found.kind]} ({found.why})")

@@ -92,6 +92,7 @@ def label(
     network = load_labeler(weights, plan, target)
     labeling = open_labeling(folder, name or default_name(labeler), plan)
 
+    # What is left of this process's share.
     mine = (rank or Rank()).share(shards)
     mine = [shard for shard in mine if is_finished(folder, shard, dataset.fingerprint)]
     waiting = [shard for shard in mine if not is_labeled(labeling, shard)]
@@ -100,8 +101,9 @@ def label(
         phase.note(rank.describe(len(mine), len(shards)))
     found = label_shards(labeling, network, waiting, phase)
     problems = tuple(f"{shard.tar}: {problem}" for shard, problem in found if problem)
+    # What all ranks have labeled so far.
     labeled = [shard for shard in shards if is_labeled(labeling, shard)]
-    ends = rank is None or len(labeled) == len(shards)  # else another rank tells the agreement
+    ends = rank is None or len(labeled) == len(shards)  # else another rank reports it
     agreement = _agreement(labeling, labeled, len(shards)) if ends else None
     return LabelingResult(labeling.place, len(labeled), len(shards), agreement, problems)
 

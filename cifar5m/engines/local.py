@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from cifar5m.sampling.job import Options
+from worlds.formats.dataset import DatasetFolder
 from worlds.formats.layout import Shard
-from worlds.formats.shards import is_finished
 from worlds.runtime.processes import cpu_count
 from worlds.runtime.progress import Phase
 from worlds.runtime.signals import PARENT
@@ -22,31 +22,26 @@ from worlds.runtime.signals import PARENT
 _POLL_SECONDS = 0.5
 
 
-def run_workers(
-    arguments: Sequence[str],
-    count: int,
-    folder: Path,
-    shards: Sequence[Shard],
-    fingerprint: str,
-    phase: Phase,
-) -> None:
+def run_workers(arguments: Sequence[str], count: int, dataset: DatasetFolder, phase: Phase) -> None:
     """Run `count` copies of the command with these arguments, one rank each.
 
-    `phase` counts images as the records of their shards appear. If it raises, the workers are told
-    to stop and awaited first. Raises RuntimeError if a worker fails, which has said why on stderr.
+    `phase` counts images as the records of their shards appear. If it raises, the workers are
+    stopped and awaited first. Raises RuntimeError if a worker fails, which has said why on stderr.
     """
+    # The workers write; this process only counts what appears.
     workers = [_start(arguments, rank, count) for rank in range(count)]
-    waiting = list(shards)
+    waiting = dataset.unfinished()
     stopped: BaseException | None = None
     while any(worker.poll() is None for worker in workers):
         time.sleep(_POLL_SECONDS)
         try:
-            waiting = _report_finished(folder, waiting, fingerprint, phase)
-        except BaseException as error:  # told once: after it, the callback is left alone
+            waiting = report_finished(dataset, waiting, phase)
+        except BaseException as error:  # the callback is not called again
             stopped, phase = error, Phase(phase.name, phase.total, None)
             for worker in workers:
                 worker.send_signal(signal.SIGTERM)
-    _report_finished(folder, waiting, fingerprint, phase)
+    report_finished(dataset, waiting, phase)
+    # Workers that were told to stop have no error of their own.
     if stopped is not None:
         raise stopped
     if any(worker.returncode for worker in workers):
@@ -54,8 +49,16 @@ def run_workers(
         raise RuntimeError(f"worker processes failed with exit code {', '.join(map(str, codes))}")
 
 
+def report_finished(dataset: DatasetFolder, waiting: list[Shard], phase: Phase) -> list[Shard]:
+    """Count the shards that have appeared since, and return those that are still waited for."""
+    left = dataset.unfinished(waiting)
+    phase(sum(map(len, waiting)) - sum(map(len, left)))
+    return left
+
+
 def worker_arguments(out: Path, options: Options, device: str, writers: int) -> list[str]:
     """Return the arguments of cifar5m-generate that make one worker's share of a run."""
+    # Options by the names of the parameters; flags that are off are left out.
     given: dict[str, Any] = asdict(options) | {"out": out, "device": device, "writers": writers}
     arguments = ["--quiet"]
     for name, value in given.items():
@@ -69,15 +72,8 @@ def worker_arguments(out: Path, options: Options, device: str, writers: int) -> 
     return arguments
 
 
-def _report_finished(
-    folder: Path, waiting: list[Shard], fingerprint: str, phase: Phase
-) -> list[Shard]:
-    finished = {shard for shard in waiting if is_finished(folder, shard, fingerprint)}
-    phase(sum(map(len, finished)))
-    return [shard for shard in waiting if shard not in finished]
-
-
 def _start(arguments: Sequence[str], rank: int, count: int) -> subprocess.Popen[bytes]:
+    # The CPUs are shared, unless the user has shared them.
     threads = max(1, cpu_count() // count)
     environment = os.environ | {
         "RANK": str(rank),

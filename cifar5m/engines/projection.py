@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from cifar5m.engines.estimate import FLEETS
 from cifar5m.sampling.job import Options
 from cifar5m.weights.download import cache_folder
 from cifar5m.weights.ho_ema import DEFAULT, SOURCES, converted_folder, download_folder
@@ -15,7 +16,6 @@ from cifar5m.weights.sources import DEFAULT_LABELER, WeightsError, find_labeler,
 from worlds.cli.tables import columns
 
 _TAR_BYTES: Final = 4_098  # a sample of 32 x 32: two headers, a PNG of some 2,360 bytes, the label
-_FLEETS: Final = (1, 8, 64)
 _TIMEOUT: Final = 5.0  # seconds to find out whether a server answers
 
 # Calls of Ho's network, of one image each, a second, and how each figure is known.
@@ -46,6 +46,7 @@ def project_published(
     """
     recipe, layout = options.resolved, options.layout
     shards, images = layout.shards(), len(layout)
+    # A shard's last batch is padded full.
     batches = sum(-(-len(shard) // recipe.micro_batch) for shard in shards)
     calls = batches * recipe.micro_batch * recipe.sampler.network_calls
     rows = {
@@ -58,16 +59,18 @@ def project_published(
         "labeler": _labeler(recipe.labeler),
     }
     yield from (f"{name:15} {value}" for name, value in rows.items())
+    # What it takes on common GPUs, and how to start it.
     yield from _hours(calls, price)
     yield from _commands(command)
 
 
 def _hours(calls: int, price: float | None) -> Iterator[str]:
-    head = ("GPU", "networks", "calls/s", *(f"hours on {n}" for n in _FLEETS), "known by")
+    # One row a card; the cost is that of all its hours.
+    head = ("GPU", "networks", "calls/s", *(f"hours on {n}" for n in FLEETS), "known by")
     rows = [head if price is None else (*head, "cost")]
     for card, how, rate, known in _CARDS:
         hours = calls / rate / 3600
-        row = (card, how, f"{rate:,}", *(f"{hours / n:,.2f}" for n in _FLEETS), known)
+        row = (card, how, f"{rate:,}", *(f"{hours / n:,.2f}" for n in FLEETS), known)
         rows.append(row if price is None else (*row, f"{price * hours:,.0f}"))
     yield ""
     yield from columns(rows, left=(0, 1, 6)).splitlines()
@@ -75,6 +78,7 @@ def _hours(calls: int, price: float | None) -> Iterator[str]:
 
 
 def _commands(command: Sequence[str]) -> Iterator[str]:
+    # The same command for one GPU, a node, several nodes and a cluster.
     run = shlex.join(["cifar5m-generate", *command])
     module = shlex.join(["-m", "--", "cifar5m.commands.generate", *command])
     yield ""
@@ -86,11 +90,10 @@ def _commands(command: Sequence[str]) -> Iterator[str]:
 
 
 def _generator() -> str:
-    file = SOURCES[DEFAULT].file
-    cache = cache_folder()
-    if any(
-        converted_folder(name, cache).is_dir() for name, s in SOURCES.items() if s.kind == "ema"
-    ):
+    """Say whether the generator is here, and where else to get it."""
+    file, cache = SOURCES[DEFAULT].file, cache_folder()
+    of_ema = [name for name, source in SOURCES.items() if source.kind == "ema"]
+    if any(converted_folder(name, cache).is_dir() for name in of_ema):
         return f"at hand, in {cache / 'weights'}"
     if (path := download_folder(cache) / file.name).is_file():
         return f"at hand: {path}"
@@ -98,7 +101,8 @@ def _generator() -> str:
 
 
 def _labeler(source: str) -> str:
-    """Say which labeler a source is, and what of it is still to be had."""
+    """Say which labeler a source is, and what of it is still to be downloaded."""
+    # The default labeler: fine-tuned here, in the Hub's cache, or to be downloaded.
     from huggingface_hub import hf_hub_url, try_to_load_from_cache
 
     if source == "auto" and not labeler_folder("bit").is_dir():
@@ -109,6 +113,7 @@ def _labeler(source: str) -> str:
             return f"{source}, at hand in the Hub's cache"
         by_hand = f"it and config.json at {labeler_folder(source)}"
         return f"{source}; {_download(hf_hub_url(source, name), name, by_hand)}"
+    # Any other source: say where it is, or why it cannot be used.
     if "/" in source and not Path(source).expanduser().exists():
         return f"{source}, from the Hub"
     try:
@@ -122,6 +127,7 @@ def _download(url: str, name: str, by_hand: str) -> str:
     """Say that a file will be downloaded, or where to put it if its server does not answer."""
     import httpx2
 
+    # Only the head is asked for: does the server answer, and how large is it?
     try:
         answer = httpx2.head(url, timeout=_TIMEOUT, follow_redirects=True)
         answer.raise_for_status()

@@ -2,26 +2,25 @@
 resident, and shards as tasks that may be done twice.
 
     with connect("auto") as ray:
-        generate_on_ray(ray, folder, options, plan, shards, on_finished)
+        generate_on_ray(ray, dataset, options, phase)
 
-The folder lies on a file system that all nodes share, and the package is installed on all of them.
+The directory is on a file system that all nodes share; all have the package installed.
 An actor that dies with its node gives its shard back; where nodes join, actors are added. A shard
 counts as made when its record is there, whoever wrote it, so the end is that of a single process.
 """
 
 import platform
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from cifar5m.engines.local import report_finished
 from cifar5m.sampling.job import GeneratedPlan, Options
+from worlds.formats.dataset import DatasetFolder
 from worlds.formats.layout import PLAN, Shard
 from worlds.formats.plan import differences, load_plan
-from worlds.formats.shards import is_finished
 from worlds.runtime.errors import first_line
+from worlds.runtime.progress import Phase
 from worlds.runtime.ray import ActorPool
-
-OnFinished = Callable[[float], None]  # images of shards that are finished since the last call
 
 
 class ShardMaker:
@@ -30,6 +29,7 @@ class ShardMaker:
     def __init__(self, folder: str, options: Options, plan: GeneratedPlan, device: str) -> None:
         from cifar5m.sampling.job import find_sources, load_job, plan_of
 
+        # Every node must see the directory and agree with its plan.
         self.folder = Path(folder)
         host = platform.node()
         if not (self.folder / PLAN).is_file():
@@ -42,37 +42,27 @@ class ShardMaker:
         self.job = load_job(options, sources, plan, device)
 
     def make(self, shard: Shard) -> None:
-        """Make one shard, unless it is there by now."""
+        """Make one shard, unless another actor has."""
         from cifar5m.sampling.generate import generate_shards
-        from worlds.formats.writers import WriteHere
+        from worlds.formats.writers import write_job
 
-        for _ in generate_shards(self.folder, self.job, [shard], WriteHere()):
-            pass
+        generate_shards(self.folder, self.job, [shard], write_job)
 
 
 def generate_on_ray(
-    ray: Any,
-    folder: Path,
-    options: Options,
-    plan: GeneratedPlan,
-    shards: Sequence[Shard],
-    on_finished: OnFinished = lambda images: None,
-    most_actors: int | None = None,
+    ray: Any, dataset: DatasetFolder, options: Options, phase: Phase, most_actors: int | None = None
 ) -> None:
-    """Make every one of `shards` that is not finished yet, on the whole cluster.
+    """Make every shard of the dataset that is not finished yet, on the whole cluster.
 
-    `on_finished` is called twice a second and may raise. Raises RuntimeError if a shard cannot be
-    made.
+    `phase` is called twice a second and may raise. Raises RuntimeError if a shard cannot be made.
     """
-    pool = _Pool(ray, folder, options, plan, most_actors)
-    waiting = [shard for shard in shards if not is_finished(folder, shard, plan.fingerprint)]
+    pool = _Pool(ray, dataset, options, most_actors)
+    waiting = dataset.unfinished()
     pool.queue.extend(waiting)
     try:
         while waiting:
             pool.step()
-            finished = {s for s in waiting if is_finished(folder, s, plan.fingerprint)}
-            on_finished(sum(map(len, finished)))
-            waiting = [shard for shard in waiting if shard not in finished]
+            waiting = report_finished(dataset, waiting, phase)
             if waiting and not pool.queue and not pool.running:
                 # Made, but not seen: a network file system may be behind; else it was lost.
                 pool.queue.extend(waiting)
@@ -84,15 +74,10 @@ class _Pool(ActorPool):
     """Actors that make shards; what one refuses, or a shard raises, ends the run."""
 
     def __init__(
-        self,
-        ray: Any,
-        folder: Path,
-        options: Options,
-        plan: GeneratedPlan,
-        most_actors: int | None,
+        self, ray: Any, dataset: DatasetFolder, options: Options, most_actors: int | None
     ) -> None:
         super().__init__(ray, most_actors)
-        self._arguments = (str(folder.resolve()), options, plan)
+        self._arguments = (str(dataset.path.resolve()), options, dataset.plan)
 
     def start(self, share: dict[str, int], device: str) -> Any:
         return self.ray.remote(**share)(ShardMaker).remote(*self._arguments, device)
@@ -105,6 +90,7 @@ class _Pool(ActorPool):
 
     def died(self, error: Exception) -> None:
         """Raise ValueError if the actor never came to be, in its own words."""
+        # Ray wraps the error in a traceback; its last line says it.
         lines = str(error).strip().splitlines()
         refused = [line for line in lines if line.startswith(("ValueError: ", "cifar5m."))]
         if refused:

@@ -12,21 +12,16 @@ import torch
 
 from cifar5m.engines.local import run_workers, worker_arguments
 from cifar5m.sampling.generate import Job, generate_shards
-from cifar5m.sampling.job import (
-    Options,
-    find_sources,
-    keep_earlier_choices,
-    load_job,
-    plan_of,
-)
+from cifar5m.sampling.job import Options, find_sources, keep_earlier_choices, load_job, plan_of
 from cifar5m.sampling.recipes import DEFAULT
+from worlds.formats.dataset import DatasetFolder
 from worlds.formats.layout import Shard
 from worlds.formats.plan import claim_folder
-from worlds.formats.shards import is_finished
 from worlds.formats.summary import DatasetSummary, summarize
-from worlds.formats.writers import ShardWriters
+from worlds.formats.writers import write_job
 from worlds.runtime.checks import check_positive
 from worlds.runtime.device import pick_device
+from worlds.runtime.processes import Workers
 from worlds.runtime.progress import OnProgress, Phase
 from worlds.runtime.ranks import Rank, rank_of
 
@@ -124,45 +119,49 @@ def generate(
         allow_non_ema=allow_non_ema,
         streams=streams,
     )
-    out, rank = Path(out), rank_of(os.environ)
-    options = keep_earlier_choices(options, out)
-    target = str(pick_device(device, rank.local_rank if rank else 0))
+    # Where it runs: here, in processes of this machine, or on a cluster.
     check_positive("writers", writers)
-    workers = count_workers(workers, device, rank) if ray is None else workers
-
     if ray is not None and find_spec("ray") is None:
         raise ValueError("ray: Ray is not installed: pip install 'deep-bootstrap[ray]'")
+    rank = rank_of(os.environ)
+    count = count_workers(workers, device, rank) if ray is None else workers
+    options = keep_earlier_choices(options, Path(out))
+    dataset, job = _open(Path(out), options, device, ray is None and count == 1, on_progress)
 
-    # Networks that do not load are refused before anything is written.
-    sources = find_sources(options, on_progress)
-    plan = plan_of(options, sources)
-    alone = ray is None and workers == 1
-    loaded = load_job(options, sources, plan, target if alone else "cpu")
-    job = loaded if alone else None
-    del loaded
-    claim_folder(out, plan)
-
-    # What is left of this process's share.
-    shards = options.layout.shards()
-    planned = len(shards)
-    if job is not None:
-        shards = (rank or Rank()).share(shards)
-    waiting = [shard for shard in shards if not is_finished(out, shard, plan.fingerprint)]
+    # What is left, of all or of this rank's share.
+    shards = dataset.shards if job is None else (rank or Rank()).share(dataset.shards)
+    waiting = dataset.unfinished(shards)
     phase = Phase.of("generate", shards, waiting, on_progress)
-    if job is not None and rank is not None:
-        phase.note(rank.describe(len(shards), planned))
     if job is not None:
-        _run_here(out, job, waiting, writers, phase)
+        if rank is not None:
+            phase.note(rank.describe(len(shards), len(dataset.shards)))
+        _run_here(dataset.path, job, waiting, writers, phase)
     elif ray is None:
-        arguments = worker_arguments(out, options, device, writers)
-        run_workers(arguments, workers or 1, out, waiting, plan.fingerprint, phase)
+        arguments = worker_arguments(dataset.path, options, device, writers)
+        run_workers(arguments, count or 1, dataset, phase)
     else:
         from cifar5m.engines.ray import generate_on_ray
         from worlds.runtime.ray import connect
 
         with connect(ray) as cluster:
-            generate_on_ray(cluster, out, options, plan, waiting, phase, workers)
-    return summarize(out, plan)
+            generate_on_ray(cluster, dataset, options, phase, workers)
+    return summarize(dataset.path, dataset.plan)
+
+
+def _open(
+    out: Path, options: Options, device: str, alone: bool, on_progress: OnProgress | None
+) -> tuple[DatasetFolder, Job | None]:
+    """Make `out` the plan's; return it, and the networks if this process generates `alone`.
+
+    Networks that do not load are refused before anything is written.
+    """
+    rank = rank_of(os.environ)
+    target = pick_device(device, rank.local_rank if rank else 0)
+    sources = find_sources(options, on_progress)
+    plan = plan_of(options, sources)
+    job = load_job(options, sources, plan, str(target) if alone else "cpu")
+    claim_folder(out, plan)
+    return DatasetFolder(out, plan), job if alone else None
 
 
 def count_workers(workers: int | None, device: str, rank: Rank | None) -> int:
@@ -181,11 +180,11 @@ def _run_here(out: Path, job: Job, shards: Sequence[Shard], writers: int, phase:
 
     def on_images(images: float) -> None:
         nonlocal steps, note
+        # The memory in use helps to choose the micro-batch.
         if device.type == "cuda" and steps % 50 == 0:  # to ask takes torch 0.1 ms
             note = f"{torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB"
         steps += 1
         phase(images, note)
 
-    with ShardWriters(writers) as pool:
-        for _ in generate_shards(out, job, shards, pool, on_images):
-            pass
+    with Workers(write_job, writers) as pool:
+        generate_shards(out, job, shards, pool.put, on_images)

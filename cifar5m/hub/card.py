@@ -68,7 +68,7 @@ def kind_of(plan: dict[str, Any]) -> Kind:
 
 
 _MARK: Final = "<!-- Written by cifar5m-publish: run it again rather than edit this file. -->"
-# What the card says elsewhere, or at a length that nobody reads.
+# Fields of a plan that the card says elsewhere, or that are too long to read.
 _TOLD: Final = {
     *("format", "splits", "shard_size", "class_names", "extension", "image_shape", "fingerprint"),
     *("about", "generator_config", "labeler_config"),
@@ -87,14 +87,12 @@ _SIZES: Final = (
 
 @dataclass(frozen=True)
 class Facts:
-    """The facts that a card is written from. `shards` are those published; `duplicates` is verify's
-    count.
-    """
+    """The facts that a card is written from."""
 
     folder: Path
     repo: str
-    shards: Sequence[Shard]
-    duplicates: int
+    shards: Sequence[Shard]  # published
+    duplicates: int  # by verify's count
     license: str | None = None  # default: what the plan says
     parquet: bool = False
 
@@ -102,6 +100,20 @@ class Facts:
     def plan(self) -> dict[str, Any]:
         defaults = {"extension": "png", "image_shape": [32, 32, 3]}
         return defaults | load_json(self.folder / PLAN, dict[str, Any])
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the plan says for people."""
+        about: dict[str, Any] = self.plan.get("about", {})
+        return about
+
+    @property
+    def splits(self) -> list[str]:
+        return list(dict.fromkeys(shard.split for shard in self.shards))
+
+    @property
+    def images(self) -> int:
+        return sum(map(len, self.shards))
 
     @cached_property
     def records(self) -> dict[Shard, Record]:
@@ -116,11 +128,12 @@ def write_card(facts: Facts) -> None:
 
 
 def made_files(facts: Facts) -> dict[str, bytes]:
-    """The content of the files that `write_card` writes.
+    """Return the content of the files that `write_card` writes.
 
-    ValueError where a README.md lies there that is somebody's own, or an audit that is none, or is
-    another set's.
+    Raises ValueError if the directory has a README.md of somebody's own, or an audit that is
+    invalid or another dataset's.
     """
+    # Only a card that this module wrote is replaced.
     path = facts.folder / CARD
     if path.is_file() and _MARK.encode() not in path.read_bytes():
         raise ValueError(f"{path} was not written by cifar5m-publish: move it away first")
@@ -130,6 +143,7 @@ def made_files(facts: Facts) -> dict[str, bytes]:
 
 def timm_info(shards: Sequence[Shard]) -> dict[str, Any]:
     """Return the content of `_info.json` for timm's ReaderWds."""
+    # In the order of the shards, as the reader lists them.
     splits: dict[str, Any] = {}
     for shard in shards:
         empty = {"name": shard.split, "num_samples": 0, "filenames": [], "shard_lengths": []}
@@ -144,39 +158,38 @@ def card_text(facts: Facts) -> str:
     """Return the whole README.md."""
     from markupsafe import Markup
 
-    plan = facts.plan
-    kind = kind_of(plan)
+    kind = kind_of(facts.plan)
     # Second labelings that were compared with the first, by name.
     paths = {n: facts.folder / LABELS_FOLDER / n / SUMMARY for n in labeling_names(facts.folder)}
     labelings = {name: load_json(p, Summary) for name, p in paths.items() if p.is_file()}
     return render_markdown(
         "cifar5m.hub",
         "card.md.j2",
-        metadata=Markup(_metadata(facts, plan, kind)),
+        metadata=Markup(_metadata(facts, kind)),
         mark=Markup(_MARK),
         kind=kind.name,
         title=kind.title,
         facts=facts,
-        plan=plan,
-        about=plan.get("about", {}),
+        plan=facts.plan,
+        about=facts.about,
         totals=_totals(facts),
         pattern=_pattern(facts),
-        making=_making(facts, plan),
+        making=_making(facts),
         labelings=labelings,
-        agreement=_agreement(facts, plan),
-        classes=_classes(facts, plan),
-        audit=_audit(facts, plan),
-        images=sum(map(len, facts.shards)),
+        agreement=_agreement(facts),
+        classes=_classes(facts),
+        audit=_audit(facts),
+        images=facts.images,
         paths={"plan": PLAN, "labels": LABELS_FOLDER, "audit": AUDIT},
     )
 
 
-def _metadata(facts: Facts, plan: dict[str, Any], kind: Kind) -> str:
+def _metadata(facts: Facts, kind: Kind) -> str:
     from huggingface_hub import DatasetCardData
 
-    images = sum(map(len, facts.shards))
-    size = next((name for limit, name in _SIZES if images < limit), "10M<n<100M")
-    said = str(plan.get("about", {}).get("licence", "")).lower()
+    size = next((name for limit, name in _SIZES if facts.images < limit), "10M<n<100M")
+    said = str(facts.about.get("licence", "")).lower()
+    # A license that the Hub does not know by name is explained in the text.
     license = {"license": facts.license or said}
     if not facts.license and said not in _LICENSES:
         license = {"license": "other", "license_name": "see-limits"}
@@ -188,26 +201,23 @@ def _metadata(facts: Facts, plan: dict[str, Any], kind: Kind) -> str:
         source_datasets=list(kind.sources) or None,
         tags=[*kind.tags, "deep-bootstrap", "webdataset"],
         configs=[_config(facts)],
-        dataset_info=[_info(facts, plan)],
+        dataset_info=[_info(facts)],
         **license,
     )
     return data.to_yaml(line_break="\n")
 
 
-def _split_names(facts: Facts) -> list[str]:
-    return list(dict.fromkeys(shard.split for shard in facts.shards))
-
-
 def _config(facts: Facts) -> dict[str, Any]:
-    """Parquet where it is published, else the tars: `datasets` reads one format a repository."""
+    """Name the Parquet files if there are any, else the tars: `datasets` reads one format."""
     place = f"{PARQUET_FOLDER}/{{}}-*.parquet" if facts.parquet else "data/{}-*.tar"
-    files = [{"split": split, "path": place.format(split)} for split in _split_names(facts)]
+    files = [{"split": split, "path": place.format(split)} for split in facts.splits]
     return {"config_name": "default", "data_files": files}
 
 
-def _info(facts: Facts, plan: dict[str, Any]) -> dict[str, Any]:
-    """Features as `datasets` writes them, so that labels come with their names."""
-    names = {str(number): title for number, title in enumerate(plan["class_names"])}
+def _info(facts: Facts) -> dict[str, Any]:
+    """Return features as `datasets` writes them, so that labels come with their names."""
+    # Columns as `datasets` finds them in Parquet, or in a WebDataset.
+    names = {str(number): title for number, title in enumerate(facts.plan["class_names"])}
     label = {"class_label": {"names": names}}
     features: list[dict[str, Any]]
     if facts.parquet:
@@ -219,11 +229,12 @@ def _info(facts: Facts, plan: dict[str, Any]) -> dict[str, Any]:
         ]
     else:
         features = [
-            {"name": plan["extension"], "dtype": "image"},
+            {"name": facts.plan["extension"], "dtype": "image"},
             {"name": "cls", "dtype": label},
             {"name": "__key__", "dtype": "string"},
             {"name": "__url__", "dtype": "string"},
         ]
+    # Counts of what is published, not of what was planned.
     splits = [
         {"name": name, "num_bytes": size, "num_examples": count}
         for name, (_, count, size) in _totals(facts).items()
@@ -242,6 +253,7 @@ def _totals(facts: Facts) -> dict[str, tuple[int, int, int]]:
 
 def _pattern(facts: Facts) -> str:
     """Return the name of the first split's tars, with braces where there are several."""
+    # Braces only if no shard between the first and the last is missing.
     split = facts.shards[0].split
     shards = [shard.tar.name for shard in facts.shards if shard.split == split]
     if 1 < len(shards) == facts.shards[0].count:
@@ -249,11 +261,11 @@ def _pattern(facts: Facts) -> str:
     return shards[0]
 
 
-def _making(facts: Facts, plan: dict[str, Any]) -> dict[str, str]:
+def _making(facts: Facts) -> dict[str, str]:
     """Return everything that decides the content, by name."""
-    about = plan.get("about", {})
-    rows = {name: about[name] for name in ("recipe", "distribution", "generator") if name in about}
-    rows |= {name: value for name, value in plan.items() if name not in _TOLD}
+    told = ("recipe", "distribution", "generator")
+    rows: dict[str, Any] = {name: facts.about[name] for name in told if name in facts.about}
+    rows |= {name: value for name, value in facts.plan.items() if name not in _TOLD}
     records = facts.records.values()
     rows["devices"] = sorted({record.device for record in records})
     rows["device hours"] = round(sum(record.seconds or 0 for record in records) / 3600, 2)
@@ -261,6 +273,7 @@ def _making(facts: Facts, plan: dict[str, Any]) -> dict[str, str]:
 
 
 def _in_words(value: Any) -> str:
+    # Nested values on one line; long lists by their beginning.
     if isinstance(value, dict):
         return ", ".join(f"{name} {_in_words(inner)}" for name, inner in value.items())
     if isinstance(value, list) and len(value) > _LISTED:
@@ -270,30 +283,30 @@ def _in_words(value: Any) -> str:
     return str(value)
 
 
-def _agreement(facts: Facts, plan: dict[str, Any]) -> float | None:
+def _agreement(facts: Facts) -> float | None:
     """Return the share of images whose requested class the labeler finds, None if no class was
     requested.
     """
-    if "conditioning" not in plan:
+    if "conditioning" not in facts.plan:
         return None
-    agreed = sum(record.agreed or 0 for record in facts.records.values())
-    return agreed / sum(map(len, facts.shards))
+    return sum(record.agreed or 0 for record in facts.records.values()) / facts.images
 
 
-def _classes(facts: Facts, plan: dict[str, Any]) -> dict[str, list[int]]:
+def _classes(facts: Facts) -> dict[str, list[int]]:
     """Return the images of each class, by split."""
     found = {}
-    for split in _split_names(facts):
+    for split in facts.splits:
         counts = [r.classes for shard, r in facts.records.items() if shard.split == split]
         found[split] = np.sum(counts, axis=0).tolist()
     return found
 
 
-def _audit(facts: Facts, plan: dict[str, Any]) -> dict[str, Any] | None:
+def _audit(facts: Facts) -> dict[str, Any] | None:
     """Return the figures of the audit, None without one. ValueError as `made_files`."""
     path = facts.folder / AUDIT
     if not path.is_file():
         return None
+    # All figures or none: a damaged report is an error.
     try:
         audit = load_json(path, dict[str, Any])
         fingerprint = audit["dataset"]["fingerprint"]
@@ -303,7 +316,7 @@ def _audit(facts: Facts, plan: dict[str, Any]) -> dict[str, Any] | None:
         raise ValueError(
             f"{path} is not an audit report: {error!r}; run the audit again"
         ) from error
-    if fingerprint != plan["fingerprint"]:
+    if fingerprint != facts.plan["fingerprint"]:
         raise ValueError(f"{path} is of another set; run the audit again, or move it away")
     return found
 

@@ -15,7 +15,7 @@ from worlds.runtime.files import atomic_write
 
 
 def pyarrow_or_hint() -> Any:
-    """The pyarrow.parquet module; ValueError that names what to install."""
+    """Return the pyarrow.parquet module; ValueError that names what to install."""
     try:
         import pyarrow.parquet
     except ImportError as error:
@@ -28,6 +28,7 @@ def write_parquets(folder: Path, shards: Sequence[Shard], extension: str) -> Ite
     parquet = pyarrow_or_hint()
     for shard in shards:
         path = folder / parquet_path(shard)
+        # A file of other tars or labels is made again.
         made_from = _made_from(folder, shard)
         if _metadata(parquet, path) != made_from:
             table = _table(folder, shard, extension).replace_schema_metadata(made_from)
@@ -45,23 +46,22 @@ def _metadata(parquet: Any, path: Path) -> dict[bytes, bytes] | None:
 
 
 def _made_from(folder: Path, shard: Shard) -> dict[bytes, bytes]:
-    """The hashes that a file carries, by which a stale one is known."""
+    """Return the hashes that a file carries, by which a stale one is known."""
     record = load_record(folder, shard)
-    return {
-        b"sha256": record.sha256.encode(),
-        b"arrays_sha256": record.arrays_sha256.encode(),
-    }
+    names = "sha256", "arrays_sha256"
+    return {name.encode(): getattr(record, name).encode() for name in names}
 
 
 def _table(folder: Path, shard: Shard, extension: str) -> Any:
     import pyarrow as pa
 
+    # One row an image; the bytes stay encoded.
     arrays = read_arrays(folder, shard)
     images = [
         {"bytes": data, "path": f"{index:09d}.{extension}"}
         for index, data, _ in read_samples(folder / shard.tar)
     ]
-    rows = pa.array(arrays.probabilities.astype("float32").ravel())
+    rows = pa.array(arrays.probabilities.astype("float32").ravel())  # (N * C,)
     offsets = range(0, len(rows) + 1, arrays.probabilities.shape[1])
     return pa.table(
         {

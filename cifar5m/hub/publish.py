@@ -103,12 +103,14 @@ def published_files(folder: Path, shards: Sequence[Shard], parquet: bool = False
     paths = [PLAN, *(path for path in beside if (folder / path).is_file())]
     for shard in shards:
         paths += map(str, (shard.tar, shard.arrays, shard.record))
+    # Second labelings, as far as they are made.
     for name in labeling_names(folder):
         place = folder / LABELS_FOLDER / name
         done = [shard for shard in shards if find_record(place, shard) is not None]
         inner = [Path(PLAN), *(path for shard in done for path in (shard.arrays, shard.record))]
         inner += [Path(SUMMARY)] if (place / SUMMARY).is_file() else []
         paths += [str((place / path).relative_to(folder)) for path in inner]
+    # What else was made of the shards.
     if (folder / AUDIT).is_file():
         paths.append(AUDIT)
     if parquet:
@@ -118,8 +120,9 @@ def published_files(folder: Path, shards: Sequence[Shard], parquet: bool = False
 
 
 def _file(folder: Path, path: str, sha256: str | None) -> File:
-    """A file as it is sent: a plan says names of this machine's files, not where they lie."""
+    """Return a file as it is sent: a plan without the directories of this machine."""
     _inside(folder, path)
+    # Directories in a plan are of this machine: only the names are published.
     if Path(path).name == PLAN:
         plan = load_json(folder / path, dict[str, Any])
         public = plan | {"about": _without_directories(plan.get("about", {}))}
@@ -152,7 +155,7 @@ def _inside(folder: Path, path: str) -> str:
 
 
 def parquet_path(shard: Shard) -> Path:
-    """Relative to the dataset folder."""
+    """Return the path of a shard's Parquet file, relative to the dataset directory."""
     return Path(PARQUET_FOLDER, f"{shard.tar.stem}.parquet")
 
 
@@ -167,6 +170,7 @@ def publish(
     Raises ValueError if the repository holds another plan or other files, is public where `private`
     is asked for, or is not the token's to write; PublishError if the Hub fails at every attempt.
     """
+    # Send what the repository lacks, in order: the plan first, the card last.
     claim_repo(hub, load_json(folder / PLAN, dict[str, Any]), private)
     present = hub_files(hub)
     missing = [file for file in files if not _is_there(folder, file, present.get(file.path))]
@@ -227,6 +231,7 @@ def hub_files(hub: Hub) -> dict[str, Any]:
 
 
 def _is_there(folder: Path, file: File, present: Any) -> bool:
+    # Large files are known by sha256, small ones by git's hash.
     if present is None or present.size != file.bytes:
         return False
     if present.lfs is not None:
@@ -240,6 +245,7 @@ def batches(files: Sequence[File]) -> Iterator[list[File]]:
     """Cut a list of files, in its order, into what goes into one commit; the card goes alone, and
     so does a file that is not sent as it is.
     """
+    # A batch ends where the next file would exceed a bound, or goes alone.
     batch: list[File] = []
     for file in files:
         size = sum(each.bytes for each in batch) + file.bytes

@@ -3,9 +3,10 @@
 publish("out/tiny", "user/name", private=True)
 """
 
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -16,14 +17,13 @@ from cifar5m.labels.labeling import LABELS_FOLDER
 from cifar5m.shards.verify import Report, verify
 from worlds.data.hub import HUB
 from worlds.data.remote import find_shards, read_samples
-from worlds.formats.plan import load_plan
-from worlds.formats.shards import is_finished
+from worlds.formats.dataset import DatasetFolder
 from worlds.formats.shards import read_samples as local_samples
 from worlds.runtime.errors import first_line
 from worlds.runtime.progress import OnProgress, Phase
 
 _READ_BACK: Final = 100  # samples that are compared after an upload
-_HARMLESS: Final = {"duplicate", "foreign", "temporary"}  # told in the card, or not published
+_HARMLESS: Final = {"duplicate", "foreign", "temporary"}  # counted in the card, or not published
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ def publish(
             plan.
         PublishError: If the Hub fails for longer than the retries last.
     """
+    # Everything local first: a problem is found before anything is sent.
     facts = check_dataset(directory, repo, license, parquet, partial, workers, on_progress)
     write_card(facts)
     if parquet:
@@ -82,7 +83,12 @@ def publish(
         for shard in write_parquets(facts.folder, facts.shards, facts.plan["extension"]):
             phase(len(shard))
     files = sending.published_files(facts.folder, facts.shards, parquet)
-    return _send(facts, files, private, on_progress)
+    # One bar over all files instead of the client's one a file.
+    with _without_bars():
+        hub = sending.Hub(repo, Phase("publish", None, on_progress, unit="B"))
+        sent = sending.publish(facts.folder, files, hub, private)
+    url = f"{hub.api.endpoint}/datasets/{repo}"
+    return PublishResult(url, len(files), sent, read_back(facts))
 
 
 def check_dataset(
@@ -99,10 +105,11 @@ def check_dataset(
     _check_repo(repo)
     if parquet:
         pyarrow_or_hint()
+    # Only what was verified is published.
     report = verify(folder, workers=workers, on_progress=on_progress)
     _check_report(folder, report, partial)
-    shards = load_plan(folder).shards
-    finished = [shard for shard in shards if is_finished(folder, shard, report.fingerprint)]
+    dataset = DatasetFolder.open(folder)
+    finished = [shard for shard in dataset.shards if dataset.is_finished(shard)]
     if not finished:
         raise ValueError(f"{folder} has no finished shard: generate first")
     return Facts(folder, repo, finished, report.duplicates, license, parquet=parquet)
@@ -129,6 +136,7 @@ def _check_repo(repo: str) -> None:
 
 def _check_report(folder: Path, report: Report, partial: bool) -> None:
     """Raise ValueError for the first problem that speaks against publishing."""
+    # Duplicates are counted in the card, foreign files are not sent.
     harmless = _HARMLESS | ({"missing"} if partial else set())
     problems = [problem for problem in report.problems if problem.kind not in harmless]
     if not problems:
@@ -142,26 +150,18 @@ def _check_report(folder: Path, report: Report, partial: bool) -> None:
     raise ValueError(f"{problems[0]}{more}: {hint}")
 
 
-def _send(
-    facts: Facts, files: Sequence[sending.File], private: bool, on_progress: OnProgress | None
-) -> PublishResult:
-    from huggingface_hub.utils import (
-        are_progress_bars_disabled,
-        disable_progress_bars,
-        enable_progress_bars,
-    )
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Keep the Hub's client from drawing progress bars."""
+    from huggingface_hub import utils
 
-    # One bar over all files instead of the client's one a file.
-    shown = not are_progress_bars_disabled()
-    disable_progress_bars()
+    shown = not utils.are_progress_bars_disabled()
+    utils.disable_progress_bars()
     try:
-        hub = sending.Hub(facts.repo, Phase("publish", None, on_progress, unit="B"))
-        sent = sending.publish(facts.folder, files, hub, private)
+        yield
     finally:
         if shown:
-            enable_progress_bars()
-    url = f"{hub.api.endpoint}/datasets/{facts.repo}"
-    return PublishResult(url, len(files), sent, read_back(facts))
+            utils.enable_progress_bars()
 
 
 def read_back(facts: Facts) -> int:
@@ -170,23 +170,23 @@ def read_back(facts: Facts) -> int:
     The shard is chosen by the plan's fingerprint. Raises PublishError if a sample differs from the
     local one, or cannot be read.
     """
+    # The same shard at every run, another one for every dataset.
     shard = facts.shards[int(facts.plan["fingerprint"][:8], 16) % len(facts.shards)]
-    where = f"{facts.repo}: {shard.tar}"
-    compared = 0
+    where, compared = f"{facts.repo}: {shard.tar}", 0
+    names = "__key__", facts.plan["extension"], "cls"
     try:
         shards = find_shards(f"{HUB}{facts.repo}", shard.split)
         remote = next(s for s in shards.items if s.url.endswith(str(shard.tar)))
-        local = local_samples(facts.folder / shard.tar)
+        local = islice(local_samples(facts.folder / shard.tar), _READ_BACK)
         with closing(read_samples(remote)) as samples:
             for (index, image, label), found in zip(local, samples, strict=False):
-                key, names = f"{index:09d}", ("__key__", facts.plan["extension"], "cls")
-                if [found.get(name) for name in names] != [key, image, str(label).encode()]:
+                expected = [f"{index:09d}", image, str(label).encode()]
+                if [found.get(name) for name in names] != expected:
                     raise sending.PublishError(
-                        f"{where}: sample {key} read back differs from the one sent: publish again"
+                        f"{where}: sample {index:09d} read back differs from the one sent: publish "
+                        "again"
                     )
                 compared += 1
-                if compared == _READ_BACK:
-                    break
     except (OSError, ValueError) as error:
         raise sending.PublishError(
             f"{where} is sent but cannot be read back ({first_line(error)}): run the same command "

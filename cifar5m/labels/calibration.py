@@ -11,7 +11,8 @@ BINS: Final = 15  # of equal width, as Guo et al. 2017 (arXiv:1706.04599), secti
 
 
 def evaluation(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """`probabilities` float (N, C), `labels` int (N,), to plain numbers, as evaluation.json has."""
+    """Return the numbers of evaluation.json: `probabilities` float (N, C), `labels` int (N,)."""
+    # Beside the calibration: the log loss, and the accuracy of each class.
     found = calibration(probabilities, labels)
     right = probabilities.argmax(axis=1) == labels
     own = probabilities[np.arange(len(labels)), labels].astype(np.float64)
@@ -32,8 +33,9 @@ def calibration(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]
 
     The error is the mean over images of |accuracy - mean confidence| of the image's bin.
     """
-    confidence = probabilities.max(1).astype(np.float64)
+    confidence = probabilities.max(1).astype(np.float64)  # (N,)
     right = probabilities.argmax(1) == labels
+    # Mean confidence and accuracy of each bin.
     place = np.minimum((confidence * BINS).astype(int), BINS - 1)
     counts = np.bincount(place, minlength=BINS)
     sums = [np.bincount(place, values, BINS) for values in (confidence, right)]

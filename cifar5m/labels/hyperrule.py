@@ -24,7 +24,7 @@ MOMENTUM: Final = 0.9
 
 
 def schedule_of(images: int, steps: int | None = None) -> tuple[int, ...]:
-    """End of warm-up, three falls, end; the rule's for `images`, stretched where `steps` is given.
+    """Return the end of warm-up, three falls, and the end: the rule's, stretched to `steps`.
 
     >>> schedule_of(50_000)
     (500, 3000, 6000, 9000, 10000)
@@ -37,6 +37,7 @@ def schedule_of(images: int, steps: int | None = None) -> tuple[int, ...]:
 
 def learning_rate(step: int, base: float, schedule: tuple[int, ...]) -> float:
     """Return a step's rate: linear from 0 in the warm-up, then a tenth after each milestone."""
+    # A rate of 0 at the first step, as in the released code.
     warm_up, *falls, _ = schedule
     if step < warm_up:
         return base * step / warm_up
@@ -44,7 +45,7 @@ def learning_rate(step: int, base: float, schedule: tuple[int, ...]) -> float:
 
 
 def mixup_of(images: int) -> float:
-    """The parameter of mixup's Beta distribution, 0 for none."""
+    """Return the parameter of mixup's Beta distribution, 0 for none."""
     return MIXUP if images >= _MIXED_FROM else 0.0
 
 
@@ -60,8 +61,8 @@ class Draws:
 
 
 def draws(seed: int, step: int, batch: int, room: int, mixup: float) -> Draws:
-    """`room` is how far a crop can move."""
-    random = np.random.Generator(np.random.Philox(key=[seed, step]))
+    """Return the draws of one step; `room` is how far a crop can move."""
+    random = np.random.Generator(np.random.Philox(key=[seed, step]))  # addressed by (seed, step)
     return Draws(
         top=random.integers(0, room + 1, batch),
         left=random.integers(0, room + 1, batch),
@@ -72,9 +73,10 @@ def draws(seed: int, step: int, batch: int, room: int, mixup: float) -> Draws:
 
 
 def augmented(images: torch.Tensor, drawn: Draws, size: int, room: int) -> torch.Tensor:
-    """uint8 (B, H, W, 3) to float32 (B, 3, size, size) in [0, 1]: enlarge, crop, flip."""
-    x = images.permute(0, 3, 1, 2).float() / 255
+    """Enlarge, crop and flip uint8 (B, H, W, 3) to float32 (B, 3, size, size) in [0, 1]."""
+    x = images.permute(0, 3, 1, 2).float() / 255  # (B, 3, H, W)
     x = F.interpolate(x, (size + room, size + room), mode="bilinear", antialias=True)
+    # A crop at each image's own place, then the flips.
     places = zip(x, drawn.top.tolist(), drawn.left.tolist(), strict=True)
     x = torch.stack([one[:, t : t + size, left : left + size] for one, t, left in places])
     flip = torch.from_numpy(drawn.flip).to(x.device).view(-1, 1, 1, 1)
@@ -82,7 +84,7 @@ def augmented(images: torch.Tensor, drawn: Draws, size: int, room: int) -> torch
 
 
 def mixed(x: torch.Tensor, drawn: Draws) -> torch.Tensor:
-    """mixup (arXiv:1710.09412): each image with a share of another one of its batch."""
+    """Mix each image with another one of its batch: mixup (arXiv:1710.09412)."""
     if drawn.mix == 1.0:
         return x
     return drawn.mix * x + (1 - drawn.mix) * x[torch.from_numpy(drawn.other).to(x.device)]
@@ -91,6 +93,6 @@ def mixed(x: torch.Tensor, drawn: Draws) -> torch.Tensor:
 def mixed_loss(
     logits: torch.Tensor, labels: torch.Tensor, others: torch.Tensor, mix: float
 ) -> torch.Tensor:
-    """The sum over images of the cross-entropies with both labels, by their shares."""
+    """Return the sum over images of the cross-entropies with both labels, by their shares."""
     first = F.cross_entropy(logits, labels, reduction="sum")
     return mix * first + (1 - mix) * F.cross_entropy(logits, others, reduction="sum")

@@ -83,7 +83,7 @@ class Labeler:
         return sum(p.numel() for p in self.network.parameters())
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 (N, 32, 32, 3) on the device to class probabilities, float32 (N, 10)."""
+        """Return class probabilities, float32 (N, 10), of uint8 (N, 32, 32, 3) on the device."""
         return self._in_batches(images, lambda x: self.network(x).float().softmax(1))
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
@@ -91,12 +91,12 @@ class Labeler:
         return self.features_and_probabilities(images)[0]
 
     def features_and_probabilities(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features and class probabilities, float32 (N, F) and (N, 10), of one pass."""
+        """Return features and class probabilities, float32 (N, F) and (N, 10), of one pass."""
         network: Any = self.network
 
         def call(x: torch.Tensor) -> torch.Tensor:
-            maps = network.forward_features(x)
-            features = network.forward_head(maps, pre_logits=True).float().flatten(1)
+            maps = network.forward_features(x)  # (N, C, h, w), or tokens
+            features = network.forward_head(maps, pre_logits=True).float().flatten(1)  # (N, F)
             return torch.cat([features, network.forward_head(maps).float().softmax(1)], 1)
 
         rows = self._in_batches(images, call)
@@ -113,6 +113,7 @@ class Labeler:
         Raises NonFiniteLabelsError if the network returned NaN or infinity.
         """
         found = []
+        # Every call has the same shape; the rows of the padding are dropped.
         for start in range(0, len(images), self.batch):
             part = images[start : start + self.batch]
             missing = self.batch - len(part)
@@ -126,8 +127,8 @@ class Labeler:
         return rows
 
     def prepare(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 (N, 32, 32, 3) to the network's float32 (N, 3, H, W)."""
-        x = images.permute(0, 3, 1, 2).float() / 255
+        """Convert uint8 (N, 32, 32, 3) to the network's float32 (N, 3, H, W)."""
+        x = images.permute(0, 3, 1, 2).float() / 255  # (N, 3, H, W) in [0, 1]
         prepared = self.preprocessing
         mode, (height, width) = prepared.interpolation, prepared.resized
         if mode == "bicubic":
@@ -159,6 +160,7 @@ def timm_folder(weights: Weights) -> Iterator[Path]:
 
     Configs on the Hub may call the architecture `timm/NAME.TAG`, which timm does not know.
     """
+    # timm reads a directory: one with the right name is made of links.
     config = weights.config
     assert config is not None
     assert weights.folder is not None
@@ -180,6 +182,7 @@ def load_classifier(weights: Weights) -> tuple[torch.nn.Module, Preprocessing]:
     declare_missing_operators()
     import timm
 
+    # A bare file is a BiT; a directory says its architecture.
     try:
         if weights.folder is None:
             network = timm.create_model(BIT, num_classes=10, checkpoint_path=str(weights.file))
@@ -194,6 +197,7 @@ def load_classifier(weights: Weights) -> tuple[torch.nn.Module, Preprocessing]:
     except Exception as error:  # of timm, of safetensors, of pickle: a damaged file brings up many
         reason = _reason(error)
         raise WeightsError(f"{weights.file} does not load as a timm model: {reason}") from error
+    # The classes must be CIFAR-10's, in its order.
     if network.num_classes != len(CIFAR10_CLASSES):
         raise WeightsError(
             f"the labeler must have the ten classes of CIFAR-10, {weights.source} has "
@@ -205,6 +209,7 @@ def load_classifier(weights: Weights) -> tuple[torch.nn.Module, Preprocessing]:
             f"the labeler's classes must be {', '.join(CIFAR10_CLASSES)}, {weights.source} has "
             f"{', '.join(map(str, names))}"
         )
+    # A bare file has no config: BiT's own preprocessing.
     config = network.pretrained_cfg
     if weights.folder is None:
         config = config | {"input_size": (3, BIT_SIZE, BIT_SIZE), "interpolation": "bilinear"}
@@ -214,7 +219,7 @@ def load_classifier(weights: Weights) -> tuple[torch.nn.Module, Preprocessing]:
 
 
 def _reason(error: Exception) -> str:
-    """The message in one line: torch names tensors that do not fit on lines of their own."""
+    """Return the message in one line: torch names tensors that do not fit on many."""
     if "in loading state_dict" not in str(error):
         return first_line(error)
     line = " ".join(str(error).split())

@@ -54,7 +54,7 @@ class Labeling:
 
 
 def default_name(source: str) -> str:
-    """A folder's or file's own name; a Hub id `user/name@revision` as `user-name-revision`."""
+    """Return a path's own name, and of a Hub id `user/name@revision` `user-name-revision`."""
     path = Path(source).expanduser()
     if path.exists():
         path = path.resolve()
@@ -66,6 +66,7 @@ def labeling_plan(
     dataset: Plan, source: str, sha256: str, precision: str, batch: int
 ) -> LabelingPlan:
     """Return the plan of a labeling: all that decides it. `dataset` is the plan of the dataset."""
+    # Labels of other classes could not be compared.
     if dataset.class_names != CIFAR10_CLASSES:
         raise ValueError(
             f"a labeler has CIFAR-10's classes, this dataset has "
@@ -100,9 +101,10 @@ def write_labels(
     labeling: Labeling, shard: Shard, probabilities: np.ndarray, facts: dict[str, Any]
 ) -> None:
     """Write the side file and, last, the record of one shard. `probabilities` float (N, C)."""
+    # The old record goes first: without one the shard counts as not labeled.
     place = labeling.place
     index = np.arange(shard.start, shard.stop, dtype=np.int64)
-    label = probabilities.argmax(1).astype(np.int64)
+    label = probabilities.argmax(1).astype(np.int64)  # (N,)
     probabilities = probabilities.astype(np.float16)
     (place / shard.record).unlink(missing_ok=True)
     arrays = SideArrays(index, label, probabilities)
@@ -119,6 +121,7 @@ def write_labels(
 
 def is_labeled(labeling: Labeling, shard: Shard) -> bool:
     """Return whether a shard's labels exist, intact, for this plan and the recorded tar."""
+    # Labels of a tar that was made again do not count.
     own = find_record(labeling.place, shard)
     first = find_record(labeling.folder, shard)
     if own is None or first is None or own.sha256 != first.sha256:
@@ -131,12 +134,12 @@ def is_labeled(labeling: Labeling, shard: Shard) -> bool:
 
 
 def labeling_names(folder: Path) -> list[str]:
-    """The labelings that a dataset folder holds."""
+    """List the labelings that a dataset directory holds."""
     return sorted(path.parent.name for path in (folder / LABELS_FOLDER).glob(f"*/{PLAN}"))
 
 
 def labeling_files(name: str, shards: Sequence[Shard]) -> set[str]:
-    """Relative to the dataset folder: the folders and files that a labeling may hold."""
+    """List what a labeling may hold, relative to the dataset directory."""
     place = Path(LABELS_FOLDER, name)
     inner = {Path(), Path(PLAN), Path(SUMMARY), Path("meta")}
     inner |= {path for shard in shards for path in (shard.arrays, shard.record)}

@@ -39,10 +39,9 @@ OnImages = Callable[[int], None]  # images labeled since the last call
 
 
 def load_labeler(weights: Weights, plan: LabelingPlan, device: str) -> Labeler:
-    """The labeler of a labeling's plan on a device."""
-    classifier, preprocessing = load_classifier(weights)
-    place = torch.device(device)
-    return Labeler(classifier, preprocessing, place, plan.precision, plan.label_batch)
+    """Load the labeler of a labeling's plan onto a device."""
+    target = torch.device(device)
+    return Labeler(*load_classifier(weights), target, plan.precision, plan.label_batch)
 
 
 def label_shards(
@@ -76,18 +75,18 @@ def label_shards(
 
 
 def label_images(labeler: Labeler, images: np.ndarray, on_images: OnImages) -> np.ndarray:
-    """float32 (N, C) probabilities of uint8 (N, H, W, 3) images, which move to the device once."""
-    pixels = torch.from_numpy(images).to(labeler.device)
+    """Return probabilities, float32 (N, C), of uint8 (N, H, W, 3) images."""
+    pixels = torch.from_numpy(images).to(labeler.device)  # all at once
     found = []
     with float32_products(labeler.precision):
         for part in pixels.split(labeler.batch):
-            found.append(labeler(part))
+            found.append(labeler(part))  # (B, C)
             on_images(len(part))
     return torch.cat(found).cpu().numpy()
 
 
 def write_summary(labeling: Labeling, shards: Sequence[Shard]) -> Agreement:
-    """The agreement over all of the dataset's shards, written beside the labels."""
+    """Write the agreement over all of the dataset's shards beside the labels, and return it."""
     names = labeling.plan.class_names
     agreement = compare(labeling.folder, labeling.place, shards, names)
     write_json(labeling.place / SUMMARY, agreement.summary())
@@ -102,6 +101,7 @@ def repair_labels(
     Returns the shards with what `label_shards` says of each. Raises ValueError if the labeler is
     not found, or has changed.
     """
+    # The labeler must be the one that began; the plan says so by its hash.
     dataset, plan = load_plan(folder), load_plan(folder / LABELS_FOLDER / name, LabelingPlan)
     source = plan.about.labeler
     if source is None:
@@ -109,6 +109,7 @@ def repair_labels(
     weights = find_labeler(source)
     plan = labeling_plan(dataset, source, weights.sha256, plan.precision, plan.label_batch)
     labeling = open_labeling(folder, name, plan)
+    # Label what is missing or damaged.
     shards = dataset.shards
     waiting = [shard for shard in shards if not is_labeled(labeling, shard)]
     labeler = load_labeler(weights, plan, device)

@@ -51,7 +51,7 @@ def image_classes(seed: int, index: torch.Tensor, classes: int) -> torch.Tensor:
     The order within a block is that of as many Philox words; of equal words (once in some 10^8
     blocks) the lower class comes first.
     """
-    block, position = index // classes, index % classes
+    block, position = index // classes, index % classes  # (N,) each
     drawn = words(seed, CLASS, 0, block, -(-classes // 4))[:, :classes]  # (N, classes)
     order = drawn.argsort(dim=1, stable=True)
     return order.gather(1, position.unsqueeze(1)).squeeze(1)
@@ -64,6 +64,7 @@ def conditioning_of(
 
     Raises ValueError if it has embeddings of other classes, or no use for the guidance.
     """
+    # No embeddings at all, embeddings of numbers, or a table of classes.
     config = config or {}
     kind, count = config.get("class_embed_type"), config.get("num_class_embeds")
     if kind is None and count is None:

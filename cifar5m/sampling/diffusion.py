@@ -58,7 +58,7 @@ class Schedule:
 def linear_schedule(
     num_train_steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02
 ) -> Schedule:
-    """Betas equally spaced from `beta_start` to `beta_end`; the defaults are Ho et al.'s."""
+    """Return betas equally spaced from `beta_start` to `beta_end`; the defaults are Ho et al.'s."""
     return Schedule(np.linspace(beta_start, beta_end, num_train_steps, dtype=np.float64))
 
 
@@ -115,7 +115,7 @@ def _check_steps(num_train_steps: int, steps: int, start: int | None = None) -> 
 def _steps(
     sampler: str, spacing: str, schedule: Schedule, steps: int, start: int | None = None
 ) -> Iterator[tuple[int, tuple[int, int]]]:
-    """(i, (t, the timestep the step leads to)); the last one leads to the image, -1."""
+    """Yield (i, (t, the timestep the step leads to)); the last one leads to the image, -1."""
     _check_steps(schedule.num_train_steps, steps, start)
     timesteps = SAMPLERS[sampler].spacings[spacing](schedule, steps, start)
     return enumerate(zip(timesteps, [*timesteps[1:], -1], strict=True))
@@ -127,7 +127,7 @@ def _falling(rising: np.ndarray) -> list[int]:
 
 # --------------------------------------------------------------------------------------------------
 # The samplers. Each returns float32 x; with `clip` the estimate of the image is held in [-1, 1] at
-# every step, and the result, being the last such estimate, lies there too. `on_step` is called
+# every step, and the result, being the last such estimate, is in it too. `on_step` is called
 # after each step, for progress and for stopping by an exception. With `start` the first call is at
 # that timestep, and the starting noise is taken for what the forward process has left by then.
 
@@ -229,7 +229,7 @@ def dpm_solver_pp_2m(
 def _denoise(
     predict_noise: Predict, x: torch.Tensor, t: int, alpha_bar: float, clip: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The float32 image and noise that x at timestep t is made of, by the network's prediction."""
+    """Return the float32 image and noise that x at timestep t is made of, by the network."""
     signal, spread = math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
     epsilon = predict_noise(x, t).float()
     x0 = (x - spread * epsilon) / signal
@@ -279,6 +279,7 @@ class SamplerConfig:
     def __post_init__(self) -> None:
         if self.name not in SAMPLERS:
             raise ValueError(f"unknown sampler {self.name!r}; choose from {', '.join(SAMPLERS)}")
+        # Settings that the sampler has, in their ranges.
         spacings = SAMPLERS[self.name].spacings
         if self.spacing not in spacings:
             raise ValueError(
@@ -288,6 +289,7 @@ class SamplerConfig:
             raise ValueError(f"unknown variance {self.variance!r}; choose from {VARIANCES}")
         if not 0 <= self.eta <= 1:
             raise ValueError(f"eta must be between 0 and 1, got {self.eta}")
+        # Settings of other samplers must be left alone, not silently ignored.
         for setting, default in (("variance", "fixed_large"), ("eta", 0.0)):
             if getattr(self, setting) != default and setting not in SAMPLERS[self.name].settings:
                 raise ValueError(f"{self.name} has no {setting}; leave it at {default}")
@@ -359,7 +361,7 @@ class FiniteGuard:
 
 
 def to_uint8(x: torch.Tensor) -> torch.Tensor:
-    """float (B, 3, H, W) in [-1, 1] to uint8 (B, H, W, 3), values outside clamped.
+    """Convert float (B, 3, H, W) in [-1, 1] to uint8 (B, H, W, 3), values outside clamped.
 
     -1 becomes 0, 1 becomes 255, and the nearest gray level is taken, as EDM and diffusers do:
     truncating would darken every image by half a level on average.

@@ -1,8 +1,7 @@
 """Generate shards: noise, network, pixels, labels, files.
 
-    with ShardWriters() as writers:
-        for images in generate_shards(folder, job, shards, writers):
-            ...  # progress
+    with Workers(write_job) as writers:
+        generate_shards(folder, job, shards, writers.put)
 
 A shard is a pure function of the plan and its number. Micro-batches start at the shard's first
 index and are always full, the last one padded with the indices that follow, so that neither the
@@ -10,7 +9,7 @@ process count nor a restart can change a batch, and with it a byte.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,7 +33,7 @@ from cifar5m.sampling.together import TimedPredict, side_by_side
 from cifar5m.sampling.unet import Generator
 from worlds.formats.layout import Shard
 from worlds.formats.shards import is_finished
-from worlds.formats.writers import ShardWriters, WriteHere, WriteJob
+from worlds.formats.writers import ShardContent, WriteJob
 from worlds.runtime.device import float32_products
 from worlds.runtime.files import clean_folders
 
@@ -63,16 +62,6 @@ class Job:
             raise ValueError(f"the micro-batch must be at least 1, got {self.micro_batch}")
 
 
-@dataclass(frozen=True)
-class ShardContent:
-    """The images of one shard and what is known of each."""
-
-    images: np.ndarray  # uint8 (N, 32, 32, 3)
-    labels: np.ndarray  # int64 (N,)
-    probabilities: np.ndarray  # float32 (N, 10), of the labeler
-    requested: np.ndarray | None  # int64 (N,), the class that the generator was asked for
-
-
 class BadShardError(RuntimeError):
     """The network failed on a shard; nothing of it was written."""
 
@@ -81,10 +70,10 @@ def generate_shards(
     folder: Path,
     job: Job,
     shards: Iterable[Shard],
-    writers: ShardWriters | WriteHere,
+    write: Callable[[WriteJob], object],
     on_progress: OnProgress = lambda images: None,
-) -> Iterator[Shard]:
-    """Make each of `shards` that does not exist yet; yields it once it is handed to a writer."""
+) -> None:
+    """Make each of `shards` that does not exist yet, and hand it to `write`."""
     clean_folders(folder, folder / "data", folder / "meta")
     for shard in shards:
         if is_finished(folder, shard, job.fingerprint):  # by another process, meanwhile
@@ -96,58 +85,66 @@ def generate_shards(
             "seconds": round(time.monotonic() - start, 3),
             "device": job.generator.device_name,
         }
-        arrays = (made.images, made.labels, made.probabilities, facts, made.requested)
-        writers.put(WriteJob(folder, shard, *arrays))
-        yield shard
+        write(WriteJob(folder, shard, made, facts))
 
 
 def make_shard(
     job: Job, shard: Shard, on_progress: OnProgress = lambda images: None
 ) -> ShardContent:
     """Return the content of one shard. Raises BadShardError if a network returns NaN."""
-    images, probabilities = [], []
-    calls = job.sampler.network_calls
-    # Micro-batches from the shard's first index on; the padding is cut off.
-    with float32_products(job.generator.precision):
-        whole = -(-len(shard) // job.micro_batch) * job.micro_batch
-        for start in range(0, whole, job.micro_batch * job.streams):
-            count = min(job.micro_batch * job.streams, whole - start)
-            first = shard.start + start
-            index = torch.arange(first, first + count, device=job.generator.device)
-            wanted = min(count, shard.stop - first)
-            try:
-                pixels = make_images(job, index, partial(on_progress, wanted / calls))
-                found = torch.cat([job.labeler(part) for part in pixels.split(job.micro_batch)])
-            except (NonFiniteError, NonFiniteLabelsError) as error:
-                raise BadShardError(
-                    f"shard {shard.name}: {error}; nothing of it was written. Check the weights, "
-                    f"or try precision=fp32"
-                ) from error
-            images.append(pixels[:wanted].cpu().numpy())
-            probabilities.append(found[:wanted].cpu().numpy())
+    parts = [_make_part(job, shard, start, on_progress) for start in _starts(job, shard)]
+    images, probabilities = map(np.concatenate, zip(*parts, strict=True))
     # Labels: by the labeler, or as the generator was asked.
-    joined, requested = np.concatenate(probabilities), None
+    labels, requested = probabilities.argmax(1), None
     if job.conditioning is not None:
         index = torch.arange(shard.start, shard.stop)
         requested = image_classes(job.seed, index, job.conditioning.classes).numpy()
-    labels = joined.argmax(1)
     if job.labels == "requested":
         assert requested is not None, "only a conditional generator is asked for classes"
         labels = requested
-    return ShardContent(np.concatenate(images), labels, joined, requested)
+    return ShardContent(images, labels, probabilities, requested)
+
+
+def _starts(job: Job, shard: Shard) -> range:
+    """Return the first index of each part of a shard: the micro-batches that are made together."""
+    return range(shard.start, shard.stop, job.micro_batch * job.streams)
+
+
+def _make_part(
+    job: Job, shard: Shard, start: int, on_progress: OnProgress
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return images and probabilities of the micro-batches from index `start` on, in the shard."""
+    # Micro-batches are always full; the padding is cut off.
+    full = -(-(shard.stop - start) // job.micro_batch)
+    count = min(full, job.streams) * job.micro_batch
+    wanted = min(count, shard.stop - start)
+    index = torch.arange(start, start + count, device=job.generator.device)
+    try:
+        with float32_products(job.generator.precision):
+            share = partial(on_progress, wanted / job.sampler.network_calls)
+            pixels = make_images(job, index, share)  # uint8 (B, 32, 32, 3)
+            found = torch.cat([job.labeler(part) for part in pixels.split(job.micro_batch)])
+    except (NonFiniteError, NonFiniteLabelsError) as error:
+        raise BadShardError(
+            f"shard {shard.name}: {error}; nothing of it was written. Check the weights, "
+            f"or try precision=fp32"
+        ) from error
+    return pixels[:wanted].cpu().numpy(), found[:wanted].cpu().numpy()
 
 
 def make_images(
     job: Job, index: torch.Tensor, on_step: Callable[[], None] = lambda: None
 ) -> torch.Tensor:
-    """uint8 (B, 32, 32, 3) on the device: the images of int64 (B,) global indices, of one
-    micro-batch or several.
+    """Return the images of int64 (B,) global indices, of one micro-batch or several: uint8
+    (B, 32, 32, 3) on the device.
     """
+    # Several micro-batches may run side by side, each with its own bits.
     predictors = [predictor(job, part) for part in index.split(job.micro_batch)]
     predict: Predict = predictors[0]
     if len(predictors) > 1:
         x = image_noise(job.seed, index, job.schedule.num_train_steps)
         predict = side_by_side(predictors, x, f"{job.generator.name}, {job.micro_batch} images")
+    # A network that returns NaN is found out once, after the last step.
     predict_noise = FiniteGuard(predict)
     x = sample(
         job.sampler,
@@ -167,7 +164,7 @@ def predictor(job: Job, index: torch.Tensor) -> TimedPredict:
     asked = job.conditioning
     if asked is None:
         return job.generator
-    classes = image_classes(job.seed, index, asked.classes)
+    classes = image_classes(job.seed, index, asked.classes)  # int64 (B,)
     if not asked.is_guided:
         return lambda x, t: job.generator(x, t, classes)
     both = torch.cat([classes, torch.full_like(classes, asked.null_class or 0)])  # (2B,)

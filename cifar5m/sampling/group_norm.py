@@ -21,7 +21,7 @@ def normalize_plain(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, groups: int, eps: float, silu: bool
 ) -> torch.Tensor:
     """Return x (B, C, H, W) normalized in float32, then `silu`, in the type of x."""
-    normalized = F.group_norm(x.float(), groups, weight, bias, eps)
+    normalized = F.group_norm(x.float(), groups, weight, bias, eps)  # float32 (B, C, H, W)
     shown = F.silu(normalized) if silu else normalized
     return shown.to(x.dtype, memory_format=torch.channels_last)
 
@@ -72,12 +72,14 @@ def use_half_weights(network: Any, dtype: torch.dtype = torch.bfloat16) -> None:
     """
     from diffusers.models.resnet import ResnetBlock2D
 
+    # Weights in half precision, but for those of the normalizations.
     for module in network.modules():
         if isinstance(module, nn.GroupNorm):
             module.__class__ = FixedGroupNorm
             continue
         for parameter in module.parameters(recurse=False):
             parameter.data = parameter.data.to(dtype)
+    # Blocks whose SiLU follows a normalization hand it over.
     for block in network.modules():
         plain = isinstance(block, ResnetBlock2D) and block.time_embedding_norm == "default"
         if plain and isinstance(block.nonlinearity, nn.SiLU):

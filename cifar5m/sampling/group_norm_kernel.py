@@ -32,7 +32,7 @@ def _normalize(  # type: ignore[no-untyped-def]
     tile: tl.constexpr,  # pixels
     silu: tl.constexpr,
 ):
-    # Where the values of this program's groups lie: (tile, groups, lanes).
+    # Offsets of the values of this program's groups: (tile, groups, lanes).
     lane = tl.arange(0, lanes)[None, None, :]
     group = tl.program_id(1) * groups + tl.arange(0, groups)[None, :, None]
     channel = group * size + lane
@@ -40,6 +40,7 @@ def _normalize(  # type: ignore[no-untyped-def]
     start = tl.program_id(0).to(tl.int64) * pixels * channels
     count = pixels * size
 
+    # First reading: the mean.
     sums = tl.zeros((tile, groups, lanes), tl.float32)
     for first in range(0, pixels, tile):
         wanted = (first + within < pixels) & (lane < size)
@@ -47,6 +48,7 @@ def _normalize(  # type: ignore[no-untyped-def]
         sums += tl.load(x + at, mask=wanted, other=0).to(tl.float32)
     mean = (tl.sum(tl.sum(sums, 2), 0) / count)[None, :, None]
 
+    # Second reading: the variance, by differences from the mean.
     squares = tl.zeros((tile, groups, lanes), tl.float32)
     for first in range(0, pixels, tile):
         wanted = (first + within < pixels) & (lane < size)
@@ -56,6 +58,7 @@ def _normalize(  # type: ignore[no-untyped-def]
     variance = (tl.sum(tl.sum(squares, 2), 0) / count)[None, :, None]
     inverse = 1 / tl.sqrt(variance + eps)
 
+    # Third reading: the result.
     scale = tl.load(weight + channel, mask=lane < size, other=0) * inverse
     shift = tl.load(bias + channel, mask=lane < size, other=0)
     for first in range(0, pixels, tile):
@@ -74,6 +77,7 @@ def normalize_fused(
     x = x.contiguous(memory_format=torch.channels_last)
     batch, channels, height, width = x.shape
     out = torch.empty_like(x)
+    # Tiles by the shape alone: no timing, so one order of sums everywhere.
     size, together = channels // groups, math.gcd(groups, _GROUPS)
     lanes = triton.next_power_of_2(size)
     pixels = height * width

@@ -1,23 +1,21 @@
 """From options to a plan and a job: what `cifar5m-generate` does before the first image."""
 
-import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import numpy as np
 import torch
 
 from cifar5m.labels.labeler import Labeler, load_classifier
 from cifar5m.sampling.classes import Conditioning, conditioning_of
 from cifar5m.sampling.diffusion import SAMPLERS, SamplerConfig, linear_schedule
-from cifar5m.sampling.generate import LABELS, Job, make_images, predictor
+from cifar5m.sampling.generate import LABELS, Job
 from cifar5m.sampling.recipes import DEFAULT, Recipe, find_recipe
 from cifar5m.sampling.unet import Generator, load_unet
 from cifar5m.weights.sources import Weights, evaluation_beside, find_generator, find_labeler
 from worlds.formats.layout import CIFAR10_CLASSES, FORMAT, Layout
 from worlds.formats.plan import About, Count, Plan, load_plan, package_versions, seal
-from worlds.formats.shards import encode_png
 from worlds.rng.streams import key_of
 from worlds.runtime.checks import check_positive
 from worlds.runtime.precision import check_precision
@@ -27,6 +25,7 @@ _LARGEST_SHARD: Final = 10_000
 _SMALLEST_SHARD: Final = 50
 _SHARDS: Final = 20  # at least, from 1,000 images on
 TEST_SHARE = 6  # as released: one of six parts is the test split
+_OF_SAMPLERS: Final = ("steps", "variance", "eta", "spacing", "start")  # fields of SamplerConfig
 DATASET: Final = "cifar5m"  # what plans of this module say that they make
 
 
@@ -49,7 +48,7 @@ class GeneratedPlan(Plan, frozen=True, kw_only=True, forbid_unknown_fields=True)
     conditioning: Conditioning | None = None  # type: ignore[assignment]  # a dict to other readers
 
     def content(self) -> dict[str, Any]:
-        """A start is said only if there is one: plans from before it keep their fingerprints."""
+        """Return the content, with a start only if there is one: older plans keep fingerprints."""
         content = super().content()
         if self.sampler.start is None:
             content["sampler"].pop("start", None)
@@ -104,10 +103,10 @@ class Options:
     @property
     def resolved(self) -> Recipe:
         """The recipe with the user's changes."""
+        # The user's choices, then sizes that follow from n, then the sampler.
         recipe = find_recipe(self.recipe)
         names = ("generator", "labeler", "precision", "micro_batch", "guidance", "labels")
-        chosen: dict[str, Any] = {name: getattr(self, name) for name in names}
-        recipe = replace(recipe, **{k: v for k, v in chosen.items() if v is not None})
+        recipe = replace(recipe, **self._chosen(names))
         if self.shard_size is None and self.micro_batch is None:  # padding a batch is wasted work
             longest = max(min(n, self.layout.shard_size) for _, n in self.layout.splits)
             recipe = replace(recipe, micro_batch=min(recipe.micro_batch, longest))
@@ -116,11 +115,15 @@ class Options:
     def _sampler(self, default: SamplerConfig) -> SamplerConfig:
         if self.sampler is not None and self.sampler not in SAMPLERS:
             raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, got {self.sampler!r}")
+        # Another sampler keeps the recipe's steps and start, and nothing else.
         if self.sampler is not None and self.sampler != default.name:
             default = SamplerConfig(self.sampler, default.steps, start=default.start)
-        names = ("steps", "variance", "eta", "spacing", "start")
-        chosen: dict[str, Any] = {name: getattr(self, name) for name in names}
-        return replace(default, **{k: v for k, v in chosen.items() if v is not None})
+        return replace(default, **self._chosen(_OF_SAMPLERS))
+
+    def _chosen(self, names: Iterable[str]) -> dict[str, Any]:
+        """Return those of the options that were not left open."""
+        given = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 def default_shard_size(n: int) -> int:
@@ -137,12 +140,14 @@ def keep_earlier_choices(options: Options, folder: Path) -> Options:
     Shard size, micro-batch and the choice of a labeler may have been made under other defaults, or
     before a BiT was fine-tuned here. Without a readable plan of this recipe, nothing changes.
     """
+    # Another recipe or shard size means another dataset, which is refused later.
     try:
         plan = load_plan(folder, GeneratedPlan)
     except (ValueError, OSError):
         return options
     if plan.about.recipe != options.recipe or options.shard_size not in (None, plan.shard_size):
         return options
+    # What the user left open is as it was decided then.
     kept: dict[str, Any] = {"shard_size": plan.shard_size}
     if options.shard_size is None and options.micro_batch is None:
         kept["micro_batch"] = plan.micro_batch
@@ -160,7 +165,7 @@ class Sources:
 
 
 def find_sources(options: Options, on_progress: OnProgress | None = None) -> Sources:
-    """Raises WeightsError, with what to do, where a source cannot be reached."""
+    """Find both networks' weights; WeightsError, with what to do, if one cannot be reached."""
     recipe = options.resolved
     labeler = find_labeler(recipe.labeler)  # first: if it is missing, nothing is downloaded
     generator = find_generator(recipe.generator, options.allow_non_ema, on_progress)
@@ -170,6 +175,7 @@ def find_sources(options: Options, on_progress: OnProgress | None = None) -> Sou
 def plan_of(options: Options, sources: Sources) -> GeneratedPlan:
     """Return the plan the options amount to."""
     recipe, layout = options.resolved, options.layout
+    # For people and for repair; only the plan's own fields decide content.
     about = About(
         recipe=options.recipe,
         distribution=recipe.distribution,
@@ -226,13 +232,13 @@ def options_of(
     labeler: str | None = None,
     allow_non_ema: bool = False,
 ) -> Options:
-    """The options that amount to a plan, the inverse of `plan_of`.
+    """Return the options that amount to a plan, the inverse of `plan_of`.
 
-    `generator` and `labeler` say where the networks lie now, by default where the plan says that
-    they lay. What a plan holds beyond the options (label batch, clipping, versions ...) comes from
-    the recipe and this installation: the plan of these options has to be compared with `plan`.
+    `generator` and `labeler` say where the networks are now, by default where the plan says. What a
+    plan holds beyond the options (label batch, clipping, versions ...) comes from the recipe and
+    this installation: the plan of these options has to be compared with `plan`.
     """
-    about, sampler = plan.about, plan.sampler
+    about = plan.about
     return Options(
         n=len(plan.layout),
         recipe=about.recipe or "",
@@ -241,12 +247,8 @@ def options_of(
         shard_size=plan.shard_size,
         micro_batch=plan.micro_batch,
         precision=plan.precision,
-        sampler=sampler.name,
-        steps=sampler.steps,
-        variance=sampler.variance,
-        eta=sampler.eta,
-        spacing=sampler.spacing,
-        start=sampler.start,
+        sampler=plan.sampler.name,
+        **{name: getattr(plan.sampler, name) for name in _OF_SAMPLERS},
         guidance=plan.conditioning.guidance if plan.conditioning else None,
         labels=plan.labels,
         generator=generator or about.generator,
@@ -257,13 +259,13 @@ def options_of(
 
 def load_job(options: Options, sources: Sources, plan: GeneratedPlan, device: str) -> Job:
     """Load both networks onto the device, and make a GPU the current one."""
-    recipe, place = options.resolved, torch.device(device)
-    if place.type == "cuda":  # else kernels and streams would also take memory of the first GPU
-        torch.cuda.set_device(place)
-    classifier, preprocessing = load_classifier(sources.labeler)
+    recipe, target = options.resolved, torch.device(device)
+    if target.type == "cuda":  # else kernels and streams would also take memory of the first GPU
+        torch.cuda.set_device(target)
+    settings = target, recipe.precision
     return Job(
-        generator=Generator(load_unet(sources.generator), place, recipe.precision),
-        labeler=Labeler(classifier, preprocessing, place, recipe.precision, recipe.label_batch),
+        generator=Generator(load_unet(sources.generator), *settings),
+        labeler=Labeler(*load_classifier(sources.labeler), *settings, recipe.label_batch),
         sampler=recipe.sampler,
         schedule=linear_schedule(),
         seed=options.seed,
@@ -271,79 +273,5 @@ def load_job(options: Options, sources: Sources, plan: GeneratedPlan, device: st
         fingerprint=plan.fingerprint,
         conditioning=plan.conditioning,
         labels=recipe.labels,
-        streams=options.streams if place.type == "cuda" else 1,
+        streams=options.streams if target.type == "cuda" else 1,
     )
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Cost of a run, from one measured micro-batch on this device."""
-
-    network_calls: int  # of one image each, padding included
-    flop_per_call: float
-    seconds_per_call: float
-    label_seconds: float  # an image
-    write_seconds: float  # an image, on one core
-    png_bytes: float  # an image
-
-    @property
-    def device_seconds(self) -> float:
-        return self.network_calls * self.seconds_per_call
-
-    def bytes(self, images: int) -> int:
-        """Return the bytes of the shards: two tar headers, the PNG and the label, each filled up to
-        512 bytes.
-        """
-        blocks = 3 + -(-self.png_bytes // 512)
-        return int(images * blocks * 512)
-
-
-def estimate(job: Job, layout: Layout) -> Estimate:
-    """Measure two network calls, one labeled micro-batch and 256 PNGs."""
-    batches = sum(-(-len(shard) // job.micro_batch) for shard in layout.shards())
-    device = job.generator.device
-    x = torch.randn(job.micro_batch, 3, 32, 32, device=device)
-    predict = predictor(job, _first(job))
-    step = _seconds(lambda: predict(x, 500), device)
-    calls = job.conditioning.calls_per_step if job.conditioning else 1
-    pixels = make_images(replace(job, sampler=SamplerConfig("dpm_solver_pp_2m", 2)), _first(job))
-    label = _seconds(lambda: job.labeler(pixels), device)
-    pictures = pixels[:256].cpu().numpy()
-    start = time.perf_counter()
-    sizes = [len(encode_png(picture)) for picture in pictures]
-    write = (time.perf_counter() - start) / len(pictures)
-    return Estimate(
-        network_calls=batches * job.micro_batch * job.sampler.network_calls * calls,
-        flop_per_call=flop_per_call(job.generator.network),
-        seconds_per_call=step / job.micro_batch / calls,
-        label_seconds=label / job.micro_batch,
-        write_seconds=write,
-        png_bytes=float(np.mean(sizes)),
-    )
-
-
-def flop_per_call(network: torch.nn.Module) -> float:
-    """Floating-point operations of one image's forward pass (two a multiply-add)."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    device = next(network.parameters()).device
-    x, t = torch.zeros(1, 3, 32, 32, device=device), torch.zeros(1, device=device)
-    takes_classes = getattr(network, "class_embedding", None) is not None
-    classes = torch.zeros(1, dtype=torch.int64, device=device) if takes_classes else None
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(x, t, classes)
-    return float(counter.get_total_flops())
-
-
-def _first(job: Job) -> torch.Tensor:
-    return torch.arange(job.micro_batch, device=job.generator.device)
-
-
-def _seconds(call: Any, device: torch.device) -> float:
-    """Wall time of a call, the second of two."""
-    for _ in range(2):
-        start = time.perf_counter()
-        call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-    return time.perf_counter() - start

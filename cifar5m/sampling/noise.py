@@ -27,17 +27,19 @@ _BLOCKS = 3 * 32 * 32 // 4
 
 @lru_cache(maxsize=8)
 def _normal_table(device: torch.device) -> torch.Tensor:
-    """int64 (4, 1024) on `device`: the coefficients of each segment, scaled by 2^30."""
+    """Load the coefficients of each segment, scaled by 2^30: int64 (4, 1024) on `device`."""
     with files("cifar5m.sampling").joinpath("normal_table.npy").open("rb") as stream:
         return torch.from_numpy(np.load(stream)).to(device)
 
 
 def to_normal(word: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     """Map words (int64 in [0, 2^32)) to standard normal float32 of the same shape."""
+    # 31 bits select a segment by their leading one, and a place in it.
     v = ((word & 0x7FFFFFFF) << 1) | 1
     bits = v.double().view(torch.int64)  # exact: the exponent is the octave, the fraction the place
     segment = (bits >> 47) - (1023 << 5)
     t = (bits & ((1 << 47) - 1)) >> 20  # 27 bits
+    # Horner's rule in integers, then the sign.
     z = table[3][segment]
     for coefficient in (table[2], table[1], table[0]):
         z = coefficient[segment] + ((z * t) >> 27)
@@ -74,7 +76,7 @@ def _fastest(device: torch.device) -> Callable[..., torch.Tensor]:
 
 
 def image_noise(seed: int, index: torch.Tensor, step: int) -> torch.Tensor:
-    """Standard normal float32 (N, 3, 32, 32) for image indices int64 (N,), on their device.
+    """Return standard normal float32 (N, 3, 32, 32) for image indices int64 (N,).
 
     `step` is the diffusion step the noise belongs to: 0 to T - 1 for noise added after the network
     call at that time step, T for the starting noise.

@@ -83,7 +83,7 @@ RECIPES: Final = {
 
 
 def find_recipe(name: str) -> Recipe:
-    """The recipe of a name, or a ValueError that lists what there is."""
+    """Return the recipe of a name; ValueError lists what there is."""
     if name not in RECIPES:
         raise ValueError(f"unknown recipe {name!r}; choose from {', '.join(RECIPES)}")
     return RECIPES[name]
@@ -94,6 +94,7 @@ def labeling_settings(plan: Plan, precision: str | None, batch_size: int | None)
 
     Raises ValueError if one is out of range.
     """
+    # An imported dataset has no settings of its own.
     recipe = RECIPES[DEFAULT]
     if batch_size is None:
         batch_size = plan.label_batch or recipe.label_batch

@@ -55,6 +55,7 @@ def _captured(predictors: Sequence[TimedPredict], x: torch.Tensor) -> Predict:
     ]
 
     def predict(x: torch.Tensor, t: int) -> torch.Tensor:
+        # Each stream waits for the inputs, and this one for all results.
         current = torch.cuda.current_stream(device)
         step.fill_(t)
         found, parts = [], x.chunk(len(inputs))

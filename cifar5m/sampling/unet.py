@@ -72,7 +72,7 @@ class Generator:
     ) -> torch.Tensor:
         if not isinstance(t, torch.Tensor):
             t = torch.full((), t, device=self.device)
-        time_step = t.repeat(len(x))
+        time_step = t.repeat(len(x))  # (B,)
         x = x.to(self._dtype).contiguous(memory_format=torch.channels_last)
         with in_precision(self._autocast, self.device):
             if self._call is None:
@@ -81,6 +81,7 @@ class Generator:
 
     def _choose(self, *batch: torch.Tensor | None) -> Callable[..., Any]:
         """Return the compiled network, or the plain one if that differs or cannot be had here."""
+        # Compared on the first batch, and remembered for this machine.
         compiled = compile_network(self.network)
 
         def is_close() -> bool:
@@ -100,7 +101,7 @@ class Generator:
 
 def compile_network(network: torch.nn.Module) -> Callable[..., Any]:
     """Return the network compiled by Inductor without choices by timing, which may sum in another
-    order in the next process; older versions of torch cannot be told so.
+    order in the next process; older versions of torch have no such setting.
     """
     from torch._inductor import config
 
@@ -127,6 +128,7 @@ def keep_channels_last(network: torch.nn.Module) -> None:
             found: torch.Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
             return found
 
+    # Only plain upsampling is replaced: nearest neighbor, then a convolution.
     for module in network.modules():
         plain = type(module) is Upsample2D and module.interpolate and module.norm is None
         if plain and hasattr(module, "conv") and not module.use_conv_transpose:
@@ -140,6 +142,7 @@ def load_unet(weights: Weights) -> torch.nn.Module:
     Raises WeightsError unless its tensors are exactly those of its config, and it maps
     3 x 32 x 32 to 3 x 32 x 32.
     """
+    # A bare file is Ho's checkpoint, whose config is known.
     if weights.folder is None:
         return build_unet(unet_state(read_state(weights.file), UNET_CONFIG), UNET_CONFIG)
     declare_missing_operators()
@@ -152,6 +155,7 @@ def load_unet(weights: Weights) -> torch.nn.Module:
         raise WeightsError(
             f"{weights.folder} does not load as a diffusers UNet2DModel: {first_line(error)}"
         ) from error
+    # The samplers make 3 x 32 x 32 images and nothing else.
     shape = (network.config.in_channels, network.config.out_channels, network.config.sample_size)
     if shape != (3, 3, 32):
         raise WeightsError(

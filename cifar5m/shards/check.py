@@ -1,6 +1,6 @@
 """Check one shard: its tar, its side file and its record, against each other and the plan.
 
-What is off becomes a `Problem`; nothing is repaired. cifar5m/shards/verify.py does all shards.
+What is wrong becomes a `Problem`; nothing is repaired. cifar5m/shards/verify.py does all shards.
 Second labelings are checked too: their arrays, the tars they were made from, their sums.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cifar5m.labels.agreement import Summary, compare
-from cifar5m.labels.labeling import LABELS_FOLDER, SUMMARY, LabelingPlan, labeling_names
+from cifar5m.labels.labeling import LABELS_FOLDER, SUMMARY, Labeling, LabelingPlan, labeling_names
 from worlds.formats.layout import PLAN, Shard
 from worlds.formats.plan import Plan, fingerprint_of, load_plan
 from worlds.formats.shards import (
@@ -31,7 +31,7 @@ from worlds.runtime.errors import printable
 from worlds.runtime.files import sha256_of
 from worlds.runtime.json_files import load_json
 
-SHOWN = 5  # problems of one kind that are told of one shard; the rest are counted
+SHOWN = 5  # problems of one kind that are listed for one shard; the others are counted
 # Half precision rounds a probability by at most 2^-12 of itself, so ten of them add up to 1 within
 # 0.00025; a labeler that sums in float32 stays far below the rest.
 SUM_TOLERANCE = 1e-3
@@ -39,7 +39,7 @@ SUM_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is off: a kind to sort by, the file (relative to the folder), and a line."""
+    """One thing that is wrong: a kind to sort by, the file (relative to the folder), and a line."""
 
     kind: str
     path: str
@@ -50,7 +50,7 @@ class Problem:
 
 
 def pixel_digest(pixels: np.ndarray) -> bytes:
-    """16 bytes that equal images have in common."""
+    """Return 16 bytes that equal images have in common."""
     return hashlib.blake2b(pixels.tobytes(), digest_size=16).digest()
 
 
@@ -72,8 +72,7 @@ def check_shard(folder: Path, shard: Shard, plan: Plan) -> ShardReport:
     """Read one shard's tar, side file and record, and hold them against each other and the plan."""
     classes = len(plan.class_names)
     path = folder / shard.tar
-    files = (path, folder / shard.arrays, folder / shard.record)
-    if not any(file.exists() for file in files):
+    if not any((folder / file).exists() for file in (shard.tar, shard.arrays, shard.record)):
         problem = Problem("missing", str(shard.tar), "the shard is not there: not generated yet?")
         return _without_tar(shard, classes, [problem])
     # The side file first: the tar's labels are held against it.
@@ -121,6 +120,7 @@ class _TarReader:
         self.problems.append(Problem(kind, str(self.shard.tar), message))
 
     def read(self, path: Path) -> None:
+        # The members that the plan expects, beside those that are there.
         wanted = (
             (index, f"{index:09d}.{suffix}")
             for index in range(self.shard.start, self.shard.stop)
@@ -149,31 +149,28 @@ class _TarReader:
         except ValueError as error:
             self.problem("image", f"image {index} cannot be decoded: {error}")
             return
-        if any(
-            planned not in (None, has)
-            for planned, has in zip(self.shape, pixels.shape, strict=True)
-        ):
+        sides = zip(self.shape, pixels.shape, strict=True)
+        if any(planned not in (None, has) for planned, has in sides):
             self.problem("image", f"image {index} is {pixels.shape}, expected {self.shape}")
         self.index.append(index)
         self.digests.append(pixel_digest(pixels))
 
     def label(self, index: int, data: bytes) -> None:
         if not data.isdigit() or int(data) >= self.classes:
-            self.problem(
-                "label", f"{index:09d}.cls holds {data[:20]!r}, expected 0 to {self.classes - 1}"
-            )
+            message = f"holds {data[:20]!r}, expected 0 to {self.classes - 1}"
+            self.problem("label", f"{index:09d}.cls {message}")
             return
-        self.labels.append(int(data))
+        label = int(data)
+        self.labels.append(label)
         if self.arrays is not None:
             expected = int(self.arrays.label[index - self.shard.start])
-            if int(data) != expected:
-                self.problem(
-                    "label", f"{index:09d}.cls holds {int(data)}, {self.shard.arrays} {expected}"
-                )
+            if label != expected:
+                message = f"holds {label}, {self.shard.arrays} {expected}"
+                self.problem("label", f"{index:09d}.cls {message}")
 
 
 def _shortened(problems: list[Problem]) -> list[Problem]:
-    """At most SHOWN of each kind, then their number."""
+    """Return at most SHOWN of each kind, then their number."""
     kept: list[Problem] = []
     for kind, count in Counter(problem.kind for problem in problems).items():
         same = [problem for problem in problems if problem.kind == kind]
@@ -197,10 +194,10 @@ def _check_record(
     counts: Iterable[int],
     arrays: SideArrays | None,
 ) -> Iterator[Problem]:
-    """The tar as measured against what the record says of it."""
+    """Compare the tar as measured with what the record says of it."""
     record = find_record(folder, shard)
     if record is None:
-        return  # told by check_arrays
+        return  # reported by check_arrays
     path = str(shard.tar)
     if record.bytes != size:
         yield Problem("tar", path, f"{size} bytes, the record says {record.bytes}")
@@ -264,11 +261,12 @@ def check_arrays(
 
 
 def _wrong_rows(shard: Shard, plan: Plan | LabelingPlan, arrays: SideArrays) -> Iterator[str]:
-    """One line for each rule that some rows of a side file break, naming the first such row."""
-    probabilities = arrays.probabilities.astype(np.float32)
+    """Yield one line for each rule that some rows of a side file break, with the first such row."""
+    probabilities = arrays.probabilities.astype(np.float32)  # (N, C)
     label = np.clip(arrays.label, 0, probabilities.shape[1] - 1)
-    chosen = np.take_along_axis(probabilities, label[:, None], axis=1)[:, 0]
+    chosen = np.take_along_axis(probabilities, label[:, None], axis=1)[:, 0]  # (N,)
     sums = probabilities.sum(axis=1)
+    # Each rule by rows: true where it is broken.
     rules = {
         f"index does not run from {shard.start} to {shard.stop - 1}": (
             arrays.index != np.arange(shard.start, shard.stop)
@@ -292,7 +290,7 @@ def _wrong_rows(shard: Shard, plan: Plan | LabelingPlan, arrays: SideArrays) -> 
 
 
 def requested_classes(plan: Plan, shard: Shard) -> np.ndarray:
-    """The classes that the plan's generator was asked for, int64 (N,)."""
+    """Return the classes that the plan's generator was asked for, int64 (N,)."""
     import torch  # a second of each process, which sets without requested classes save
 
     from cifar5m.sampling.classes import image_classes
@@ -301,72 +299,75 @@ def requested_classes(plan: Plan, shard: Shard) -> np.ndarray:
     return image_classes(plan.seed or 0, index, len(plan.class_names)).numpy()
 
 
-def check_plan(folder: Path, place: Path = Path()) -> Iterator[Problem]:
-    """Check that the content of the plan in `folder / place` has its fingerprint."""
-    plan = load_json(folder / place / PLAN, dict[str, Any])
+def check_plan(folder: Path, inner: Path = Path()) -> Iterator[Problem]:
+    """Check that the content of the plan in `folder / inner` has its fingerprint."""
+    plan = load_json(folder / inner / PLAN, dict[str, Any])
     computed = fingerprint_of(plan)
     if plan["fingerprint"] != computed:
         message = f"was edited: its content has the fingerprint {computed}, it says "
-        yield Problem("plan", str(place / PLAN), message + plan["fingerprint"])
+        yield Problem("plan", str(inner / PLAN), message + plan["fingerprint"])
 
 
 def check_labelings(
     folder: Path, dataset: Plan, tars: Mapping[Shard, str | None]
 ) -> Iterator[Problem]:
-    """`tars` has the sha256 of each shard's tar as measured, None where there is no tar."""
+    """Check the second labelings; `tars` has the sha256 of each shard's tar as measured, None if
+    there is no tar.
+    """
     for name in labeling_names(folder):
-        place = Path(LABELS_FOLDER, name)
+        inner = Path(LABELS_FOLDER, name)
         try:
-            plan = load_plan(folder / place, LabelingPlan)
+            plan = load_plan(folder / inner, LabelingPlan)
         except ValueError as error:
-            yield Problem("plan", str(place / PLAN), str(error))
+            yield Problem("plan", str(inner / PLAN), str(error))
             continue
-        problems = [*check_plan(folder, place), *_other_dataset(plan, dataset, place)]
-        # Where the plan is not this dataset's, all that follows would only repeat it.
-        yield from problems or _check_shards(folder, place, plan, tars)
+        problems = [*check_plan(folder, inner), *_other_dataset(plan, dataset, inner)]
+        # If the plan is not this dataset's, all that follows would only repeat it.
+        yield from problems or _check_labeling(Labeling(folder, name, plan), inner, tars)
 
 
-def _other_dataset(plan: LabelingPlan, dataset: Plan, place: Path) -> Iterator[Problem]:
+def _other_dataset(plan: LabelingPlan, dataset: Plan, inner: Path) -> Iterator[Problem]:
     for name, found, expected in (
         ("dataset_fingerprint", plan.dataset_fingerprint, dataset.fingerprint),
         ("class_names", plan.class_names, dataset.class_names),
     ):
         if found != expected:
-            message = f"{name} is {found}, expected {expected}"
-            yield Problem("plan", str(place / PLAN), message)
+            yield Problem("plan", str(inner / PLAN), f"{name} is {found}, expected {expected}")
 
 
-def _check_shards(
-    folder: Path, place: Path, plan: LabelingPlan, tars: Mapping[Shard, str | None]
+def _check_labeling(
+    labeling: Labeling, inner: Path, tars: Mapping[Shard, str | None]
 ) -> Iterator[Problem]:
-    waiting, whole = 0, True
+    """Check each labeled shard, and the summary once all are labeled."""
+    # Shards that nobody labeled yet are counted, not listed.
+    waiting, intact = 0, True
     for shard, measured in tars.items():
-        if not any((folder / place / path).exists() for path in (shard.arrays, shard.record)):
+        if not any((labeling.place / path).exists() for path in (shard.arrays, shard.record)):
             waiting += 1
             continue
         problems = [
-            *check_arrays(folder / place, shard, plan)[1],
-            *_check_labeling_record(folder, place, shard, plan, measured),
+            *check_arrays(labeling.place, shard, labeling.plan)[1],
+            *_check_labeling_record(labeling, shard, measured),
         ]
-        whole = whole and not problems
+        intact = intact and not problems
         for problem in problems:
-            yield replace(problem, path=str(place / problem.path))
+            yield replace(problem, path=str(inner / problem.path))
     if waiting:
         message = f"{waiting} of {len(tars)} shards are not labeled yet"
-        yield Problem("missing", str(place / "meta"), message)
-    elif whole:
-        yield from _check_summary(folder, place, plan, tars)
+        yield Problem("missing", str(inner / "meta"), message)
+    elif intact:
+        yield from _check_summary(labeling, inner, tars)
 
 
 def _check_labeling_record(
-    folder: Path, place: Path, shard: Shard, plan: LabelingPlan, measured: str | None
+    labeling: Labeling, shard: Shard, measured: str | None
 ) -> Iterator[Problem]:
     """Check what the labels were made from. A corrupt tar is reported once, by the dataset."""
-    record, first = find_record(folder / place, shard), find_record(folder, shard)
+    record, first = find_record(labeling.place, shard), find_record(labeling.folder, shard)
     if record is None:
-        return  # told by check_arrays
+        return  # reported by check_arrays
     expected = {
-        "fingerprint": plan.fingerprint,
+        "fingerprint": labeling.plan.fingerprint,
         "tar": shard.tar.name,
         "count": len(shard),
         "sha256": first.sha256 if first else measured or record.sha256,
@@ -374,20 +375,19 @@ def _check_labeling_record(
     yield from _compare(record, expected, shard)
 
 
-def _check_summary(
-    folder: Path, place: Path, plan: LabelingPlan, shards: Mapping[Shard, Any]
-) -> Iterator[Problem]:
-    path = place / SUMMARY
-    if not (folder / path).exists():
-        yield Problem("missing", str(path), "all shards are labeled, the summary is missing")
+def _check_summary(labeling: Labeling, inner: Path, shards: Iterable[Shard]) -> Iterator[Problem]:
+    path, names = labeling.place / SUMMARY, labeling.plan.class_names
+    shown = str(inner / SUMMARY)
+    if not path.exists():
+        yield Problem("missing", shown, "all shards are labeled, the summary is missing")
         return
     try:
-        found = load_json(folder / path, Summary)
-        expected = compare(folder, folder / place, shards, plan.class_names).summary()
+        found = load_json(path, Summary)
+        expected = compare(labeling.folder, labeling.place, shards, names).summary()
     except FileNotFoundError:
-        return  # a side file of the dataset is missing, which is told elsewhere
+        return  # a side file of the dataset is missing, which is reported elsewhere
     except (OSError, ValueError, IndexError, KeyError, EOFError, RuntimeError) as error:
-        yield Problem("record", str(path), f"cannot be compared: {error}")
+        yield Problem("record", shown, f"cannot be compared: {error}")
         return
     if found != expected:
-        yield Problem("record", str(path), "is not what the two labelings amount to")
+        yield Problem("record", shown, "is not what the two labelings amount to")

@@ -135,6 +135,7 @@ def _list_images(folder: Path) -> tuple[list[Path], list[Path]]:
 
 def open_zip(path: Path, on_bytes: OnBytes) -> Source:
     """Read and check a zip of EDM's dataset_tool: images, and their labels in dataset.json."""
+    # Names first, then labels, then every image.
     with reading(path, "a zip of images and dataset.json"), zipfile.ZipFile(path) as archive:
         members = [info.filename for info in zip_members(archive)]
         names = [n for n in members if Path(n).suffix.lower() in SUFFIXES]
@@ -167,6 +168,7 @@ class _Labels(msgspec.Struct):
 
 def _zip_labels(data: bytes, names: Sequence[str]) -> np.ndarray:
     """Return the label of each image from dataset.json: rows or a dict of name and label."""
+    # Rows, as EDM's tools write them, or a dict.
     rows = parse_json(data, _Labels, "dataset.json").labels
     if not rows:
         raise ValueError("dataset.json has no labels: the images are not labeled")
@@ -182,6 +184,7 @@ def _check_images(
     source: Path, contents: Iterable[tuple[str, bytes]], on_bytes: OnBytes
 ) -> tuple[tuple[int, ...], str]:
     """Decode every image; return their common shape and the sha256 of all names and contents."""
+    # One hash of names and contents stands for all files.
     digest, shape = hashlib.sha256(), None
     for name, data in contents:
         try:

@@ -11,9 +11,11 @@ paper's test set is the first 10,000 images of part 5.
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import numpy as np
@@ -21,7 +23,7 @@ import numpy as np
 from cifar5m.shards.image_sources import open_folder, open_zip
 from cifar5m.shards.npz_parts import NpzArray, OnBytes, Slices, find_array
 from cifar5m.shards.source import MOST_CLASSES, Remembered, Source
-from worlds.formats.npz import map_file, read_header
+from worlds.formats.npz import map_file
 from worlds.formats.plan import SourceFile
 from worlds.formats.pools import (
     PAPER_TEST,
@@ -32,6 +34,9 @@ from worlds.formats.pools import (
     split_of,
     usual_classes,
 )
+
+if TYPE_CHECKING:
+    from worlds.data.splits import Split
 
 BASE_URL: Final = "https://storage.googleapis.com/gresearch/cifar5m"  # of the released parts
 FORMS: Final = ("parts", "pairs", "folder", "zip", "pack")
@@ -69,6 +74,7 @@ def open_source(
     for path in paths:
         if not path.exists():
             raise ValueError(f"{path} does not exist")
+    # Options of .npz files make no sense for the other forms.
     form = form_of(paths, keys) if form == "auto" else form
     if form in ("parts", "pairs"):
         return _open_arrays(_in_order(paths, form, split, test), form, keys, remembered, on_bytes)
@@ -93,7 +99,7 @@ def form_of(paths: Sequence[Path], keys: tuple[str, str] | None = None) -> str:
 
 
 def read_bytes_of(paths: Sequence[Path]) -> int:
-    """Return the bytes of .npz files that `open_source` will read anew, for progress."""
+    """Count the bytes that `open_source` reads of .npz files that it does not remember."""
     return sum(2 * path.stat().st_size for path in paths if path.is_file())
 
 
@@ -124,11 +130,8 @@ def _open_arrays(
     everything = np.concatenate(labels)
     # What a user should know of the files.
     notes = [f"{path.name}: {split}" for split, path in ordered]
-    if (
-        len(everything) > 1
-        and everything[0] != everything[-1]
-        and (everything[1:] >= everything[:-1]).all()
-    ):
+    is_sorted = (everything[1:] >= everything[:-1]).all()
+    if is_sorted and everything[0] != everything[-1]:
         notes.append("the images are sorted by class: take no prefix of them as a sample")
     return Source(
         form=form,
@@ -151,11 +154,12 @@ def _in_order(
     Raises ValueError unless the names decide the splits or the caller does: no file that may be
     test data becomes train without a word.
     """
-    twice = [path for path in paths if sum(path.resolve() == p.resolve() for p in paths) > 1]
-    if twice:
-        raise ValueError(f"{twice[0]} is given twice")
+    counts = Counter(path.resolve() for path in paths)
+    if twice := next((path for path in paths if counts[path.resolve()] > 1), None):
+        raise ValueError(f"{twice} is given twice")
     if split not in (None, "train", "test"):
         raise ValueError(f'split must be "train" or "test", got {split!r}')
+    # What the caller says counts before the names of the files.
     said = {path.resolve() for path in test}
     rest = split or ("train" if test else None)  # of names that decide nothing
     found = {p: "test" if p.resolve() in said else split_of(p.name) or rest for p in paths}
@@ -179,11 +183,12 @@ def _in_order(
 
 def _check_parts(paths: Sequence[Path]) -> None:
     """Raise ValueError unless released parts 0, 1, ... are there once each, without a gap."""
-    numbers = [number for path in paths if (number := part_number(path.name)) is not None]
-    for path in paths:
-        number = part_number(path.name)
+    known = {path: part_number(path.name) for path in paths}
+    numbers = [number for number in known.values() if number is not None]
+    for path, number in known.items():
         if number is not None and (numbers.count(number) > 1 or number > TEST_PART):
             raise ValueError(f"{path}: parts are 0 to {TEST_PART}, each given once")
+    # A gap would shift every index that follows it.
     train = sorted(set(numbers) - {TEST_PART})
     if train != list(range(len(train))):
         missing = min(set(range(TEST_PART)) - set(train))
@@ -197,6 +202,7 @@ def _find_pair(path: Path, keys: tuple[str, str] | None) -> tuple[NpzArray, NpzA
     """Return images and labels of one file, by their headers."""
     images_key, labels_key = find_keys(path, keys)
     images, labels = find_array(path, images_key), find_array(path, labels_key)
+    # Headers tell shapes and types, so nothing is read yet.
     pixels = images.dtype == np.uint8 and len(images.shape) == 4 and images.shape[3] == 3
     if not pixels or 0 in images.shape:
         raise ValueError(
@@ -213,6 +219,7 @@ def _find_pair(path: Path, keys: tuple[str, str] | None) -> tuple[NpzArray, NpzA
 
 
 def _read_labels(array: NpzArray, classes: int) -> np.ndarray:
+    # Block by block: six million labels take 12 MB, not 48.
     found = np.empty(len(array), np.uint16)
     start = 0
     for block in array.blocks(_BLOCK):
@@ -231,7 +238,8 @@ def _read_labels(array: NpzArray, classes: int) -> np.ndarray:
 def _seal(
     path: Path, remembered: Remembered, arrays: Iterable[NpzArray], on_bytes: OnBytes
 ) -> SourceFile:
-    """Path, bytes, time of change and sha256 of a file that was read whole, now or before."""
+    """Return path, bytes, time of change and sha256 of a file, read whole now or before."""
+    # An unchanged file need not be read again.
     state = path.stat()
     facts = (str(path.resolve()), state.st_size, state.st_mtime_ns)
     for before in remembered:
@@ -242,7 +250,7 @@ def _seal(
         array.check(on_bytes)
     digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while block := stream.read(_BLOCK):
+        for block in iter(partial(stream.read, _BLOCK), b""):
             digest.update(block)
             on_bytes(len(block))
     name, size, changed = facts
@@ -253,6 +261,7 @@ def _open_pack(folder: Path, remembered: Remembered, on_bytes: OnBytes) -> Sourc
     # They bring torch, which nothing else here needs.
     from worlds.data.pack import open_pack, read_manifest
 
+    # Every file of the pack against its manifest.
     manifest, splits = read_manifest(folder), open_pack(folder)
     kind = splits[0]
     if not (kind.holds_images and kind.class_names and kind.image_shape[-1] == 3):
@@ -265,19 +274,19 @@ def _open_pack(folder: Path, remembered: Remembered, on_bytes: OnBytes) -> Sourc
         files.append(_seal(path, remembered, (), on_bytes))
         if files[-1].sha256 != recorded.sha256:
             raise ValueError(f"{path} does not match the sha256 of its manifest: make it again")
-    # Images are read in place.
-    images_path = folder / "images.npy"
-    with images_path.open("rb") as stream:
-        shape, dtype = read_header(stream)
-        images = NpzArray(images_path, "images", shape, dtype, True, stream.tell(), 0)
     soft = folder / "probabilities.npy"
     return Source(
         form="pack",
         splits=tuple(manifest.splits.items()),
         labels=np.concatenate([split.clean_labels for split in splits]),
-        parts=((len(images), Slices(images)),),
+        parts=tuple((len(split), partial(_gather, split)) for split in splits),
         files=tuple(files),
         class_names=manifest.class_names,
-        image_shape=shape[1:],
+        image_shape=kind.image_shape,
         probabilities=map_file(soft) if soft.name in manifest.files else None,
     )
+
+
+def _gather(split: "Split", start: int, stop: int) -> np.ndarray:
+    """Return the images [start, stop) of a pack's split, uint8 (N, H, W, 3)."""
+    return split.gather(np.arange(start, stop))

@@ -8,27 +8,29 @@ says so. The same command again goes on where it stopped.
 
 import io
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 import numpy as np
 
 from cifar5m.shards.import_sources import BASE_URL, KEYED, open_source, read_bytes_of
 from cifar5m.shards.npz_parts import OnBytes
-from cifar5m.shards.source import Pictures, Source
+from cifar5m.shards.source import Source
 from cifar5m.weights.download import RemoteFile, fetch
+from worlds.formats.dataset import DatasetFolder
 from worlds.formats.layout import FORMAT, PLAN, Shard
 from worlds.formats.plan import About, Plan, claim_folder, differences, load_plan, seal
 from worlds.formats.pools import part_number
-from worlds.formats.shards import encode_png, is_finished, write_tar
+from worlds.formats.shards import encode_png, write_tar
 from worlds.formats.summary import DatasetSummary, summarize
-from worlds.formats.writers import ShardWriters, WriteJob
+from worlds.formats.writers import ShardContent, WriteJob, write_job
 from worlds.runtime.files import HashingStream, check_disk, clean_folders
-from worlds.runtime.processes import worker_count
+from worlds.runtime.processes import Workers, worker_count
 from worlds.runtime.progress import OnProgress, Phase
 
 DATASET: Final = "import"  # what a plan calls an imported set
@@ -117,8 +119,8 @@ def import_dataset(
     source = load_source(paths, out, form, on_progress, split=split, test=test, keys=keys)
     source = with_class_names(source, class_names)
     plan = plan_of(source, shard_size)
-    shards = plan.shards
-    waiting = [shard for shard in shards if not is_finished(out, shard, plan.fingerprint)]
+    dataset = DatasetFolder(out, plan)
+    waiting = dataset.unfinished()
 
     # Another plan is the first thing to tell; the disk is checked before the plan is written.
     if (out / PLAN).exists():
@@ -126,10 +128,18 @@ def import_dataset(
     check_disk(out, estimate(source).bytes(sum(map(len, waiting))))
     claim_folder(out, plan)
 
-    phase = Phase.of("import", shards, waiting, on_progress)
+    phase = Phase.of("import", dataset.shards, waiting, on_progress)
     count = min(workers, max(1, len(waiting)))
-    with ShardWriters(count, lambda shard: phase(len(shard))) as writers:
-        import_shards(out, source, plan, writers, waiting, phase)
+    clean_folders(out, out / "data", out / "meta")
+    facts = {"fingerprint": plan.fingerprint, "device": DEVICE}
+    with (
+        closing(source),
+        Workers(write_job, count, lambda shard: phase(len(shard))) as writers,
+    ):
+        for shard in waiting:
+            phase()  # may raise
+            if not dataset.is_finished(shard):  # by another process, meanwhile
+                writers.put(WriteJob(out, shard, content_of(source, shard), facts))
     return summarize(out, plan)
 
 
@@ -157,6 +167,7 @@ def with_class_names(source: Source, names: Sequence[str] | None) -> Source:
     """Return the source with other class names; ValueError unless there is one for each class."""
     if names is None:
         return source
+    # A class without images may have a name too.
     needed = max(int(source.labels.max()) + 1, 1)
     if len(names) < needed or len(set(names)) < len(names):
         raise ValueError(
@@ -176,6 +187,7 @@ def load_source(
     keys: tuple[str, str] | None = None,
 ) -> Source:
     """Read and check a source whole; what an earlier import into `out` has hashed is trusted."""
+    # Files of the test split may be named once or twice.
     given = [Path(path) for path in paths]
     given += [path for path in map(Path, test) if path not in given]
     phase = Phase("check", read_bytes_of(given) or None, on_progress, unit="B")
@@ -187,39 +199,15 @@ def load_source(
     return source
 
 
-def import_shards(
-    folder: Path,
-    source: Source,
-    plan: ImportedPlan,
-    writers: ShardWriters,
-    shards: Sequence[Shard] | None = None,
-    check: Callable[[], None] = lambda: None,
-) -> None:
-    """Hand each of `shards` (default: all) that does not exist yet to a writer.
-
-    `check` is called before each shard, and may raise.
-    """
-    clean_folders(folder, folder / "data", folder / "meta")
-    facts = {"fingerprint": plan.fingerprint, "device": DEVICE}
-    try:
-        for shard in plan.shards if shards is None else shards:
-            check()
-            if is_finished(folder, shard, plan.fingerprint):
-                continue
-            writers.put(WriteJob(folder, shard, *content_of(source, shard), facts))
-    finally:
-        source.close()
-
-
-def content_of(source: Source, shard: Shard) -> tuple[Pictures, np.ndarray, np.ndarray]:
-    """Images, labels (N,) and float16 probabilities (N, C) of one shard."""
+def content_of(source: Source, shard: Shard) -> ShardContent:
+    """Return the images, labels and float16 probabilities of one shard."""
     rows = slice(shard.start, shard.stop)
     labels, soft = source.labels[rows], source.probabilities
     if soft is None:
-        soft_rows = np.eye(len(source.class_names), dtype=np.float16)[labels]
+        probabilities = np.eye(len(source.class_names), dtype=np.float16)[labels]
     else:
-        soft_rows = np.asarray(soft[rows])
-    return source.pictures(shard.start, shard.stop), labels, soft_rows
+        probabilities = np.asarray(soft[rows])
+    return ShardContent(source.pictures(shard.start, shard.stop), labels, probabilities)
 
 
 def reopen(
@@ -227,11 +215,12 @@ def reopen(
     parts: Sequence[Path] | None = None,
     on_bytes: OnBytes = lambda count: None,
 ) -> Source:
-    """The source of an import again, to repair single shards.
+    """Open the source of an import again, to repair single shards.
 
-    `parts` is where its files lie now, by default where the plan says that they lay. ValueError
-    where they are gone, or would not give the same bytes.
+    `parts` is where its files are now, by default where the plan says. Raises ValueError if they
+    are missing, or would not give the same bytes.
     """
+    # Where the files are, and which split each was.
     form, files = plan.source.form, plan.about.files
     paths = [Path(file.path) for file in files] if parts is None else list(parts)
     if form == "pack" and parts is None:
@@ -246,6 +235,7 @@ def reopen(
         {"split": said, "test": test, "keys": files[0].keys} if form in KEYED else {}
     )
     source = open_source(paths, form, files, on_bytes, **options)
+    # The same files must give the same plan.
     again = plan_of(with_class_names(source, plan.class_names), plan.shard_size)
     if again.fingerprint != plan.fingerprint:
         source.close()
@@ -256,8 +246,7 @@ def reopen(
     return source
 
 
-@dataclass(frozen=True)
-class Estimate:
+class Estimate(NamedTuple):
     """Cost of an import, from the source's first images encoded on this machine."""
 
     image_bytes: float  # of the tar, an image
@@ -270,21 +259,13 @@ class Estimate:
 
 def estimate(source: Source) -> Estimate:
     """Encode up to 256 images and write them as a tar to memory."""
-    try:
+    with closing(source):
         images = list(source.pictures(0, min(_SAMPLED, len(source.labels))))
-    finally:
-        source.close()
-    sizes: list[int] = []
-
-    def samples() -> Iterator[tuple[int, bytes, int]]:
-        for index, image in enumerate(images):
-            data = encode_png(image)
-            sizes.append(len(data))
-            yield index, data, 0
-
     start = time.perf_counter()
-    write_tar(HashingStream(io.BytesIO()), samples(), "png")  # type: ignore[arg-type]
-    seconds = (time.perf_counter() - start) / len(images)
+    pngs = [encode_png(image) for image in images]
+    samples = ((index, data, 0) for index, data in enumerate(pngs))
+    write_tar(HashingStream(io.BytesIO()), samples, "png")  # type: ignore[arg-type]
+    seconds = time.perf_counter() - start
     # Two tar headers, the PNG and the label, each filled up to 512 bytes.
-    blocks = [3 + -(-size // 512) for size in sizes]
-    return Estimate(512 * float(np.mean(blocks)), seconds)
+    blocks = [3 + -(-len(data) // 512) for data in pngs]
+    return Estimate(512 * float(np.mean(blocks)), seconds / len(images))

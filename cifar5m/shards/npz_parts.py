@@ -28,7 +28,7 @@ OnBytes = Callable[[int], None]  # bytes read since the last call
 
 @dataclass(frozen=True)
 class FileSpan:
-    """`count` uint8 images of one shape that lie in a file, one after the other, as raw pixels."""
+    """`count` uint8 images of one shape in a file, one after the other, as raw pixels."""
 
     path: Path
     offset: int
@@ -68,7 +68,7 @@ class NpzArray:
         return math.prod(self.shape[1:]) * self.dtype.itemsize
 
     def open(self) -> IO[bytes]:
-        """The uncompressed .npy as a stream that checks its CRC at the end."""
+        """Open the uncompressed .npy as a stream that checks its CRC at the end."""
         return zipfile.ZipFile(self.path).open(f"{self.name}.npy")
 
     def check(self, on_bytes: OnBytes = lambda count: None) -> None:
@@ -78,7 +78,7 @@ class NpzArray:
                 on_bytes(len(block))
 
     def blocks(self, length: int) -> Iterator[np.ndarray]:
-        """All elements in order, up to `length` at a time."""
+        """Yield all elements in order, up to `length` at a time."""
         with reading(self.path, _ARCHIVE), self.open() as stream:
             stream.read(self.header)
             for start in range(0, len(self), length):
@@ -93,15 +93,8 @@ def find_array(path: Path, name: str) -> NpzArray:
     with reading(path, _ARCHIVE), zipfile.ZipFile(path) as archive, archive.open(member) as stream:
         shape, dtype = read_header(stream)
         header = stream.tell()
-    array = NpzArray(
-        path=path,
-        name=name,
-        shape=shape,
-        dtype=dtype,
-        stored=member.compress_type == zipfile.ZIP_STORED,
-        header=header,
-        offset=member_offset(path, member),
-    )
+    stored = member.compress_type == zipfile.ZIP_STORED
+    array = NpzArray(path, name, shape, dtype, stored, header, member_offset(path, member))
     if not shape or member.file_size != header + shape[0] * array.item_bytes:
         raise ValueError(f"{path}: {name!r} is cut short: its header promises {shape} of {dtype}")
     return array
@@ -110,8 +103,8 @@ def find_array(path: Path, name: str) -> NpzArray:
 class Slices:
     """Images [start, stop) of an array, as something that a worker process can iterate over.
 
-    Of a deflated array what lies between two slices is read and skipped, so they are best asked for
-    in rising order; such a slice is pixels in memory, 31 MB for 10,000 images of CIFAR's size.
+    A deflated array is read from slice to slice, so slices are best asked for in rising order; each
+    is pixels in memory, 31 MB for 10,000 images of CIFAR's size.
     """
 
     def __init__(self, array: NpzArray) -> None:
@@ -122,6 +115,7 @@ class Slices:
     def __call__(self, start: int, stop: int) -> FileSpan | np.ndarray:
         array = self.array
         shape = (array.shape[1], array.shape[2], array.shape[3])
+        # Stored: the worker reads the file itself. Deflated: pixels are handed on.
         if array.stored:
             offset = array.offset + array.header + start * array.item_bytes
             return FileSpan(array.path, offset, stop - start, shape)
@@ -129,18 +123,15 @@ class Slices:
             if self._stream is None or start < self._at:
                 self._stream, self._at = array.open(), 0
                 self._stream.read(array.header)
-            self._skip((start - self._at) * array.item_bytes)
+            skipped = (start - self._at) * array.item_bytes
+            while skipped:
+                skipped -= len(self._stream.read(min(skipped, _BLOCK)))
             data = self._stream.read((stop - start) * array.item_bytes)
             self._at = stop
-        return np.frombuffer(data, np.uint8).reshape(-1, *shape)
+        return np.frombuffer(data, np.uint8).reshape(-1, *shape)  # (N, H, W, 3)
 
     def close(self) -> None:
         """Let go of a deflated array's stream."""
         if self._stream is not None:
             self._stream.close()
             self._stream = None
-
-    def _skip(self, count: int) -> None:
-        assert self._stream is not None
-        while count:
-            count -= len(self._stream.read(min(count, _BLOCK)))

@@ -96,7 +96,7 @@ def default_pack(directory: Path) -> Path:
 
 
 def _write(folder: Path, out: Path, workers: int, on_progress: OnProgress | None) -> bool:
-    """Write the pack; False where it is there already."""
+    """Write the pack; return False if it exists already."""
     if (out / PLAN).exists():
         raise ValueError(f"{out} is a folder of shards: choose another `out` for the pack")
     # What the pack would be, and whether it is there.
@@ -154,7 +154,8 @@ class _Images:
         return DecodeJob(folder, shard, self.extension, self.shape, self.part, offset)
 
     def resume(self, journal: IO[bytes], folder: Path, fingerprint: str) -> set[Shard]:
-        """The shards that an earlier run has decoded from the tars that are there now."""
+        """Return the shards that an earlier run has decoded from the present tars."""
+        # The journal's first line says of which pack it is.
         head = {"fingerprint": fingerprint, "bytes": self.bytes}
         lines = _read_lines(journal)
         if not self.part.exists() and lines and (self.out / IMAGES).exists():
@@ -165,12 +166,14 @@ class _Images:
             self._allocate(size)
             _append(journal, head)
             return set()
+        # A shard that was made again since is decoded again.
         found = {line["shard"]: line["sha256"] for line in lines[1:]}
         records = ((shard, find_record(folder, shard)) for shard in self.shards)
         return {s for s, record in records if record and record.sha256 == found.get(s.name)}
 
     def _allocate(self, size: int) -> None:
         """Take the whole of the file from the disk now: a full disk must not be met in a map."""
+        # Images and labels must fit before the first is decoded.
         labels = self.shards[-1].stop * _LABEL_BYTES
         check_disk(self.out, self.bytes + labels - size)
         with self.part.open("r+b" if size else "wb") as stream:
@@ -180,6 +183,7 @@ class _Images:
 
     def hash_completed_prefix(self, done: set[Shard]) -> None:
         """Hash the images as far as they are complete from the start on."""
+        # Shards end in any order; the hash needs the file's own.
         while self._next < len(self.shards) and self.shards[self._next] in done:
             self._next += 1
         stop = self.offset(self.shards[self._next - 1].stop) if self._next else 0
@@ -199,7 +203,8 @@ class _Images:
 
 
 def _read_lines(journal: IO[bytes]) -> list[dict[str, Any]]:
-    """The journal's whole lines; one that a kill has cut is taken off."""
+    """Load the journal's complete lines; one that a kill has cut is removed."""
+    # A line without its end was being written when the process died.
     journal.seek(0)
     lines, end = [], 0
     for line in journal:

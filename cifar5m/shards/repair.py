@@ -10,9 +10,10 @@ this machine left half-written.
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -41,6 +42,7 @@ from worlds.formats.shards import (
     write_shard,
     write_tar,
 )
+from worlds.formats.writers import ShardContent
 from worlds.runtime.device import pick_device
 from worlds.runtime.errors import first_line
 from worlds.runtime.files import HashingStream, remove_stale, sha256_of
@@ -60,38 +62,30 @@ class RepairOptions:
     on_progress: OnProgress | None = None  # of a download
 
 
-@dataclass(frozen=True)
-class Remade:
-    """The content of a shard, made again and not written yet."""
+class Rebuilt(NamedTuple):
+    """A shard made again and not written yet, with the seconds and the device of its record."""
 
     shard: Shard
-    samples: Sequence[bytes]  # encoded images
-    labels: np.ndarray  # int (N,)
-    probabilities: np.ndarray  # float (N, C)
-    facts: dict[str, Any]  # seconds and device, for the record
-    requested: np.ndarray | None = None  # int (N,), of a conditional generator
+    content: ShardContent
+    facts: dict[str, Any]
 
 
-# Makes shards of a folder again: (folder, shards, options), in the order of the shards.
-Maker = Callable[[Path, Sequence[Shard], RepairOptions], Iterator[Remade]]
+# Makes shards of a folder again, in their order: (folder, shards, options).
+Rebuilder = Callable[[Path, Sequence[Shard], RepairOptions], Iterator[Rebuilt]]
 
 
-def regenerate(folder: Path, shards: Sequence[Shard], options: RepairOptions) -> Iterator[Remade]:
-    """The maker of generated sets: the generating job itself, as the plan describes it."""
+def regenerate(folder: Path, shards: Sequence[Shard], options: RepairOptions) -> Iterator[Rebuilt]:
+    """Rebuild generated shards, by the generating job as the plan describes it."""
     job = job_of(folder, options)
     for shard in shards:
         start = time.monotonic()
         made = make_shard(job, shard, options.on_images)
-        facts = {
-            "seconds": round(time.monotonic() - start, 3),
-            "device": job.generator.device_name,
-        }
-        samples = [encode_png(image) for image in made.images]
-        yield Remade(shard, samples, made.labels, made.probabilities, facts, made.requested)
+        yield Rebuilt(shard, made, _facts(start, job.generator.device_name))
 
 
 def job_of(folder: Path, options: RepairOptions) -> Job:
-    """The job that a plan describes; ValueError where it cannot be had again to the byte."""
+    """Load the job that a plan describes; ValueError if it would not make the same bytes."""
+    # The same networks, then the same plan: else the bytes would differ.
     plan = load_plan(folder, GeneratedPlan)
     chosen = options_of(plan, options.generator, options.labeler, options.allow_non_ema)
     sources = find_sources(chosen, options.on_progress)
@@ -113,23 +107,22 @@ def job_of(folder: Path, options: RepairOptions) -> Job:
     return load_job(chosen, sources, plan, options.device)
 
 
-def reimport(folder: Path, shards: Sequence[Shard], options: RepairOptions) -> Iterator[Remade]:
-    """The maker of imported sets: the imported files, read again."""
-    source = importing.reopen(load_plan(folder, ImportedPlan), options.parts)
-    try:
+def reimport(folder: Path, shards: Sequence[Shard], options: RepairOptions) -> Iterator[Rebuilt]:
+    """Rebuild imported shards, from the imported files."""
+    with closing(importing.reopen(load_plan(folder, ImportedPlan), options.parts)) as source:
         for shard in shards:
             start = time.monotonic()
-            images, labels, probabilities = importing.content_of(source, shard)
-            samples = [encode_png(image) for image in images]
-            facts = {"seconds": round(time.monotonic() - start, 3), "device": importing.DEVICE}
-            options.on_images(len(samples))
-            yield Remade(shard, samples, labels, probabilities, facts)
-    finally:
-        source.close()
+            content = importing.content_of(source, shard)
+            options.on_images(len(shard))
+            yield Rebuilt(shard, content, _facts(start, importing.DEVICE))
+
+
+def _facts(start: float, device: str) -> dict[str, Any]:
+    return {"seconds": round(time.monotonic() - start, 3), "device": device}
 
 
 # By what the plan calls "dataset".
-MAKERS: Final[dict[str, Maker]] = {DATASET: regenerate, importing.DATASET: reimport}
+REBUILDERS: Final[dict[str, Rebuilder]] = {DATASET: regenerate, importing.DATASET: reimport}
 
 
 @dataclass(frozen=True)
@@ -245,6 +238,7 @@ def repair_shards(folder: Path, report: Report, options: RepairOptions) -> Itera
     Raises ValueError, before anything is made, if the plan cannot be trusted or followed: another
     network, other package versions, an unknown kind of dataset.
     """
+    # A plan that was edited does not say how the shards were made.
     plan = load_plan(folder)
     if any(problem.kind == "plan" and problem.path == PLAN for problem in report.problems):
         raise ValueError(
@@ -255,15 +249,15 @@ def repair_shards(folder: Path, report: Report, options: RepairOptions) -> Itera
     broken = broken_shards(report, plan.shards)
     if not broken:
         return
-    make = MAKERS.get(plan.dataset or "")
-    if make is None:
+    rebuild = REBUILDERS.get(plan.dataset or "")
+    if rebuild is None:
         raise ValueError(
-            f"{len(broken)} shards of a set of the kind {plan.dataset!r} cannot be made again "
-            f"here (only {', '.join(MAKERS)}): run the command that made the set once more, into "
+            f"{len(broken)} shards of a set of the kind {plan.dataset!r} cannot be made again here "
+            f"(only {', '.join(REBUILDERS)}): run the command that made the set once more, into "
             f"{folder}"
         )
-    for remade in make(folder, broken, options):
-        yield put_back(folder, plan, remade)
+    for rebuilt in rebuild(folder, broken, options):
+        yield replace_shard(folder, plan, rebuilt)
 
 
 def broken_shards(report: Report, shards: Sequence[Shard]) -> list[Shard]:
@@ -275,7 +269,8 @@ def broken_shards(report: Report, shards: Sequence[Shard]) -> list[Shard]:
 
 
 def broken_labelings(report: Report) -> list[str]:
-    """The second labelings with a problem, unless it is the plan's or that of files too many."""
+    """List the second labelings with a problem, unless the plan or foreign files are it."""
+    # Problems by labeling; foreign files are no reason to label again.
     kinds: dict[str, set[str]] = {}
     for problem in report.problems:
         top, *rest = Path(problem.path).parts
@@ -286,6 +281,7 @@ def broken_labelings(report: Report) -> list[str]:
 
 def remove_leftovers(folder: Path) -> None:
     """Delete what processes of this machine, which are gone, left half-written."""
+    # Everywhere that a process of this project writes.
     labelings = [folder / LABELS_FOLDER / name for name in labeling_names(folder)]
     places = [folder, folder / "data", *labelings, *(p / "meta" for p in (folder, *labelings))]
     for place in places:
@@ -293,23 +289,33 @@ def remove_leftovers(folder: Path) -> None:
             remove_stale(place)
 
 
-def put_back(folder: Path, plan: Plan, remade: Remade) -> Outcome:
+def replace_shard(folder: Path, plan: Plan, rebuilt: Rebuilt) -> Outcome:
     """Write a shard in place of the broken one, unless a record speaks against it."""
-    shard, extension = remade.shard, plan.extension
-    made, record = tar_sha256(remade, extension), find_record(folder, shard)
+    shard, (images, labels, probabilities, requested) = rebuilt.shard, rebuilt.content
+    samples = [encode_png(image) for image in images]
+    rows = zip(range(shard.start, shard.stop), samples, labels.tolist(), strict=True)
+    with open(os.devnull, "wb") as nowhere:
+        tar = HashingStream(nowhere)
+        write_tar(tar, rows, plan.extension)  # type: ignore[arg-type]
+    made, record = tar.sha256.hexdigest(), find_record(folder, shard)
+
+    # What the record, if it is this shard's, and the present tar say.
     own = (plan.fingerprint, shard.tar.name, len(shard))
     if record is not None and (record.fingerprint, record.tar, record.count) != own:
         record = None  # another shard's, or another plan's
     present = sha256_of(folder / shard.tar) if (folder / shard.tar).is_file() else None
     if record is not None and made not in (record.sha256, present):
-        device = f"made on {record.device}, now on {remade.facts.get('device')}"
+        device = f"made on {record.device}, now on {rebuilt.facts['device']}"
         message = f"came out with sha256 {made}, the record says {record.sha256} ({device})"
         return Outcome(shard.name, False, f"{message}; nothing was replaced")
+
     # Nothing speaks against it: write it, and say what proves it right.
-    probabilities, remark = _settle_probabilities(folder, plan, remade, record)
-    facts = remade.facts | {"fingerprint": plan.fingerprint}
-    arrays = (remade.labels, probabilities, facts, extension, remade.requested)
-    write_shard(folder, shard, remade.samples, *arrays)
+    index = np.arange(shard.start, shard.stop, dtype=np.int64)
+    arrays = SideArrays(index, labels.astype(np.int64), probabilities.astype(np.float16), requested)
+    arrays, remark = _settle_probabilities(folder, shard, plan, arrays, record)
+    facts = rebuilt.facts | {"fingerprint": plan.fingerprint}
+    content = arrays.label, arrays.probabilities, facts, plan.extension, requested
+    write_shard(folder, shard, samples, *content)
     if made == present:
         proof = "the tar was whole, its sha256 came out again"
     elif record is not None:
@@ -319,30 +325,17 @@ def put_back(folder: Path, plan: Plan, remade: Remade) -> Outcome:
     return Outcome(shard.name, True, proof + remark)
 
 
-def tar_sha256(remade: Remade, extension: str) -> str:
-    """Return the sha256 of the tar that the shard would be."""
-    index = range(remade.shard.start, remade.shard.stop)
-    with open(os.devnull, "wb") as nowhere:
-        stream = HashingStream(nowhere)
-        rows = zip(index, remade.samples, remade.labels.tolist(), strict=True)
-        write_tar(stream, rows, extension)  # type: ignore[arg-type]
-    return stream.sha256.hexdigest()
-
-
 def _settle_probabilities(
-    folder: Path, plan: Plan, remade: Remade, record: Record | None
-) -> tuple[np.ndarray, str]:
-    """The probabilities to write, and a remark where they are not those recorded.
+    folder: Path, shard: Shard, plan: Plan, made: SideArrays, record: Record | None
+) -> tuple[SideArrays, str]:
+    """Return the arrays to write, and a remark if they are not those recorded.
 
-    With another count of CPU threads a network may round a probability otherwise where all labels
-    are the same; a side file that is whole is therefore kept.
+    With another count of CPU threads a network may round a probability otherwise although all
+    labels are the same; a side file that is intact is therefore kept.
     """
-    index = np.arange(remade.shard.start, remade.shard.stop, dtype=np.int64)
-    labels, made = remade.labels.astype(np.int64), remade.probabilities.astype(np.float16)
-    sha256 = SideArrays(index, labels, made, remade.requested).sha256
-    if record is None or sha256 == record.arrays_sha256:
+    if record is None or made.sha256 == record.arrays_sha256:
         return made, ""
-    present, problems = check_arrays(folder, remade.shard, plan)
-    if present is not None and not problems and np.array_equal(present.label, labels):
-        return present.probabilities, ""
+    present, problems = check_arrays(folder, shard, plan)
+    if present is not None and not problems and np.array_equal(present.label, made.label):
+        return present, ""
     return made, "; its probabilities are not those recorded, to the last bit"

@@ -44,7 +44,8 @@ class Source:
     notes: tuple[str, ...] = ()  # lines for people: which file is which split, what was skipped
 
     def pictures(self, start: int, stop: int) -> Pictures:
-        """Images [start, stop) of all."""
+        """Return the images [start, stop) of all."""
+        # A shard may span several parts of the source.
         pieces, ends = [], accumulate(length for length, _ in self.parts)
         for (length, read), end in zip(self.parts, ends, strict=True):
             first, last = max(start, end - length), min(stop, end)
@@ -54,6 +55,7 @@ class Source:
 
     def close(self) -> None:
         """Let go of the files that are read as streams."""
+        # Only deflated arrays hold a stream.
         for _, read in self.parts:
             if isinstance(read, Slices):
                 read.close()

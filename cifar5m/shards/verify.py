@@ -3,8 +3,8 @@
     cifar5m-verify DIR
 
 Every shard is re-hashed, every image decoded, every label compared with the side file, and every
-image with all others; second labelings are held against the tars they were made from. What is off
-becomes a `Problem`; cifar5m/shards/repair.py mends what it can.
+image with all others; second labelings are held against the tars they were made from. What is wrong
+becomes a `Problem`; cifar5m/shards/repair.py repairs what it can.
 """
 
 import re
@@ -40,20 +40,18 @@ PUBLISHED |= {".cache", ".git", ".gitattributes"}
 
 @dataclass(frozen=True, repr=False)
 class Report:
-    """The sum over a dataset folder. `shards`, `images`, `bytes` and `classes` count what is there,
-    `duplicates` the images whose pixels equal those of an earlier one.
-    """
+    """What was found in a dataset directory, and every problem."""
 
     folder: str
     fingerprint: str
-    shards: int
+    shards: int  # that have a tar
     shards_planned: int
-    images: int
+    images: int  # that could be decoded
     images_planned: int
-    bytes: int
+    bytes: int  # of the tars
     class_names: tuple[str, ...]
-    classes: tuple[int, ...]
-    duplicates: int
+    classes: tuple[int, ...]  # images of each class
+    duplicates: int  # images whose pixels equal an earlier one's
     problems: tuple[Problem, ...]
     agreed: int | None = None  # images in which the labeler finds the requested class
 
@@ -93,12 +91,13 @@ def verify(
     plan = load_plan(folder)
     shards, workers = plan.shards, worker_count(workers)
     phase = Phase("verify", sum(map(len, shards)), on_progress)
+    # Each shard by itself, in processes if there are several.
     check, count = partial(_check_one, folder, plan), min(workers, len(shards))
-    found: dict[Shard, ShardReport] = {}
+    reports: list[ShardReport] = []
     for report in map(check, shards) if count == 1 else in_workers(check, shards, count):
-        found[report.shard] = report
+        reports.append(report)
         phase(len(report.shard))
-    reports = [found[shard] for shard in shards]
+    reports.sort(key=lambda report: report.shard.start)
     # What no shard shows by itself: swapped tars, equal images.
     problems, intact = _sort_out_swapped(folder, reports)
     duplicates, equal = _duplicates(intact)
@@ -132,10 +131,11 @@ def _check_one(folder: Path, plan: Plan, shard: Shard) -> ShardReport:
 def _sort_out_swapped(
     folder: Path, reports: list[ShardReport]
 ) -> tuple[list[Problem], list[ShardReport]]:
-    """All shards' problems, and the reports of those that do not hold another shard's bytes.
+    """Return all shards' problems, and the reports of those that do not hold another shard's bytes.
 
-    Where one does, a single line stands for all that follows from it.
+    For one that does, a single line stands for all that follows from it.
     """
+    # Tars are known by the hashes in the records.
     recorded = {report.shard: find_record(folder, report.shard) for report in reports}
     owners = {record.sha256: shard for shard, record in recorded.items() if record}
     problems: list[Problem] = []
@@ -154,9 +154,10 @@ def _sort_out_swapped(
 
 
 def _duplicates(reports: list[ShardReport]) -> tuple[int, list[Problem]]:
-    """Count the images that equal an earlier one, and name the first of each shard."""
+    """Count the images that equal an earlier one, and list the first of them for each shard."""
     if not reports:
         return 0, []
+    # All images at once; only the first of a shard are listed.
     index = np.concatenate([report.index for report in reports])
     later, earlier = equal_pairs(index, np.concatenate([report.digests for report in reports]))
     problems: list[Problem] = []
@@ -171,11 +172,12 @@ def _duplicates(reports: list[ShardReport]) -> tuple[int, list[Problem]]:
 
 
 def equal_pairs(index: np.ndarray, digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Every image whose digest equals an earlier one's, and the last such earlier image.
+    """Return every image whose digest equals an earlier one's, and the last such earlier image.
 
     `index` int64 (N,) ascending, `digests` uint64 (N, 2); both results int64 (M,), the first
     ascending.
     """
+    # Equal digests become neighbors.
     order = np.lexsort((digests[:, 1], digests[:, 0]))  # stable: the lower index comes first
     digests = digests[order]
     equal = (digests[1:] == digests[:-1]).all(axis=1)
@@ -185,7 +187,8 @@ def equal_pairs(index: np.ndarray, digests: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def _foreign(folder: Path, plan: Plan, shards: list[Shard]) -> Iterator[Problem]:
-    """Files that the plan does not name, and temporary files that a killed process left."""
+    """Yield files that the plan does not name, and temporary files that a killed process left."""
+    # What may be there, relative to the dataset directory.
     known = {PLAN, "data", "meta", PREVIEW_FOLDER, LABELS_FOLDER, *PUBLISHED}
     known |= set(plan.beside or ())
     known |= {str(path) for shard in shards for path in (shard.tar, shard.arrays, shard.record)}
@@ -193,6 +196,7 @@ def _foreign(folder: Path, plan: Plan, shards: list[Shard]) -> Iterator[Problem]
     for labeling in labeling_names(folder):
         known |= labeling_files(labeling, shards)
         places += [places[3] / labeling, places[3] / labeling / "meta"]
+    # What is there beside it.
     for place in places:
         for path in sorted(place.iterdir()) if place.is_dir() else ():
             name = str(path.relative_to(folder))

@@ -19,6 +19,7 @@ def bounded_by(weights: Mapping[str, torch.Tensor]) -> Iterator[None]:
     """Raise ValueError as soon as a network that is built in this context has far more parameters
     than these weights hold.
     """
+    # Counted as the network is built, so that a huge one is refused early.
     most_tensors = 2 * len(weights) + _SLACK_TENSORS
     most_numbers = 2 * sum(tensor.numel() for tensor in weights.values()) + _SLACK_NUMBERS
     tensors = numbers = 0

@@ -86,11 +86,12 @@ UNET_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bi
 
 
 def name_table(config: Mapping[str, Any] = UNET_CONFIG) -> dict[str, str]:
-    """Published module name to `UNet2DModel` module name.
+    """Return `UNet2DModel` module names by published module names.
 
     Every place has a row, also those that a given network leaves empty: a shortcut where channels
     do not change, attention at the other resolutions, a resampling at the last level.
     """
+    # The middle, then each level from both ends.
     levels, layers = len(config["block_out_channels"]), config["layers_per_block"]
     places: list[tuple[str, str, Mapping[str, str]]] = [
         ("mid.block_1", "mid_block.resnets.0", _BLOCK),
@@ -107,6 +108,7 @@ def name_table(config: Mapping[str, Any] = UNET_CONFIG) -> dict[str, str]:
             places.append((f"up.{level}.attn.{j}", f"{up}.attentions.{j}", _ATTENTION))
         places.append((f"down.{level}.downsample", f"{down}.downsamplers.0", {"conv": "conv"}))
         places.append((f"up.{level}.upsample", f"{up}.upsamplers.0", {"conv": "conv"}))
+    # Modules inside the blocks, then tensors.
     table = dict(_OUTER)
     for published, ours, parts in places:
         table |= {f"{published}.{part}": f"{ours}.{name}" for part, name in parts.items()}
@@ -114,10 +116,8 @@ def name_table(config: Mapping[str, Any] = UNET_CONFIG) -> dict[str, str]:
 
 
 def convert(state: State, config: Mapping[str, Any] = UNET_CONFIG) -> dict[str, torch.Tensor]:
-    """A checkpoint in the published layout as the state dict of `UNet2DModel(**config)`, float32.
-
-    ValueError if a name is missing or left over, or a tensor has another shape or is not finite.
-    """
+    """Return a checkpoint in the published layout as `unet_state` does."""
+    # Only the places that this network fills.
     wanted = _shapes(config)
     table = {
         f"{published}.{end}": f"{ours}.{end}"
@@ -140,6 +140,7 @@ def unet_state(
     Raises ValueError if a tensor is missing, not used, of another shape or, unless `finite` is
     false, holds a value that is not finite.
     """
+    # The layout is known by the name of one tensor.
     if "temb.dense.0.weight" in state:
         return convert(state, config)
     if "time_embedding.linear_1.weight" not in state:
@@ -148,29 +149,32 @@ def unet_state(
             "diffusers' (time_embedding.linear_1.weight ...); their first names are "
             f"{_few(state)}"
         )
-    renamed = {}
-    for name, tensor in state.items():
-        for old, new in _OLD_ATTENTION.items():
-            name = name.replace(old, new)
-        renamed[name] = tensor
+    renamed = {_new_name(name): tensor for name, tensor in state.items()}
     with bounded_by(renamed):
         wanted = _shapes(config)
     _refuse_other_names(renamed, wanted)
     return {name: _fit(name, renamed[name], shape, finite) for name, shape in wanted.items()}
 
 
+def _new_name(name: str) -> str:
+    for old, new in _OLD_ATTENTION.items():
+        name = name.replace(old, new)
+    return name
+
+
 def build_unet(state: State, config: Mapping[str, Any] = UNET_CONFIG) -> "UNet2DModel":
-    """The network with these weights (not copied), in evaluation mode and without gradients."""
+    """Return the network with these weights (not copied), in evaluation mode, without gradients."""
     unet = _empty_unet(config)
     unet.load_state_dict(dict(state), strict=True, assign=True)
     return unet.eval().requires_grad_(False)
 
 
 def tensors_sha256(state: State) -> str:
-    """One hash of all names and float32 values of a `UNet2DModel` state dict.
+    """Return one hash of all names and float32 values of a `UNet2DModel` state dict.
 
     It is the same for every file that holds this network, whatever the file's layout.
     """
+    # By name, shape and little-endian values.
     digest = hashlib.sha256()
     for name in sorted(state):
         values = state[name].detach().to("cpu", torch.float32).contiguous().numpy()
@@ -180,11 +184,12 @@ def tensors_sha256(state: State) -> str:
 
 
 def weights_file(path: Path) -> Path:
-    """The file that holds the tensors: `path`, or the one in a diffusers folder."""
+    """Return the file that holds the tensors: `path`, or the one in a diffusers directory."""
     if path.is_file():
         return path
     if not path.is_dir():
         raise ValueError(f"{path} is neither a file nor a folder")
+    # A whole pipeline has its network in unet/.
     for folder in (path, path / "unet"):
         for name in UNET_FILES:
             if (folder / name).is_file():
@@ -193,9 +198,10 @@ def weights_file(path: Path) -> Path:
 
 
 def read_state(file: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a file by name: safetensors, torch.save, or a .zip of a diffusers folder."""
+    """Load the tensors of a file by name: safetensors, torch.save, or a zip of diffusers."""
     import safetensors.torch
 
+    # The suffix says the format; the content must agree.
     with reading(file, "a file of weights"):
         if file.suffix == ".zip":
             state = _read_zip(file)
@@ -218,6 +224,7 @@ def _read_zip(file: Path) -> Any:
             raise ValueError(
                 f"{file} holds {len(found)} files named {' or '.join(UNET_FILES)}, expected 1"
             )
+        # A few bytes may declare more than the memory holds.
         size = archive.getinfo(found[0]).file_size
         if size > 16 * file.stat().st_size:  # weights hardly shrink
             raise ValueError(f"{found[0]} declares {size:,} bytes")

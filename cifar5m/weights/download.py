@@ -91,6 +91,7 @@ def fetch(
                 hint = "delete it or put the right file there"
                 raise FetchError(f"{folder}: {error}; {hint}") from None
             return target
+        # Only one process comes here; the others find the file when the lock is free.
         retries = Retries(attempts, backoff)
         part = _Part(remote, target, on_progress or ignore)
         try:
@@ -136,6 +137,7 @@ class _Part:
         """Write the blocks as they come, so that a cut loses nothing."""
         known = None
         try:
+            # A new answer may start over, or be of another version of the file.
             with self.path.open("ab", buffering=0) as file:
                 for offset, block in transfer.blocks():
                     if known != (transfer.total, transfer.version):
@@ -175,6 +177,7 @@ class _Part:
     def delete(self) -> None:
         """Start over."""
         self.length, self.total = 0, None
+        # Nothing of a wrong file may be resumed.
         for path in (self.path, self.version_file):
             path.unlink(missing_ok=True)
 

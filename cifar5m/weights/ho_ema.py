@@ -146,6 +146,7 @@ def install_known(
     """Return the converted directory of a source in the user's cache, installed now unless it is
     there; for DEFAULT, any EMA one that was installed before will do.
     """
+    # Several files hold the EMA network: whichever is here is as good.
     cache = cache_folder()
     for other, source in SOURCES.items() if name == DEFAULT else ():
         folder = converted_folder(other, cache)
@@ -155,8 +156,8 @@ def install_known(
 
 
 def refuse_known_non_ema(file: Path, allow_non_ema: bool) -> None:
-    """ValueError for a weights file that is known, by hash or by its config, not to be EMA."""
-    kind, why = _kind(file, _hashes(file), "", _settings(file), cache_folder())
+    """Raise ValueError for a file that is known, by hash or by its config, not to be EMA."""
+    kind, why = _kind(file, _hashes(file), "", cache_folder())
     if kind == "non-ema" and not allow_non_ema:
         raise ValueError(_non_ema_line(f"{file} is not the EMA network ({why})"))
 
@@ -166,21 +167,18 @@ def identify(
 ) -> Weights:
     """Identify a file or diffusers directory of weights; raises ValueError for another network."""
     file = weights_file(path)
-    settings = _settings(file) if path.is_dir() else {}
-    _refuse_other_settings(file, settings, config)
+    if path.is_dir():
+        _refuse_other_settings(file, config)
     state = unet_state(read_state(file), config)
     hashes, tensors = _hashes(file), tensors_sha256(state)
-    kind, why = _kind(file, hashes, tensors, settings, cache or cache_folder())
+    kind, why = _kind(file, hashes, tensors, cache or cache_folder())
     parameters = sum(tensor.numel() for tensor in state.values())
     return Weights(kind, why, file, hashes["md5"], hashes["sha256"], tensors, parameters)
 
 
 def source_name(text: str) -> str | None:
-    """The name in SOURCES of a name or of a repository on the Hub."""
-    for name, source in SOURCES.items():
-        if text in (name, source.repository):
-            return name
-    return None
+    """Return the name in SOURCES of a name or of a repository on the Hub, None if unknown."""
+    return next((n for n, source in SOURCES.items() if text in (n, source.repository)), None)
 
 
 def converted_folder(name: str, cache: Path) -> Path:
@@ -194,7 +192,7 @@ def download_folder(cache: Path) -> Path:
 
 
 def read_provenance(folder: Path) -> Provenance | None:
-    """The provenance of a folder that this module converted, if it is readable and current."""
+    """Load the provenance of a directory that this module converted; None if invalid or old."""
     try:
         provenance = load_json(folder / "provenance.json", Provenance)
     except ValueError:
@@ -211,9 +209,10 @@ def install(
     allow_non_ema: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Path:
-    """The diffusers folder of a source in the cache: downloaded (or read from a file that was) and
-    converted unless it is there and whole. Several processes may ask at once.
+    """Return the diffusers directory of a source in the cache, downloaded (or read from a file that
+    was) and converted unless it exists. Several processes may ask at once.
     """
+    # The raw weights are refused until the caller says that they are meant.
     if name not in SOURCES:
         raise ValueError(f"{name!r} is none of the known weights: {', '.join(SOURCES)}")
     source, folder = SOURCES[name], converted_folder(name, cache)
@@ -242,7 +241,8 @@ def _download(name: str, cache: Path, on_progress: OnProgress | None) -> Path:
 
 
 def _convert(name: str, file: Path, folder: Path, config: Mapping[str, Any]) -> None:
-    """Write the converted folder under a temporary name and rename it when it is whole."""
+    """Write the converted directory under a temporary name and rename it when it is complete."""
+    # Converted beside the final place, with what says where it came from.
     source, hashes = SOURCES[name], _hashes(file)
     state = unet_state(read_state(file), config)
     part = folder.with_name(f".{name}.part")
@@ -260,6 +260,7 @@ def _convert(name: str, file: Path, folder: Path, config: Mapping[str, Any]) -> 
         converter=CONVERTER,
     )
     write_json(part / "provenance.json", provenance)
+    # On the disk before it has its name.
     for written in part.iterdir():
         sync(written)
     shutil.rmtree(folder, ignore_errors=True)  # one that was not whole
@@ -276,18 +277,15 @@ def _is_whole(folder: Path) -> bool:
         return False
 
 
-def _kind(
-    file: Path,
-    hashes: Mapping[str, str],
-    tensors: str,
-    settings: Mapping[str, Any],
-    cache: Path,
-) -> tuple[Kind, str]:
+def _kind(file: Path, hashes: Mapping[str, str], tensors: str, cache: Path) -> tuple[Kind, str]:
+    """Return what a file is and how that is known, by the strongest evidence there is."""
+    # A published file.
     for name, source in SOURCES.items():
         if any(hashes[kind] == value for kind, value in source.file.hashes.items()):
             return source.kind, f"the published file {name}"
     if hashes["sha256"] in HUB_NON_EMA_BIN:
         return "non-ema", "the published file google/ddpm-cifar10-32"
+    # A file that this module converted, or the same tensors in another form.
     made = read_provenance(file.parent)
     if made is not None and made.weights_sha256 == hashes["sha256"]:
         word = "whose hash is known" if made.evidence == "hash" else "by its publisher's word"
@@ -296,7 +294,8 @@ def _kind(
         made = read_provenance(converted_folder(name, cache))
         if made is not None and made.evidence == "hash" and made.tensors_sha256 == tensors:
             return made.kind, f"the same tensors as {name}"
-    origin = str(settings.get("_name_or_path", "")).replace("--", "/")
+    # What diffusers noted when it saved the network.
+    origin = str(_settings(file).get("_name_or_path", "")).replace("--", "/")
     if "google/ddpm-cifar10-32" in origin:
         return "non-ema", "its config.json says that it comes from google/ddpm-cifar10-32"
     return "unknown", "not in the list of known files"
@@ -311,15 +310,14 @@ def _hashes(file: Path) -> dict[str, str]:
 
 
 def _settings(file: Path) -> dict[str, Any]:
-    """config.json beside the weights; without one the published architecture is assumed."""
+    """Load config.json beside the weights; nothing if there is none."""
     path = file.with_name("config.json")
     return load_json(path, dict[str, Any]) if path.is_file() else {}
 
 
-def _refuse_other_settings(
-    file: Path, settings: Mapping[str, Any], config: Mapping[str, Any]
-) -> None:
-    """Settings that shapes do not show, as padding or the time embedding, must be the published."""
+def _refuse_other_settings(file: Path, config: Mapping[str, Any]) -> None:
+    """Raise ValueError if settings that shapes do not show, as padding, are not the published."""
+    settings = _settings(file)
     for key, expected in config.items():
         value = settings.get(key, expected)
         if (tuple(value) if isinstance(value, list) else value) != expected:

@@ -86,12 +86,13 @@ def evaluation_beside(weights: Weights) -> Evaluation | None:
 def find_generator(
     source: str, allow_non_ema: bool = False, on_progress: OnProgress | None = None
 ) -> Weights:
-    """Weights of a U-Net that predicts noise: `tiny`, `tiny-conditional`, `ema`, a diffusers
-    directory, file or Hub id.
+    """Find the weights of a U-Net that predicts noise: `tiny`, `tiny-conditional`, `ema`, a
+    diffusers directory, file or Hub id.
 
     `ema` is what `cifar5m-weights` has installed, or installs now. Files that are known not to be
     EMA weights are refused unless allowed.
     """
+    # A local path of the same name comes before a published file.
     known = ema_weights.DEFAULT if source == "ema" else ema_weights.source_name(source)
     if known and not Path(source).exists():
         try:
@@ -105,32 +106,33 @@ def find_generator(
 
 
 def find_labeler(source: str) -> Weights:
-    """Weights of a ten-class timm classifier: `tiny`, `bit`, a timm folder, BiT file or Hub id.
+    """Find the weights of a ten-class timm classifier: `tiny`, `bit`, a timm directory, BiT file or
+    Hub id.
 
     `bit` is BiT-M-R152x2 fine-tuned on CIFAR-10. Nobody publishes it, so it is looked for in the
     cache, where its fine-tuning leaves it. `auto` takes it if it is there, else the public ViT-B/16
     of DEFAULT_LABELER, from the cache's labelers or the Hub; `source` of the result is its name.
     """
+    # Names that this project gives, looked for in the cache first.
     if source == "auto":
         source = "bit" if labeler_folder("bit").is_dir() else DEFAULT_LABELER
-    if source not in ("bit", DEFAULT_LABELER):
-        return _find(source, "labeler", _LABELER_FILES)
-    folder = labeler_folder(source)
-    if source == DEFAULT_LABELER and not folder.is_dir():
-        return _find(source, "labeler", _LABELER_FILES)
-    if not folder.is_dir():
+    named = source in ("bit", DEFAULT_LABELER)
+    if named and (folder := labeler_folder(source)).is_dir():
+        return _in_folder(source, folder, _LABELER_FILES)
+    if source == "bit":
         raise WeightsError(
-            f"the labeler BiT-M-R152x2 fine-tuned on CIFAR-10 is published by nobody: run "
+            f"the labeler BiT-M-R152x2 fine-tuned on CIFAR-10 is not published anywhere: run "
             f"cifar5m-finetune-labeler, or put a fine-tuned timm folder (config.json, "
             f"model.safetensors) at {folder}, or leave --labeler out for {DEFAULT_LABELER}"
         )
-    return _in_folder(source, folder, _LABELER_FILES)
+    return _find(source, "labeler", _LABELER_FILES)
 
 
 def _find(source: str, kind: str, names: tuple[str, ...]) -> Weights:
     if (kind, source) in _BUNDLED:
-        place = files("cifar5m") / "tiny" / _BUNDLED[kind, source]
-        return _in_folder(source, Path(str(place)), names)
+        bundled = files("cifar5m") / "tiny" / _BUNDLED[kind, source]
+        return _in_folder(source, Path(str(bundled)), names)
+    # A file, a directory, or a repository on the Hub.
     path = Path(source).expanduser()
     if path.is_file():
         if path.suffix not in _SUFFIXES:
@@ -155,10 +157,11 @@ def _in_folder(source: str, folder: Path, names: tuple[str, ...]) -> Weights:
 
 
 def _download(source: str, kind: str, names: tuple[str, ...]) -> Path:
-    """Config and weights of a Hub repository, through the Hub's own cache."""
+    """Download config and weights of a Hub repository into the Hub's own cache."""
     import huggingface_hub
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
+    # The config first: a repository without one is not taken.
     name, _, revision = source.partition("@")
     download = partial(huggingface_hub.hf_hub_download, name, revision=revision or None)
     try:

@@ -49,7 +49,7 @@ def make_parser() -> Parser:
     add(
         "--val-labels",
         type=Path,
-        help="classes of validation images that lie flat: the devkit's ground truth, Kaggle's "
+        help="classes of validation images in one flat directory: the devkit's list, Kaggle's "
         "LOC_val_solution.csv, Caffe's val.txt, or a wnid a line (default: found in SRC)",
     )
 
@@ -83,6 +83,7 @@ def print_estimate(build: "Build", workers: int) -> None:
     """Print the classes, and the size and time by some photographs converted on this machine."""
     from dogbird.building import measure
 
+    # Classes first, then the cost by a sample.
     cost, photographs = measure(build.source, build.form), len(build.source)
     size = cost.total_bytes(photographs)
     minutes = photographs * cost.seconds / workers / 60
@@ -100,6 +101,7 @@ def print_estimate(build: "Build", workers: int) -> None:
 
 def print_classes(build: "Build") -> None:
     """Print the photographs of every class in each split, then of each label."""
+    # Every class, then the sums of both labels.
     source = build.source
     counts = {split: source.counts(split) for split in source.forms}
     splits = "".join(f"{split:>10}" for split in counts)
@@ -122,6 +124,7 @@ def print_result(result: "BuildResult") -> None:
             f"{split}: {summary.images:,} images in {summary.shards:,} shards, "
             f"{summary.bytes:,} bytes: {labels}"
         )
+    # A few broken photographs by name; the list has all.
     if result.broken:
         from dogbird.building import BROKEN
 

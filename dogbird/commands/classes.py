@@ -54,7 +54,7 @@ def derive(args: argparse.Namespace) -> int:
 
 
 def differences(packaged: Task, derived: Task) -> Iterator[str]:
-    """One line for each class that only one of two tasks has, under another name or label."""
+    """Yield a line for each class that only one task has, or under another name or label."""
     for label, (ours, theirs) in enumerate(zip(packaged.classes, derived.classes, strict=True)):
         for wnid, name in sorted(set(ours.items()) ^ set(theirs.items())):
             where = "packaged" if (wnid, name) in ours.items() else "WordNet"

@@ -7,7 +7,7 @@ from dogbird.tasks import SYNSETS
 
 
 def add_task_options(parser: argparse.ArgumentParser) -> None:
-    """The options that choose a task, here and in dogbird-build."""
+    """Add the options that choose a task."""
     add = parser.add_argument_group("task").add_argument
     add("--class0", default=SYNSETS[0], help=f"synset of label 0 ({SYNSETS[0]})")
     add("--class1", default=SYNSETS[1], help=f"synset of label 1 ({SYNSETS[1]})")

@@ -167,7 +167,7 @@ def test_a_damaged_image_is_named(folder):
     offset = next(offset for name, offset, _ in tar_members(path) if name == "000000002.png")
     data[offset : offset + 8] = b"no image"
     path.write_bytes(bytes(data))
-    with pytest.raises(ValueError, match=r"00003\.tar: 000000002\.png cannot be decoded"):
+    with pytest.raises(ValueError, match=r"00003\.tar: sample \d+ cannot be decoded"):
         contact_sheet(folder)
 
 

@@ -5,6 +5,7 @@ for shard in dataset.shards:
     print(shard.name, dataset.is_finished(shard), dataset.record(shard).classes)
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -43,6 +44,7 @@ class DatasetFolder:
         """Return whether the record is of this plan, and the tar and the arrays exist."""
         return is_finished(self.path, shard, self.plan.fingerprint)
 
-    def finished(self) -> list[Shard]:
-        """The shards that are made."""
-        return [shard for shard in self.shards if self.is_finished(shard)]
+    def unfinished(self, shards: Iterable[Shard] | None = None) -> list[Shard]:
+        """Those of `shards`, by default of all, that are not made yet."""
+        given = self.shards if shards is None else shards
+        return [shard for shard in given if not self.is_finished(shard)]

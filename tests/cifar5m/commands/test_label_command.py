@@ -109,8 +109,8 @@ def test_agreement_is_counted_as_by_hand(tmp_path):
     expected[9, 0] = 1
     np.testing.assert_array_equal(found.matrix, expected)
     assert found.rate == 3 / 6
-    assert found.second_confidence == 4 / 6
-    assert found.first_confidence == float(np.float16(0.82))
+    assert found.confidence.second == 4 / 6
+    assert found.confidence.first == float(np.float16(0.82))
     lines = list(table(found))
     assert lines[2].split() == ["airplane", "1", "1", *"00000000"]
     assert lines[-1].startswith("agreement 0.5000 of 6 images; mean confidence 0.8198 (first), 0.6")

@@ -14,8 +14,10 @@ from msgspec.structs import replace
 from cifar5m.commands.generate import main
 from cifar5m.commands.verify import main as verify
 from cifar5m.engines.ray import ShardMaker, generate_on_ray
+from worlds.formats.dataset import DatasetFolder
 from worlds.formats.plan import load_plan
 from worlds.formats.shards import find_record
+from worlds.runtime.progress import Phase
 from worlds.runtime.ray import connect
 
 
@@ -96,13 +98,14 @@ def test_what_a_node_refuses_is_told_in_its_own_words(cluster, small_run, tmp_pa
     found, _ = cluster
     assert main(["--n", "6", "--out", str(tmp_path / "set"), *small_run]) == 0
     plan = load_plan(tmp_path / "set", GeneratedPlan)
-    options, shards = options_of(plan), plan.shards
+    options = options_of(plan)
     other = replace(plan, versions=plan.versions | {"torch": "1.0"}, fingerprint="0")
+    dataset, phase = DatasetFolder(tmp_path / "set", other), Phase("generate", None, None)
     with (
         connect(found.address) as ray,
         pytest.raises(ValueError, match=r"would make another set, differing: versions\.torch"),
     ):
-        generate_on_ray(ray, tmp_path / "set", options, other, shards)
+        generate_on_ray(ray, dataset, options, phase)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -124,9 +124,7 @@ def test_a_config_that_claims_ten_classes_for_a_thousand_outputs_is_refused(tmp_
 
 
 def test_bit_labels_where_it_was_fine_tuned_and_the_public_one_elsewhere(cache):
-    with pytest.raises(
-        WeightsError, match="BiT-M-R152x2 fine-tuned on CIFAR-10 is published by no"
-    ):
+    with pytest.raises(WeightsError, match="BiT-M-R152x2 fine-tuned on CIFAR-10 is not published"):
         find_labeler("bit")
     save_vit(labeler_folder(DEFAULT_LABELER), **TINY)
     assert find_labeler("auto").source == DEFAULT_LABELER

@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 import torch
 
-from cifar5m.commands.finetune_labeler import main, saved_bytes
+from cifar5m.commands.finetune_labeler import main
 from cifar5m.commands.generate import main as generate
 from cifar5m.commands.label import main as label
 from cifar5m.labels.calibration import evaluation
-from cifar5m.labels.finetune import Options, Trainer, finetune, finetune_plan, pretrained_network
+from cifar5m.labels.finetune import Trainer, finetune
+from cifar5m.labels.finetune_cost import saved_bytes
+from cifar5m.labels.finetune_plan import Options, finetune_plan, pretrained_network
 from cifar5m.labels.hyperrule import augmented, draws, learning_rate, mixed, mixed_loss, schedule_of
 from cifar5m.labels.labeler import load_classifier
 from cifar5m.weights.sources import find_labeler
@@ -229,7 +231,10 @@ def test_a_killed_process_ends_in_the_same_bytes(command, tmp_path):
 
 BAD = {
     "another plan in the folder": (["--seed", "1"], "holds another plan; differing: seed is 0"),
-    "no such model": (["--model", "resnet_of_nobody"], "--model resnet_of_nobody cannot be had"),
+    "no such model": (
+        ["--model", "resnet_of_nobody"],
+        "resnet_of_nobody could not be loaded",
+    ),
     "no such weights": (["--weights", "nowhere.safetensors"], "bring its weights as --weights"),
     "no such data": (["--data", "nowhere"], "nowhere does not exist"),
     "batch": (["--batch", "0"], "--batch must be at least 1, got 0"),

@@ -119,7 +119,7 @@ def test_a_shard_can_be_had_again_from_the_plan_alone(imported):
     plan = load_plan(imported, importing.ImportedPlan)
     source = importing.reopen(plan)
     for shard in plan.shards[::-1]:
-        pictures, labels, probabilities = importing.content_of(source, shard)
+        pictures, labels, probabilities, _ = importing.content_of(source, shard)
         rows = slice(shard.start, shard.stop)
         np.testing.assert_array_equal(np.stack(list(pictures)), IMAGES[rows])
         np.testing.assert_array_equal(labels, LABELS[rows])

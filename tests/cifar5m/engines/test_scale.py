@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cifar5m.commands.generate import main
-from cifar5m.sampling.scale import Fleet, table
+from cifar5m.engines.estimate import fleet_table
 from worlds.formats.plan import load_plan
 from worlds.formats.shards import find_record
 from worlds.runtime.ranks import Rank, rank_of
@@ -16,21 +16,20 @@ from worlds.runtime.ranks import Rank, rank_of
 REPO = Path(__file__).resolve().parents[3]
 
 
-@pytest.mark.parametrize(
-    "devices, rounds, hours, device_hours",
-    [(1, 600, 60, 60), (8, 75, 7.5, 60), (64, 10, 1, 64)],  # 64: the last round has 24 shards
-)
-def test_shards_are_whole_and_every_device_waits_for_the_last(devices, rounds, hours, device_hours):
-    fleet = Fleet(devices, 600, 0.1)
-    assert (fleet.rounds, fleet.hours) == (rounds, pytest.approx(hours))
-    assert fleet.device_hours == pytest.approx(device_hours)
-    assert fleet.lost_hours == pytest.approx(device_hours / 100 * 0.05)
+def test_shards_are_whole_and_every_device_waits_for_the_last():
+    rows = [line.split() for line in fleet_table(600, 0.1, None)][1:4]
+    assert [row[:3] for row in rows] == [
+        ["1", "60.00", "60.0"],
+        ["8", "7.50", "60.0"],
+        ["64", "1.00", "64.0"],  # the last round has 24 shards
+    ]
+    assert [row[4] for row in rows] == ["0.03", "0.03", "0.03"]  # lost by failures
 
 
 def test_the_price_pays_for_what_failures_undo():
-    lines = list(table(600, 0.1, 1000))
+    lines = list(fleet_table(600, 0.1, 1000))
     assert [line.split()[-1] for line in lines[1:4]] == ["60,030", "60,030", "64,032"]
-    assert [line.split()[-1] for line in list(table(600, 0.1, None))[1:4]] == ["-"] * 3
+    assert [line.split()[-1] for line in list(fleet_table(600, 0.1, None))[1:4]] == ["-"] * 3
 
 
 def test_a_rate_foresees_a_run_without_its_networks(tmp_path, capsys):
