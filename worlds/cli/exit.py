@@ -4,10 +4,13 @@ and an exit code.
 
 import errno
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any, TextIO
 
 from worlds.cli.parser import Parser
 from worlds.runtime.errors import first_line, printable
@@ -16,6 +19,20 @@ from worlds.runtime.signals import Stopped, restored_handlers
 EXIT_FAILED, EXIT_USAGE = 1, 2
 TRACEBACK = "DEEP_BOOTSTRAP_TRACEBACK"  # in the environment: show where a bug is
 SHOWN = 5  # damaged shards that are named
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+class _Printable:
+    """Standard output without control sequences, which names in foreign files may hold."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        return self.stream.write(_UNPRINTABLE.sub("?", text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
 
 
 @restored_handlers()
@@ -39,8 +56,9 @@ def exit_code(
         What `run` returned; 2 for bad input, 1 if the machine failed, 128 + signal if stopped.
     """
     try:
-        code = run()
-        sys.stdout.flush()
+        with redirect_stdout(_Printable(sys.stdout)):
+            code = run()
+            sys.stdout.flush()
         return code
     except Stopped as stopped:
         resume = "; run the same command to resume" if out is not None else ""

@@ -103,6 +103,13 @@ def test_control_sequences_of_foreign_names_do_not_reach_the_terminal(tmp_path, 
     assert exit_code(Parser("worlds-train", "Train."), run) == 2
     assert capsys.readouterr().err == "worlds-train: class ?[2J?cat is unknown\n"
 
+    def show():
+        print("class \x1bc\x9b2J\u202ecat\udcff\tis\nthere")
+        return 0
+
+    assert exit_code(Parser("worlds-train", "Train."), show) == 0
+    assert capsys.readouterr().out == "class ?c?2J?cat?\tis\nthere\n"
+
 
 @pytest.mark.parametrize(
     ("error", "told"),
