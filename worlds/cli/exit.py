@@ -79,6 +79,8 @@ def exit_code(
             raise
         message = f"unexpected {type(error).__name__} ({first_line(error)}): please report it, "
         message, code = message + f"with what it prints under {TRACEBACK}=1", EXIT_FAILED
+        if "failed to map segment" in str(error):  # of a library that is imported
+            message = _explain(MemoryError(), out, too_large)
     print(f"{parser.prog}: {printable(parser.as_options(message))}", file=sys.stderr)
     return code
 

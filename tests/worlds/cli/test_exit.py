@@ -115,6 +115,7 @@ def test_control_sequences_of_foreign_names_do_not_reach_the_terminal(tmp_path, 
     ("error", "told"),
     [
         (MemoryError(), "this machine's memory (or ulimit -v) is too small"),
+        (ImportError("libtorch_cpu.so: failed to map segment"), "this machine's memory"),
         (RuntimeError("can't start new thread"), "no more threads can be started"),
         (KeyError("classes"), "unexpected KeyError ('classes'): please report it"),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "a/b"), "a/b: No such file"),
