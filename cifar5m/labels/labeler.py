@@ -22,7 +22,7 @@ from cifar5m.weights.convert import read_state
 from cifar5m.weights.sources import Weights, WeightsError
 from worlds.formats.layout import CIFAR10_CLASSES
 from worlds.runtime.device import in_precision, on_device
-from worlds.runtime.errors import first_line, reading
+from worlds.runtime.errors import first_line, lacks_memory, reading
 from worlds.runtime.json_files import convert_json
 from worlds.runtime.torchvision_ops import declare_missing_operators
 
@@ -195,6 +195,8 @@ def load_classifier(weights: Weights) -> tuple[torch.nn.Module, Preprocessing]:
                     pretrained_cfg_overlay={"classifier": None},
                 )
     except Exception as error:  # of timm, of safetensors, of pickle: a damaged file brings up many
+        if lacks_memory(error):
+            raise
         reason = _reason(error)
         raise WeightsError(f"{weights.file} does not load as a timm model: {reason}") from error
     # The classes must be CIFAR-10's, in its order.

@@ -18,7 +18,7 @@ from cifar5m.sampling.group_norm import fuse_norms, use_half_weights
 from cifar5m.weights.convert import UNET_CONFIG, build_unet, read_state, unet_state
 from cifar5m.weights.sources import Weights, WeightsError
 from worlds.runtime.device import device_name, in_precision, on_device
-from worlds.runtime.errors import first_line
+from worlds.runtime.errors import first_line, lacks_memory
 from worlds.runtime.precision import check_precision
 from worlds.runtime.selfcheck import passes
 from worlds.runtime.torchvision_ops import declare_missing_operators
@@ -152,6 +152,8 @@ def load_unet(weights: Weights) -> torch.nn.Module:
         state = unet_state(read_state(weights.file), config, finite=False)
         network: Any = build_unet(state, config)
     except Exception as error:  # of diffusers, of safetensors, of pickle
+        if lacks_memory(error):
+            raise
         raise WeightsError(
             f"{weights.folder} does not load as a diffusers UNet2DModel: {first_line(error)}"
         ) from error

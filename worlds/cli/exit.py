@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from worlds.cli.parser import Parser
-from worlds.runtime.errors import first_line, printable
+from worlds.runtime.errors import first_line, lacks_memory, printable
 from worlds.runtime.signals import Stopped, restored_handlers
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
@@ -79,7 +79,7 @@ def exit_code(
             raise
         message = f"unexpected {type(error).__name__} ({first_line(error)}): please report it, "
         message, code = message + f"with what it prints under {TRACEBACK}=1", EXIT_FAILED
-        if "failed to map segment" in str(error):  # of a library that is imported
+        if lacks_memory(error):  # for a library that is imported
             message = _explain(MemoryError(), out, too_large)
     print(f"{parser.prog}: {printable(parser.as_options(message))}", file=sys.stderr)
     return code
@@ -100,7 +100,7 @@ def warn_damaged_shards(command: str, folder: Path, problems: Sequence[str]) -> 
 def _explain(error: Exception, out: Path | None, too_large: str) -> str:
     if type(error).__name__ == "OutOfMemoryError":  # torch's, which may not be loaded
         return f"the device's memory is too small {too_large}"
-    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+    if lacks_memory(error):
         return f"this machine's memory (or ulimit -v) is too small {too_large}"
     if "can't start new thread" in str(error):
         return "no more threads can be started: raise ulimit -u and -v, or use fewer --workers"

@@ -16,6 +16,12 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else "?" for char in text)
 
 
+def lacks_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory is short, in whatever library it came up."""
+    told = ("can't allocate memory", "failed to map segment", "Cannot allocate memory")
+    return isinstance(error, MemoryError) or any(text in str(error) for text in told)
+
+
 @contextmanager
 def reading(path: Path, expected: str) -> Iterator[None]:
     """Raise whatever a library stumbles over in a foreign file as one ValueError that names it.
@@ -27,9 +33,9 @@ def reading(path: Path, expected: str) -> Iterator[None]:
         raise ValueError(f"{path} is not a file: expected {expected}")
     try:
         yield
-    except MemoryError:
-        raise
     except Exception as error:
+        if lacks_memory(error):
+            raise
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise ValueError(f"{path} cannot be read: {error.strerror}") from error
         if isinstance(error, ValueError) and str(error).startswith(str(path)):
