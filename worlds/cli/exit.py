@@ -55,6 +55,9 @@ def exit_code(
     Returns:
         What `run` returned; 2 for bad input, 1 if the machine failed, 128 + signal if stopped.
     """
+    for name in ("stdout", "stderr"):  # closed by whoever started the command, as `>&-` does
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     try:
         with redirect_stdout(_Printable(sys.stdout)):
             code = run()

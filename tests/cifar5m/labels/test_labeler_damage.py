@@ -73,3 +73,14 @@ def test_a_damaged_side_file_is_named(damage, folder, labeler_folder, capsys):
     options = ["--labeler", str(labeler_folder), "--device", "cpu", "--quiet"]
     assert label([str(folder), *options]) == 2
     assert f"{path} is corrupt, or not an .npz of arrays" in one_line(capsys)
+
+
+def test_short_memory_is_not_taken_for_a_damaged_labeler(
+    folder, labeler_folder, capsys, monkeypatch
+):
+    def fail(*arguments, **options):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("timm.create_model", fail)
+    assert label([str(folder), "--labeler", str(labeler_folder), "--device", "cpu", "--quiet"]) == 1
+    assert "this machine's memory (or ulimit -v) is too small" in one_line(capsys)

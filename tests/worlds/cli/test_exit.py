@@ -5,6 +5,7 @@ import importlib
 import os
 import re
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,12 @@ def test_control_sequences_of_foreign_names_do_not_reach_the_terminal(tmp_path, 
 
     assert exit_code(Parser("worlds-train", "Train."), show) == 0
     assert capsys.readouterr().out == "class ?c?2J?cat?\tis\nthere\n"
+
+
+def test_a_command_runs_where_standard_output_is_closed(monkeypatch):
+    monkeypatch.setattr("sys.stdout", None)
+    assert exit_code(Parser("worlds-train", "Train."), lambda: print("done") or 0) == 0
+    sys.stdout.close()
 
 
 @pytest.mark.parametrize(
