@@ -108,7 +108,8 @@ def _explain(error: Exception, out: Path | None, too_large: str) -> str:
     if "can't start new thread" in str(error):
         return "no more threads can be started: raise ulimit -u and -v, or use fewer --workers"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk of {out} is full; what is finished is safe: make room, run again"
+        place = f" of {out}" if out is not None else ""
+        return f"the disk{place} is full; what is finished is safe: make room, run again"
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         name = error.filename
         unreadable = name is not None and os.path.exists(name) and not os.access(name, os.R_OK)

@@ -121,6 +121,7 @@ def test_a_command_runs_where_standard_output_is_closed(monkeypatch):
 @pytest.mark.parametrize(
     ("error", "told"),
     [
+        (OSError(errno.ENOSPC, "No space left"), "the disk is full; what is finished is safe"),
         (MemoryError(), "this machine's memory (or ulimit -v) is too small"),
         (ImportError("libtorch_cpu.so: failed to map segment"), "this machine's memory"),
         (RuntimeError("can't start new thread"), "no more threads can be started"),
