@@ -121,7 +121,6 @@ def test_a_command_runs_where_standard_output_is_closed(monkeypatch):
 @pytest.mark.parametrize(
     ("error", "told"),
     [
-        (OSError(errno.ENOSPC, "No space left"), "the disk is full; what is finished is safe"),
         (MemoryError(), "this machine's memory (or ulimit -v) is too small"),
         (ImportError("libtorch_cpu.so: failed to map segment"), "this machine's memory"),
         (RuntimeError("can't start new thread"), "no more threads can be started"),
@@ -136,6 +135,14 @@ def test_what_a_command_does_not_foresee_is_one_line(error, told, capsys):
     assert exit_code(Parser("worlds-train", "Train."), run, Path("out")) == 1
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"worlds-train: {told}")
+
+
+def test_a_full_disk_without_a_directory_is_one_line(capsys):
+    def run():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    assert exit_code(Parser("worlds-train", "Train."), run) == 2
+    assert capsys.readouterr().err.startswith("worlds-train: the disk is full; ")
 
 
 def test_the_traceback_of_a_bug_is_shown_on_demand(monkeypatch):
