@@ -34,7 +34,10 @@ def _parse_pickle(data: bytes, labels: str) -> Pair:
     pixels = np.asarray(batch["data"])
     if pixels.dtype != np.uint8 or pixels.ndim != 2 or pixels.shape[1] != _PIXELS:
         raise ValueError(f"data must be uint8 (N, {_PIXELS}), got {pixels.dtype} {pixels.shape}")
-    return pixels, np.asarray(batch[labels], dtype=np.int64)
+    classes = np.asarray(batch[labels])
+    if classes.dtype.kind not in "iu" or classes.size != len(pixels):
+        raise ValueError(f"labels must be integers (N,), got {classes.dtype} {classes.shape}")
+    return pixels, classes.reshape(-1).astype(np.int64)
 
 
 def _parse_binary(data: bytes, label_bytes: int) -> Pair:

@@ -67,10 +67,17 @@ def check(store, train=TRAIN, test=TEST):
 
 @pytest.mark.parametrize("protocol", [2, 5])
 @pytest.mark.parametrize("text", [bytes, bytes.decode], ids=["bytes", "text"])
-@pytest.mark.parametrize("numbers", [np.ndarray.tolist, list, np.array], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("numbers", [np.ndarray.tolist, list, np.array, lambda y: y[:, None]])
 def test_cifar_batches_pickled_again_are_read(protocol, text, numbers, tmp_path):
     write(tmp_path / "cifar-10-batches-py", python_batches(protocol, text, numbers))
     check(open_store(tmp_path))
+
+
+@pytest.mark.parametrize("numbers", [lambda y: y + 0.5, lambda y: y[:-1], lambda y: np.eye(10)[y]])
+def test_cifar_batches_with_labels_that_are_no_classes_are_refused(numbers, tmp_path):
+    write(tmp_path / "cifar-10-batches-py", python_batches(5, numbers=numbers))
+    with pytest.raises(ValueError, match=r"data_batch_1.*labels must be integers \(N,\), got"):
+        open_store(tmp_path)
 
 
 def test_cifar_is_read_as_binary_and_from_archives(tmp_path):
