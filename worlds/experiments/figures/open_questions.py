@@ -25,7 +25,7 @@ SIZES: Final = (1_000, 5_000)
 TRIALS: Final = 4
 _MLP, _CNN, _REAL = "MLP[3x256]", "thin Myrtle5", "Real World, n = 5,000"
 _WEIGHTS, _SAMPLES = "other initial weights", "other samples"
-_NETWORKS = {_MLP: replace(RUN, compared=2_000), _CNN: replace(SMALL_NET, compared=2_000)}
+_NETWORKS = {_MLP: replace(RUN, compared=2_000), _CNN: replace(SMALL_NET, compared=2_000, log=130)}
 # What a trial changes: its initial weights, or which samples it sees and in what order.
 _CHANCES = {
     _WEIGHTS: replace(_NETWORKS[_MLP], data_seed=0, order_seed=0),
