@@ -103,7 +103,7 @@ RECIPES = (
         "agreement",
         "Agreement of the worlds' predictions",
         groups=_sizes(_NETWORKS),
-        claim="A Real and an Ideal network agree as much as two Real networks do, the more the "
+        claim="A Real and an Ideal network agree at least as much as two Real networks, more for a "
         "larger n.",
         checks=(
             Check("agreement_gap", "at least", 0.0, tolerance=0.01),
@@ -118,8 +118,8 @@ RECIPES = (
         "representation",
         "Similarity of the worlds' representations",
         groups=_sizes(_NETWORKS),
-        claim="The features of a Real and an Ideal network are as similar as those of two Real "
-        "networks, the more the larger n.",
+        claim="The features of a Real and an Ideal network are at least as similar as those of two "
+        "Real networks, more for a larger n.",
         checks=(
             Check("cka_gap", "at least", 0.0, tolerance=0.05),
             Check("cka_between", "above", groups=_of(5_000), others=_of(1_000)),
