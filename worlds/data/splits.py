@@ -136,7 +136,22 @@ class Split:
         return replace(self, label_noise=noise)
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class MadeSplit(Split):
+    """A split whose labels are made on the fly: `clean_labels` has a length and `[indices]`."""
+
+    def __post_init__(self) -> None:
+        if self.label_noise is not None:
+            raise ValueError(f"{self.name} takes no label noise: its labels are not stored")
+        object.__setattr__(self, "labels", self.clean_labels)
+
+
 Pool = Split | SampleSplit  # what a loader draws from
+
+
+def window_of(split: Pool) -> int | None:
+    """Return how many samples in a row are at hand together, None if all of the pool are."""
+    return getattr(split.images, "window", None)
 
 
 def check_split(split: Any) -> None:

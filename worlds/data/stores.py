@@ -10,6 +10,7 @@
     open_store("hf://datasets/owner/name")  a dataset of the Hub in one of these forms
     open_store("subset.json")               a store's subset, by its manifest
     open_store("teacher:0")                 a pool without limit (worlds/data/teacher.py)
+    open_store("generate:tiny")             one that is generated (worlds/data/endless.py)
     ArrayStore(images, labels)              arrays
 
 A store has splits, most often `train` and `test`; a loader draws from a split.
@@ -26,6 +27,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
+from worlds.data.endless import find_opener, parse_address
 from worlds.data.hub import HUB, ask_hub, parse_hub_address
 from worlds.data.images import ArrayImages, TarImages
 from worlds.data.pack import MANIFEST, open_pack
@@ -224,12 +226,15 @@ def _fingerprint(images: ArrayImages, labels: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def open_store(path: str | PathLike[str], *, keys: tuple[str, str] | None = None) -> Store:
+def open_store(
+    path: str | PathLike[str], *, keys: tuple[str, str] | None = None, **options: Any
+) -> Store:
     """Open the dataset at `path`, whichever of the module's forms it has.
 
     Args:
         path: A directory or file, or `hf://datasets/OWNER/NAME[@REVISION]`.
         keys: Names of the images and labels in .npz files, if they are unusual.
+        options: Of a pool that is generated, such as n, seed, cache and cache_bytes.
 
     Raises:
         ValueError: If `path` is missing, in no known form, or corrupt.
@@ -241,6 +246,11 @@ def open_store(path: str | PathLike[str], *, keys: tuple[str, str] | None = None
         return open_store(_fetch(str(path)), keys=keys)
     if str(path).startswith(TEACHER_PREFIX):
         return Store(open_teacher(str(path)), str(path))
+    if (opened := find_opener(str(path))) is not None:
+        what, options = parse_address(str(path), options)
+        return Store(opened(what, **options), str(path))
+    if options:
+        raise ValueError(f"{path} takes no option {min(options)!r}: only generated pools have some")
     if "://" in str(path):
         raise ValueError(f"expected a folder or hf://datasets/OWNER/NAME, got {path}")
     folder = Path(path).expanduser()

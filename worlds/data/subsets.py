@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from worlds.data.images import ArrayImages, Images, RowImages
+from worlds.data.images import Images, RowImages
 from worlds.data.splits import Split
 from worlds.formats.npz import map_file
 from worlds.formats.tar_members import RowMembers
@@ -255,7 +255,7 @@ def _quotas(
 
 
 def _view(images: Images, rows: np.ndarray) -> Images:
-    if isinstance(images, ArrayImages | RowImages):
+    if not hasattr(images, "members"):
         return RowImages(images, rows)
     view: Any = copy(images)  # images in tars: only where they lie changes
     view.members, view.shape = RowMembers(view.members, rows), (len(rows), *images.shape[1:])

@@ -11,13 +11,12 @@ the seed and its index. Nothing is stored but the labels seen so far, a byte a s
 """
 
 import hashlib
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
 
-from worlds.data.splits import Split
+from worlds.data.splits import MadeSplit, Split
 from worlds.rng.streams import TEACHER, key_of
 
 TEACHER_PREFIX: Final = "teacher:"
@@ -119,30 +118,21 @@ class TeacherLabels:
         return self._known[asked].astype(np.int64)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class TeacherSplit(Split):
-    """A split whose labels are made on the fly."""
-
-    def __post_init__(self) -> None:
-        if self.label_noise is not None:
-            raise ValueError("the teacher's pool takes no label noise: its labels are not stored")
-        object.__setattr__(self, "labels", self.clean_labels)
-
-
 def teacher_splits(
     seed: int, pool: int = POOL, test: int = TEST, gray: bool = False
-) -> list[TeacherSplit]:
+) -> list[Split]:
     """The training and the test split of a seed."""
-    names, splits, teacher = tuple(map(str, range(CLASSES))), [], Teacher(seed)
+    names, teacher = tuple(map(str, range(CLASSES))), Teacher(seed)
+    splits: list[Split] = []
     for name, (start, end) in zip(("train", "test"), pairwise((0, pool, pool + test)), strict=True):
         images = TeacherImages(seed, start, end - start, gray)
         labels: Any = TeacherLabels(images, teacher)
         digest = hashlib.sha256(f"teacher 1 {seed} {start} {end}{' gray' * gray}".encode())
-        splits.append(TeacherSplit(name, images, labels, names, digest.hexdigest()))
+        splits.append(MadeSplit(name, images, labels, names, digest.hexdigest()))
     return splits
 
 
-def open_teacher(address: str) -> list[TeacherSplit]:
+def open_teacher(address: str) -> list[Split]:
     """The splits of `teacher:SEED` or `teacher:SEED:gray`. Raises ValueError if it is neither."""
     seed, _, form = address.removeprefix(TEACHER_PREFIX).partition(":")
     if not (seed.isdecimal() and int(seed) < 1 << 64 and form in ("", "gray")):

@@ -33,7 +33,7 @@ from worlds.loaders.pipelines import (
     check_augment,
     staged,
 )
-from worlds.loaders.samplers import Sampler
+from worlds.loaders.samplers import Sampler, WindowSampler
 from worlds.rng.orders import pass_order
 from worlds.runtime.selfcheck import passes
 
@@ -98,6 +98,8 @@ def _fits(split: Split, sampler: Sampler, device: torch.device, insist: bool | N
     need, free = sampler.n * height * width * channels, free_memory(device)
     if sampler.samples is None and device in _pools.get(split.images, {}):
         return True
+    if isinstance(sampler, WindowSampler) and not insist:  # what is not made yet
+        return False
     if insist and need + _RESERVE > free:
         raise ValueError(
             f"the pool is too large for {device}: {sampler.n:,} samples need {need / 1e9:.1f} GB "

@@ -14,7 +14,7 @@ from typing import Unpack
 
 import numpy as np
 
-from worlds.data.splits import Pool, check_split, labels_of
+from worlds.data.splits import Pool, check_split, labels_of, window_of
 from worlds.loaders.base import Loader, Options
 from worlds.loaders.pipelines import Batch
 from worlds.loaders.samplers import Remainder, Sampler
@@ -63,7 +63,8 @@ class RealLoader(Loader):
         excluded = _excluded(split, disjoint_from)
         balance = labels_of(split) if balanced else None
         seeds = Seeds(seed, trial, data_seed, order_seed)
-        sampler = real_order(len(split), n, batch_size, seeds, remainder, balance, excluded)
+        choice = (seeds, remainder, balance, excluded)
+        sampler = real_order(len(split), n, batch_size, *choice, window_of(split))
         super().__init__(split, sampler, steps, **options)
 
 
@@ -96,7 +97,7 @@ class FixedReuseLoader(Loader):
         balance = labels_of(split) if balanced else None
         seeds = Seeds(seed, trial, data_seed, order_seed)
         order = (self.world, len(split), n, batch_size, seeds, remainder, balance, excluded)
-        sampler = reuse_order(*order, reuse)
+        sampler = reuse_order(*order, reuse, window_of(split))
         super().__init__(split, sampler, steps, **options)
 
 
@@ -157,7 +158,7 @@ class BootstrapLoader(Loader):
     ) -> None:
         check_split(split)
         seeds = Seeds(seed, trial, data_seed, order_seed)
-        sampler = bootstrap_order(len(split), n, batch_size, seeds)
+        sampler = bootstrap_order(len(split), n, batch_size, seeds, window_of(split))
         super().__init__(split, sampler, steps, **options)
 
 

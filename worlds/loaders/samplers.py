@@ -24,7 +24,7 @@ from typing import Final, Literal, get_args
 import numpy as np
 
 from worlds.rng.orders import key_words, pass_order
-from worlds.rng.streams import BOOTSTRAP, SUBSET, Name, key_of
+from worlds.rng.streams import BOOTSTRAP, SUBSET, WINDOW, Name, key_of
 from worlds.runtime.checks import count, integer
 
 Remainder = Literal["carry", "drop", "short"]
@@ -40,12 +40,13 @@ def subset(
     *,
     exclude: np.ndarray | None = None,
     balance: np.ndarray | None = None,
+    window: int | None = None,
 ) -> np.ndarray:
     """n distinct indices below `pool`, uint32, in the order in which larger subsets keep them.
 
     `exclude` holds distinct indices that may not be drawn. `balance` holds the label of every
     sample of the pool: then the subset takes the classes in turn, so that the counts of any prefix
-    differ by one at most.
+    differ by one at most. Of a pool that is taken in windows the n samples stand in a row.
     """
     from worlds.rng.kernels import shuffled_prefix
 
@@ -56,6 +57,11 @@ def subset(
         raise ValueError(
             f"n must be between 1 and the {allowed:,} samples at hand{beside}, got {n:,}"
         )
+    if window is not None:
+        if exclude is not None or balance is not None:
+            raise ValueError("a pool that is made when asked for takes no balanced, and no "
+                             "disjoint_from but in the Ideal World")  # fmt: skip
+        return _in_a_row(first_of(pool, window, seed, trial), n, pool)
     whole = exclude is not None or balance is not None
     order = shuffled_prefix(pool, pool if whole else n, key_words(seed), SUBSET, trial, 0)
     if exclude is not None:
@@ -65,6 +71,19 @@ def subset(
     if balance is not None:
         order = _in_turn(order, balance, n)
     return order[:n].copy()  # not a view that keeps the whole pool's order in memory
+
+
+def first_of(pool: int, window: int, seed: int, trial: int) -> int:
+    """Return the index at which the samples of (seed, trial) begin in a pool taken in windows."""
+    from worlds.rng.kernels import shuffled_prefix
+
+    drawn = shuffled_prefix(-(-pool // window), 1, key_words(seed), SUBSET, trial, 0)
+    return int(drawn[0]) * window
+
+
+def _in_a_row(first: int, n: int, pool: int) -> np.ndarray:
+    """`n` indices from `first` on, uint32; behind the last of the pool comes 0."""
+    return ((first + np.arange(n)) % pool).astype(np.uint32)
 
 
 def _in_turn(order: np.ndarray, labels: np.ndarray, n: int) -> np.ndarray:
@@ -238,3 +257,35 @@ class Sampler:
             for epoch, start, stop in zip(epochs, borders, borders[1:], strict=False)
         ]
         return np.concatenate(parts)
+
+
+@dataclass(frozen=True, eq=False)
+class WindowSampler(Sampler):
+    """Passes over a pool in a row, from the index `first` on, shuffled within windows. The samples
+    `excluded`, which stand before `first`, are left out.
+    """
+
+    window: int = field(kw_only=True)
+    first: int = field(kw_only=True)
+    excluded: int = field(kw_only=True, default=0)
+
+    @property
+    def n(self) -> int:
+        return self.pool - self.excluded
+
+    def stretch(self, start: int, stop: int) -> np.ndarray:
+        return self.at(np.arange(start, stop))
+
+    def _in_passes(self, positions: np.ndarray) -> np.ndarray:
+        from worlds.rng.kernels import shuffled_prefix
+
+        places = np.empty(len(positions), np.int64)
+        epochs, within = np.divmod(positions, self.pass_size)
+        windows = within // self.window
+        for epoch, number in sorted({*zip(epochs.tolist(), windows.tolist(), strict=True)}):
+            chosen, start = (epochs == epoch) & (windows == number), number * self.window
+            size = min(self.window, self.n - start)
+            name = key_words(self.seed), WINDOW, epoch, self.trial << 24 | number
+            order = shuffled_prefix(size, size, *name)
+            places[chosen] = start + order[within[chosen] - start]
+        return ((self.first + places) % self.pool).astype(np.uint32)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from worlds.loaders.samplers import Remainder, Sampler, subset
+from worlds.loaders.samplers import Remainder, Sampler, WindowSampler, first_of, subset
 from worlds.rng.streams import Name, stream_name
 from worlds.runtime.checks import count, integer, integers
 
@@ -142,11 +142,13 @@ def real_order(
     remainder: Remainder,
     balance: np.ndarray | None,
     excluded: np.ndarray | None,
+    window: int | None = None,
 ) -> Sampler:
-    """Real World: `n` samples of the pool, reshuffled every epoch."""
+    """Real World: `n` samples of the pool, reshuffled every epoch; in a row, if it has windows."""
     samples: np.ndarray | None = None
     if n != pool or excluded is not None:
-        samples = subset(pool, n, *seeds.data, exclude=excluded, balance=balance)
+        given = {"exclude": excluded, "balance": balance, "window": window}
+        samples = subset(pool, n, *seeds.data, **given)  # type: ignore[arg-type]
     return Sampler("real", pool, batch_size, samples=samples, remainder=remainder, **seeds.order)
 
 
@@ -160,11 +162,15 @@ def reuse_order(
     balance: np.ndarray | None,
     excluded: np.ndarray | None,
     reuse: int,
+    window: int | None = None,
 ) -> Sampler:
     """`n` samples (None: the whole pool), each at most `reuse` times; Ideal World with reuse 1."""
     samples: np.ndarray | None = None
+    if n is None and window is not None and balance is None:
+        return _windowed(world, pool, batch_size, seeds, remainder, excluded, reuse, window)
     if n is not None:
-        samples = subset(pool, n, *seeds.data, exclude=excluded, balance=balance)
+        given = {"exclude": excluded, "balance": balance, "window": window}
+        samples = subset(pool, n, *seeds.data, **given)  # type: ignore[arg-type]
     elif balance is not None:
         raise ValueError("balanced=True chooses a subset: give n as well")
     elif excluded is not None:
@@ -176,9 +182,34 @@ def reuse_order(
     return replace(order, reuse=reuse, exact=exact)
 
 
-def bootstrap_order(pool: int, n: int | None, batch_size: int, seeds: Seeds) -> Sampler:
+def _windowed(
+    world: str,
+    pool: int,
+    batch_size: int,
+    seeds: Seeds,
+    remainder: Remainder,
+    excluded: np.ndarray | None,
+    reuse: int,
+    window: int,
+) -> Sampler:
+    """The pool in windows, from where (seed, trial) begins, or behind the samples excluded."""
+    seed, trial = seeds.order["seed"], seeds.order["trial"]
+    first, left_out = first_of(pool, window, seed, trial), 0
+    if excluded is not None and len(excluded):
+        first, left_out = (int(excluded[0]) + len(excluded)) % pool, len(excluded)
+        if ((excluded.astype(np.int64) - int(excluded[0])) % pool != np.arange(left_out)).any():
+            raise ValueError("a pool that is made when asked for excludes samples in a row alone")
+    common = {"remainder": remainder, "reuse": reuse, **seeds.order}
+    return WindowSampler(
+        world, pool, batch_size, window=window, first=first, excluded=left_out, **common
+    )
+
+
+def bootstrap_order(
+    pool: int, n: int | None, batch_size: int, seeds: Seeds, window: int | None = None
+) -> Sampler:
     """`n` samples of the pool (None: all), drawn with replacement at every position."""
-    samples = None if n is None else subset(pool, n, *seeds.data)
+    samples = None if n is None else subset(pool, n, *seeds.data, window=window)
     return Sampler("bootstrap", pool, batch_size, samples=samples, replace=True, **seeds.order)
 
 

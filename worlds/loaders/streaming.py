@@ -52,7 +52,7 @@ Read = tuple[np.ndarray, np.ndarray]  # images uint8 (N, H, W, 3), labels int64 
 
 
 @dataclass(frozen=True, eq=False)
-class WindowSampler(Sampler):
+class ShardsSampler(Sampler):
     """The samples of a window's shards, found by their addresses (place << 24 | place in shard)."""
 
     shards: np.ndarray = field(kw_only=True, repr=False)  # their places in all passes, increasing
@@ -308,7 +308,7 @@ class StreamLoader:
         addresses = np.empty(len(turns), dtype=np.int64)
         for shard, size in enumerate(sizes):
             addresses[turns == shard] = (int(in_all[shard]) << _PLACE_BITS) + np.arange(size)
-        sampler = WindowSampler(
+        sampler = ShardsSampler(
             "stream",
             len(turns),
             self.batch_size,

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext, SpawnProcess
 from types import ModuleType
 from typing import Any, Final
@@ -71,6 +72,22 @@ def _end_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)
+
+
+def start_process(function: Callable[..., None], *arguments: Any) -> Connection:
+    """Start a process that runs function(connection, *arguments), and ends when this one does;
+    return the other end of the connection.
+    """
+    here, there = SPAWN.Pipe()
+    process = SPAWN.Process(target=_run, args=(function, there, *arguments), daemon=True)
+    process.start()
+    there.close()  # the process has its own: once it ends, `here` is at its end
+    return here
+
+
+def _run(function: Callable[..., None], *arguments: Any) -> None:
+    _begin(None, ())
+    function(*arguments)
 
 
 class Workers:

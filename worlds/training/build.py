@@ -132,13 +132,16 @@ def noise_of_test(noise: LabelNoise) -> LabelNoise:
     return replace(noise, trial=noise.trial | 1 << 31)
 
 
-def validation_samples(config: TrainConfig, pool: int) -> np.ndarray | None:
+def validation_samples(
+    config: TrainConfig, pool: int, window: int | None = None
+) -> np.ndarray | None:
     """Pool indices of the validation samples: those that a larger n would take next. ValueError
     where the pool is too small for both.
     """
     if not config.validation:
         return None
-    return subset(pool, config.n + config.validation, *config.stream("data"))[config.n :]
+    both = config.n + config.validation
+    return subset(pool, both, *config.stream("data"), window=window)[config.n :]
 
 
 def training_seed(config: TrainConfig) -> int:

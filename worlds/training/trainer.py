@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from worlds.data.splits import Split
+from worlds.data.splits import Split, window_of
 from worlds.loaders.base import Loader
 from worlds.loaders.samplers import subset
 from worlds.runtime.checkpoints import load_checkpoint, save_checkpoint
@@ -105,7 +105,7 @@ class Trainer:
             noisy if real else None,
             self.loader.sampler.samples if real else None,
             form,
-            validation_samples(config, len(noisy)) if real else None,
+            validation_samples(config, len(noisy), window_of(noisy)) if real else None,
             parts,
         )
         keep = keep[0], max(integer("keep_predictions", keep[1]), config.compared)
@@ -122,7 +122,8 @@ class Trainer:
         # Without labels, a probe on the n samples of the Real World is what is measured.
         self.labeled: Loader | None = None
         if config.objective != "labels":
-            chosen = subset(len(noisy), config.n, *config.stream("data"))
+            name, window = config.stream("data"), window_of(noisy)
+            chosen = subset(len(noisy), config.n, *name, window=window)
             self.labeled = in_order(noisy, chosen, form)
         # A network of the package, that predicts by itself, may be measured by a folded copy.
         predicts = self.labeled is None and parts.model is None and not is_outside(config.arch)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worlds.loaders.samplers import Sampler, subset
+from worlds.loaders.stream import Seeds, reuse_order
 from worlds.rng.orders import pass_order
 
 # These literals may not change: a saved run would go on with other samples than it began with.
@@ -165,3 +166,12 @@ def test_how_often_a_sample_is_drawn_with_replacement_follows_the_binomial_law()
 def test_bad_sampling_is_refused(make, says):
     with pytest.raises(ValueError, match=says):
         make()
+
+
+def test_the_order_in_windows_is_frozen():
+    """Literals: a change of them would change every run over an endless pool."""
+    order = reuse_order("ideal", 23, None, 5, Seeds(7, 1), "carry", None, None, 2, window=8)
+    first, second = np.split(order.stretch(0, 46), 2)
+    assert first.tolist()[:16] == [3, 6, 2, 7, 5, 0, 1, 4, 12, 9, 10, 13, 11, 15, 14, 8]
+    assert sorted(first) == sorted(second) == list(range(23))
+    assert first.tolist() != second.tolist()
