@@ -1,4 +1,4 @@
-"""Build ImageNet-DogBird, or another task of two, from a copy of ImageNet.
+"""Build ImageNet-DogBird, or another task, from a copy of ImageNet.
 
     source = open_source(root, task.labels)
     check_counts(source, task)
@@ -13,7 +13,7 @@ from, and `broken.tsv`, which lists those that could not be decoded and are left
 
 import hashlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
@@ -25,7 +25,7 @@ from dogbird.sources import Source
 from dogbird.staging import Row, encoder_versions, remove_staged, stage
 from dogbird.tasks import Task
 from worlds.formats.dataset import DatasetFolder
-from worlds.formats.layout import FORMAT, PLAN, Shard
+from worlds.formats.layout import CROP, FORMAT, PLAN, Shard
 from worlds.formats.plan import About, Plan, claim_folder, differences, load_plan, seal
 from worlds.formats.shards import write_shard
 from worlds.runtime.files import atomic_write, check_disk, clean_folders, locked
@@ -98,7 +98,7 @@ def measure(source: Source, form: Format) -> Cost:
 
 
 class DogBirdPlan(Plan, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything that decides a dataset of two groups of ImageNet's classes."""
+    """Everything that decides a dataset of groups of ImageNet's classes."""
 
     dataset: Literal["dogbird"]
     synsets: tuple[str, ...]
@@ -119,6 +119,7 @@ class Build:
     task: Task
     form: Format
     shard_size: int = 1000
+    crop: int = CROP
 
     @property
     def staging(self) -> Path:
@@ -139,7 +140,8 @@ class Build:
         # How each photograph is stored, and which classes are which label.
         stored = asdict(self.form) | {"filter": "bilinear", "subsampling": SUBSAMPLING}
         classes = zip(self.task.class_names, self.task.classes, strict=True)
-        return {
+        crop = {} if self.crop == CROP else {"crop": self.crop}
+        return crop | {
             "dataset": DATASET,
             "image_shape": [None, None, 3],
             "extension": EXTENSION,
@@ -208,7 +210,7 @@ class Build:
     def _plan(self, splits: dict[str, list[Row]], broken: list[Row]) -> DogBirdPlan:
         # The names of files are for people; hashes of their contents decide.
         about = About(
-            recipe=f"{' against '.join(self.task.class_names)}, from ImageNet",
+            recipe=f"{_named(self.task.class_names)}, from ImageNet",
             source=str(self.source.root.resolve()),
             forms=self.source.forms,
             broken=len(broken),
@@ -250,14 +252,19 @@ class Build:
         every = [row for rows in splits.values() for row in rows]
         labels, jobs = self.task.labels, []
         waiting = DatasetFolder(self.out, plan).unfinished()
+        count = len(self.task.classes)
         for shard in waiting:
             rows = every[shard.start : shard.stop]
             classes = np.array([labels[row.wnid] for row in rows])  # (N,)
-            jobs.append((self.out, shard, rows, classes, plan.fingerprint))
+            jobs.append((self.out, shard, rows, classes, count, plan.fingerprint))
         phase = Phase.of("write", plan.shards, waiting, on_progress)
         for count in in_workers(write_photographs, jobs, workers):
             phase(count)
         clean_folders(*places)  # of workers that outlived a killed build by a moment
+
+
+def _named(names: Sequence[str]) -> str:
+    return " against ".join(names) if len(names) < 4 else f"{len(names)} labels"
 
 
 def sort_rows(rows: Iterable[Row], task: Task) -> tuple[dict[str, list[Row]], list[Row]]:
@@ -273,11 +280,11 @@ def sort_rows(rows: Iterable[Row], task: Task) -> tuple[dict[str, list[Row]], li
     return {split: splits[split] for split in RANGES if split in splits}, broken
 
 
-def write_photographs(job: tuple[Path, Shard, list[Row], np.ndarray, str]) -> int:
+def write_photographs(job: tuple[Path, Shard, list[Row], np.ndarray, int, str]) -> int:
     """Write one shard of staged photographs, in a worker process; return its length."""
-    folder, shard, rows, labels, fingerprint = job
+    folder, shard, rows, labels, count, fingerprint = job
     facts = {"fingerprint": fingerprint, "device": "build"}
-    probabilities = np.eye(2, dtype=np.float16)[labels]
+    probabilities = np.eye(count, dtype=np.float16)[labels]
     samples = (_read(row) for row in rows)
     write_shard(folder, shard, samples, labels, probabilities, facts, EXTENSION)
     return len(shard)

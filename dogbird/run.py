@@ -12,6 +12,7 @@ from dogbird.convert import Format
 from dogbird.pieces import SPLITS
 from dogbird.sources import open_source
 from dogbird.tasks import SYNSETS, classes
+from worlds.formats.layout import CROP
 from worlds.formats.summary import DatasetSummary, summarize
 from worlds.runtime.checks import check_positive
 from worlds.runtime.processes import worker_count
@@ -40,10 +41,10 @@ def build(
     imagenet: str | Path,
     out: str | Path,
     *,
-    class0: str = SYNSETS[0],
-    class1: str = SYNSETS[1],
+    labels: Sequence[str] = SYNSETS,
     wordnet: str | Path | None = None,
     size: int = 256,
+    crop: int = CROP,
     quality: int = 90,
     keep_bytes: bool = False,
     shard_size: int = 1000,
@@ -54,16 +55,16 @@ def build(
     dry_run: bool = False,
     on_progress: OnProgress | None = None,
 ) -> BuildResult:
-    """Build the shards of a task of two from a copy of ImageNet; the same call again resumes.
+    """Build the shards of a task from a copy of ImageNet; the same call again resumes.
 
     Args:
         imagenet: Directories of classes, the released tars, a WebDataset, or the Hub's Parquet or
             Arrow files; only read.
         out: Dataset directory, created if missing. It belongs to one plan.
-        class0: WordNet synset of label 0.
-        class1: WordNet synset of label 1.
+        labels: A WordNet synset or a wnid for each label, or ["imagenet"] for all 1,000 classes.
         wordnet: nltk data directory that holds corpora/wordnet, by default nltk's own.
         size: Pixels of the shorter side, 32 to 4096.
+        crop: Side of the crops that loaders take, 16 to 1024.
         quality: Of the JPEGs, 1 to 95.
         keep_bytes: Keep each file as it is, whatever its size.
         shard_size: Images a shard, at least 1.
@@ -88,13 +89,15 @@ def build(
         raise ValueError(f"splits must be train, val or train,val, got {','.join(splits)!r}")
     check_positive("shard_size", shard_size)
     count, form = worker_count(workers), Format(size, quality, keep_bytes)
-    task = classes(class0, class1, wordnet=wordnet)
+    if not 16 <= crop <= 1024:
+        raise ValueError(f"crop must be between 16 and 1024, got {crop}")
+    task = classes(labels, wordnet=wordnet)
     # Listing reads no photograph, but may take minutes on a network disk.
     listing = Phase("list", None, on_progress, unit="files")
-    labels = None if val_labels is None else Path(val_labels)
-    source = open_source(Path(imagenet), task.labels, chosen, labels, lambda: listing(1))
+    listed = None if val_labels is None else Path(val_labels)
+    source = open_source(Path(imagenet), task.labels, chosen, listed, lambda: listing(1))
     check_counts(source, task, any_counts)
-    job = Build(Path(out), source, task, form, shard_size)
+    job = Build(Path(out), source, task, form, shard_size, crop)
     if dry_run:
         job.check_folder()
         return BuildResult(job, {}, ())

@@ -1,7 +1,8 @@
-"""ImageNet classes that make a binary task: hunting dogs against birds, or any two synsets.
+"""ImageNet classes that make a task: hunting dogs against birds, or any synsets or classes.
 
-    task = dogbird_task()                 # the packaged lists: 63 hunting dogs, 59 birds
-    task = derive_task("dog.n.01", "cat.n.01", open_wordnet())
+    task = classes()                                      # the packaged lists: 63 dogs, 59 birds
+    task = classes(["dog.n.01", "cat.n.01", "n01443537"])  # three labels; wnids need no WordNet
+    task = classes(["imagenet"])                          # a label for each of the 1,000
 
 `ilsvrc2012.txt` holds the 1,000 wnids of ILSVRC-2012 in the order of their class numbers, 0 to 999,
 with the first word of each synset; `classes.txt` holds the 122 of DogBird by label. Both are facts
@@ -9,6 +10,8 @@ of WordNet 3.0; tools/make_class_lists.py writes them.
 """
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -18,39 +21,49 @@ from typing import Any, Final
 from dogbird.wordnet import classes_below, open_wordnet
 
 SYNSETS: Final = ("hunting_dog.n.01", "bird.n.01")  # labels 0 and 1 of ImageNet-DogBird
+IMAGENET: Final = "imagenet"  # in place of the wnids of all classes
 
 
 @dataclass(frozen=True, repr=False)
 class Task:
-    """Two synsets, and the ILSVRC-2012 classes below each: wnid to name, sorted by wnid."""
+    """Synsets or wnids, one a label, and the ILSVRC-2012 classes of each: wnid to name, sorted by
+    wnid.
+    """
 
-    synsets: tuple[str, str]
-    classes: tuple[dict[str, str], dict[str, str]]
+    synsets: tuple[str, ...]
+    classes: tuple[dict[str, str], ...]
 
     def __post_init__(self) -> None:
-        # Both labels need classes, and none may have two labels.
+        # Every label needs classes, and none may have two labels.
+        if len(self.synsets) < 2:
+            raise ValueError(f"a task has 2 labels or more, got {', '.join(self.synsets)}")
+        owners: dict[str, str] = {}
         for synset, classes in zip(self.synsets, self.classes, strict=True):
             if not classes:
                 raise ValueError(f"none of ImageNet's 1,000 classes is a kind of {synset}")
-        both = sorted(set(self.classes[0]) & set(self.classes[1]))
-        if both:
-            raise ValueError(
-                f"{self.synsets[0]} and {self.synsets[1]} share {len(both)} classes, the first is "
-                f"{both[0]} ({self.classes[0][both[0]]}): choose synsets that exclude one another"
-            )
+            if both := sorted(set(classes) & set(owners)):
+                raise ValueError(
+                    f"{owners[both[0]]} and {synset} share {len(both)} classes, the first is "
+                    f"{both[0]} ({classes[both[0]]}): choose synsets that exclude one another"
+                )
+            owners |= dict.fromkeys(classes, synset)
 
     def __repr__(self) -> str:
-        first, second = (
-            f"{len(classes)} under {synset}"
-            for synset, classes in zip(self.synsets, self.classes, strict=True)
-        )
-        return f"Task({first}, {second})"
+        each = zip(self.synsets, self.classes, strict=True)
+        return f"Task({', '.join(f'{len(classes)} under {synset}' for synset, classes in each)})"
 
     @property
-    def class_names(self) -> tuple[str, str]:
-        """The labels' names: the lemmas of the synsets, or the synsets where those are equal."""
-        first, second = (synset.partition(".")[0] for synset in self.synsets)
-        return self.synsets if first == second else (first, second)
+    def class_names(self) -> tuple[str, ...]:
+        """The labels' names: the lemmas of the synsets, and all of what was given where those are
+        equal.
+        """
+        each = zip(self.synsets, self.classes, strict=True)
+        short = [classes.get(synset, synset.partition(".")[0]) for synset, classes in each]
+        twice = {name for name, often in Counter(short).items() if often > 1}
+        return tuple(
+            synset if name in twice else name
+            for synset, name in zip(self.synsets, short, strict=True)
+        )
 
     @property
     def labels(self) -> dict[str, int]:
@@ -74,31 +87,34 @@ def find_class(text: str) -> str | None:
 @cache
 def dogbird_task() -> Task:
     """Return the task of ImageNet-DogBird, from the packaged lists."""
-    classes: tuple[dict[str, str], dict[str, str]] = ({}, {})
+    classes: tuple[dict[str, str], ...] = ({}, {})
     for line in _read("classes.txt"):
         label, wnid, name = line.split()
         classes[int(label)][wnid] = name
     return Task(SYNSETS, classes)
 
 
-def derive_task(synset0: str, synset1: str, wordnet: Any) -> Task:
-    """Return the task of two synsets from nltk's reader of WordNet.
+def derive_task(names: Sequence[str], wordnet: Any) -> Task:
+    """Return the task of synsets from nltk's reader of WordNet; wnids among them need none.
 
-    Raises ValueError if a synset has no ImageNet class, or the two share some.
+    Raises ValueError if a synset has no ImageNet class, or two share some.
     """
     wnids = ilsvrc2012()
-    first, second = (classes_below(synset, wnids, wordnet) for synset in (synset0, synset1))
-    return Task((synset0, synset1), (first, second))
+    return Task(
+        tuple(names),
+        tuple(
+            {name: wnids[name]} if name in wnids else classes_below(name, wnids, wordnet)
+            for name in names
+        ),
+    )
 
 
-def classes(
-    class0: str = SYNSETS[0], class1: str = SYNSETS[1], *, wordnet: str | Path | None = None
-) -> Task:
-    """Return the ImageNet classes of a task of two, by default the 122 of ImageNet-DogBird.
+def classes(labels: Sequence[str] = SYNSETS, *, wordnet: str | Path | None = None) -> Task:
+    """Return the ImageNet classes of a task, by default the 122 of ImageNet-DogBird.
 
     Args:
-        class0: WordNet synset of label 0, such as "dog.n.01".
-        class1: WordNet synset of label 1.
+        labels: A WordNet synset such as "dog.n.01" or a wnid for each label; ["imagenet"] has all
+            1,000 classes, in the order of their numbers.
         wordnet: nltk data directory that holds corpora/wordnet, by default nltk's own. DogBird's
             own task comes from packaged lists if it is None.
 
@@ -110,10 +126,12 @@ def classes(
             WordNet is missing.
     """
     # DogBird itself needs no WordNet.
-    if (class0, class1) == SYNSETS and wordnet is None:
+    if tuple(labels) == SYNSETS and wordnet is None:
         return dogbird_task()
-    reader = open_wordnet(None if wordnet is None else Path(wordnet))
-    return derive_task(class0, class1, reader)
+    names = list(ilsvrc2012()) if list(labels) == [IMAGENET] else list(labels)
+    derived = not set(names) <= set(ilsvrc2012())
+    reader = open_wordnet(None if wordnet is None else Path(wordnet)) if derived else None
+    return derive_task(names, reader)
 
 
 def _read(name: str) -> list[str]:

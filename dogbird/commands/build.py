@@ -2,6 +2,7 @@
 
     dogbird-build --imagenet /data/imagenet --out dogbird --dry-run
     dogbird-build --imagenet /data/imagenet --out dogbird
+    dogbird-build --imagenet /data/imagenet --out imagenet32 --labels imagenet --size 64 --crop 32
 
 The copy may be a directory a class (train/, val/), the released tars, a WebDataset, or the Hub's
 Parquet or Arrow files; it is only read. The same command again resumes. What cannot be
@@ -36,6 +37,7 @@ def make_parser() -> Parser:
 
     add = parser.add_argument_group("content (another choice needs another --out)").add_argument
     add("--size", type=int, default=256, help="pixels of the shorter side, 32 to 4096 (256)")
+    add("--crop", type=int, default=224, help="side of the crops loaders take, 16 to 1024 (224)")
     add("--quality", type=int, default=90, help="of the JPEGs, 1 to 95 (90)")
     add("--keep-bytes", action="store_true", help="keep each file as it is, whatever its size")
     add("--shard-size", type=int, default=1000, help="images a shard, >= 1 (1000)")

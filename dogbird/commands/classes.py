@@ -1,8 +1,9 @@
-"""dogbird-classes: the ImageNet classes of a task of two, by default the 122 of DogBird.
+"""dogbird-classes: the ImageNet classes of a task, by default the 122 of DogBird.
 
     dogbird-classes                                          # the packaged lists
     dogbird-classes --derive                                 # from WordNet 3.0, and any difference
-    dogbird-classes --class0 dog.n.01 --class1 cat.n.01      # any two synsets, from WordNet
+    dogbird-classes --labels dog.n.01,cat.n.01               # any synsets, from WordNet
+    dogbird-classes --labels n01443537,n02012849             # any classes, a label each
 
 Exit code 0; 1 where WordNet's lists differ from the packaged ones; 2 for bad input.
 """
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     if args.derive:
         return derive(args)
-    print_task(classes(args.class0, args.class1, wordnet=args.wordnet))
+    print_task(classes(args.labels, wordnet=args.wordnet))
     return 0
 
 
@@ -44,9 +45,9 @@ def print_task(task: Task) -> None:
 
 
 def derive(args: argparse.Namespace) -> int:
-    if (args.class0, args.class1) != SYNSETS:
-        raise ValueError("--derive compares the packaged lists: leave --class0 and --class1 out")
-    derived = derive_task(*SYNSETS, open_wordnet(args.wordnet))
+    if args.labels != SYNSETS:
+        raise ValueError("--derive compares the packaged lists: leave --labels out")
+    derived = derive_task(SYNSETS, open_wordnet(args.wordnet))
     print_task(derived)
     found = list(differences(dogbird_task(), derived))
     print("\n".join(found) or "equal to the packaged lists")

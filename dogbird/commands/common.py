@@ -9,8 +9,13 @@ from dogbird.tasks import SYNSETS
 def add_task_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that choose a task."""
     add = parser.add_argument_group("task").add_argument
-    add("--class0", default=SYNSETS[0], help=f"synset of label 0 ({SYNSETS[0]})")
-    add("--class1", default=SYNSETS[1], help=f"synset of label 1 ({SYNSETS[1]})")
+    add(
+        "--labels",
+        type=lambda text: tuple(text.split(",")),
+        default=SYNSETS,
+        help="a synset or wnid for each label, with commas between, or imagenet for all 1,000 "
+        f"classes ({','.join(SYNSETS)})",
+    )
     add(
         "--wordnet",
         type=Path,

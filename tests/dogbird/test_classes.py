@@ -7,7 +7,7 @@ import nltk
 import pytest
 
 from dogbird.commands.classes import main
-from dogbird.tasks import SYNSETS, derive_task, dogbird_task, ilsvrc2012
+from dogbird.tasks import SYNSETS, classes, derive_task, dogbird_task, ilsvrc2012
 from dogbird.wordnet import classes_below, open_wordnet
 from tests.dogbird.small_wordnet import HUNTING_DOG, INSTANCE, NOUNS, write_wordnet
 
@@ -48,7 +48,7 @@ def test_the_lists_are_wordnets():
         wordnet = open_wordnet()
     except ValueError:
         pytest.skip("WordNet 3.0 is not installed (python -m nltk.downloader wordnet)")
-    assert derive_task(*SYNSETS, wordnet) == dogbird_task()
+    assert derive_task(SYNSETS, wordnet) == dogbird_task()
 
 
 def test_classes_below_follows_every_path_upwards(data):
@@ -87,20 +87,32 @@ def test_derive_tells_each_difference_and_exits_1(data, capsys):
 
 def test_any_two_synsets_make_a_task(data, capsys):
     options = ["--wordnet", str(data)]
-    assert main(["--class0", "bird.n.01", "--class1", "dog.n.01", *options]) == 0
+    assert main(["--labels", "bird.n.01,dog.n.01", *options]) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "0 n01514668 cock"
     assert out[-1] == "1 under bird.n.01, 3 under dog.n.01"
 
 
+def test_any_classes_make_a_task_without_wordnet(capsys):
+    assert main(["--labels", "n01443537,n02012849,n03126707"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[:3] == ["0 n01443537 goldfish", "1 n02012849 crane", "2 n03126707 crane"]
+    whole = classes(["imagenet"])
+    assert list(whole.labels.values()) == list(range(1000))
+    assert len(set(whole.class_names)) == 1000
+    assert (whole.class_names[1], whole.class_names[134]) == ("goldfish", "n02012849")
+    with pytest.raises(ValueError, match="2 labels or more, got n01443537"):
+        classes(["n01443537"])
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--class1", "dog.n.01"], "share 2 classes, the first is n02087394"),
-        (["--class0", "unicorn.n.01"], "has no synset 'unicorn.n.01'"),
-        (["--class0", "bird.n.02"], "has no synset 'bird.n.02'"),
-        (["--class0", "bird"], "a synset is written like hunting_dog.n.01, got 'bird'"),
-        (["--derive", "--class0", "dog.n.01"], "--derive compares the packaged lists"),
+        (["--labels", "hunting_dog.n.01,dog.n.01"], "share 2 classes, the first is n02087394"),
+        (["--labels", "unicorn.n.01,bird.n.01"], "has no synset 'unicorn.n.01'"),
+        (["--labels", "bird.n.02,dog.n.01"], "has no synset 'bird.n.02'"),
+        (["--labels", "bird,dog.n.01"], "a synset is written like hunting_dog.n.01, got 'bird'"),
+        (["--derive", "--labels", "dog.n.01"], "--derive compares the packaged lists"),
     ],
 )
 def test_bad_tasks_are_one_line(options, message, data, capsys):

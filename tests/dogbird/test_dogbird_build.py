@@ -12,6 +12,7 @@ from pathlib import Path
 import nltk
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from cifar5m.commands.verify import main as verify
@@ -27,6 +28,7 @@ from tests.dogbird.small_imagenet import (
 )
 from tests.dogbird.small_wordnet import write_wordnet
 from tests.processes import Forked
+from worlds import RealLoader, SequentialLoader, open_store
 from worlds.formats.plan import load_plan
 from worlds.formats.shards import read_samples
 from worlds.runtime.files import locked
@@ -268,7 +270,7 @@ def test_another_task_of_two_synsets_is_built_from_wordnet(tmp_path, capsys, mon
         for split in ("train", "val")
     }
     write_folder(root, content)
-    synsets = ["--class0", "dog.n.01", "--class1", "bird.n.01", "--wordnet", str(wordnet)]
+    synsets = ["--labels", "dog.n.01,bird.n.01", "--wordnet", str(wordnet)]
     command = ["--imagenet", str(root), "--out", str(tmp_path / "out"), *OPTIONS, *synsets]
     assert main(command) == 2
     assert "train lacks 2 of the 4 classes: n02087394, n02088094" in capsys.readouterr().err
@@ -278,3 +280,24 @@ def test_another_task_of_two_synsets_is_built_from_wordnet(tmp_path, capsys, mon
     assert main(command) == 0
     assert load_plan(tmp_path / "out").class_names == ("dog", "bird")
     assert "hunting_dog" not in capsys.readouterr().out
+
+
+def test_a_label_a_class_at_32_px(tmp_path):
+    root, wnids = tmp_path / "imagenet", ("n01443537", "n02012849", "n03126707")
+    content = {
+        split: [
+            (wnid, f"{k}-{n}", jpeg(10 * k + n)) for k, wnid in enumerate(wnids) for n in (1, 2)
+        ]
+        for split in ("train", "val")
+    }
+    write_folder(root, content)
+    options = ["--labels", ",".join(wnids), "--size", "40", "--crop", "32", *OPTIONS]
+    assert main(["--imagenet", str(root), "--out", str(tmp_path / "out"), *options]) == 0
+    store = open_store(tmp_path / "out")
+    assert store.train.class_names == ("goldfish", *wnids[1:])
+    assert sorted(store.train.labels) == [0, 0, 1, 1, 2, 2]
+    assert store.train.probabilities.shape == (6, 3)
+    center = next(iter(SequentialLoader(store.train, 6)))[0]
+    cropped = next(iter(RealLoader(store.train, 6, 6, 1, augment="crop+flip")))[0]
+    assert center.shape == cropped.shape == (6, 3, 32, 32)
+    assert not torch.equal(center.sum((1, 2, 3)).sort()[0], cropped.sum((1, 2, 3)).sort()[0])

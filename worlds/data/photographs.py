@@ -1,12 +1,13 @@
-"""Photographs: JPEGs of any size in tars, decoded when they are asked for, as 224 x 224 pixels.
+"""Photographs: JPEGs of any size in tars, decoded when they are asked for, as 224 x 224 pixels or
+as many as their plan says (ImageNet at 32 px).
 
     store = open_store("dogbird")                       # what dogbird-build wrote
     RealLoader(store.train, n=10_000, batch_size=128, steps=9_375, augment="crop+flip")
 
-Without augmentation a photograph is the usual evaluation: its shorter side resized to 256, and the
-center. The crop of "crop+flip" is torchvision's RandomResizedCrop: a box of 8 to 100 % of the area
-and of a ratio from 3/4 to 4/3, in up to ten attempts, resized to fill the image. Attempt k reads
-block k of the Philox words of (seed, trial, global position in the training stream):
+Without augmentation a photograph is the usual evaluation: its shorter side resized to 8/7 of the
+crop, 256, and the center. The crop of "crop+flip" is torchvision's RandomResizedCrop: a box of 8 to
+100 % of the area and of a ratio from 3/4 to 4/3, in up to ten attempts, resized to fill the image.
+Attempt k reads block k of the Philox words of (seed, trial, global position in the stream):
 
     word 0, word 1   area, uniform; ratio, log-uniform
     word 2, word 3   row and column of the box, among the places it fits
@@ -24,13 +25,12 @@ import numpy as np
 import torch
 
 from worlds.data.images import resized_shape
+from worlds.formats.layout import CROP
 from worlds.formats.shards import MOST_PIXELS, decode_image
 from worlds.formats.tar_members import TarMembers
 from worlds.rng.philox import words
 from worlds.rng.streams import DECODE
 
-CROP: Final = 224
-SHORTER: Final = 256  # what the shorter side is resized to before the center is cropped
 AREA: Final = (0.08, 1.0)
 RATIO: Final = (3 / 4, 4 / 3)
 ATTEMPTS: Final = 10
@@ -44,30 +44,35 @@ class PhotographImages:
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, tars: Sequence[Path], counts: Sequence[int]) -> None:
-        self.members = TarMembers(tars, counts)
-        self.shape = (len(self.members), CROP, CROP, 3)
+    def __init__(self, tars: Sequence[Path], counts: Sequence[int], crop: int = CROP) -> None:
+        self.members, self.crop = TarMembers(tars, counts), crop
+        self.shape = (len(self.members), crop, crop, 3)
+
+    @property
+    def shorter(self) -> int:
+        """What the shorter side is resized to before the center is cropped."""
+        return round(self.crop * 8 / 7)
 
     def addresses(self, indices: np.ndarray) -> np.ndarray | None:
         return None
 
     def gather(self, indices: np.ndarray, out: np.ndarray) -> None:
-        """The centers, uint8 (B, 224, 224, 3), of the photographs with the shorter side at 256."""
+        """The centers, uint8 (B, crop, crop, 3), of the photographs with their side resized."""
         from worlds.data.resampling import resample
 
         for row, image in zip(out, self.whole(indices), strict=True):
-            height, width = resized_shape(image.shape[0], image.shape[1], SHORTER)
+            height, width = resized_shape(image.shape[0], image.shape[1], self.shorter)
             if (height, width) != image.shape[:2]:
                 smaller = np.empty((height, width, 3), np.uint8)
                 resample(image, (0, 0, *image.shape[:2]), smaller)
                 image = smaller
-            top, left = center(height, width)
-            row[:] = image[top : top + CROP, left : left + CROP]
+            top, left = center(height, width, self.crop)
+            row[:] = image[top : top + self.crop, left : left + self.crop]
 
     def gather_crops(
         self, indices: np.ndarray, positions: np.ndarray, seed: int, trial: int, out: np.ndarray
     ) -> None:
-        """The random boxes of global `positions`, int64 (B,), resized to uint8 (B, 224, 224, 3)."""
+        """The boxes of global `positions`, int64 (B,), resized to uint8 (B, crop, crop, 3)."""
         from worlds.data.resampling import resample
 
         drawn = words(seed, DECODE, trial, torch.from_numpy(positions), ATTEMPTS).numpy()
@@ -98,9 +103,9 @@ def decode_photograph(data: bytes) -> np.ndarray:
     return decode_image(data)
 
 
-def center(height: int, width: int) -> tuple[int, int]:
+def center(height: int, width: int, crop: int) -> tuple[int, int]:
     """The top left corner of the center crop, as torchvision rounds it."""
-    return round((height - CROP) / 2), round((width - CROP) / 2)
+    return round((height - crop) / 2), round((width - crop) / 2)
 
 
 def crop_box(height: int, width: int, drawn: Sequence[int]) -> Box:

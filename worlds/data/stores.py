@@ -39,7 +39,7 @@ from worlds.formats.cifar import Form, find_cifar, read_cifar
 from worlds.formats.dataset import DatasetFolder
 from worlds.formats.hub_parquet import open_parquet, parquet_files
 from worlds.formats.idx import idx_files, open_idx
-from worlds.formats.layout import PLAN
+from worlds.formats.layout import CROP, PLAN
 from worlds.formats.pools import (
     Arrays,
     class_files,
@@ -316,7 +316,8 @@ def _open_shards(folder: Path) -> list[Split]:
     dataset, splits = DatasetFolder.open(folder), []
     plan = dataset.plan
     # Photographs have no common size: the plan leaves height and width open.
-    images = PhotographImages if plan.image_shape[:2] == (None, None) else TarImages
+    photographs = partial(PhotographImages, crop=plan.crop or CROP)
+    images = photographs if plan.image_shape[:2] == (None, None) else TarImages
     for name in plan.splits:
         shards = plan.layout.shards(name)
         missing = [shard for shard in shards if not (folder / shard.record).exists()]

@@ -35,7 +35,7 @@ ASSUMED: Final = (
     f"GPU-hours are of one H200 in bf16 ({STEPS_PER_SECOND} steps/s of ResNet18 at batch 128, "
     "scaled by multiply-adds); fp32 and thin networks take longer. run --dry-run times them here"
 )
-CLASSES: Final[dict[Data, int]] = {"dogbird": 2}  # else 10
+CLASSES: Final[dict[Data, int]] = {"dogbird": 2, "first5": 5, "last5": 5}  # else 10
 TEST: Final[dict[Data, int]] = {"dogbird": 6_100, "teacher": 100_000, "gray": 100_000}  # or 10,000
 # Means over the 500 random networks of figure 2b by (width, cells): counting each of
 # them takes minutes.

@@ -122,10 +122,10 @@ def expand(
         raise ValueError(f"trials must be 1 or more, got {trials}")
     image_size = 224 if recipe.data == "dogbird" else 32
     scope = Scope(scale, tuple(range(trials)), image_size, **asked)
-    if scope.weights is not None and (recipe.absent == "" or scale != "paper"):
+    if scope.weights is not None and recipe.absent == "":
         raise ValueError(
-            f"{recipe.name} takes no --weights at {scale} scale: they are for the pretrained "
-            "networks of fig5b, fig13 and fig14, as large as in the paper"
+            f"{recipe.name} takes no --weights: they are for the pretrained networks of fig5b, "
+            "fig13 and fig14"
         )
     # Its groups at the scope, and of another network where one is asked for.
     experiment = recipe.build(scope)
@@ -152,10 +152,9 @@ def _options(one: Expanded, scale: Scale) -> str:
     # A kind of data and its option.
     given = {"cifar5m": "data", "cifar10": "cifar10", "dogbird": "dogbird"}
     made = ("cifar5m", "cifar10") if scale == "smoke" else ()
+    kinds = {"cifar5m" if kind in ("first5", "last5") else kind for kind in one.kinds}
     return "".join(
-        f" --{option} DIR"
-        for kind, option in given.items()
-        if kind in one.kinds and kind not in made
+        f" --{option} DIR" for kind, option in given.items() if kind in kinds and kind not in made
     )
 
 

@@ -21,7 +21,7 @@ from worlds.experiments.scales import Scale
 from worlds.experiments.spec import Center, Check, Experiment, Group, Kind
 from worlds.training.config import Precision
 
-Data = Literal["cifar5m", "cifar10", "dogbird", "teacher", "gray", "none"]
+Data = Literal["cifar5m", "cifar10", "dogbird", "teacher", "gray", "first5", "last5", "none"]
 MODULES: Final = (
     "intro",
     "architectures",

@@ -7,6 +7,7 @@
     cifar5m   the pool of 32 px images; CIFAR-10's test set beside its own where that is given
     cifar10   CIFAR-10's training set, tested on the pool's test split and on CIFAR-10's
     dogbird   ImageNet-DogBird at 224 px
+    first5    the pool's first five classes alone, to pretrain on; last5: its last five
     teacher   a pool that is made on the fly; gray: the same, shaped as MNIST
     none      the toy example
 
@@ -24,6 +25,7 @@ import numpy as np
 from worlds.data.teacher import TEACHER_PREFIX
 from worlds.experiments.plan import Expanded, jobs_of
 from worlds.experiments.registry import Data
+from worlds.formats.layout import CROP
 from worlds.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
     from worlds.training.build import Data as RunData
 
 MADE: Final = "made data"
+HALVES: Final[dict[Data, list[int | str | list[int | str]]]] = {  # classes
+    "first5": [0, 1, 2, 3, 4],
+    "last5": [5, 6, 7, 8, 9],
+}
 _HOW: Final[dict[Data, str]] = {
     "cifar5m": "a pool of CIFAR-5m's kind: give --data DIR; make one with cifar5m-generate "
     "--n 6000000 --out cifar5m, or bring the released one with cifar5m-import part*.npz --out "
@@ -63,13 +69,14 @@ class Sources:
 
     def missing(self, kind: Data) -> str | None:
         """Return which option to give and how to make the data, None if it was given."""
+        if kind in HALVES:
+            return self.missing("cifar5m")
         if kind in ("none", "teacher", "gray") or getattr(self, kind) is not None:
             return None if kind != "cifar10" else self.missing("cifar5m")
         return f"it needs {_HOW[kind]}"
 
     def data(self, kind: Data) -> "RunData":
         """Open the data of a kind. Raises ValueError if the store is unreadable or unfit."""
-        from worlds.data.photographs import CROP
         from worlds.training.build import Data as RunData
 
         # CIFAR-10's test set is measured beside the pool's own.
@@ -78,6 +85,9 @@ class Sources:
             return RunData.of(self._open(f"{TEACHER_PREFIX}0{':gray' * (kind == 'gray')}"))
         if kind == "dogbird":
             return _of_size(RunData.of(self._open(self.dogbird)), CROP, "--dogbird")
+        if kind in HALVES:
+            half = RunData.of(self._cifar5m.subset(classes=HALVES[kind]))
+            return _of_size(replace(half, name=f"{half.name}, {kind}"), 32, "--data")
         pool = _of_size(RunData.of(self._cifar5m, cifar10), 32, "--data")
         name = MADE if self.made else pool.name
         if kind == "cifar5m":
@@ -91,7 +101,7 @@ class Sources:
         from worlds.formats.plan import load_plan
 
         # Only a plan of cifar5m-generate may state it.
-        path = getattr(self, kind)
+        path = getattr(self, "cifar5m" if kind in HALVES else kind)
         if path is None or not (Path(path) / PLAN).is_file():
             return None
         measured = load_plan(Path(path)).about.labeler_evaluation

@@ -243,6 +243,7 @@ QUANTITIES: Final = {
     "distance": "|bootstrap error|",
     "surer": "bootstrap error in error less that in soft-error",
     "final_gap": "Real less Ideal World test {metric}, last step",
+    "mean_ideal": "mean Ideal World test {metric} over the log points",
     "drop_real": "least fall of the Real World's test {metric} over a change of the rate",
     "drop_ideal": "least fall of the Ideal World's test {metric} over a change of the rate",
     "final_train": "Real World train {metric}, last step",

@@ -15,6 +15,7 @@ from typing import Final
 
 PLAN: Final = "plan.json"
 FORMAT: Final = 1
+CROP: Final = 224  # side of the crops of photographs, where a plan does not say another
 MOST_SHARDS: Final = 1_000_000
 CIFAR10_CLASSES = (
     "airplane",

@@ -122,6 +122,7 @@ class Plan(SealedPlan, frozen=True, kw_only=True):
     precision: str | None = None
     duplicates: str | None = None  # "kept": equal images are no fault
     beside: tuple[str, ...] | None = None  # other files of the dataset
+    crop: Count | None = None  # side of the crops of photographs, where it is not 224
 
     def __post_init__(self) -> None:
         _ = self.layout  # checks itself

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from worlds.data.images import resized_shape
-from worlds.data.photographs import ATTEMPTS, CROP, SHORTER, PhotographImages, center, crop_box
+from worlds.data.photographs import ATTEMPTS, PhotographImages, center, crop_box
 from worlds.rng.philox import words
 from worlds.rng.streams import DECODE
 
@@ -68,7 +68,7 @@ def gather_on_gpu(
     stream = torch.cuda.current_stream(device)
     stream.synchronize()
     decoded = decode_on_gpu(data, device)
-    cropped = crop_decoded(decoded, drawn)
+    cropped = crop_decoded(decoded, drawn, images.crop, images.shorter)
     stream.synchronize()
     return cropped
 
@@ -82,9 +82,12 @@ def decode_on_gpu(data: Sequence[bytes], device: torch.device) -> list[torch.Ten
 
 
 def crop_decoded(
-    decoded: Sequence[torch.Tensor], drawn: Sequence[Sequence[int]] | None
+    decoded: Sequence[torch.Tensor],
+    drawn: Sequence[Sequence[int]] | None,
+    crop: int,
+    shorter: int,
 ) -> torch.Tensor:
-    """uint8 (3, H, W) of many sizes to uint8 (B, 224, 224, 3): the boxes of `drawn` (40 words for
+    """uint8 (3, H, W) of many sizes to uint8 (B, crop, crop, 3): the boxes of `drawn` (40 words for
     each), or the centers, on the device where they are.
     """
     import worlds.runtime.torchvision_ops  # noqa: F401, I001
@@ -95,10 +98,10 @@ def crop_decoded(
         _, height, width = image.shape
         if drawn is not None:
             box = crop_box(height, width, drawn[number])
-            made.append(resized_crop(image, *box, [CROP, CROP], antialias=True))
+            made.append(resized_crop(image, *box, [crop, crop], antialias=True))
             continue
-        size = resized_shape(height, width, SHORTER)
-        top, left = center(*size)
+        size = resized_shape(height, width, shorter)
+        top, left = center(*size, crop)
         smaller = resize(image, list(size), antialias=True) if size != (height, width) else image
-        made.append(smaller[:, top : top + CROP, left : left + CROP])
+        made.append(smaller[:, top : top + crop, left : left + crop])
     return torch.stack(made).permute(0, 2, 3, 1).contiguous()

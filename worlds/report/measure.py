@@ -162,6 +162,8 @@ def _worlds(group: Found, metric: str) -> Values:
 def _one_metric(group: Found, metric: str) -> Values:
     column, real, ideal = f"test_{metric}", group.real, group.ideal
     values: Values = {"final_real": _last(real, column), "final_ideal": _last(ideal, column)}
+    if ideal:  # the lower, the faster
+        values["mean_ideal"] = [float(curves([run], column).values[0].mean()) for run in ideal]
     # Real against Ideal at the end of each trial; alone, Real where it would have been compared.
     ends = endings(real, ideal or real, metric) if real else ()
     if real and ideal:

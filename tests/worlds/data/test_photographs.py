@@ -300,7 +300,7 @@ def test_what_is_cropped_on_a_gpu_is_the_same_box(random, store):
     index, positions = np.arange(12), np.arange(100, 112)
     decoded = [torch.tensor(image).permute(2, 0, 1) for image in store.train.images.whole(index)]
     drawn = words(3, DECODE, 0, torch.from_numpy(positions), 10).tolist() if random else None
-    found = crop_decoded(decoded, drawn).numpy().astype(int)
+    found = crop_decoded(decoded, drawn, 224, 256).numpy().astype(int)
     expected = np.empty((12, 224, 224, 3), np.uint8)
     if random:
         store.train.images.gather_crops(index, positions, 3, 0, expected)

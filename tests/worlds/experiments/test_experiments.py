@@ -224,9 +224,32 @@ def test_weights_add_the_pretrained_half_of_figures_13_and_14():
     assert {c.initial for c in (*one.groups[1].real, *one.groups[1].ideal)} == {"mlp.pt"}
     assert "--weights fig14=mlp.pt" in one.experiment.command
     assert "Not here" not in one.experiment.note
-    for name, scale in (("fig14", "smoke"), ("fig1", "paper")):
-        with pytest.raises(ValueError, match=f"{name} takes no --weights at {scale} scale"):
-            expand(*find_recipes([name]), scale, weights="mlp.pt")
+    small = expand(recipe, "small", weights="mlp.pt").groups
+    assert [group.real[0].initial for group in small] == [None, "mlp.pt"]
+    with pytest.raises(ValueError, match="fig1 takes no --weights"):
+        expand(*find_recipes(["fig1"]), weights="mlp.pt")
+
+
+@pytest.mark.parametrize("scale", ["small", "smoke"])
+def test_below_the_papers_scale_figures_13_and_14_pretrain_on_other_classes(scale):
+    for one in expanded("fig13 fig14", scale=scale):
+        before, plain, tuned = one.groups
+        assert (before.data, plain.data, tuned.data) == ("first5", "last5", "last5")
+        start = RUN + before.ideal[0].fingerprint()
+        assert {run.initial for run in (*tuned.real, *tuned.ideal)} == {start}
+        assert replace(tuned.real[0], initial=None) == plain.real[0]
+        waiting = [job for job in jobs_of([one]) if job.needs]
+        assert [job.config.world for job in waiting] == ["real", "ideal"]
+        assert "paper pretrains on ImageNet" in one.experiment.note
+
+
+def test_the_two_halves_of_the_classes_share_no_image(tmp_path):
+    sources = Sources.make(tmp_path)
+    first, last = sources.data("first5"), sources.data("last5")
+    assert first.train.class_names == tuple(f"made class {k}" for k in range(5))
+    assert len(first.train) + len(last.train) == 4_096
+    assert not set(first.train.indices) & set(last.train.indices)
+    assert len(last.test.class_names) == 5
 
 
 def test_weights_add_the_checkpoints_of_figure_5b():

@@ -215,12 +215,13 @@ def test_every_thread_copies_on_a_stream_of_its_own(pool):
 def test_the_decoder_waits_for_the_thread_and_the_thread_for_its_crops(monkeypatch):
     stream, images = FakeStream(), SimpleNamespace(members={0: b"one", 1: b"two"})
     images.members = SimpleNamespace(read=images.members.get)
+    images.crop, images.shorter = 224, 256
 
     def decode(data, device):
         stream.asked.append("decode")
         return data
 
-    def crop(decoded, drawn):
+    def crop(decoded, drawn, *sizes):
         stream.asked.append("crop")
         return decoded
 

@@ -186,3 +186,15 @@ def test_weights_of_timm_are_read_by_a_probe(name, tmp_path):
     with torch.no_grad():
         features = given.forward_head(given.forward_features(images), pre_logits=True)
     assert run.predictions.features == pytest.approx(features.numpy(), abs=0.02, rel=0.02)
+
+
+def test_a_state_dict_of_torchvision_goes_under_a_new_head(tmp_path):
+    import worlds.runtime.torchvision_ops  # noqa: F401, I001  (must come before torchvision)
+    import torchvision
+
+    given = torchvision.models.resnet18(num_classes=7)
+    torch.save(given.state_dict(), tmp_path / "given.pt")
+    config = small(arch="resnet18", options={}, initial=str(tmp_path / "given.pt"))
+    state = make_model(config, DATA).state_dict()
+    assert torch.equal(state["layer1.0.conv1.weight"], given.layer1[0].conv1.weight)
+    assert state["fc.weight"].shape[0] == len(DATA.train.class_names)
