@@ -13,9 +13,11 @@ begins where (seed, trial) says, goes on in a row, and shuffles within each wind
 """
 
 import hashlib
+import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from multiprocessing.connection import Connection
@@ -107,8 +109,8 @@ class ShardCache:
         """Return the rows of a shard, mapped, and note that they were used; None if missing."""
         path = self.path(span)
         try:
+            os.utime(path)  # of two runs that share the directory the other may delete it
             rows: np.ndarray = np.load(path, mmap_mode="r")
-            path.touch()
             if rows.shape == (span[1] - span[0],) and rows.dtype == self.row:
                 return rows
         except FileNotFoundError:
@@ -138,7 +140,10 @@ class ShardCache:
             if self._connection is None:
                 self._connection = start_process(make_shards, self)
             self._hear(0)
-            self._connection.send(missing)
+            try:
+                self._connection.send(missing)
+            except ConnectionError:
+                self._hear(0)  # says why it has ended
             self._asked = missing
 
     def _hear(self, seconds: float) -> None:
@@ -147,11 +152,12 @@ class ShardCache:
             while self._connection is not None and self._connection.poll(seconds):
                 news = self._connection.recv()
                 if isinstance(news, str):
+                    self._connection, self._asked = None, []
                     raise RuntimeError(f"no shard could be made: {news}")
                 self._made, self._making = self._made + news[0], self._making + news[1]
                 seconds = 0
         except (EOFError, ConnectionError):
-            self._connection = None
+            self._connection, self._asked = None, []
             raise RuntimeError(KILLED) from None
 
     def _wait(self, span: Span, ahead: Sequence[Span]) -> None:
@@ -202,7 +208,10 @@ def make_shards(news: Connection, cache: ShardCache) -> None:
 
 def _make_room(folder: Path, most_bytes: int) -> None:
     """Delete the shards that were used least recently, until the others have `most_bytes`."""
-    states = [(path, path.stat()) for path in folder.glob("*.npy") if path.exists()]
+    states = []
+    for path in folder.glob("*.npy"):
+        with suppress(FileNotFoundError):  # another run's process makes room as well
+            states.append((path, path.stat()))
     total = sum(state.st_size for _, state in states)
     for path, state in sorted(states, key=lambda one: one[1].st_mtime_ns):
         if total <= most_bytes:

@@ -3,23 +3,21 @@
 import os
 import pickle
 import signal
-import subprocess
-import sys
 import threading
 import time
 from multiprocessing import Pipe
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from tests.processes import Forked
 from tests.worlds.data.numbered_shards import SlowNumbered, numbered
 from worlds import IdealLoader, RealLoader, TrainConfig, train
 from worlds.data.endless import EndlessImages
 from worlds.training.build import Data
 
-REPO = Path(__file__).resolve().parents[3]
+CONFIG = TrainConfig("mlp_1x8", world="ideal", steps=12, batch_size=5, augment=None, log=4)
 pytestmark = pytest.mark.filterwarnings("ignore:waiting for the generator")
 
 
@@ -122,31 +120,22 @@ def test_what_the_maker_cannot_make_is_one_line(tmp_path):
         EndlessImages(cache, 1 << 40, 5).gather(np.arange(5), np.empty((5, 2, 2, 3), np.uint8))
 
 
+def train_slowly(cache, folder):
+    data = Data(*numbered(cache, kind=SlowNumbered))
+    train(CONFIG, data, folder, checkpoint_seconds=0)
+
+
 def test_a_killed_run_goes_on_with_the_cache_it_has(tmp_path):
-    """The row of a run after a kill is that of a run without one."""
-    config = TrainConfig("mlp_1x8", world="ideal", steps=12, batch_size=5, augment=None, log=4)
-    program = f"""
-from tests.worlds.data.numbered_shards import numbered, SlowNumbered
-from worlds import TrainConfig, train
-from worlds.training.build import Data
-from pathlib import Path
-if __name__ == "__main__":
-    data = Data(*numbered(Path({str(tmp_path / "cache")!r}), kind=SlowNumbered))
-    config = TrainConfig.from_json({config.to_json()!r})
-    train(config, data, {str(tmp_path / "run")!r}, checkpoint_seconds=0)
-"""
-    script = tmp_path / "script.py"
-    script.write_text(program)
-    environment = os.environ | {"PYTHONPATH": str(REPO)}
-    process = subprocess.Popen([sys.executable, script], env=environment, start_new_session=True)
-    while not (tmp_path / "run" / "checkpoint.pt").exists():
+    cache, folder = tmp_path / "cache", tmp_path / "run"
+    process = Forked(train_slowly, cache, folder, group=True)
+    while not (folder / "checkpoint.pt").exists():
         assert process.poll() is None
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    kept = {path: path.stat().st_ino for path in (tmp_path / "cache").glob("*.npy")}
+    kept = {path: path.stat().st_ino for path in cache.glob("*.npy")}
     assert kept
-    run = train(config, Data(*numbered(tmp_path / "cache", kind=SlowNumbered)), tmp_path / "run")
+    run = train(CONFIG, Data(*numbered(cache, kind=SlowNumbered)), folder)
     assert all(path.stat().st_ino == inode for path, inode in kept.items())
-    other = train(config, Data(*numbered(tmp_path / "other")), tmp_path / "whole")
-    assert run.final["test_soft_error"] == other.final["test_soft_error"]
+    whole = train(CONFIG, Data(*numbered(tmp_path / "other")), tmp_path / "whole")
+    assert run.final["test_soft_error"] == whole.final["test_soft_error"]
