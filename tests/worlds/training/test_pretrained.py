@@ -194,7 +194,7 @@ def test_a_state_dict_of_torchvision_goes_under_a_new_head(tmp_path):
 
     given = torchvision.models.resnet18(num_classes=7)
     torch.save(given.state_dict(), tmp_path / "given.pt")
-    config = small(arch="resnet18", options={}, initial=str(tmp_path / "given.pt"))
+    config = small(arch="timm:resnet18", options={}, initial=str(tmp_path / "given.pt"))
     state = make_model(config, DATA).state_dict()
     assert torch.equal(state["layer1.0.conv1.weight"], given.layer1[0].conv1.weight)
     assert state["fc.weight"].shape[0] == len(DATA.train.class_names)
