@@ -42,7 +42,7 @@ class GeneratedShards(Maker):
 
 def _make(job: Job, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
     made = make_shard(job, Shard("endless", 0, 1, start, stop))
-    return made.images, made.labels
+    return np.stack([*made.images]), made.labels
 
 
 def open_generated(
