@@ -232,7 +232,7 @@ def test_weights_add_the_pretrained_half_of_figures_13_and_14():
 
 @pytest.mark.parametrize("scale", ["small", "smoke"])
 def test_below_the_papers_scale_figures_13_and_14_pretrain_on_other_classes(scale):
-    for one in expanded("fig13 fig14", scale=scale):
+    for one in expanded("fig13", "fig14", scale=scale):
         before, plain, tuned = one.groups
         assert (before.data, plain.data, tuned.data) == ("first5", "last5", "last5")
         start = RUN + before.ideal[0].fingerprint()
