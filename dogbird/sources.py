@@ -66,8 +66,8 @@ def open_source(
     """
     if not root.is_dir():
         raise ValueError(f"{root} is not a directory: give the directory that holds ImageNet")
-    if (root / KAGGLE).is_dir():
-        root = root / KAGGLE
+    inner = (root / KAGGLE, root / "Data/CLS-LOC", root / "CLS-LOC")
+    root = next((path for path in inner if path.is_dir()), root).absolute()
     # Classes of validation photographs in one flat directory.
     listed = val_labels or find_val_labels(root)
     labels = {} if listed is None else read_val_labels(listed)

@@ -1,6 +1,7 @@
 """Copies of ImageNet as people have them: Kaggle's, macOS's, the Hub's, and wrong lists."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,12 +43,13 @@ def test_a_list_of_names_that_lacks_a_photograph_is_refused(tmp_path):
         open_source(root, WNIDS, val_labels=root / "list")
 
 
-@pytest.mark.parametrize("given", ["", "ILSVRC/Data/CLS-LOC"])
-def test_kaggles_archive_is_read_from_its_root_and_from_its_photographs(given, tmp_path):
+@pytest.mark.parametrize("given", ["", "ILSVRC", "ILSVRC/Data", "ILSVRC/Data/CLS-LOC"])
+def test_kaggles_archive_is_read_from_any_of_its_directories(given, tmp_path, monkeypatch):
     write_flat_val(tmp_path / "ILSVRC/Data/CLS-LOC")
     rows = "".join(f"{name},{wnid} 85 1 499 272\n" for wnid, name, _ in VAL)
     (tmp_path / "LOC_val_solution.csv").write_text("ImageId,PredictionString\n" + rows)
-    source = open_source(tmp_path / given, WNIDS)
+    monkeypatch.chdir(tmp_path / given)
+    source = open_source(Path(), WNIDS)
     assert (source.counts("train").total(), source.counts("val").total()) == (244, 122)
 
 
