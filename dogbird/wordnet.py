@@ -92,6 +92,8 @@ def _find_corpus(directory: Path | None) -> Any:
             return nltk.data.find(resource, paths)
         except LookupError:
             pass
+        except Exception as error:  # of a zip that is none
+            raise _corrupt(error) from error
     where = "in nltk's data directories" if directory is None else f"in {directory}"
     option = "" if directory is None else f" -d {directory}"
     raise ValueError(f"corpora/wordnet is missing {where}: run {DOWNLOAD}{option}")

@@ -144,3 +144,10 @@ def test_another_wordnet_or_a_corrupt_one_is_one_line(offset, byte, message, dat
         stream.write(byte)
     assert main(["--derive", "--wordnet", str(data)]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_damaged_zip_of_wordnet_is_one_line(tmp_path, capsys):
+    (tmp_path / "corpora").mkdir()
+    (tmp_path / "corpora" / "wordnet.zip").write_bytes(b"PK\3\4 no zip")
+    assert main(["--derive", "--wordnet", str(tmp_path)]) == 2
+    assert "WordNet is corrupt (File is not a zip file)" in capsys.readouterr().err

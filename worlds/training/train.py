@@ -76,6 +76,8 @@ def train(
         raise ValueError(f"data must be such as Data.of(store), got {type(data).__name__}")
     if last_step is not None and not 0 <= integer("last_step", last_step) < config.steps:
         raise ValueError(f"last_step must be in [0, {config.steps}), the steps, got {last_step}")
+    if not checkpoint_seconds >= 0:
+        raise ValueError(f"checkpoint_seconds must be 0 or more, got {checkpoint_seconds}")
     folder, device = Path(folder), check_device(device)
     initial = describe_initial(config, folder.parent)
     _check_folder(folder, config, data, initial, replicas.world_size)

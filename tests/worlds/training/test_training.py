@@ -308,6 +308,7 @@ def test_lost_rows_are_told_and_not_taken_for_a_shorter_run(tmp_path):
         ({"data": ArrayStore(np.zeros((9, 4, 4, 3), np.uint8), range(9))}, "as Data.of"),
         ({"last_step": 30}, r"last_step must be in \[0, 30\), the steps, got 30"),
         ({"last_step": -1}, "last_step must be in"),
+        ({"checkpoint_seconds": float("nan")}, "checkpoint_seconds must be 0 or more, got nan"),
         ({"last_step": 4.5}, "last_step must be an integer, got 4.5"),
         ({"device": "gpu"}, 'device must be "cpu", "cuda" or "cuda:K", got \'gpu\''),
     ],
