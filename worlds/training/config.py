@@ -37,6 +37,7 @@ Option = int | float | str | bool
 
 # Numbers with a range: a field's annotation is checked, and its description is in the message.
 MOST: Final = 10**10
+MOST_POINTS: Final = 10**6  # all are listed
 Size = Annotated[int, Meta(ge=1, le=MOST, description=f"an integer from 1 to {MOST:,}")]
 Count = Annotated[int, Meta(ge=0, description="an integer of 0 or more")]
 Positive = Annotated[float, Meta(ge=0, le=1e30, description="a number of 0 or more")]
@@ -143,6 +144,12 @@ class TrainConfig:
 
     def _check_combinations(self) -> None:
         """Raise ValueError where two fields do not go together."""
+        every = self.log if isinstance(self.log, int) else PAPER_EVERY
+        if self.log != "spaced" and self.steps > MOST_POINTS * every:
+            raise ValueError(
+                f"steps={self.steps} with a log point each {every} steps are over {MOST_POINTS:,} "
+                "points: give a larger log"
+            )
         if self.test_noise and self.label_noise is None:
             raise ValueError("test_noise=True needs label noise: give label_noise")
         if self.optimizer in ("nesterov", "muon") and not self.momentum:

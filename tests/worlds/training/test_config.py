@@ -213,3 +213,9 @@ def test_configs_of_earlier_versions_keep_their_names_and_new_fields_make_new_on
 def test_new_fields_are_checked(fields, message):
     with pytest.raises(ValueError, match=message):
         TrainConfig("net", **fields)
+
+
+def test_log_points_that_would_fill_the_memory_are_refused():
+    assert len(TrainConfig("net", steps=10**9, log=10**4).points) == 10**5 + 1
+    with pytest.raises(ValueError, match="with a log point each 64 steps are over 1,000,000"):
+        TrainConfig("net", steps=10**9, log="paper")
