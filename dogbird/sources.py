@@ -65,7 +65,8 @@ def open_source(
     `val_labels` is a list of dogbird/val_labels.py, by default one in `root`.
     """
     if not root.is_dir():
-        raise ValueError(f"{root} is not a directory: give the directory that holds ImageNet")
+        wrong = "is not a directory" if root.exists() else "does not exist"
+        raise ValueError(f"{root} {wrong}: give the directory that holds the copy of ImageNet")
     inner = (root / KAGGLE, root / "Data/CLS-LOC", root / "CLS-LOC")
     root = next((path for path in inner if path.is_dir()), root).absolute()
     # Classes of validation photographs in one flat directory.

@@ -73,6 +73,8 @@ __all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "models":  # a package, so that @worlds.models.register works
+        return import_module("worlds.models")
     if name not in _MODULES:
         raise AttributeError(f"module 'worlds' has no attribute {name!r}")
     return getattr(import_module(_MODULES[name]), name)

@@ -52,7 +52,7 @@ def _run(args: argparse.Namespace) -> int:
         raise ValueError(f"--trials must be 1 or more, got {args.trials}")
     # The data, and how densely a run is measured on it.
     cifar10 = None if args.cifar10 is None else open_store(args.cifar10).test
-    test = None if args.test is None else open_store(args.test).test
+    test = None if args.test is None else open_store(args.test).for_testing
     data = Data.of(open_store(args.data), cifar10, test)
     tests = [len(split) for split in (data.test, data.cifar10) if split is not None]
     free = [name for name in MEASURING if getattr(args, name) is None]

@@ -33,9 +33,9 @@ _GROUPS: Final[dict[str, dict[str, str]]] = {
         "disjoint": "Ideal leaves Real's n samples out",
         "seed": "0 or more, below 2^64",
         "init_seed": "of the weights in every trial (default: the seed, with the trial)",
-        "data_seed": "of the subset and its label noise (default: as --init-seed)",
-        "order_seed": "of the order of the samples (default: as --init-seed)",
-        "augment_seed": "of crops, flips and mixup (default: as --init-seed)",
+        "data_seed": "of the subset and its label noise (default: the seed, with the trial)",
+        "order_seed": "of the order of the samples (default: the seed, with the trial)",
+        "augment_seed": "of crops, flips and mixup (default: the seed, with the trial)",
     },
     "optimization": {
         "objective": "simclr, rotation: without labels, a linear probe on n is measured",

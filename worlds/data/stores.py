@@ -92,6 +92,11 @@ class Store:
         return self["val" if "val" in self.splits and "test" not in self.splits else "test"]
 
     @property
+    def for_testing(self) -> Split:
+        """The test split, or the only one there is: what `test=` and `--test` measure on."""
+        return next(iter(self.splits.values())) if len(self.splits) == 1 else self.test
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         return next(iter(self.splits.values())).class_names
 

@@ -147,7 +147,7 @@ def _data(data: Any, test: Any) -> Data:
         raise ValueError("data has no test split: give test, another dataset, to measure on")
     else:
         other = open_store(test) if isinstance(test, str | PathLike) else test
-        measured = other.test if isinstance(other, Store) else as_split(other, "test")
+        measured = other.for_testing if isinstance(other, Store) else as_split(other, "test")
     name = store.source if isinstance(store, Store) else type(data).__name__
     return Data(pool, measured, name=name)
 

@@ -130,6 +130,15 @@ def test_labels_of_a_dataset_have_an_error_and_a_t0():
     assert {"test_error", "train_error"} <= set(found.runs[0].final)
 
 
+def test_a_file_given_as_test_is_measured_on_whatever_its_only_split_is_called(tmp_path):
+    for name, count in (("a", 400), ("b", 80)):
+        images, labels = arrays(count)
+        np.savez(tmp_path / f"{name}.npz", X=images, Y=labels)
+    a, b = (str(tmp_path / name) for name in ("a.npz", "b.npz"))
+    found = compare(partial(net, 10), a, test=b, **SMALL)
+    assert found.bootstrap_error is not None
+
+
 def test_names_of_architectures_are_taken_too():
     found = compare("mlp_1x16", STORE, worlds=("real",), **SMALL)
     assert found.runs[0].config.arch == "mlp_1x16"
