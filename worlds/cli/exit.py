@@ -71,6 +71,8 @@ def exit_code(
         message, code = "stopped", 128 + signal.SIGINT
     except ValueError as error:
         message, code = str(error), EXIT_USAGE
+    except OverflowError as error:
+        message, code = f"a number is too large: {first_line(error)}", EXIT_USAGE
     except BrokenPipeError:  # whoever read the output has gone, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE

@@ -23,6 +23,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, prog: str, description: str | None = None, **options: Any) -> None:
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(prog=prog, description=description, **options)
+        self.register("type", int, _integer)  # what `type=int` stands for
         self.add_argument("--version", action=_Version, help="print the version, then exit")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
@@ -79,6 +80,17 @@ class Parser(argparse.ArgumentParser):
         known = {option.lstrip("-"): option for option in sorted(options)}
         close = get_close_matches(name.partition("=")[0].lstrip("-"), known, 1)
         return f"; did you mean {known[close[0]]}?" if close else ""
+
+
+def _integer(text: str) -> int:
+    """Return an integer of at most 64 bits: seeds are the largest numbers that an option takes."""
+    value = int(text)
+    if not -(2**63) <= value < 2**64:
+        raise argparse.ArgumentTypeError(f"must be below 2^64, got {text[:40]}")
+    return value
+
+
+_integer.__name__ = "int"  # in messages
 
 
 class _Version(argparse.Action):

@@ -145,6 +145,18 @@ def test_a_full_disk_without_a_directory_is_one_line(capsys):
     assert capsys.readouterr().err.startswith("worlds-train: the disk is full; ")
 
 
+def test_integers_of_more_than_64_bits_are_refused(capsys):
+    parser = Parser("worlds-train", "Train.")
+    parser.add_argument("--seed", type=int)
+    assert parser.parse_args(["--seed", str(2**64 - 1)]).seed == 2**64 - 1
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--seed", str(2**64)])
+    assert (
+        "argument --seed: must be below 2^64, got 18446744073709551616" in capsys.readouterr().err
+    )
+    assert exit_code(parser, lambda: range(2**64)[:].__len__()) == 2
+
+
 def test_the_traceback_of_a_bug_is_shown_on_demand(monkeypatch):
     monkeypatch.setenv("DEEP_BOOTSTRAP_TRACEBACK", "1")
     with pytest.raises(KeyError):
