@@ -8,8 +8,9 @@ Each of these ways checks itself against the CPU's batches at its first use on a
 
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -21,15 +22,15 @@ from worlds.data.images import Images
 from worlds.data.photographs import PhotographImages
 from worlds.data.splits import Split
 from worlds.data.stores import ArrayStore
-from worlds.loaders.augment import Augment
 from worlds.loaders.blocks import Block, fill_plain, name_of, value_table
-from worlds.loaders.normalize import Range, cpu_pipeline, range_function
+from worlds.loaders.normalize import range_function
 from worlds.loaders.nvjpeg import check_nvjpeg, decodes_alike, gather_on_gpu
 from worlds.loaders.pipelines import (
     Batch,
+    CpuPipeline,
+    Form,
     Pipeline,
     batches,
-    block_of,
     check_augment,
     staged,
 )
@@ -37,7 +38,6 @@ from worlds.loaders.samplers import Sampler, WindowSampler
 from worlds.rng.orders import pass_order
 from worlds.runtime.selfcheck import passes
 
-_CPU: Final = torch.device("cpu")
 _RESERVE: Final = 4 << 30  # bytes of GPU memory left to the model where a pool is made resident
 _UPLOAD: Final = 1 << 14  # images copied to the GPU at a time, 50 MB of CIFAR
 _MADE_AHEAD: Final = 1 << 14  # samples of a pass whose order takes a millisecond
@@ -52,26 +52,19 @@ def free_memory(device: torch.device) -> int:
 
 
 def cuda_pipeline(
-    split: Split,
-    sampler: Sampler,
-    augment: Augment,
-    dtype: torch.dtype,
-    channels_last: bool,
-    device: torch.device,
-    resident: bool | None,
-    gpu_decode: bool = False,
-    normalize: Range = "symmetric",
+    split: Split, sampler: Sampler, form: Form, resident: bool | None, gpu_decode: bool = False
 ) -> Pipeline:
     """Return the fastest way to make batches that passes its check: resident where the samples fit
     beside a reserve (or where asked), else streamed, as photographs always are.
     """
-    check_augment(augment, split)
+    check_augment(form.augment, split)
     photographs = isinstance(split.images, PhotographImages)
     if photographs and resident:
         raise ValueError("photographs are decoded as they are asked for: leave resident out")
     if gpu_decode and not photographs:
         raise ValueError(f"gpu_decode=True is for photographs, {split.name} holds none")
-    options = (augment, dtype, channels_last, device, normalize)
+    # Where the bytes come from.
+    device = form.device
     kind: type[_OnDevice] = Streamed
     if gpu_decode:
         check_nvjpeg()
@@ -79,18 +72,18 @@ def cuda_pipeline(
             kind = Decoded
     elif not photographs and resident is not False and _fits(split, sampler, device, resident):
         kind = Resident
+    # Who makes the batches of them: Triton, else PyTorch, else the CPU.
     for fused in (True, False):
-        if not _passes(kind, split.image_shape, options, fused):
+        if not _passes(kind, split.image_shape, form, fused):
             continue
         try:
-            return kind(split, sampler, *options, fused)
+            return kind(split, sampler, form, fused)
         except torch.OutOfMemoryError:
             if kind is not Resident or resident:
                 raise
             warnings.warn(f"{device} has no room for the pool: it is streamed", stacklevel=2)
-            return cuda_pipeline(split, sampler, *options[:4], False, normalize=normalize)
-    plain = cpu_pipeline(split, sampler, augment, dtype, channels_last, True, normalize)
-    return Copied(plain, device)
+            return cuda_pipeline(split, sampler, form, False)
+    return Copied(split, sampler, replace(form, pin_memory=True))
 
 
 def _fits(split: Split, sampler: Sampler, device: torch.device, insist: bool | None) -> bool:
@@ -109,22 +102,18 @@ def _fits(split: Split, sampler: Sampler, device: torch.device, insist: bool | N
     return need + _RESERVE <= free
 
 
-def _passes(
-    kind: "type[_OnDevice]", shape: tuple[int, ...], options: tuple[Any, ...], fused: bool
-) -> bool:
-    """Return whether a kind of pipeline makes the CPU's batches with these options here."""
-    augment, dtype, channels_last, device, normalize = options
+def _passes(kind: "type[_OnDevice]", shape: tuple[int, ...], form: Form, fused: bool) -> bool:
+    """Return whether a kind of pipeline makes the CPU's batches in this form here."""
     kind = Streamed if kind is Decoded else kind  # decoding has a check of its own
     by, instead = ("Triton", "PyTorch") if fused else ("PyTorch", "the CPU")
-    layout = "channels_last" if channels_last else "contiguous"
-    path = f"{kind.__name__} pool by {by}, {dtype}, {layout}, {normalize}, {shape}, {augment}"
-    return passes(
-        path, device, partial(makes_the_cpus_batches, kind, shape, options, fused), instead
-    )
+    layout = "channels_last" if form.channels_last else "contiguous"
+    options = f"{form.dtype}, {layout}, {form.normalize}, {shape}, {form.augment}"
+    check = partial(makes_the_cpus_batches, kind, shape, form, fused)
+    return passes(f"{kind.__name__} pool by {by}, {options}", form.device, check, instead)
 
 
 def makes_the_cpus_batches(
-    kind: "type[_OnDevice]", shape: tuple[int, ...], options: tuple[Any, ...], fused: bool
+    kind: "type[_OnDevice]", shape: tuple[int, ...], form: Form, fused: bool
 ) -> bool:
     """Return whether three batches about the border of a pass, of random images, are the CPU's to
     the bit.
@@ -132,13 +121,8 @@ def makes_the_cpus_batches(
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (24, *shape), np.uint8), rng.integers(0, 10, 24)
     split, sampler = ArrayStore(images, labels).train, Sampler("real", 24, 8, seed=1 << 40, trial=3)
-    augment, dtype, channels_last, device, normalize = options
-    augment = Augment(augment.pad, False, augment.reflect, augment.flip, augment.cutout)
-    plain = cpu_pipeline(split, sampler, augment, dtype, channels_last, False, normalize)
-    pipelines = (
-        kind(split, sampler, augment, dtype, channels_last, device, normalize, fused),
-        plain,
-    )
+    form = replace(form, augment=replace(form.augment, resized_crop=False), pin_memory=False)
+    pipelines = kind(split, sampler, form, fused), CpuPipeline(split, sampler, form)
     made: list[Iterable[Batch]] = [p.finish(p.make(np.arange(16, 40), [8] * 3)) for p in pipelines]
     return all(
         torch.equal(x.cpu(), u) and torch.equal(y.cpu(), v)
@@ -146,47 +130,30 @@ def makes_the_cpus_batches(
     )
 
 
-class _OnDevice:
-    background = True
+class _OnDevice(Pipeline):
+    block_samples = 8192
 
-    def __init__(
-        self,
-        split: Split,
-        sampler: Sampler,
-        augment: Augment,
-        dtype: torch.dtype,
-        channels_last: bool,
-        device: torch.device,
-        normalize: Range,
-        fused: bool,
-    ) -> None:
-        self.split, self.sampler, self.augment = split, sampler, augment
-        self.dtype, self.channels_last, self.device = dtype, channels_last, device
-        self.fused = fused
-        self.block_samples = block_of(split, 8192)
-        self._name = name_of(*sampler.crops, device)
-        self._to_range = range_function(normalize, 3, device)
-        table = value_table(range_function(normalize, 3, _CPU), dtype)
-        self._table = None if table is None else table.to(device)
-
-    def make(self, positions: np.ndarray, sizes: list[int]) -> Any:
-        raise NotImplementedError
-
-    def finish(self, made: Any) -> Iterable[Batch]:
-        raise NotImplementedError
+    def __init__(self, split: Split, sampler: Sampler, form: Form, fused: bool) -> None:
+        super().__init__(split, sampler, form)
+        self.device, self.fused = form.device, fused
+        self._name = name_of(*sampler.crops, form.device)
+        self._to_range = range_function(form.normalize, 3, form.device)
+        table = value_table(range_function(form.normalize, 3), form.dtype)
+        self._table = None if table is None else table.to(form.device)
 
     def _filled(
         self, pool: torch.Tensor, labels: torch.Tensor, block: Block
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        layout = self.dtype, self.channels_last
-        with _current(self.device):
+        """Return the images (B, 3, H, W) and labels (B,) of a block."""
+        form = self.form
+        layout = form.dtype, form.channels_last
+        with torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext():
             if self.fused:
                 from worlds.loaders.fused import fill
 
-                options = (self._name, self.augment, self._table, *layout)
-                return fill(pool, labels, block, *options)
+                return fill(pool, labels, block, self._name, form.augment, self._table, *layout)
             crops, to_range = self.sampler.crops, self._to_range
-            return fill_plain(pool, labels, block, crops, self.augment, to_range, *layout)
+            return fill_plain(pool, labels, block, crops, form.augment, to_range, *layout)
 
     def _pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         """Return memory from which the device copies by itself."""
@@ -198,10 +165,6 @@ class _OnDevice:
         pinned = self._pinned(array.shape, torch.from_numpy(np.empty(0, array.dtype)).dtype)
         pinned.numpy()[...] = array
         return pinned.to(self.device, non_blocking=True)
-
-
-def _current(device: torch.device) -> AbstractContextManager[Any]:
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 # Whole pools on devices, which the runs of a process share for as long as the images are in use.
@@ -306,7 +269,7 @@ class Streamed(_OnDevice):
     def _pixels(self, positions: np.ndarray, indices: np.ndarray) -> torch.Tensor:
         """uint8 (N, H, W, 3) on the device, or on the way there."""
         pinned = self._pinned((len(indices), *self.split.image_shape), torch.uint8)
-        staged(self.split, self.sampler, self.augment, positions, indices, pinned.numpy())
+        staged(self.split, self.sampler, self.form.augment, positions, indices, pinned.numpy())
         return pinned.to(self.device, non_blocking=True)
 
     def finish(self, made: _Sent) -> Iterable[Batch]:
@@ -326,19 +289,11 @@ class Decoded(Streamed):
     def _pixels(self, positions: np.ndarray, indices: np.ndarray) -> torch.Tensor:
         assert isinstance(self.split.images, PhotographImages)
         address = *self.sampler.crops, positions
-        boxes = address if self.augment.resized_crop else None
+        boxes = address if self.form.augment.resized_crop else None
         return gather_on_gpu(self.split.images, indices, self.device, boxes)
 
 
-class Copied:
+class Copied(CpuPipeline):
     """The CPU's batches, copied: where nothing faster passes its check."""
 
-    background = True
-
-    def __init__(self, inner: Pipeline, device: torch.device) -> None:
-        self.inner, self.device, self.make = inner, device, inner.make
-        self.block_samples = inner.block_samples
-
-    def finish(self, made: Any) -> Iterator[Batch]:
-        for x, y in self.inner.finish(made):
-            yield x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
+    finish = Pipeline.finish

@@ -15,7 +15,8 @@ from typing import Unpack
 import numpy as np
 
 from worlds.data.splits import Pool, check_split, labels_of, window_of
-from worlds.loaders.base import Loader, Options
+from worlds.loaders.base import Loader
+from worlds.loaders.options import Options
 from worlds.loaders.pipelines import Batch
 from worlds.loaders.samplers import Remainder, Sampler
 from worlds.loaders.stream import (

@@ -25,9 +25,11 @@ import torch
 
 from worlds.data.splits import Pool
 from worlds.data.stores import Store
-from worlds.loaders.base import Loader, Options
+from worlds.loaders.base import Loader
 from worlds.loaders.loaders import RealLoader
+from worlds.loaders.options import Options
 from worlds.loaders.pipelines import Batch
+from worlds.loaders.stream import check_rank
 from worlds.runtime.checks import count, integer
 
 _FINEST: Final = 10_000  # denominator of a share
@@ -59,13 +61,8 @@ class MixedLoader(Loader):
         **options: Unpack[Options],
     ) -> None:
         self.batch_size, self.steps = count("batch_size", batch_size), count("steps", steps)
-        self.rank = integer("rank", options.pop("rank", 0))
-        self.world_size = integer("world_size", options.pop("world_size", 1))
-        if not 0 <= self.rank < self.world_size or self.batch_size % self.world_size:
-            raise ValueError(
-                f"rank {self.rank} of world_size {self.world_size} has no equal share of batches "
-                f"of {self.batch_size}"
-            )
+        share = options.pop("rank", 0), options.pop("world_size", 1)
+        self.rank, self.world_size = check_rank(*share, self.batch_size)
         # What is left of the options is for pools without a loader of their own.
         threads = options.pop("threads", None)
         self.shares = _shares(pools)
@@ -83,7 +80,6 @@ class MixedLoader(Loader):
         self._pipeline: Any = _Joined(self.loaders)
         # Where the pools' parts of the stream end, as fractions.
         self._ends = [end.as_integer_ratio() for end in accumulate(self.shares)]
-        self._step = 0
         self._check_pools()
 
     def __repr__(self) -> str:
@@ -194,7 +190,7 @@ class _Joined:
         sizes = [pipeline.block_samples for pipeline in self.pipelines]
         self.block_samples = 1 if min(sizes) == 1 else sum(sizes)
         self.background = all(pipeline.background for pipeline in self.pipelines)
-        self.ahead = loaders[0].device.type == "cpu"
+        self.ahead = loaders[0].form.device.type == "cpu"
 
     def make(self, positions: Any, sizes: Any) -> Any:
         """Make batches ahead, given positions and sizes of each pool."""
@@ -238,5 +234,7 @@ def _loader(
 
 
 def _form(loader: Loader) -> Any:
-    split = loader.dataset
-    return loader.device, loader.values, split.image_shape if split.holds_images else None
+    """Return what must be equal in batches that are joined: device, values and shape."""
+    split, form = loader.dataset, loader.form
+    values = repr(form.normalize) if loader.transform is None else "transform"
+    return form.device, form.dtype, values, split.image_shape if split.holds_images else None

@@ -13,17 +13,11 @@ thread that made the batch. A GPU's kernel looks the values of the map up in a t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:  # the names of the ranges are needed without torch, by `--help`
-    import numpy as np
     import torch
-
-    from worlds.data.splits import Split
-    from worlds.loaders.augment import Augment
-    from worlds.loaders.pipelines import Batch, Pipeline
-    from worlds.loaders.samplers import Sampler
 
 Range = str | tuple[float | Sequence[float], float | Sequence[float]] | None
 
@@ -67,7 +61,7 @@ def _constants(normalize: Any, channels: int) -> tuple[torch.Tensor, torch.Tenso
 
 
 def range_function(
-    normalize: Range, channels: int, device: torch.device
+    normalize: Range, channels: int, device: torch.device | str = "cpu"
 ) -> Callable[[torch.Tensor], torch.Tensor] | None:
     """Return what takes batches in [-1, 1] on `device` to a range, in place if it can; None if that
     is theirs.
@@ -90,60 +84,7 @@ def range_function(
     return standardize
 
 
-def normalize_batches(
-    pipeline: Pipeline, normalize: Range, channels: int, device: torch.device
-) -> Pipeline:
-    """Return a pipeline that hands out the batches of another one, on `device`, in a range."""
-    function = range_function(normalize, channels, device)
-    return pipeline if function is None else _Mapped(pipeline, function, device)
-
-
-def cpu_pipeline(
-    split: Split,
-    sampler: Sampler,
-    augment: Augment,
-    dtype: torch.dtype,
-    channels_last: bool,
-    pin_memory: bool,
-    normalize: Range,
-) -> Pipeline:
-    """Return the compiled pass, whose batches are in a range of pixels or the pixels themselves."""
-    import torch
-
-    from worlds.loaders.pipelines import CpuPipeline
-
-    if normalize is None:
-        return CpuPipeline(split, sampler, augment, torch.uint8, channels_last, pin_memory)
-    plain = CpuPipeline(split, sampler, augment, dtype, channels_last, pin_memory)
-    return normalize_batches(plain, normalize, 3, torch.device("cpu"))
-
-
 def _to_uint8(images: torch.Tensor) -> torch.Tensor:
     import torch
 
     return images.float().add_(1).mul_(127.5).round_().to(torch.uint8)
-
-
-class _Mapped:
-    """A function of each batch's images, in place where it can be: nobody has seen them yet."""
-
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        function: Callable[[torch.Tensor], torch.Tensor],
-        device: torch.device,
-    ) -> None:
-        self.inner, self.function = pipeline, function
-        self.block_samples, self.background = pipeline.block_samples, pipeline.background
-        self.ahead = device.type == "cpu"  # where `make` gives the batches themselves
-
-    def make(self, positions: np.ndarray, sizes: list[int]) -> Any:
-        made = self.inner.make(positions, sizes)
-        return list(self._mapped(made)) if self.ahead else made
-
-    def finish(self, made: Any) -> Iterable[Batch]:
-        return made if self.ahead else self._mapped(self.inner.finish(made))
-
-    def _mapped(self, made: Iterable[Batch]) -> Iterator[Batch]:
-        for images, labels in made:
-            yield self.function(images), labels

@@ -3,7 +3,9 @@ for arbitrary transforms. `worlds.loaders.cuda` has the pipelines of a GPU.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, Protocol
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from worlds.data.photographs import PhotographImages
 from worlds.data.samples import SampleSplit
 from worlds.data.splits import Pool, Split
 from worlds.loaders.augment import Augment, augment_batch, normalize
+from worlds.loaders.normalize import Range, range_function
 from worlds.loaders.samplers import Sampler
 from worlds.rng.philox import words
 from worlds.rng.streams import AUGMENT, key_of
@@ -30,18 +33,42 @@ DTYPES: Final[dict[torch.dtype, np.dtype]] = {
     torch.uint8: np.dtype(np.uint8),  # the pixels themselves, normalize=None
 }
 _SMALL: Final = (torch.float16, torch.bfloat16, torch.uint8)  # in the order of the kernel's kinds
+_PLAIN: Final = Augment()
+_CPU: Final = torch.device("cpu")
 _POOLED: Final = 8  # buffers kept: those made ahead, the one in use and the one being made
 
 
-class Pipeline(Protocol):
-    block_samples: int  # how many samples are worth making at once
-    background: bool  # whether `make` belongs in a thread
+@dataclass(frozen=True)
+class Form:
+    """What a pipeline does to the images of a batch."""
+
+    augment: Augment = _PLAIN
+    normalize: Range = "symmetric"
+    dtype: torch.dtype = torch.float32  # uint8 if normalize is None
+    channels_last: bool = False  # in memory; the shape is (B, 3, H, W)
+    device: torch.device = _CPU
+    pin_memory: bool = False
+
+
+class Pipeline:
+    """Makes batches of a split at positions of a sampler's stream."""
+
+    block_samples = 256  # how many are worth making at once
+    background = True  # whether `make` belongs in a thread
+
+    def __init__(self, split: Any, sampler: Sampler, form: Form) -> None:
+        self.split, self.sampler, self.form = split, sampler, form
+        if isinstance(split.images, PhotographImages):
+            self.block_samples = 1  # no more than the batch needs: decoding is slow
 
     def make(self, positions: np.ndarray, sizes: list[int]) -> Any:
         """Make ahead what can be for batches of these sizes at `positions`, int64 (N,)."""
+        raise NotImplementedError
 
     def finish(self, made: Any) -> Iterable[Batch]:
         """Return batches of images (B, 3, H, W) and labels int64 (B,), in the trainer's thread."""
+        device = self.form.device
+        return ((x.to(device, non_blocking=True), y.to(device, non_blocking=True)) for x, y in made)
 
 
 def batches(images: torch.Tensor, labels: torch.Tensor, sizes: list[int]) -> list[Batch]:
@@ -70,11 +97,6 @@ def default_threads(split: Pool) -> int:
     return cpu_count() if isinstance(split.images, PhotographImages) else 2
 
 
-def block_of(split: Split, samples: int) -> int:
-    """Return how many samples to make at once: of photographs no more than the batch needs."""
-    return 1 if isinstance(split.images, PhotographImages) else samples
-
-
 def staged(
     split: Split,
     sampler: Sampler,
@@ -93,81 +115,66 @@ def staged(
     return out
 
 
-class CpuPipeline:
+class CpuPipeline(Pipeline):
     """Gather, augment and normalize in one pass over memory."""
 
-    background = True
-
-    def __init__(
-        self,
-        split: Split,
-        sampler: Sampler,
-        augment: Augment,
-        dtype: torch.dtype,
-        channels_last: bool,
-        pin_memory: bool,
-    ) -> None:
-        check_augment(augment, split)
-        height, width, _ = split.image_shape
-        self.block_samples = block_of(split, 256)
-        self.split, self.sampler, self.augment = split, sampler, augment
-        self.dtype, self.channels_last, self.pin_memory = dtype, channels_last, pin_memory
+    def __init__(self, split: Split, sampler: Sampler, form: Form) -> None:
+        check_augment(form.augment, split)
+        super().__init__(split, sampler, form)
+        self._dtype = torch.uint8 if form.normalize is None else form.dtype
+        self._to_range = None if form.normalize is None else range_function(form.normalize, 3)
+        # What the kernels take, uint64: the name of the crops, and what to do.
         seed, trial = sampler.crops
         self._name = np.array([*key_of(seed), AUGMENT, trial], dtype=np.uint64)
-        self._options = np.array(
-            [
-                augment.pad,
-                augment.reflect,
-                augment.flip,
-                augment.cutout,
-                channels_last,
-                height,
-                width,
-            ],
-            dtype=np.uint64,
-        )
-        self._as_stored = dtype == torch.uint8 and channels_last and augment == Augment()
+        augment, (height, width, _) = form.augment, split.image_shape
+        options = [augment.pad, augment.reflect, augment.flip, augment.cutout]
+        options += [form.channels_last, height, width]
+        self._options = np.array(options, dtype=np.uint64)
+        self._as_stored = form.normalize is None and form.channels_last and augment == _PLAIN
         self._buffers = BufferPool(_POOLED)
 
     def make(self, positions: np.ndarray, sizes: list[int]) -> list[Batch]:
         indices = self.sampler.at(positions)
         height, width, channels = self.split.image_shape
-        pixels = None  # keeps what `addresses` point to alive
-        addresses = self.split.images.addresses(indices)
-        if addresses is None:
-            pixels = staged(self.split, self.sampler, self.augment, positions, indices)
-            steps = np.arange(len(indices), dtype=np.uint64)
-            addresses = np.uint64(pixels.ctypes.data) + steps * np.uint64(height * width * channels)
         flat, out = self._allocate(len(indices) * height * width * channels)
         if self._as_stored:
             self.split.gather(indices, out.reshape(len(indices), height, width, channels))
         else:
-            self._fill(addresses, positions.astype(np.uint64), out)
-        if self.channels_last:
+            self._fill(indices, positions, out)
+        if self.form.channels_last:
             images = flat.view(len(indices), height, width, channels).permute(0, 3, 1, 2)
         else:
             images = flat.view(len(indices), channels, height, width)
+        if self._to_range is not None:
+            images = self._to_range(images)
         return batches(images, torch.from_numpy(self.split.labels[indices]), sizes)
 
     def finish(self, made: list[Batch]) -> Iterable[Batch]:
         return made
 
     def _allocate(self, size: int) -> tuple[torch.Tensor, np.ndarray]:
-        """Return one piece of memory as a tensor of `dtype` and as the array to write to."""
-        if self.pin_memory:
-            pinned = torch.empty(size, dtype=self.dtype, pin_memory=True)
-            return pinned, pinned.view(torch.uint8).numpy().view(DTYPES[self.dtype])
-        out = self._buffers.lease(size, DTYPES[self.dtype])
-        return torch.from_numpy(out).view(self.dtype), out
+        """Return one piece of memory as a tensor and as the array to write to."""
+        if self.form.pin_memory:
+            pinned = torch.empty(size, dtype=self._dtype, pin_memory=True)
+            return pinned, pinned.view(torch.uint8).numpy().view(DTYPES[self._dtype])
+        out = self._buffers.lease(size, DTYPES[self._dtype])
+        return torch.from_numpy(out).view(self._dtype), out
 
-    def _fill(self, addresses: np.ndarray, positions: np.ndarray, out: np.ndarray) -> None:
+    def _fill(self, indices: np.ndarray, positions: np.ndarray, out: np.ndarray) -> None:
         from worlds.loaders.kernels import fill_float32, fill_small
 
-        if self.dtype == torch.float32:
-            fill_float32(addresses, positions, self._name, self._options, out)
+        # The kernel reads pixels where they are: in the pool, or decoded for this block.
+        pixels = None  # keeps what `addresses` point to alive
+        addresses = self.split.images.addresses(indices)  # uint64 (B,)
+        if addresses is None:
+            pixels = staged(self.split, self.sampler, self.form.augment, positions, indices)
+            steps = np.arange(len(indices), dtype=np.uint64)
+            addresses = np.uint64(pixels.ctypes.data) + steps * np.uint64(pixels[0].nbytes)
+        given = (addresses, positions.astype(np.uint64), self._name, self._options)
+        if self._dtype == torch.float32:
+            fill_float32(*given, out)
         else:
-            kind = _SMALL.index(self.dtype)
-            fill_small(addresses, positions, self._name, self._options, kind, out)
+            fill_small(*given, _SMALL.index(self._dtype), out)
 
 
 def _each(split: Split, indices: np.ndarray) -> Iterator[torch.Tensor]:
@@ -196,120 +203,84 @@ def _stacked(images: list[torch.Tensor]) -> torch.Tensor:
     return torch.stack(images)
 
 
-class ArrayPipeline:
+class ArrayPipeline(Pipeline):
     """Gather what the compiled pass is not for: gray images, features, sequences.
 
     Gray images are augmented and normalized by the plain torch code that the kernels are held
     equal to. Floats become `dtype`; integers stay as they are.
     """
 
-    background = True
-
-    def __init__(
-        self,
-        split: Split,
-        sampler: Sampler,
-        augment: Augment,
-        dtype: torch.dtype,
-        channels_last: bool,
-        device: torch.device,
-    ) -> None:
+    def __init__(self, split: Split, sampler: Sampler, form: Form) -> None:
         if split.holds_images:
-            check_augment(augment, split)
-        elif augment != Augment():
+            check_augment(form.augment, split)
+        elif form.augment != _PLAIN:
             raise ValueError(
                 f"augment is for uint8 images, {split.name} holds {split.images.dtype} "
                 f"{split.image_shape}: leave augment out"
             )
-        self.split, self.sampler, self.augment = split, sampler, augment
-        self.dtype, self.channels_last, self.device = dtype, channels_last, device
-        self.block_samples = block_of(split, 256)
+        super().__init__(split, sampler, form)
+        channels = split.image_shape[-1] if split.holds_images else 1
+        self._to_range = range_function(form.normalize, channels)
 
     def make(self, positions: np.ndarray, sizes: list[int]) -> list[Batch]:
-        indices = self.sampler.at(positions)
+        indices, form = self.sampler.at(positions), self.form
         x = torch.from_numpy(self.split.gather(indices))  # (B, ...)
         if self.split.holds_images:
             drawn = *self.sampler.crops, torch.from_numpy(positions)
-            x = augment_batch(x, self.augment, *drawn, self.dtype, self.channels_last)
+            x = augment_batch(x, form.augment, *drawn, form.dtype, form.channels_last)
         elif x.is_floating_point():
-            x = x.to(self.dtype)
+            x = x.to(form.dtype)
+        if self._to_range is not None:
+            x = self._to_range(x)
         return batches(x, torch.from_numpy(self.split.labels[indices]), sizes)
 
-    def finish(self, made: list[Batch]) -> Iterable[Batch]:
-        return [(x.to(self.device), y.to(self.device)) for x, y in made]
 
-
-class TransformPipeline:
-    """`transform` on each uint8 image (3, height, width), for what the compiled pass cannot do: of
-    photographs, on the whole of each.
-
-    It runs in the trainer's thread, since transforms draw from torch's global generator: that is
-    seeded for each sample from its address, and put back as it was.
-    """
-
-    block_samples = 1
-    background = False
-
-    def __init__(
-        self,
-        split: Split,
-        sampler: Sampler,
-        transform: Transform,
-        dtype: torch.dtype,
-        channels_last: bool,
-        device: torch.device,
-    ) -> None:
-        self.split, self.sampler, self.transform = split, sampler, transform
-        self.dtype, self.device = dtype, device
-        self.layout = torch.channels_last if channels_last else torch.contiguous_format
-
-    def make(self, positions: np.ndarray, sizes: list[int]) -> list[Batch]:
-        indices = self.sampler.at(positions)
-        images = _each(self.split, indices)
-        seeds = transform_seeds(self.sampler, positions)
-        transformed = []
-        with torch.random.fork_rng(devices=[]):
-            for image, seed in zip(images, seeds, strict=True):
-                torch.default_generator.manual_seed(seed)
-                transformed.append(self.transform(image))
-        batch = _stacked(transformed)
-        if batch.dtype == torch.uint8:
-            batch = normalize(batch)
-        batch = batch.to(self.device, self.dtype, memory_format=self.layout)
-        labels = torch.from_numpy(self.split.labels[indices]).to(self.device)
-        return batches(batch, labels, sizes)
-
-    def finish(self, made: list[Batch]) -> Iterable[Batch]:
-        return made
-
-
-class SamplePipeline:
-    """Items of a map-style dataset.
-
-    Items are made in the trainer's thread, since random transforms draw from torch's global
+class _ItemPipeline(Pipeline):
+    """Items made one by one, in the trainer's thread, since their code may draw from torch's global
     generator: that is seeded for each sample from its address, and put back as it was.
     """
 
     block_samples = 1
     background = False
 
-    def __init__(self, split: SampleSplit, sampler: Sampler, device: torch.device) -> None:
-        self.split, self.sampler, self.device = split, sampler, device
+    def _items(
+        self, make: Callable[[Any], Any], sources: Iterable[Any], positions: np.ndarray
+    ) -> list[Any]:
+        seeds = transform_seeds(self.sampler, positions)
+        items = []
+        with torch.random.fork_rng(devices=[]):
+            for source, seed in zip(sources, seeds, strict=True):
+                torch.default_generator.manual_seed(seed)
+                items.append(make(source))
+        return items
+
+
+class TransformPipeline(_ItemPipeline):
+    """`transform` on each uint8 image (3, height, width), for what the compiled pass cannot do: of
+    photographs, on the whole of each.
+    """
+
+    def __init__(self, split: Split, sampler: Sampler, form: Form, transform: Transform) -> None:
+        super().__init__(split, sampler, form)
+        self.transform = transform
 
     def make(self, positions: np.ndarray, sizes: list[int]) -> list[Batch]:
         indices = self.sampler.at(positions)
-        return [self._collated(*part) for part in _parts(positions, indices, sizes)]
+        batch = _stacked(self._items(self.transform, _each(self.split, indices), positions))
+        if batch.dtype == torch.uint8:
+            batch = normalize(batch)
+        layout = torch.channels_last if self.form.channels_last else torch.contiguous_format
+        batch = batch.to(dtype=self.form.dtype, memory_format=layout)
+        return batches(batch, torch.from_numpy(self.split.labels[indices]), sizes)
 
-    def finish(self, made: list[Batch]) -> Iterable[Batch]:
-        return ((x.to(self.device), y.to(self.device)) for x, y in made)
 
-    def _collated(self, positions: np.ndarray, indices: np.ndarray) -> Batch:
-        seeds, items = transform_seeds(self.sampler, positions), []
-        with torch.random.fork_rng(devices=[]):
-            for index, seed in zip(indices.tolist(), seeds, strict=True):
-                torch.default_generator.manual_seed(seed)
-                items.append(self.split.dataset[index])
-        return collate(items, self.split)
+class SamplePipeline(_ItemPipeline):
+    """Items of a map-style dataset."""
+
+    def make(self, positions: np.ndarray, sizes: list[int]) -> list[Batch]:
+        indices = self.sampler.at(positions).tolist()
+        items = iter(self._items(self.split.__getitem__, indices, positions))
+        return [collate(list(islice(items, size)), self.split) for size in sizes]
 
 
 def collate(items: list[Any], split: SampleSplit) -> Batch:
@@ -329,10 +300,3 @@ def collate(items: list[Any], split: SampleSplit) -> Batch:
     if not (isinstance(x, torch.Tensor) and isinstance(y, torch.Tensor)):
         raise ValueError(f"items of {kind} must be tensors, arrays or numbers, got {type(x)}")
     return x, y.float() if y.dtype == torch.float64 else y
-
-
-def _parts(
-    positions: np.ndarray, indices: np.ndarray, sizes: list[int]
-) -> Iterable[tuple[np.ndarray, np.ndarray]]:
-    borders = np.cumsum(sizes)[:-1]
-    return zip(np.split(positions, borders), np.split(indices, borders), strict=True)

@@ -50,10 +50,10 @@ class Stream:
     def __init__(
         self, sampler: Sampler, steps: int | None, rank: int = 0, world_size: int = 1
     ) -> None:
-        rank, world_size = integer("rank", rank), integer("world_size", world_size)
-        _check_share(sampler, rank, world_size)
+        self.rank, self.world_size = check_rank(rank, world_size, sampler.batch_size)
+        _check_last_batches(sampler, self.world_size)
         self.sampler, self.steps = sampler, _checked_steps(sampler, steps)
-        self.batch_size, self.rank, self.world_size = sampler.batch_size, rank, world_size
+        self.batch_size = sampler.batch_size
 
     def __len__(self) -> int:
         return self.steps if self.steps is not None else self.sampler.steps_per_pass or 0
@@ -119,15 +119,7 @@ class Stream:
         """The step of a saved state. Raises ValueError if it is not a state of this format, or of a
         stream that differs; rank and world size may differ.
         """
-        if not _is_state(state, form):
-            raise ValueError(f"this is not a loader's state of format {form}")
-        saved, present = state["config"], self._config()
-        for field in present | saved:
-            if saved.get(field) != present.get(field):
-                raise ValueError(
-                    f"the saved loader has {field} = {saved.get(field)!r}, this one has "
-                    f"{present.get(field)!r}: restore with an equal configuration"
-                )
+        check_state(state, form, self._config())
         step: int = state["step"]
         if step < 0 or (self.steps is not None and step > self.steps):
             raise ValueError(f"the saved step {step} is beyond this loader's {self.steps} steps")
@@ -240,23 +232,38 @@ def pool_indices(pool: int, indices: Sequence[int] | np.ndarray) -> np.ndarray:
     return wanted.astype(np.uint32)
 
 
-def _is_state(state: Any, form: int) -> bool:
-    return (
-        isinstance(state, dict)
-        and state.get("format") == form
-        and isinstance(state.get("step"), int)
-        and isinstance(state.get("config"), dict)
-    )
+def check_state(
+    state: Any, form: int, config: dict[str, Any], position: Sequence[str] = ("step",)
+) -> None:
+    """Raise ValueError unless a saved state is of format `form`, holds the integers of `position`,
+    and was saved under an equal `config`.
+    """
+    saved: Any = state.get("config") if isinstance(state, dict) else None
+    whole = isinstance(saved, dict) and all(isinstance(state.get(n), int) for n in position)
+    if not whole or state.get("format") != form:
+        raise ValueError(f"this is not a loader's state of format {form}")
+    for field in config | saved:
+        if saved.get(field) != config.get(field):
+            raise ValueError(
+                f"the saved loader has {field} = {saved.get(field)!r}, this one has "
+                f"{config.get(field)!r}: restore with an equal configuration"
+            )
 
 
-def _check_share(sampler: Sampler, rank: int, world_size: int) -> None:
+def check_rank(rank: int, world_size: int, batch_size: int) -> tuple[int, int]:
+    """Return both as integers. Raises ValueError unless each rank has an equal share of a batch."""
+    rank, world_size = integer("rank", rank), integer("world_size", world_size)
     if world_size < 1 or not 0 <= rank < world_size:
         raise ValueError(f"rank must be in [0, world_size), got rank {rank} of {world_size}")
-    if sampler.batch_size % world_size:
+    if batch_size % world_size:
         raise ValueError(
-            f"the global batch_size {sampler.batch_size} must be a multiple of world_size "
-            f"{world_size}"
+            f"the global batch_size {batch_size} must be a multiple of world_size {world_size}"
         )
+    return rank, world_size
+
+
+def _check_last_batches(sampler: Sampler, world_size: int) -> None:
+    """Raise ValueError if a smaller batch, where a pass or the run ends, has none for a rank."""
     last = sampler.n % sampler.batch_size
     end = sampler.n * (sampler.reuse or 1) % sampler.batch_size
     if sampler.exact and 0 < end < world_size:

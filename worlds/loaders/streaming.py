@@ -21,7 +21,7 @@ is read by one rank, once a pass. Workers change nothing but the speed.
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 import numpy as np
 import torch
@@ -30,17 +30,12 @@ from worlds.data.images import ArrayImages
 from worlds.data.remote import RemoteShard, StreamError, find_shards, read_shard
 from worlds.data.splits import Split
 from worlds.formats.pools import numbered_classes
-from worlds.loaders.augment import Augment, parse_augment
-from worlds.loaders.handout import check_handout
-from worlds.loaders.normalize import Range, cpu_pipeline, normalize_batches
-from worlds.loaders.pipelines import (
-    DTYPES,
-    Batch,
-    Pipeline,
-    Transform,
-    TransformPipeline,
-)
+from worlds.loaders.augment import parse_augment
+from worlds.loaders.base import Batches
+from worlds.loaders.options import LoaderOptions, Options
+from worlds.loaders.pipelines import Batch, CpuPipeline, Form, Pipeline, TransformPipeline
 from worlds.loaders.samplers import Sampler
+from worlds.loaders.stream import check_rank, check_state
 from worlds.rng.orders import key_words
 from worlds.rng.streams import SHARDS, WINDOW, WITHIN, stream_name
 from worlds.runtime.checks import count, integer
@@ -64,7 +59,7 @@ class ShardsSampler(Sampler):
         return self.orders[self.starts[shard] + (positions & ((1 << _PLACE_BITS) - 1))]
 
 
-class StreamLoader:
+class StreamLoader(Batches):
     """Ideal World over remote shards: every sample at most once, read while it trains.
 
     Args:
@@ -77,13 +72,10 @@ class StreamLoader:
         window: shards among which samples are shuffled, >= 1.
         passes: over all shards; above 1 only the order and augmentation are fresh.
         workers: processes that read and decode shards ahead, 0: none.
-        rank: this process's number; it reads one of every `world_size` shards.
-        world_size: processes that share the run.
 
-    The other options are those of every loader (worlds/loaders/base.py).
+    A rank reads one of every `world_size` shards. resident, gpu_decode and threads of the options
+    below are for the other loaders.
     """
-
-    batch_sampler = None  # Lightning looks for one wherever there is a `sampler`
 
     def __init__(
         self,
@@ -97,60 +89,38 @@ class StreamLoader:
         seed: int = 0,
         trial: int = 0,
         order_seed: int | None = None,
-        augment: Augment | str | None = None,
-        augment_seed: int | None = None,
-        transform: Transform | None = None,
-        normalize: Range = "symmetric",
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-        channels_last: bool = False,
-        output: str = "torch",
-        layout: str = "NCHW",
-        labels: str = "int64",
-        pin_memory: bool = False,
         workers: int = 2,
-        rank: int = 0,
-        world_size: int = 1,
+        **options: Unpack[Options],
     ) -> None:
+        given = LoaderOptions(**options)
+        if foreign := {*options} & {"resident", "gpu_decode", "threads"}:
+            raise ValueError(f"StreamLoader takes no {', '.join(sorted(foreign))}: leave it out")
         self.batch_size, self.steps = count("batch_size", batch_size), steps
         self.window, self.passes = count("window", window), count("passes", passes)
         seed, trial = integer("seed", seed), integer("trial", trial)
         self.seed, self.trial = stream_name(order_seed, seed, trial)
-        self.crops = stream_name(augment_seed, seed, trial)
-        self.workers, self.rank = integer("workers", workers), integer("rank", rank)
-        self.world_size = count("world_size", world_size)
-        if not 0 <= self.rank < self.world_size or self.batch_size % self.world_size:
-            raise ValueError(
-                f"rank must be in [0, world_size) and batch_size a multiple of world_size, got "
-                f"rank {rank}, world_size {world_size}, batch_size {batch_size}"
-            )
+        self.crops = stream_name(given.augment_seed, seed, trial)
+        self.workers = integer("workers", workers)
         if self.workers < 0:
             raise ValueError(f"workers must be 0 or more, got {workers}")
-        if dtype not in DTYPES or dtype == torch.uint8:
-            raise ValueError(f"dtype must be float32, float16 or bfloat16, got {dtype}")
-        self.augment, self.transform = parse_augment(augment), transform
-        if transform is not None and self.augment != Augment():
-            raise ValueError(
-                "give either augment or transform: a transform replaces the augmentation"
-            )
-        self.normalize, self.dtype = normalize, dtype
-        self.channels_last = channels_last or layout == "NHWC"
-        self.device = check_device(device)
-        self.pin_memory = pin_memory or self.device.type == "cuda"
+        self.rank, self.world_size = check_rank(given.rank, given.world_size, self.batch_size)
+        # Batches are made on the CPU, and sent to the device when they are whole.
+        self.device, self.transform = check_device(given.device), given.transform
+        self.form = Form(
+            augment=parse_augment(given.augment),
+            normalize=given.normalize,
+            dtype=given.dtype,
+            channels_last=given.channels_last or given.layout == "NHWC",
+            pin_memory=given.pin_memory or self.device.type == "cuda",
+        )
         self.source, self.shards = source, find_shards(source, split)
         if len(self.shards.items) < self.world_size:
             raise ValueError(
-                f"{source} has {len(self.shards.items)} shards, too few for {world_size} ranks"
+                f"{source} has {len(self.shards.items)} shards, too few for {self.world_size} ranks"
             )
-        self._handout = check_handout(
-            *(output, layout, labels),
-            images=True,
-            classes=len(self.shards.class_names or ()),
-            dtype=dtype,
-            device=self.device,
-        )
+        self._handout = given.hand_out(True, len(self.shards.class_names or ()))
         self._check_steps()
-        self._step = self._window = self._offset = 0
+        self._window = self._offset = 0
 
     def _check_steps(self) -> None:
         """Raises ValueError if the rank with the fewest samples cannot feed the steps."""
@@ -183,11 +153,6 @@ class StreamLoader:
                 f"{self.source}: sizes of shards are unknown before reading: give steps"
             )
         return -(-samples // (self.batch_size // self.world_size))
-
-    @property
-    def step(self) -> int:
-        """Batches handed out so far."""
-        return self._step
 
     @property
     def epoch(self) -> int:
@@ -226,12 +191,7 @@ class StreamLoader:
     def __iter__(self) -> Iterator[Batch]:
         step = self._step
         for batch, window, offset in self._batches(self._window, self._offset):
-            if self._step != step:
-                raise RuntimeError(
-                    "the loader's position changed during this loop (a restored state, or a "
-                    "second loop); begin a new one"
-                )
-            step = self._step = step + 1
+            step = self._advance(step)
             self._window, self._offset = window, offset
             yield self._handout(batch)
         if self.steps is not None and self._step < self.steps:
@@ -319,7 +279,10 @@ class StreamLoader:
             starts=starts,
             orders=np.concatenate(orders).astype(np.uint32),
         )
-        return self._pipeline(self._split(parts), sampler), addresses
+        if self.transform is not None:
+            split = self._split(parts)
+            return TransformPipeline(split, sampler, self.form, self.transform), addresses
+        return CpuPipeline(self._split(parts), sampler, self.form), addresses
 
     def _minor(self, place: int) -> int:
         return self.trial << _PLACE_BITS | int(place)
@@ -329,15 +292,6 @@ class StreamLoader:
         names = self.shards.class_names or numbered_classes(int(labels.max()))
         images = ArrayImages([images for images, _ in parts])
         return Split("window", images, labels, names, self.shards.fingerprint)
-
-    def _pipeline(self, split: Split, sampler: Sampler) -> Pipeline:
-        layout = (self.dtype, self.channels_last)
-        if self.transform is None:
-            form = (*layout, self.pin_memory, self.normalize)
-            return cpu_pipeline(split, sampler, self.augment, *form)
-        cpu = torch.device("cpu")
-        made = TransformPipeline(split, sampler, self.transform, *layout, cpu)
-        return normalize_batches(made, self.normalize, 3, cpu)
 
     def state_dict(self) -> dict[str, Any]:
         """The position (this rank's window of shards, and the samples taken of it), and what
@@ -351,24 +305,9 @@ class StreamLoader:
 
         Workers, device, dtype, layout and steps may differ: they do not change the stream.
         """
-        wanted = {"step", "window", "offset"}
-        if not isinstance(state, dict) or state.get("format") != _STATE_FORMAT:
-            raise ValueError(f"this is not a StreamLoader's state of format {_STATE_FORMAT}")
-        if not all(isinstance(state.get(name), int) for name in wanted):
-            raise ValueError(f"a StreamLoader's state holds {', '.join(sorted(wanted))}")
-        saved, present = state.get("config"), self._config()
-        for name in present:
-            if not isinstance(saved, dict) or saved.get(name) != present[name]:
-                found = saved.get(name) if isinstance(saved, dict) else None
-                raise ValueError(
-                    f"the saved loader has {name} = {found!r}, this one has {present[name]!r}: "
-                    "restore with an equal configuration"
-                )
-        self._step, self._window, self._offset = (
-            state["step"],
-            state["window"],
-            state["offset"],
-        )
+        position = ("step", "window", "offset")
+        check_state(state, _STATE_FORMAT, self._config(), position)
+        self._step, self._window, self._offset = (state[name] for name in position)
 
     def _config(self) -> dict[str, Any]:
         apart = self.crops != (self.seed, self.trial)
@@ -382,7 +321,7 @@ class StreamLoader:
             "batch_size": self.batch_size,
             "rank": self.rank,
             "world_size": self.world_size,
-            "augment": asdict(self.augment) if self.transform is None else "transform",
+            "augment": asdict(self.form.augment) if self.transform is None else "transform",
         }
 
 

@@ -5,6 +5,7 @@ interpreter (where Triton is installed).
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from worlds.loaders.augment import parse_augment
 from worlds.loaders.blocks import Block, fill_plain, name_of, value_table
 from worlds.loaders.cuda import Resident, makes_the_cpus_batches
 from worlds.loaders.normalize import range_function
+from worlds.loaders.pipelines import Form
 
 ON_GPU = torch.cuda.is_available()
 if not ON_GPU:
@@ -126,8 +128,7 @@ def test_a_resident_pool_yields_the_batches_of_the_cpu(world, world_size, fused)
         "bootstrap": lambda: BootstrapLoader(POOL, 10, 4, 9, **options),
     }[world]
     cpu, gpu = make(), make()
-    arguments = (POOL, gpu.sampler, gpu.augment, torch.float32, False, DEVICE, "imagenet", fused)
-    gpu._pipeline = Resident(*arguments)
+    gpu._pipeline = Resident(POOL, gpu.sampler, replace(gpu.form, device=DEVICE), fused)
     gpu._pipeline.block_samples = 12  # three batches to a launch
     made = list(gpu)
     assert len(made) == len(cpu)
@@ -138,8 +139,8 @@ def test_a_resident_pool_yields_the_batches_of_the_cpu(world, world_size, fused)
 
 @pytest.mark.parametrize("fused", [True, False], ids=["Triton", "PyTorch"])
 def test_the_check_of_a_resident_pool_passes(fused):
-    options = (AUGMENTS[3], torch.float32, True, DEVICE, "unit")
-    assert makes_the_cpus_batches(Resident, (32, 32, 3), options, fused)
+    form = Form(AUGMENTS[3], "unit", channels_last=True, device=DEVICE)
+    assert makes_the_cpus_batches(Resident, (32, 32, 3), form, fused)
 
 
 @pytest.mark.gpu

@@ -63,8 +63,7 @@ def chosen(pool, resident=None, n=40):
     """The pipeline, after its batches were found to be the CPU's."""
     loader = RealLoader(pool, n, 8, 12, augment="crop+flip", normalize="unit")
     expected = list(RealLoader(pool, n, 8, 12, augment="crop+flip", normalize="unit"))
-    options = (loader.augment, torch.float32, False, CPU)
-    loader._pipeline = cuda_pipeline(pool, loader.sampler, *options, resident, normalize="unit")
+    loader._pipeline = cuda_pipeline(pool, loader.sampler, loader.form, resident)
     for (x, y), (u, v) in zip(loader, expected, strict=True):
         assert torch.equal(x, u)
         assert torch.equal(y, v)
@@ -185,9 +184,7 @@ def test_a_thread_makes_the_next_pass_s_order(monkeypatch, pool):
     monkeypatch.setattr(cuda, "_MADE_AHEAD", 1)
     monkeypatch.setattr(cuda, "pass_order", note)
     loader = IdealLoader(pool, 8, 14, passes=2)
-    loader._pipeline = Resident(
-        pool, loader.sampler, loader.augment, torch.float32, False, CPU, "symmetric", False
-    )
+    loader._pipeline = Resident(pool, loader.sampler, loader.form, False)
     list(loader)
     for thread in threading.enumerate():
         if thread is not threading.main_thread() and not thread.daemon:
@@ -197,9 +194,7 @@ def test_a_thread_makes_the_next_pass_s_order(monkeypatch, pool):
 
 def test_every_thread_copies_on_a_stream_of_its_own(pool):
     loader = RealLoader(pool, 40, 8, 5)
-    pipeline = Streamed(
-        pool, loader.sampler, loader.augment, torch.float32, False, CPU, "symmetric", False
-    )
+    pipeline = Streamed(pool, loader.sampler, loader.form, False)
     found = []
     threads = [
         threading.Thread(target=lambda: found.append((pipeline._stream(), pipeline._stream())))
