@@ -33,7 +33,7 @@ from worlds.formats.plan import load_plan
 from worlds.formats.shards import decode_image, load_record, read_samples
 from worlds.runtime.device import device_name, float32_products
 from worlds.runtime.files import sha256_of, write_json
-from worlds.runtime.prefetch import Prefetcher
+from worlds.runtime.prefetch import prefetch
 
 OnImages = Callable[[int], None]  # images labeled since the last call
 
@@ -131,7 +131,7 @@ def read_ahead(folder: Path, shards: Sequence[Shard]) -> Iterator[tuple[Shard, S
     """Yield each shard with its images, or with why they are not to be trusted; a thread reads one
     ahead.
     """
-    ahead = Prefetcher(lambda k: read_pixels(folder, shards[k]), len(shards), threads=1)
+    ahead = prefetch(lambda k: read_pixels(folder, shards[k]), len(shards), threads=1)
     try:
         yield from zip(shards, ahead, strict=True)
     finally:

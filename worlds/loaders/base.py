@@ -1,6 +1,7 @@
 """The base of all loaders: walking along a sampler's stream and saying how far they are."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, replace
 from inspect import Parameter, Signature, cleandoc, signature
 from typing import Any, Final, Unpack
@@ -23,7 +24,7 @@ from worlds.loaders.samplers import Sampler
 from worlds.loaders.stream import Stream
 from worlds.rng.streams import stream_name
 from worlds.runtime.checks import integer
-from worlds.runtime.prefetch import Prefetcher
+from worlds.runtime.prefetch import prefetch
 
 _STATE_FORMAT: Final = 1
 
@@ -120,11 +121,8 @@ class Loader(Batches, Stream):
         if not self.threads or not self._pipeline.background:
             yield from self._hand_out(map(make, range(blocks)), first)
             return
-        prefetcher = Prefetcher(make, blocks, self.threads)
-        try:
-            yield from self._hand_out(iter(prefetcher), first)
-        finally:
-            prefetcher.close()
+        with closing(prefetch(make, blocks, self.threads)) as made:
+            yield from self._hand_out(made, first)
 
     def _block(self, steps: range) -> Any:
         """The batches of some steps, made together as far as can be done ahead."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from worlds.runtime.prefetch import BufferPool, Prefetcher
+from worlds.runtime.prefetch import BufferPool, prefetch
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
@@ -17,20 +17,19 @@ def test_what_is_made_comes_in_order(threads):
         time.sleep(0.001 * (number % 3))
         return number
 
-    prefetcher = Prefetcher(make, 23, threads)
-    assert list(prefetcher) == list(range(23))
-    prefetcher.close()
+    assert list(prefetch(make, 23, threads)) == list(range(23))
 
 
 def test_no_more_is_made_ahead_than_there_is_room_for():
     made = []
     before = threading.active_count()
-    prefetcher = Prefetcher(made.append, 1000, 2)
+    ahead = prefetch(made.append, 1000, 2)
+    next(ahead)
     time.sleep(0.05)
-    assert len(made) == 4
-    prefetcher.close()
+    assert len(made) == 5
+    ahead.close()
     assert threading.active_count() == before
-    assert len(made) == 4
+    assert len(made) == 5
 
 
 def test_an_error_is_raised_where_its_block_is_asked_for():
@@ -40,10 +39,9 @@ def test_an_error_is_raised_where_its_block_is_asked_for():
         return number
 
     before = threading.active_count()
-    prefetcher, got = Prefetcher(make, 10, 2), []
+    got = []
     with pytest.raises(OSError, match="the disk is gone"):
-        got.extend(iter(prefetcher))
-    prefetcher.close()
+        got.extend(prefetch(make, 10, 2))
     assert threading.active_count() == before
 
 
