@@ -41,12 +41,14 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     expansion = 4
 
-    def __init__(self, inputs: int, width: int, stride: int) -> None:
+    def __init__(
+        self, inputs: int, width: int, stride: int, kernel: int = 3, padding: int | None = None
+    ) -> None:
         super().__init__()
         outputs = width * self.expansion
         self.conv1 = conv(inputs, width, 1)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = conv(width, width, 3, stride)
+        self.conv2 = conv(width, width, kernel, stride, padding)
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = conv(width, outputs, 1)
         self.bn3 = nn.BatchNorm2d(outputs)
@@ -56,7 +58,9 @@ class Bottleneck(nn.Module):
         shortcut = x if self.downsample is None else self.downsample(x)
         out = F.relu(self.bn1(self.conv1(x)))
         out = self.bn3(self.conv3(F.relu(self.bn2(self.conv2(out)))))
-        return F.relu(out + shortcut)
+        height, width = out.shape[2:]
+        # Without padding (bagnet.py) the map shrinks: the shortcut is cut at the bottom and right.
+        return F.relu(out + shortcut[:, :, :height, :width])
 
 
 class ResNet(nn.Module):
