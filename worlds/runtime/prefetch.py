@@ -4,7 +4,7 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, TypeVar
 
@@ -15,7 +15,7 @@ Made = TypeVar("Made")
 _DEPTH: Final = 2  # blocks that each thread makes ahead of the one in use
 
 
-def prefetch(make: Callable[[int], Made], count: int, threads: int) -> Iterator[Made]:
+def prefetch(make: Callable[[int], Made], count: int, threads: int) -> Generator[Made, None, None]:
     """Yield `make(0)`, `make(1)`, ... `make(count - 1)`, made ahead by `threads` threads.
 
     An exception in a thread is raised where its block is asked for. Closing the generator ends the
