@@ -51,10 +51,12 @@ class ArrayImages:
     """
 
     def __init__(self, parts: Sequence[np.ndarray]) -> None:
+        # One type and one shape for all parts.
         kinds = {(part.dtype, part.shape[1:]) for part in parts}
         if len(kinds) != 1:
             found = ", ".join(f"{part.dtype} {part.shape}" for part in parts)
             raise ValueError(f"arrays must share type and shape, got {found}")
+        # Numbers, and images as bytes with their channels last.
         dtype, shape = next(iter(kinds))
         if dtype.kind not in "iuf" or not shape or 0 in shape:
             raise ValueError(f"samples must be numbers (N, ...), got {dtype} {parts[0].shape}")
@@ -70,13 +72,14 @@ class ArrayImages:
                 f"images must be uint8 (N, height, width) or (N, height, width, 1 or 3), got "
                 f'{parts[0].shape}; give layout="chw" for (N, channels, height, width)'
             )
+        # The kernels read by address, so rows must be contiguous.
         # Of a memory map this keeps the pages, not a copy.
         self.parts = [np.ascontiguousarray(part) for part in parts]
         self._starts = np.cumsum([0] + [len(part) for part in self.parts])
         self._bases = np.array([part.ctypes.data for part in self.parts], dtype=np.int64)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """In another process a part that is mapped from a file is mapped again, not copied."""
+        """Pickle by name: another process maps a mapped file again, and gets no copy."""
         return _restored, ([_place(part) for part in self.parts],)
 
     @property
@@ -89,9 +92,10 @@ class ArrayImages:
 
     def addresses(self, indices: np.ndarray) -> np.ndarray | None:
         size = math.prod(self.shape[1:]) * self.dtype.itemsize
-        indices = indices.astype(np.int64)
+        indices = indices.astype(np.int64)  # uint32 would wrap at 4 GiB
         if len(self.parts) == 1:
             return (self._bases[0] + indices * size).astype(np.uint64)
+        # Which part each index is in, and where in it.
         part = np.searchsorted(self._starts, indices, side="right") - 1
         within = indices - self._starts[part]
         return (self._bases[part] + within * size).astype(np.uint64)
@@ -100,6 +104,7 @@ class ArrayImages:
         if len(self.parts) == 1:
             np.take(self.parts[0], indices, axis=0, out=out, mode="clip")
             return
+        # One copy a part that is asked for.
         part = np.searchsorted(self._starts, indices, side="right") - 1
         for number in np.unique(part):
             rows = np.flatnonzero(part == number)
@@ -108,12 +113,13 @@ class ArrayImages:
 
 def _place(part: np.ndarray) -> Any:
     """Return (path, dtype, offset, shape) of a file-mapped array; any other as it is."""
+    # Views of a map have other arrays between themselves and the file.
     mapped: Any = part
     while isinstance(mapped, np.ndarray) and not isinstance(mapped.base, mmap):
         mapped = mapped.base
     if not isinstance(mapped, np.memmap) or mapped.filename is None or mapped.mode == "c":
         return part
-    offset = mapped.offset + part.ctypes.data - mapped.ctypes.data
+    offset = mapped.offset + part.ctypes.data - mapped.ctypes.data  # bytes in the file
     return str(mapped.filename), part.dtype, offset, part.shape
 
 

@@ -32,6 +32,7 @@ class LabelNoise:
     pairs: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        # Whole numbers become Python's own, so that states are plain JSON.
         key_of(self.seed)
         for name in ("seed", "trial"):
             object.__setattr__(self, name, integer(name, getattr(self, name)))
@@ -55,14 +56,16 @@ def _label(value: int) -> int:
 
 
 def noisy_labels(clean: np.ndarray, noise: LabelNoise, classes: int) -> np.ndarray:
-    """The labels after noise, int64 (N,); `clean` holds the labels of samples 0 to N - 1."""
+    """Return the labels after noise, int64 (N,); `clean` holds the labels of samples 0 to N - 1."""
     from worlds.rng.kernels import first_words
 
+    # A pair of classes that the data does not have would never be seen to do nothing.
     strangers = {c for pair in noise.pairs.items() for c in pair if not 0 <= c < classes}
     if strangers:
         raise ValueError(f"pairs name the classes {sorted(strangers)}, but there are {classes}")
+    # Of each sample one word decides whether its label changes, another one to what.
     key = np.array(key_of(noise.seed), dtype=np.uint64)
-    decides, chooses = first_words(len(clean), key, LABEL_NOISE, noise.trial).T
+    decides, chooses = first_words(len(clean), key, LABEL_NOISE, noise.trial).T  # (N,) each
     clean = clean.astype(np.int64)
     if noise.kind == "symmetric":
         others = (chooses * np.uint64(classes - 1)) >> np.uint64(32)

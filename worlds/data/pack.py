@@ -64,6 +64,7 @@ def write_pack(
 
     A folder that already holds this content is left as it is; one that holds another is refused.
     """
+    # The same content again is no work, other content no place for it.
     folder = Path(folder)
     manifest = manifest_of(splits)
     if holds_pack(folder, manifest):
@@ -82,6 +83,7 @@ def write_pack(
                 if report is not None:
                     report(done, total)
 
+    # Images first, the manifest last: it says that the pack is whole.
     files: dict[FileName, FileFacts] = {
         "images.npy": write_npy(folder / "images.npy", shape, splits[0].images.dtype, images()),
         **write_labels(splits, folder),
@@ -103,6 +105,7 @@ def write_labels(splits: Sequence[Split], folder: Path) -> dict[FileName, FileFa
     labels = np.concatenate([split.clean_labels for split in splits])
     facts = write_npy(folder / "labels.npy", labels.shape, labels.dtype, iter([labels]))
     files: dict[FileName, FileFacts] = {"labels.npy": facts}
+    # A labeler's probabilities, if all splits have them.
     known = [split.probabilities for split in splits if split.probabilities is not None]
     if len(known) == len(splits):
         path, shape = folder / "probabilities.npy", (len(labels), known[0].shape[1])
@@ -112,7 +115,7 @@ def write_labels(splits: Sequence[Split], folder: Path) -> dict[FileName, FileFa
 
 
 def manifest_of(splits: Sequence[Split]) -> Manifest:
-    """The manifest of a pack of these splits, but for its `files`."""
+    """Return the manifest of a pack of these splits, but for its `files`."""
     if not isinstance(splits, Sequence) or not splits:
         raise ValueError(f"give one split or more, such as [store.train, store.test], got {splits}")
     if any(isinstance(split.images, PhotographImages) for split in splits):
@@ -121,6 +124,7 @@ def manifest_of(splits: Sequence[Split]) -> Manifest:
         )
     if len({(split.image_shape, split.class_names) for split in splits}) != 1:
         raise ValueError("the splits of a pack must share image size and class names")
+    # The pack's name is that of its splits' content.
     names = "".join(f"{split.name} {len(split)} {split.fingerprint}\n" for split in splits)
     return Manifest(
         format=FORMAT,
@@ -164,8 +168,9 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def open_pack(folder: Path) -> list[Split]:
-    """The splits of a pack, memory-mapped; ValueError where a file has not the recorded size."""
+    """Map the splits of a pack. Raises ValueError if a file has not the recorded size."""
     manifest = read_manifest(folder)
+    # A file that was cut short shows by its size, without reading it.
     for name, facts in manifest.files.items():
         path = folder / name
         size = path.stat().st_size if path.is_file() else 0
@@ -174,6 +179,7 @@ def open_pack(folder: Path) -> list[Split]:
                 f"{path} has {size:,} bytes, its manifest says {facts.bytes:,}: "
                 "the pack is damaged, make it again"
             )
+    # Map the arrays, and cut them into the splits.
     arrays = {name: map_file(folder / name) for name in manifest.files}
     rows, said = len(arrays["images.npy"]), sum(manifest.splits.values())
     if rows != said:

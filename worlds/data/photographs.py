@@ -34,7 +34,7 @@ from worlds.rng.streams import DECODE
 AREA: Final = (0.08, 1.0)
 RATIO: Final = (3 / 4, 4 / 3)
 ATTEMPTS: Final = 10
-_COLOURS: Final = ("YCbCr", "Gray", "RGB")  # of a JPEG, which simplejpeg decodes as Pillow does
+_COLORS: Final = ("YCbCr", "Gray", "RGB")  # of a JPEG, which simplejpeg decodes as Pillow does
 
 Box = tuple[int, int, int, int]  # top, left, height, width
 
@@ -75,19 +75,20 @@ class PhotographImages:
         """The boxes of global `positions`, int64 (B,), resized to uint8 (B, crop, crop, 3)."""
         from worlds.data.resampling import resample
 
+        # (B, 40) words: four for each attempt at a box.
         drawn = words(seed, DECODE, trial, torch.from_numpy(positions), ATTEMPTS).numpy()
         for row, image, word in zip(out, self.whole(indices), drawn.tolist(), strict=True):
             height, width, _ = image.shape
             resample(image, crop_box(height, width, word), row)
 
     def whole(self, indices: np.ndarray) -> Iterator[np.ndarray]:
-        """Each photograph as it is stored, uint8 (H, W, 3); ValueError where one is damaged."""
+        """Yield each photograph as stored, uint8 (H, W, 3); ValueError if one is damaged."""
         for index in indices.tolist():
             yield self.members.decoded(index, decode_photograph)
 
 
 def decode_photograph(data: bytes) -> np.ndarray:
-    """An encoded image as uint8 (H, W, 3), by simplejpeg where it is installed and can.
+    """Return an encoded image as uint8 (H, W, 3), by simplejpeg where it is installed and can.
 
     The pixels are Pillow's: both carry libjpeg-turbo. simplejpeg takes two thirds of the time, and
     leaves other threads of Python alone while it works. CMYK and what is no JPEG are Pillow's.
@@ -96,7 +97,7 @@ def decode_photograph(data: bytes) -> np.ndarray:
         import simplejpeg
 
         height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
-        if colors in _COLOURS and height * width <= MOST_PIXELS:  # else refused below
+        if colors in _COLORS and height * width <= MOST_PIXELS:  # else refused below
             return simplejpeg.decode_jpeg(data)
     except (ImportError, ValueError):
         pass
@@ -109,18 +110,20 @@ def center(height: int, width: int, crop: int) -> tuple[int, int]:
 
 
 def crop_box(height: int, width: int, drawn: Sequence[int]) -> Box:
-    """The random box in an image, from 40 words; without one that fits in ten attempts, the largest
+    """Return the random box in an image, from 40 words; if none fits in ten attempts, the largest
     in the center with a ratio in range.
     """
     for attempt in range(ATTEMPTS):
         area, ratio, row, column = (
             word / (1 << 32) for word in drawn[4 * attempt : 4 * attempt + 4]
         )
+        # Area uniform, ratio uniform in its logarithm.
         target = height * width * (AREA[0] + (AREA[1] - AREA[0]) * area)
         aspect = math.exp(math.log(RATIO[0]) + math.log(RATIO[1] / RATIO[0]) * ratio)
         h, w = round(math.sqrt(target / aspect)), round(math.sqrt(target * aspect))
         if 0 < h <= height and 0 < w <= width:
             return int(row * (height - h + 1)), int(column * (width - w + 1)), h, w
+    # No box fitted: the largest in the center.
     h = min(height, round(width / RATIO[0]))
     w = min(width, round(height * RATIO[1]))
     return (height - h) // 2, (width - w) // 2, h, w

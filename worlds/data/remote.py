@@ -63,7 +63,7 @@ class Shards:
 
     @property
     def counts(self) -> list[int] | None:
-        """Samples of each shard, None if they are not known without reading."""
+        """Return the samples of each shard, None if they are not known without reading."""
         counts = [shard.count for shard in self.items if shard.count is not None]
         return counts if len(counts) == len(self.items) else None
 
@@ -74,6 +74,7 @@ def find_shards(source: str, split: str = "train") -> Shards:
     `split` chooses among those of a dataset; a pattern names its files itself. Raises ValueError if
     there are none, OSError if the Hub cannot be reached.
     """
+    # On the Hub, on a web server, or on this disk.
     if source.startswith(HUB):
         return _on_hub(source, split)
     if re.match("https?://", source):
@@ -84,6 +85,7 @@ def find_shards(source: str, split: str = "train") -> Shards:
         raise ValueError(
             f"expected hf://datasets/OWNER/NAME, an https:// pattern or a local one, got {source}"
         )
+    # A folder with a plan knows its shards; otherwise names decide.
     folder = Path(source).expanduser()
     if (folder / PLAN).is_file():
         return _of_plan(load_plan(folder), split, f"{folder}/", on_hub=False)
@@ -106,6 +108,7 @@ def _on_hub(source: str, split: str) -> Shards:
     name, revision = parse_hub_address(source)
     # Pin the commit, so that all shards are read from one version of the dataset.
     info = ask_hub(source, lambda: huggingface_hub.HfApi().dataset_info(name, revision=revision))
+    # With a plan in the repository it says all; without one the names of tars do.
     files = sorted(file.rfilename for file in info.siblings or ())
     base = huggingface_hub.hf_hub_url(name, "", repo_type="dataset", revision=info.sha)
     if PLAN in files:
@@ -141,6 +144,7 @@ def read_shard(shard: RemoteShard) -> tuple[np.ndarray, np.ndarray]:
     """
     images, labels = [], []
     for sample in read_samples(shard):
+        # A sample is an image and its class; other fields are left alone.
         key, where = sample["__key__"], f"{shard.url}: sample {sample['__key__']}"
         field = next((name for name in IMAGE_FIELDS if name in sample), None)
         if field is None or "cls" not in sample:
@@ -159,6 +163,7 @@ def read_shard(shard: RemoteShard) -> tuple[np.ndarray, np.ndarray]:
                 f"{where} is {images[-1].shape}, the first sample {images[0].shape}: a stream "
                 f"holds images of one size (open_store reads photographs), at key {key}"
             )
+    # A tar may be whole and still lack samples.
     if not images or shard.count not in (None, len(images)):
         expected = "at least 1" if shard.count is None else f"{shard.count:,}"
         raise StreamError(f"{shard.url} holds {len(images):,} samples, expected {expected}")
@@ -188,6 +193,7 @@ class _Stream:
         self._blocks, self._held, self._tail = blocks, b"", b""
 
     def read(self, size: int) -> bytes:
+        # Collect blocks until there is enough; what is over waits for the next read.
         parts, length = [self._held], len(self._held)
         while length < size and (block := next(self._blocks, b"")):
             parts.append(block)

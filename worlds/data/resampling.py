@@ -24,9 +24,10 @@ _HALF: Final = np.int32(1 << (_BITS - 1))
 
 @njit(nogil=True, cache=True)
 def _weights(source: Scalar, size: Scalar) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each of `size` output pixels over `source` ones: the first source pixel, how many, and
-    their weights, int32 in units of 2^-22.
+    """Return for each of `size` output pixels over `source` ones the first source pixel, how many,
+    and their weights, int32 in units of 2^-22.
     """
+    # A triangle over the source pixels around each output pixel's center.
     scale = source / size
     support = max(scale, 1.0)
     first, count = np.empty(size, np.uint64), np.empty(size, np.uint64)
@@ -40,6 +41,7 @@ def _weights(source: Scalar, size: Scalar) -> tuple[np.ndarray, np.ndarray, np.n
         for k in range(high - low):
             taps[k] = max(0.0, 1.0 - abs((k + low - center + 0.5) * (1.0 / support)))
             total += taps[k]
+        # Weights of sum 1, rounded to 22 bits as Pillow does.
         for k in range(high - low):
             weights[place, k] = int(0.5 + taps[k] / total * (1 << _BITS))
         first[place], count[place] = low, high - low
@@ -50,11 +52,11 @@ def _weights(source: Scalar, size: Scalar) -> tuple[np.ndarray, np.ndarray, np.n
 def _columns(
     image: np.ndarray, top: Scalar, left: Scalar, height: Scalar, width: Scalar, size: Scalar
 ) -> np.ndarray:
-    """Rows [top, top + height) of uint8 (H, W, 3), their `width` pixels from `left` resampled to
+    """Resample the `width` pixels from `left` in the rows [top, top + height) of uint8 (H, W, 3) to
     `size`; uint8 (height, 3 * size).
     """
     first, count, weights = _weights(width, size)
-    made = np.empty((height, 3 * size), np.uint8)
+    made = np.empty((height, 3 * size), np.uint8)  # rows of RGB bytes
     pixels = image.reshape(image.shape[0], 3 * image.shape[1])
     for y in range(_U(height)):
         row = pixels[_U(top) + y]
@@ -75,12 +77,13 @@ def _columns(
 
 @njit(nogil=True, cache=True)
 def resample(image: np.ndarray, box: Any, out: np.ndarray) -> None:
-    """The box (top, left, height, width) of uint8 (H, W, 3) resized to fill `out`, uint8 too."""
+    """Resize the box (top, left, height, width) of uint8 (H, W, 3) to fill `out`, uint8 too."""
     top, left, height, width = box
     rows, columns, _ = out.shape
+    # First along the rows, then down the columns.
     narrow = _columns(image, top, left, height, width, columns)
     first, count, weights = _weights(height, rows)
-    total = np.empty(columns * 3, np.int32)
+    total = np.empty(columns * 3, np.int32)  # a row of sums, in units of 2^-22
     target = out.reshape(rows, columns * 3)
     for y in range(_U(rows)):
         total[:] = _HALF

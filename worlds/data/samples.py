@@ -27,7 +27,7 @@ class SampleSplit:
 
     @classmethod
     def of(cls, dataset: Any, name: str = "train") -> "SampleSplit":
-        """A map-style dataset as a split. Raises ValueError if it has no length or no items.
+        """Return a map-style dataset as a split. Raises ValueError if it has no length or no items.
 
         Its fingerprint is of its type, its length and its `targets` or `labels`, where it has them:
         items are made when they are needed, and may be random.
@@ -40,6 +40,7 @@ class SampleSplit:
             )
         if not len(dataset):
             raise ValueError(f"{kind} has no sample")
+        # Items are not read: type, length and known labels must do as a name.
         labels = _known_labels(dataset)
         digest = hashlib.sha256(f"{type(dataset).__module__}.{kind} {len(dataset)}".encode())
         digest.update(b"" if labels is None else labels.tobytes())

@@ -56,6 +56,7 @@ class Split:
 
     def __post_init__(self) -> None:
         check_names(self.class_names)
+        # Labels are classes, or without names of them, regression targets.
         classes = len(self.class_names)
         targets = not classes and are_targets(self.clean_labels)
         clean = np.asarray(self.clean_labels) if targets else integer_labels(self.clean_labels)
@@ -69,6 +70,7 @@ class Split:
             object.__setattr__(self, "clean_labels", clean)
             object.__setattr__(self, "labels", clean)
             return
+        # Classes must be those that have a name.
         low, high = int(clean.min()), int(clean.max())
         if low < 0 or high >= classes:
             known = f"between 0 and {classes - 1} for {classes} classes" if classes else "named"
@@ -81,6 +83,7 @@ class Split:
                 f"{self.name}: probabilities must be {(len(clean), classes)}, "
                 f"got {self.probabilities.shape}"
             )
+        # What to train on: the labels after noise.
         clean = clean.astype(np.int64, copy=False)
         noise = self.label_noise
         object.__setattr__(self, "clean_labels", clean)
@@ -92,18 +95,19 @@ class Split:
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """(height, width, channels) of an image, or the shape of a sample that is none."""
+        """Return (height, width, channels) of an image, or the shape of another sample."""
         return self.images.shape[1:]
 
     @property
     def holds_images(self) -> bool:
-        """True if the samples are uint8 images, which can be augmented and normalized."""
+        """Return whether the samples are uint8 images, which can be augmented and normalized."""
         return self.images.dtype == np.uint8
 
     def gather(
         self, indices: Sequence[int] | np.ndarray, out: np.ndarray | None = None
     ) -> np.ndarray:
         """Return the samples at `indices`, (B, ...) of the pool's type, in `out` if it is given."""
+        # Check here, once: the kernels below read whatever they are told to.
         wanted = integers(indices).astype(np.int64)
         if len(wanted) and not 0 <= wanted.min() <= wanted.max() < len(self):
             raise ValueError(
@@ -130,7 +134,7 @@ class Split:
         return sample, int(label) if self.class_names else torch.as_tensor(label)
 
     def with_label_noise(self, noise: LabelNoise) -> "Split":
-        """The same samples with noisy `labels`; `clean_labels` stay."""
+        """Return the same samples with noisy `labels`; `clean_labels` stay."""
         if not isinstance(noise, LabelNoise):
             raise ValueError(f'noise must be such as LabelNoise("symmetric", 0.2), got {noise!r}')
         return replace(self, label_noise=noise)
@@ -164,12 +168,12 @@ def check_split(split: Any) -> None:
 
 
 def as_split(data: Any, name: str = "train") -> Pool:
-    """A split as it is, or a map-style dataset made one."""
+    """Return a split as it is, or a map-style dataset made one."""
     return data if isinstance(data, Split | SampleSplit) else SampleSplit.of(data, name)
 
 
 def labels_of(split: Pool) -> np.ndarray:
-    """The labels of all samples. Raises ValueError if they are not known without reading all."""
+    """Return all labels. Raises ValueError if they are not known without reading all samples."""
     if split.labels is None:
         raise ValueError(f"the labels of {split.name} are not known: balanced needs them")
     return split.labels

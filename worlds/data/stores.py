@@ -88,7 +88,7 @@ class Store:
 
     @property
     def test(self) -> Split:
-        """The split of that name; of ImageNet, the validation split."""
+        """Return the split of that name; of ImageNet, the validation split."""
         return self["val" if "val" in self.splits and "test" not in self.splits else "test"]
 
     @property
@@ -105,8 +105,10 @@ class Store:
         other splits keep its classes. `test`, indices of the train split or a number of samples
         drawn from it, becomes the test split. Raises ValueError if train holds one of them, too.
         """
+        # The other splits keep the classes of train, and all their samples.
         classes = {key: rule[key] for key in ("classes", "renumber") if key in rule}
         others = {k: subset(s, **classes) for k, s in self.splits.items() if k != "train"}
+        # A number of test samples is drawn from train, which then does without them.
         given, held = {**rule}, test
         if isinstance(test, int):  # the others are left for train, unless it has its own
             drawn = {key: rule[key] for key in ("seed", "trial") if key in rule}
@@ -118,6 +120,7 @@ class Store:
             if both := len(np.intersect1d(split.indices, train.indices)):
                 raise ValueError(f"test shares {both:,} samples with train: give others")
             others = {"test": replace(split, name="test")}
+        # The rule as a manifest keeps it: drawn indices follow from the number.
         known = msgspec.to_builtins(train.rule)
         if isinstance(test, int):
             known = {k: v for k, v in known.items() if k != "indices" or k in rule} | {"test": test}
@@ -163,6 +166,7 @@ class ArrayStore(Store):
         probabilities: np.ndarray | None = None,
         test_probabilities: np.ndarray | None = None,
     ) -> None:
+        # What goes together, and in which layout.
         if (test_images is None) != (test_labels is None):
             raise ValueError("test_images and test_labels go together: give both or neither")
         if layout not in ("hwc", "chw"):
@@ -170,6 +174,7 @@ class ArrayStore(Store):
         if layout == "chw":
             images = _channels_last(images)
             test_images = None if test_images is None else _channels_last(test_images)
+        # Classes without names are called by their numbers.
         if class_names is None and are_targets(labels):
             class_names = ()
         if class_names is None:
@@ -219,6 +224,7 @@ def _fingerprint(images: ArrayImages, labels: np.ndarray) -> str:
     """Hash of the shape, all labels, and up to 1,024 images spread evenly: a name of the content
     that costs milliseconds, not proof against a change of single pixels.
     """
+    # Shape, labels and some images: a change of the data would show in them.
     count = images.shape[0]
     kind = "" if images.dtype == np.uint8 else str(images.dtype)
     digest = hashlib.sha256(f"{images.shape}{kind}".encode())
@@ -247,6 +253,7 @@ def open_store(
     if not isinstance(path, str | PathLike):
         given = type(path).__name__
         raise ValueError(f"expected a path, got {given}; of arrays, ArrayStore makes a store")
+    # Addresses first, then what lies on the disk.
     if str(path).startswith(HUB):
         return open_store(_fetch(str(path)), keys=keys)
     if str(path).startswith(TEACHER_PREFIX):
@@ -261,12 +268,14 @@ def open_store(
     folder = Path(path).expanduser()
     if not folder.exists():
         raise ValueError(f"{folder} does not exist: give the folder of a store")
+    # Keys are for .npz files alone.
     if keys is not None:
         if not (files := npz_files(folder)):
             raise ValueError(f"keys={keys} is for .npz files, and {folder} has none")
         return Store(_splits(open_npz(files, keys)), str(folder))
     if folder.suffix == ".json" and folder.is_file():
         return _open_subset(folder)
+    # The first form that recognizes the folder opens it.
     for find, opened in _FORMS:
         if found := find(folder):
             return Store(opened(found), str(folder))
@@ -286,6 +295,7 @@ class _Manifest(msgspec.Struct):
 def _open_subset(path: Path) -> Store:
     """Draw a subset again. Raises ValueError if it is not the one that the manifest describes."""
     manifest = load_json(path, _Manifest)
+    # Apply the rules to the source again, one after the other.
     store = open_store(manifest.source)
     try:
         for rule in manifest.rules:
@@ -293,6 +303,7 @@ def _open_subset(path: Path) -> Store:
             store = store.subset(**(rule | {k: slice(*v) for k, v in lists.items()}))
     except TypeError as error:
         raise ValueError(f"{path} has a rule that is not known: {error}") from error
+    # The result must be what the manifest was written of.
     for name, known in manifest.splits.items():
         found = store[name]
         if not isinstance(found, Subset) or found.fingerprint != known.get("fingerprint"):
@@ -308,7 +319,7 @@ def _advise(path: Path) -> str:
 
 
 def _fetch(address: str) -> Path:
-    """A dataset of the Hub in the Hub's own cache, without the forms that no store is."""
+    """Return a dataset of the Hub in the Hub's own cache, without the forms that no store is."""
     from huggingface_hub import snapshot_download
 
     name, revision = parse_hub_address(address)
@@ -318,6 +329,7 @@ def _fetch(address: str) -> Path:
 
 
 def _open_shards(folder: Path) -> list[Split]:
+    # A shard's record says that it is finished, and how long its files are.
     dataset, splits = DatasetFolder.open(folder), []
     plan = dataset.plan
     # Photographs have no common size: the plan leaves height and width open.
@@ -325,6 +337,7 @@ def _open_shards(folder: Path) -> list[Split]:
     images = photographs if plan.image_shape[:2] == (None, None) else TarImages
     for name in plan.splits:
         shards = plan.layout.shards(name)
+        # All shards must be there, whole.
         missing = [shard for shard in shards if not (folder / shard.record).exists()]
         if missing:
             raise ValueError(
@@ -341,6 +354,7 @@ def _open_shards(folder: Path) -> list[Split]:
                 )
             if not (folder / shard.arrays).is_file():
                 raise ValueError(f"{folder / shard.arrays} is missing: make the shard again")
+        # Labels of all shards in a row; images stay in the tars.
         arrays = [dataset.arrays(shard) for shard in shards]
         split = Split(
             name=name,

@@ -62,7 +62,7 @@ class Subset(Split):
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """Rule, pool, size, samples per class, and the sha256 of the indices as int64."""
+        """Return rule, pool, size, samples per class, and the sha256 of the int64 indices."""
         counts = [int(np.sum(self.labels == kind)) for kind in range(len(self.class_names))]
         return {
             "rule": msgspec.to_builtins(self.rule),
@@ -105,6 +105,7 @@ def subset(
 
     Raises ValueError if the pool cannot give what the rule asks.
     """
+    # What there is to draw from, and the rule in the form that a manifest keeps.
     if not isinstance(pool, Split):
         raise ValueError(f"subset takes a split, such as store.train, got {type(pool).__name__}")
     if pool.label_noise is not None:
@@ -156,14 +157,17 @@ def _rows(pool: int, indices: Indices | None) -> np.ndarray:
     """Return indices of any form as int64 (N,). Raises ValueError if they repeat or leave the
     pool.
     """
+    # All, or a slice, as numpy has it.
     if indices is None or isinstance(indices, slice):
         return np.arange(pool)[indices if indices is not None else slice(None)]
+    # A file of indices, .npy or text with one number a line.
     where = "indices"
     if isinstance(indices, str | PathLike):
         where, path = str(indices), Path(indices)
         with reading(path, "indices"):
             text = not where.endswith(".npy")
             indices = np.loadtxt(path, np.int64, ndmin=1) if text else map_file(path)
+    # Each index once, and within the pool.
     rows = integers(indices).astype(np.int64)
     if len(rows) and not 0 <= rows.min() <= rows.max() < pool:
         raise ValueError(
@@ -176,16 +180,19 @@ def _rows(pool: int, indices: Indices | None) -> np.ndarray:
 
 def _classes(names: tuple[str, ...], rule: Rule) -> tuple[tuple[str, ...], np.ndarray, list[int]]:
     """Return the names, a table from old to new labels (-1: left out), and the labels kept."""
+    # A class alone is a group of one.
     groups = [one if isinstance(one, list) else [one] for one in rule.classes or ()]
     unknown = [
         c for group in groups for c in group if c not in names and c not in range(len(names))
     ]
     if unknown or not groups:
         raise ValueError(f"classes must be of {', '.join(names)}, got {unknown or rule.classes}")
+    # Names to numbers; none may come twice.
     numbers = [[names.index(c) if isinstance(c, str) else c for c in group] for group in groups]
     flat = [c for group in numbers for c in group]
     if len(set(flat)) < len(flat):
         raise ValueError(f"classes names one twice: {rule.classes}")
+    # A table of labels: kept as they are, or counted anew by group.
     table = np.full(len(names), -1)
     if not rule.renumber:
         if len(flat) > len(numbers):
@@ -212,6 +219,7 @@ def _draw(rule: Rule, labels: np.ndarray, kinds: list[tuple[int, str]]) -> np.nd
         raise ValueError(f"n must be between 1 and the {len(labels):,} samples, got {rule.n:,}")
     if not 0 <= rule.trial < 1 << 32:
         raise ValueError(f"trial must be in [0, 2^32), got {rule.trial}")
+    # One random order of all samples decides everything below.
     count = len(labels)
     order = shuffled_prefix(count, count, key_words(rule.seed), SUBSET, rule.trial, 0)
     # The first so many of each class in one random order, so that sets of more contain those of
@@ -238,6 +246,7 @@ def _quotas(
     labels: np.ndarray, kinds: list[tuple[int, str]], ratios: np.ndarray, n: int | None
 ) -> list[int]:
     """Return how many samples each class gives: n in all, or as many as there are."""
+    # As many of each class as its ratio says.
     counts = np.array([np.count_nonzero(labels == kind) for kind, _ in kinds])
     if n is None:  # the scarcest class decides
         quotas = np.floor((counts / ratios).min() * ratios + 1e-9).astype(int)
@@ -245,6 +254,7 @@ def _quotas(
         exact = n * ratios / ratios.sum()
         quotas = np.floor(exact + 1e-9).astype(int)
         quotas[np.argsort(quotas - exact, kind="stable")[: n - quotas.sum()]] += 1
+    # Every class must give one sample, and have those it gives.
     worst = (counts / ratios).argmin()
     if quotas.min() < 1 or (quotas > counts).any():
         raise ValueError(

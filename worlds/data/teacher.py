@@ -50,19 +50,22 @@ class Teacher:
     """The network of a seed; `labels(images)` are int64 (B,)."""
 
     def __init__(self, seed: int) -> None:
+        # Weights from Philox words, one address a layer.
         fan_in = (_WIDTHS[0], _WIDTHS[1] * _PLACES, _WIDTHS[2])
         self._layers = [
             2.0 * random_bytes(seed, 1 + depth, 0, rows * columns).reshape(rows, columns) - 255
             for depth, (rows, columns) in enumerate(zip(fan_in, _WIDTHS[1:], strict=True))
         ]  # odd numbers from -255 to 255
+        # Center the outputs, so that all classes are about equally frequent.
         self._center = np.zeros(CLASSES)
         images = np.empty((len(_CALIBRATION), *SHAPE), np.uint8)
         make_images(_CALIBRATION, seed, images)
         self._center = np.floor(self._outputs(images).mean(axis=0))
 
     def _outputs(self, images: np.ndarray) -> np.ndarray:
-        """Float64 (B, 10), whole numbers."""
+        """Return float64 (B, 10), whole numbers."""
         patches = np.lib.stride_tricks.sliding_window_view(images, (_PATCH, _PATCH), axis=(1, 2))
+        # (B, 49, 75): the patches of the convolution as rows.
         hidden = patches[:, ::_STRIDE, ::_STRIDE].reshape(len(images), _PLACES, -1) - 128.0
         for layer in self._layers[:-1]:
             # A power of two near the size of the sums keeps the units in a byte's range.
@@ -105,12 +108,13 @@ class TeacherLabels:
 
     def __init__(self, images: TeacherImages, teacher: Teacher) -> None:
         self.images, self._teacher = images, teacher
-        self._known = np.full(len(self), -1, np.int8)
+        self._known = np.full(len(self), -1, np.int8)  # -1: not computed yet
 
     def __len__(self) -> int:
         return self.images.shape[0]
 
     def __getitem__(self, indices: Any) -> np.ndarray:
+        # Compute the labels that nobody has asked for yet, 1,024 at a time.
         asked = np.arange(len(self))[indices] if isinstance(indices, slice) else np.asarray(indices)
         new = np.unique(asked[self._known[asked] < 0])
         for some in np.array_split(new, -(-len(new) // 1_024)) if len(new) else ():

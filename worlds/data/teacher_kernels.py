@@ -19,9 +19,11 @@ def fill_images(indices: np.ndarray, key: np.ndarray, out: np.ndarray) -> None:
     image, finer = np.zeros((32, 32, 3), np.int64), np.zeros((32, 32, 3), np.int64)
     noise = np.empty(16 * _BLOCKS, np.int64)
     for b in range(len(indices)):
+        # The image's noise: signed bytes.
         words = word_rows(indices[b : b + 1], _BLOCKS, key, TEACHER, 0)[0]
         for k in range(len(noise)):
             noise[k] = np.int64((words[k >> 2] >> np.uint64(8 * (k & 3))) & np.uint64(255)) - 128
+        # From 1 x 1 to 32 x 32 cells: enlarge what there is, and add finer noise.
         image[0, 0, :] = 0
         used, side = 0, 2
         for amplitude in _AMPLITUDES:
@@ -42,6 +44,7 @@ def fill_images(indices: np.ndarray, key: np.ndarray, out: np.ndarray) -> None:
                     used += 3
             image, finer = finer, image
             side *= 2
+        # To bytes around mid-gray.
         for y in range(32):
             for x in range(32):
                 for c in range(3):

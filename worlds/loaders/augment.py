@@ -67,7 +67,7 @@ class Augment:
 
 
 def parse_augment(augment: "Augment | str | None", photographs: bool = False) -> Augment:
-    """None, "flip", "crop+flip", "cutout" (a hole of 16), "crop+flip+cutout", or an `Augment`.
+    """Return the `Augment` of None, "flip", "cutout" (a hole of 16), "crop+flip" or with "+cutout".
 
     The crop is the paper's: at 32 pixels out of a zero padding of 4, of photographs resized.
     """
@@ -80,6 +80,7 @@ def parse_augment(augment: "Augment | str | None", photographs: bool = False) ->
             f"augment must be None, one of {', '.join(map(repr, _NAMED))} or worlds.Augment(...), "
             f"got {augment!r}"
         )
+    # "crop+flip+cutout" names its parts.
     parts = augment.split("+")
     return Augment(
         pad=CROP_PAD if "crop" in parts and not photographs else 0,
@@ -103,7 +104,7 @@ class Draws:
 def draw(
     augment: Augment, seed: int, trial: int, positions: torch.Tensor, height: int, width: int
 ) -> Draws:
-    """The choices for `positions`, int64 (N,), on their device."""
+    """Return the choices for `positions`, int64 (N,), on their device."""
     w0, w1, w2, w3 = words(seed, AUGMENT, trial, positions, blocks=1).unbind(1)
     places = 2 * augment.pad + 1
     return Draws(
@@ -116,7 +117,7 @@ def draw(
 
 
 def normalize(images: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """uint8 of any shape to [-1, 1]."""
+    """Return uint8 of any shape as values in [-1, 1]."""
     return (images.to(torch.float32) * 2 - 255).mul_(SCALE).to(dtype)
 
 
@@ -129,14 +130,16 @@ def augment_batch(
     dtype: torch.dtype = torch.float32,
     channels_last: bool = False,
 ) -> torch.Tensor:
-    """uint8 (N, H, W, 3) and int64 (N,) positions to (N, 3, H, W) in [-1, 1], on one device."""
+    """Augment uint8 (N, H, W, 3) at int64 (N,) positions; returns (N, 3, H, W) in [-1, 1]."""
     _, height, width, _ = images.shape
+    # Which source pixel each output pixel shows; pixels outside of the image are black.
     draws = draw(augment, seed, trial, positions, height, width)
     y, inside_y = _source(draws.row, height, augment, None)
     x, inside_x = _source(draws.column, width, augment, draws.flip)
     sample = torch.arange(len(images), device=images.device)[:, None, None]
-    pixels = images[sample, y[:, :, None], x[:, None, :]]
+    pixels = images[sample, y[:, :, None], x[:, None, :]]  # (N, H, W, 3)
     pixels = pixels * (inside_y[:, :, None] & inside_x[:, None, :]).unsqueeze(-1)
+    # Normalize, then cut the hole: it is mid-gray in [-1, 1], not a pixel value.
     values = normalize(pixels)
     if augment.cutout:
         hole = (
@@ -144,7 +147,7 @@ def augment_batch(
             & _inside(draws.hole_column, width, augment.cutout)[:, None, :]
         )
         values = values.masked_fill(hole.unsqueeze(-1), 0.0)
-    values = values.permute(0, 3, 1, 2).to(dtype)
+    values = values.permute(0, 3, 1, 2).to(dtype)  # (N, 3, H, W)
     return values.contiguous(
         memory_format=torch.channels_last if channels_last else torch.contiguous_format
     )
@@ -153,15 +156,16 @@ def augment_batch(
 def _source(
     start: torch.Tensor, size: int, augment: Augment, flip: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """For each sample and output row (or column): which source row, and whether there is one."""
-    place = torch.arange(size, device=start.device)
+    """Return, for each sample and output row (or column), its source row and if there is one."""
+    place = torch.arange(size, device=start.device)  # (size,)
     places = place.expand(len(start), size)
+    # A flipped image is read from its other end, before the shift of the crop.
     if flip is not None:
         places = torch.where(flip[:, None], size - 1 - places, places)
     source = places + start[:, None] - augment.pad
     if augment.reflect:
         source = (size - 1) - ((size - 1) - source.abs()).abs()
-    inside = (source >= 0) & (source < size)
+    inside = (source >= 0) & (source < size)  # (N, size)
     return source.clamp(0, size - 1), inside
 
 

@@ -39,6 +39,7 @@ class Batches:
 
     def __init_subclass__(cls) -> None:
         cls.__doc__ = f"{cleandoc(cls.__doc__ or '')}\n\n{cleandoc(LoaderOptions.__doc__ or '')}"
+        # Its own parameters, then the common ones.
         own = list(signature(cls.__init__).parameters.values())[1:]
         if own[-1].kind == Parameter.VAR_KEYWORD:
             common = signature(LoaderOptions).parameters.values()
@@ -46,7 +47,7 @@ class Batches:
 
     @property
     def step(self) -> int:
-        """Batches handed out so far."""
+        """Return how many batches have been handed out."""
         return self._step
 
     def _advance(self, step: int) -> int:
@@ -69,11 +70,13 @@ class Loader(Batches, Stream):
     def __init__(
         self, split: Pool, sampler: Sampler, steps: int | None, **options: Unpack[Options]
     ) -> None:
+        # Crops and flips are named by (seed, trial), or by a seed of their own.
         given = LoaderOptions(**options)
         if given.augment_seed is not None:
             own = integer("augment_seed", given.augment_seed)
             sampler = replace(sampler, augment=stream_name(own, sampler.seed, sampler.trial))
         super().__init__(sampler, steps, given.rank, given.world_size)
+        # What batches are made of, and how.
         self.dataset, self.transform, self.form = split, given.transform, given.form(split)
         self.threads = default_threads(split) if given.threads is None else int(given.threads)
         images = isinstance(split, Split) and split.holds_images
@@ -105,19 +108,21 @@ class Loader(Batches, Stream):
 
     @property
     def epoch(self) -> int:
-        """The pass in which the next batch begins."""
+        """Return the pass in which the next batch begins."""
         last = self.sampler.max_steps
         return self.sampler.epoch(self._step if last is None else min(self._step, last - 1))
 
     def __iter__(self) -> Iterator[Batch]:
+        # Small batches are made several at once, which spares calls and copies.
         first, last = self._step, self.end_of_loop(self._step)
         per_block = max(1, self._pipeline.block_samples * self.world_size // self.batch_size)
-        blocks = -(-(last - first) // per_block)
+        blocks = -(-(last - first) // per_block)  # rounded up
 
         def make(number: int) -> Any:
             start = first + number * per_block
             return self._block(range(start, min(start + per_block, last)))
 
+        # In this thread, or in others that run ahead of it.
         if not self.threads or not self._pipeline.background:
             yield from self._hand_out(map(make, range(blocks)), first)
             return
@@ -125,11 +130,12 @@ class Loader(Batches, Stream):
             yield from self._hand_out(made, first)
 
     def _block(self, steps: range) -> Any:
-        """The batches of some steps, made together as far as can be done ahead."""
+        """Return the batches of some steps, made together as far as can be done ahead."""
         if self.world_size == 1:  # the batches lie in a row
             spans = [self.sampler.span(step) for step in steps]
             sizes = [stop - start for start, stop in spans]
             return self._pipeline.make(np.arange(spans[0][0], spans[-1][1]), sizes)
+        # A rank's parts of several batches are apart from each other.
         shares = [self.positions(step) for step in steps]
         return self._pipeline.make(np.concatenate(shares), [len(share) for share in shares])
 
@@ -140,7 +146,7 @@ class Loader(Batches, Stream):
                 yield self._handout(batch)
 
     def state_dict(self) -> dict[str, Any]:
-        """The position, and what decides the stream; plain numbers, strings and dicts."""
+        """Return the position, and what decides the stream, as plain numbers, strings, dicts."""
         return {"format": _STATE_FORMAT, "step": self._step, "config": self._config()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -152,6 +158,7 @@ class Loader(Batches, Stream):
         self._step = self.saved_step(state, _STATE_FORMAT)
 
     def _config(self) -> dict[str, Any]:
+        # Crops are listed only if they have a name of their own, so that old states fit.
         noise, sampler = self.dataset.label_noise, self.sampler
         apart = sampler.crops != (sampler.seed, sampler.trial)
         return (
@@ -166,5 +173,5 @@ class Loader(Batches, Stream):
 
 
 def _plain(noise: dict[str, Any]) -> dict[str, Any]:
-    """With string keys in `pairs`, so that a state survives JSON."""
+    """Return the facts with string keys in `pairs`, so that a state survives JSON."""
     return noise | {"pairs": {str(k): v for k, v in noise["pairs"].items()}}

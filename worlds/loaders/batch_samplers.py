@@ -51,20 +51,21 @@ class WorldSampler(Stream):
         self.start_step = self._next = step
 
     def __len__(self) -> int:
-        """The batches that a `for` yields."""
+        """Return the batches that a `for` yields."""
         if self.steps is not None:
             return self.steps - self.start_step
         return self.end_of_loop(self._next) - self._next
 
     def epoch(self, step: int) -> int:
-        """The pass in which `step` begins."""
+        """Return the pass in which `step` begins."""
         return self.sampler.epoch(step)
 
     def __iter__(self) -> "Walk":
         return Walk(self, self._next, self.end_of_loop(self._next))
 
     def lists(self, first: int, last: int) -> Iterator[list[int]]:
-        """The indices of the steps [first, last) that are this rank's."""
+        """Yield the indices of the steps [first, last) that are this rank's."""
+        # Indices are made in blocks of many batches, then cut.
         per_block = max(1, _BLOCK // self.batch_size)
         for step in range(first, last, per_block):
             starts = self.sampler.boundaries(step, min(step + per_block, last))
@@ -84,7 +85,7 @@ class WorldSampler(Stream):
         self._next = step
 
     def state_dict(self, step: int | None = None) -> dict[str, Any]:
-        """Settings that decide the order, and the step to begin at (default: `start_step`)."""
+        """Return what decides the order, and the step to begin at (default: `start_step`)."""
         step = self.start_step if step is None else integer("step", step)
         return {"format": _STATE_FORMAT, "step": step, "config": self._config()}
 
@@ -248,7 +249,7 @@ class BootstrapSampler(WorldSampler):
 
 
 def _balance(size: int, labels: Labels | None) -> np.ndarray | None:
-    """The labels of all samples. Raises ValueError if they are not `size` integers."""
+    """Return the labels of all samples. Raises ValueError if they are not `size` integers."""
     if labels is None:
         return None
     if isinstance(labels, bool):

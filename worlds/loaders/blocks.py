@@ -27,6 +27,7 @@ class Block:
         """Return which samples of the pool, int64 (count,)."""
         if self.positions is not None:
             return self.order.long()
+        # The block may run over the end of its pass into the next one.
         stop = self.start + self.count
         parts = self.order[self.start : self.pass_size], self.next_order[: stop - self.pass_size]
         return torch.cat(parts if stop > self.pass_size else [self.order[self.start : stop]]).long()
@@ -68,6 +69,6 @@ def value_table(
     """
     if to_range is None:
         return None
-    values = normalize(torch.arange(256, dtype=torch.uint8), dtype)
-    values = torch.cat([values, torch.zeros(1, dtype=dtype)])
+    values = normalize(torch.arange(256, dtype=torch.uint8), dtype)  # (256,)
+    values = torch.cat([values, torch.zeros(1, dtype=dtype)])  # 256 is the hole of cutout
     return to_range(values.view(1, 1, 257, 1).repeat(1, 3, 1, 1)).view(3, 257)

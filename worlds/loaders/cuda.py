@@ -88,6 +88,7 @@ def cuda_pipeline(
 
 def _fits(split: Split, sampler: Sampler, device: torch.device, insist: bool | None) -> bool:
     height, width, channels = split.image_shape
+    # A whole pool that another loader has sent is used as it is.
     need, free = sampler.n * height * width * channels, free_memory(device)
     if sampler.samples is None and device in _pools.get(split.images, {}):
         return True
@@ -139,7 +140,7 @@ class _OnDevice(Pipeline):
         self._name = name_of(*sampler.crops, form.device)
         self._to_range = range_function(form.normalize, 3, form.device)
         table = value_table(range_function(form.normalize, 3), form.dtype)
-        self._table = None if table is None else table.to(form.device)
+        self._table = None if table is None else table.to(form.device)  # (3, 257)
 
     def _filled(
         self, pool: torch.Tensor, labels: torch.Tensor, block: Block
@@ -196,6 +197,7 @@ class Resident(_OnDevice):
         size = min(_UPLOAD, len(samples))
         buffers = [self._pinned((size, *shape), torch.uint8) for _ in range(2)]
         copied: list[torch.cuda.Event | None] = [None, None]
+        # Fill one buffer while the device still copies the other one.
         for number, start in enumerate(range(0, len(samples), _UPLOAD)):
             part, event = samples[start : start + _UPLOAD], copied[number % 2]
             if event is not None:
@@ -215,6 +217,7 @@ class Resident(_OnDevice):
 
     def _block(self, positions: np.ndarray) -> Block:
         sampler, count = self.sampler, len(positions)
+        # A row of positions in one pass or two: the kernel looks the samples up in their orders.
         if count and sampler.shuffle and not sampler.replace:
             first, size = int(positions[0]), sampler.pass_size
             epoch, start = divmod(first, size)
@@ -222,12 +225,14 @@ class Resident(_OnDevice):
                 order = self._order(epoch)
                 after = self._order(epoch + 1) if start + count > size else order
                 return Block(count, order, after, None, first, start, size)
+        # Anything else is listed, sample by sample.
         places = self._sent(sampler.places(positions))
         return Block(count, places, places, self._sent(positions))
 
     def _order(self, epoch: int) -> torch.Tensor:
         """Return a pass's order, int32 (n,); a thread makes the next one, where it takes long."""
         if epoch not in self._orders:
+            # Of the orders, the one before is kept: a block may begin in it.
             sampler = self.sampler
             name = sampler.n, sampler.seed, sampler.trial
             self._orders = {k: v for k, v in self._orders.items() if k == epoch - 1}
@@ -264,16 +269,18 @@ class Streamed(_OnDevice):
                 self._sent(positions),
                 torch.arange(len(indices), dtype=torch.int32, device=self.device),
             ]
+            # The event marks that all four have arrived.
             return sent, sizes, stream.record_event()
 
     def _pixels(self, positions: np.ndarray, indices: np.ndarray) -> torch.Tensor:
-        """uint8 (N, H, W, 3) on the device, or on the way there."""
+        """Return uint8 (N, H, W, 3) on the device, or on the way there."""
         pinned = self._pinned((len(indices), *self.split.image_shape), torch.uint8)
         staged(self.split, self.sampler, self.form.augment, positions, indices, pinned.numpy())
         return pinned.to(self.device, non_blocking=True)
 
     def finish(self, made: _Sent) -> Iterable[Batch]:
         sent, sizes, copied = made
+        # The trainer's stream waits for the copy, and keeps its memory from being taken too early.
         current = torch.cuda.current_stream(self.device)
         current.wait_event(copied)
         for tensor in sent:

@@ -28,7 +28,7 @@ _SCALE: Final = np.float32(1 / 255)
 
 @intrinsic
 def _pointer(typing_context: Any, address: Any) -> Any:
-    """An address as a pointer to bytes, for `carray`."""
+    """Return an address as a pointer to bytes, for `carray`."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
@@ -49,6 +49,7 @@ def _stage(
     """Copy an image's bytes behind `guard` bytes: flipped if asked, as three planes unless
     channels_last.
     """
+    # Four loops, so that none has a branch inside: as stored or as planes, flipped or not.
     plane = height * width
     red, green, blue = guard, guard + plane, guard + plane + plane
     if channels_last and not flip:
@@ -104,12 +105,13 @@ def _crop(
     out: np.ndarray,
     to: Scalar,
 ) -> None:
-    """One plane, shifted by (top, left) pixels of `unit` bytes, to floats. All int64.
+    """Convert one plane, shifted by (top, left) pixels of `unit` bytes, to floats. All int64.
 
     The rows that exist are one contiguous run, converted at once; pixels that the shift carried
     over from a neighboring row (or the guard) are then overwritten, and rows outside the image
     are filled.
     """
+    # Convert all rows that exist, in one run over memory.
     line = width * unit
     above, below = max(0, -top), max(0, top)  # rows of padding in view
     _convert(
@@ -119,6 +121,7 @@ def _crop(
         to + above * line,
         (height - above - below) * line,
     )
+    # Rows of padding, at the top or at the bottom.
     for n in range(above + below):
         y = n if top < 0 else height - 1 - n
         if reflect:
@@ -131,6 +134,7 @@ def _crop(
             )
         else:
             _constant(_BLACK, out, to + y * line, line)
+    # Columns of padding, which hold pixels of the neighboring row until now.
     for n in range(abs(left)):
         x = n if left < 0 else width - 1 - n
         for y in range(height):
@@ -149,7 +153,7 @@ def _crop(
 
 @compiled()
 def _hole(fraction: Scalar, size: Scalar, side: Scalar) -> tuple[Scalar, Scalar]:
-    """First and past-the-last pixel of a hole centered fraction / 2^16 of the way along."""
+    """Return the first and past-the-last pixel of a hole at fraction / 2^16 of the way along."""
     center, half = (fraction * size) >> _U(16), side >> _ONE
     return center - min(half, center), min(center + half, size)
 
@@ -164,7 +168,8 @@ def _fill_image(
     out: np.ndarray,
     base: Scalar,
 ) -> None:
-    """One image from its bytes to `out`, flat, from `base` on."""
+    """Write one image from its bytes to `out`, flat, from `base` on."""
+    # The four words of the position: crop, flip and hole.
     pad, reflect, can_flip, cutout, channels_last, height, width = options
     words = philox4(
         _U(0),
@@ -177,10 +182,12 @@ def _fill_image(
     top = np.int64((words[0] * (_U(2) * pad + _ONE)) >> _U(32)) - np.int64(pad)
     left = np.int64((words[1] * (_U(2) * pad + _ONE)) >> _U(32)) - np.int64(pad)
     flip = can_flip != _U(0) and (words[2] >> _U(31)) != _U(0)
+    # A copy in cache, flipped and as planes if need be; `guard` bytes catch the shift.
     source = carray(_pointer(address), (_THREE * height * width,), np.uint8)
     _stage(source, staged, _THREE * pad, flip, channels_last != _U(0), height, width)
     if flip:
         left = -left  # the staged rows run backwards, and so does the shift
+    # Shifted, to floats: three planes, or one whose pixels are three bytes.
     planes, unit = (_ONE, _THREE) if channels_last else (_THREE, _ONE)
     size = np.int64(height * width * unit)
     for c in range(np.int64(planes)):
@@ -197,6 +204,7 @@ def _fill_image(
             out,
             to,
         )
+    # Last the hole, row by row.
     if cutout:
         y0, y1 = _hole(words[3] >> _U(16), height, cutout)
         x0, x1 = _hole(words[3] & _U(0xFFFF), width, cutout)
@@ -236,7 +244,7 @@ def _to_float16(values: np.ndarray, out: np.ndarray, base: Scalar) -> None:
 
 @compiled(error_model="numpy")
 def _to_uint8(values: np.ndarray, out: np.ndarray, base: Scalar) -> None:
-    """The pixels that the values were made of; a hole becomes 128."""
+    """Write the pixels that the values were made of; a hole becomes 128."""
     for i in range(_U(len(values))):
         out[base + i] = np.uint8(values[i] * np.float32(127.5) + np.float32(128))
 
@@ -257,8 +265,9 @@ def fill_float32(
     options    uint64 (7,): pad, reflect, flip, cutout, channels_last, height, width
     out        float32 (B * 3 * height * width,)
     """
+    # One copy's memory serves all images.
     height, width = options[5], options[6]
-    staged = np.zeros(_THREE * (height * width + _U(2) * options[0]), np.uint8)
+    staged = np.zeros(_THREE * (height * width + _U(2) * options[0]), np.uint8)  # zeros: black
     for i in range(_U(len(addresses))):
         _fill_image(
             addresses[i], positions[i], name, options, staged, out, i * _THREE * height * width
@@ -277,6 +286,7 @@ def fill_small(
     """Do as `fill_float32`, into uint16 that holds the bits of float16 (kind 0) or bfloat16
     (kind 1), or into uint8 (kind 2).
     """
+    # Each image as float32 in cache, then rounded into the batch.
     height, width = options[5], options[6]
     size = _THREE * height * width
     staged = np.zeros(_THREE * (height * width + _U(2) * options[0]), np.uint8)

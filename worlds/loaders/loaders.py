@@ -31,8 +31,9 @@ from worlds.runtime.checks import count, integer
 
 
 def _excluded(split: Pool, disjoint_from: "Loader | np.ndarray | None") -> np.ndarray | None:
-    """Distinct pool indices that may not be drawn."""
+    """Return distinct pool indices that may not be drawn."""
     check_split(split)
+    # Indices of a loader mean something in its own pool only.
     other = disjoint_from.dataset if isinstance(disjoint_from, Loader) else split
     if other.fingerprint != split.fingerprint:
         raise ValueError("disjoint_from is a loader over another pool: indices do not compare")
@@ -183,6 +184,7 @@ class SequentialLoader(Loader):
         **options: Unpack[Options],
     ) -> None:
         check_split(split)
+        # Which samples: all, the first n, or those listed.
         if n is not None and indices is not None:
             raise ValueError("give either n or indices, not both")
         if n is not None:

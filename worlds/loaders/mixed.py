@@ -74,6 +74,7 @@ class MixedLoader(Loader):
             raise ValueError(
                 f"{', '.join(options)} is for pools that are splits: give loaders theirs"
             )
+        # What batches are, is as the first pool says; `_check_pools` holds the others to it.
         first = self.loaders[0]
         self.dataset, self._handout = first.dataset, first._handout
         self.threads = first.threads if threads is None else max(0, integer("threads", threads))
@@ -91,12 +92,12 @@ class MixedLoader(Loader):
 
     @property
     def period(self) -> int:
-        """The steps after which the shares are exact, again and again."""
+        """Return the steps after which the shares are exact, again and again."""
         return lcm(*((self.batch_size * share).denominator for share in self.shares))
 
     @property
     def epoch(self) -> int:
-        """The pass of the first pool in which the next batch begins."""
+        """Return the pass of the first pool in which the next batch begins."""
         return self._starts(self._step)[0] // self.loaders[0].sampler.pass_size
 
     @property
@@ -123,13 +124,13 @@ class MixedLoader(Loader):
         return len(self)
 
     def _starts(self, step: int) -> list[int]:
-        """The position in each pool's stream at which a step begins."""
+        """Return the position in each pool's stream at which a step begins."""
         ends = [step * self.batch_size * a // b for a, b in self._ends]
         return [end - before for before, end in zip([0, *ends], ends, strict=False)]
 
     def _positions(self, step: int) -> list[np.ndarray]:
-        """The positions in each pool's stream of what this rank yields: each W-th row of the batch,
-        so that every rank has its part of every pool.
+        """Return what this rank yields as positions in each pool's stream: each W-th row of the
+        batch, so that every rank has its part of every pool.
         """
         found, row = [], 0
         for start, stop in zip(self._starts(step), self._starts(step + 1), strict=True):
@@ -163,6 +164,7 @@ class MixedLoader(Loader):
                     f"{len(self):,} steps need {end:,} samples of {name}, whose loader gives "
                     f"{most:,}: take fewer steps, a smaller share or another rule of reuse"
                 )
+        # Shares repeat after a period: what holds in one holds in all.
         for step in range(min(self.period, len(self))):
             if min(self.counts(step)) < self.world_size:
                 raise ValueError(
@@ -172,6 +174,7 @@ class MixedLoader(Loader):
 
     def _config(self) -> dict[str, Any]:
         settings: dict[str, Any] = {"world": "mixed", "batch_size": self.batch_size}
+        # Each pool's settings, with its number in their names.
         for k, (loader, share) in enumerate(zip(self.loaders, self.shares, strict=True)):
             own = {"share": str(share)} | loader._config()
             if loader.sampler.remainder != "drop":  # its own batch size decides nothing
@@ -204,14 +207,16 @@ class _Joined:
     def _joined(self, made: list[Any]) -> Iterator[Batch]:
         parts = (p.finish(one) for p, one in zip(self.pipelines, made, strict=True))
         for pools in zip(*parts, strict=True):
+            # One batch: the parts of all pools, one after the other.
             images, labels = zip(*pools, strict=True)
             yield torch.cat(images), torch.cat(labels)
 
 
 def _shares(pools: Any) -> list[Fraction]:
-    """The shares as fractions of sum 1."""
+    """Return the shares as fractions of sum 1."""
     if not isinstance(pools, Mapping) or len(pools) < 2:
         raise ValueError("pools are two or more with their shares: {loader: 0.3, other: 0.7}")
+    # Shares as exact fractions, so that sums over many steps do not drift.
     try:
         shares = [Fraction(share).limit_denominator(_FINEST) for share in pools.values()]
     except (TypeError, ValueError, OverflowError) as error:

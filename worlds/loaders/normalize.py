@@ -47,6 +47,7 @@ def _constants(normalize: Any, channels: int) -> tuple[torch.Tensor, torch.Tenso
     """Return mean and standard deviation, float64 (channels,) each."""
     import torch
 
+    # A name, or what the user gave: one number or one for each channel.
     given = _CONSTANTS[normalize] if isinstance(normalize, str) else normalize
     try:
         mean, std = (torch.as_tensor(x, dtype=torch.float64) for x in given)

@@ -19,7 +19,7 @@ from worlds.rng.streams import DECODE
 
 
 def check_nvjpeg() -> None:
-    """ValueError where this torchvision cannot decode on a GPU."""
+    """Raise ValueError if this torchvision cannot decode on a GPU."""
     import worlds.runtime.torchvision_ops  # noqa: F401, I001
     from torchvision import io
 
@@ -41,8 +41,9 @@ def decodes_alike(device: torch.device) -> bool:
     """
     import simplejpeg
 
+    # A smooth picture: decoders agree on it but for rounding.
     ramp = torch.arange(64, dtype=torch.uint8).mul(4).expand(64, 64)
-    picture = torch.stack([ramp, ramp.T, 255 - ramp], 2).contiguous().numpy()
+    picture = torch.stack([ramp, ramp.T, 255 - ramp], 2).contiguous().numpy()  # (64, 64, 3)
     data = simplejpeg.encode_jpeg(picture)
     found = [image.permute(1, 2, 0).cpu().int() for image in decode_on_gpu([data] * 4, device)]
     expected = torch.from_numpy(simplejpeg.decode_jpeg(data)).int()
@@ -55,8 +56,8 @@ def gather_on_gpu(
     device: torch.device,
     address: tuple[int, int, np.ndarray] | None,
 ) -> torch.Tensor:
-    """Photographs as uint8 (B, 224, 224, 3) on `device`: the random boxes of `address` (seed,
-    trial, global positions), without one the centers.
+    """Return photographs as uint8 (B, 224, 224, 3) on `device`: the random boxes of `address`
+    (seed, trial, global positions), without one the centers.
     """
     drawn = None
     if address is not None:
@@ -74,7 +75,7 @@ def gather_on_gpu(
 
 
 def decode_on_gpu(data: Sequence[bytes], device: torch.device) -> list[torch.Tensor]:
-    """Each JPEG as uint8 (3, H, W) on `device`."""
+    """Return each JPEG as uint8 (3, H, W) on `device`."""
     from torchvision.io import ImageReadMode, decode_jpeg
 
     encoded = [torch.frombuffer(bytearray(one), dtype=torch.uint8) for one in data]
@@ -96,6 +97,7 @@ def crop_decoded(
     made = []
     for number, image in enumerate(decoded):
         _, height, width = image.shape
+        # A random box of any ratio, resized to fill the image.
         if drawn is not None:
             box = crop_box(height, width, drawn[number])
             made.append(resized_crop(image, *box, [crop, crop], antialias=True))

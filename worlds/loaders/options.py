@@ -91,6 +91,7 @@ class LoaderOptions:
 
     def __post_init__(self) -> None:
         """Check what needs no data. Raises ValueError that names the option."""
+        # Values out of a list or a range.
         for name, choices in _CHOICES.items():
             if (value := getattr(self, name)) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
@@ -127,6 +128,7 @@ class LoaderOptions:
 
     def form(self, split: Pool) -> Form:
         """Return what a pipeline is told. Raises ValueError if it is not for the split's kind."""
+        # A crop is another one for photographs: they are cropped while they are decoded.
         augment = parse_augment(self.augment, isinstance(split.images, PhotographImages))
         if isinstance(split, SampleSplit):
             if augment != Augment() or self.transform or self.normalize != "symmetric":

@@ -5,6 +5,7 @@ for arbitrary transforms. `worlds.loaders.cuda` has the pipelines of a GPU.
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from math import prod
 from typing import Any, Final
 
 import numpy as np
@@ -134,13 +135,14 @@ class CpuPipeline(Pipeline):
         self._buffers = BufferPool(_POOLED)
 
     def make(self, positions: np.ndarray, sizes: list[int]) -> list[Batch]:
-        indices = self.sampler.at(positions)
+        indices = self.sampler.at(positions)  # uint32 (N,)
         height, width, channels = self.split.image_shape
         flat, out = self._allocate(len(indices) * height * width * channels)
         if self._as_stored:
             self.split.gather(indices, out.reshape(len(indices), height, width, channels))
         else:
             self._fill(indices, positions, out)
+        # The tensor over that memory, (N, 3, H, W) whatever the layout.
         if self.form.channels_last:
             images = flat.view(len(indices), height, width, channels).permute(0, 3, 1, 2)
         else:
@@ -154,6 +156,7 @@ class CpuPipeline(Pipeline):
 
     def _allocate(self, size: int) -> tuple[torch.Tensor, np.ndarray]:
         """Return one piece of memory as a tensor and as the array to write to."""
+        # numpy has neither bfloat16 nor float16 of the kernel's kind: the same bytes as uint16.
         if self.form.pin_memory:
             pinned = torch.empty(size, dtype=self._dtype, pin_memory=True)
             return pinned, pinned.view(torch.uint8).numpy().view(DTYPES[self._dtype])
@@ -169,7 +172,7 @@ class CpuPipeline(Pipeline):
         if addresses is None:
             pixels = staged(self.split, self.sampler, self.form.augment, positions, indices)
             steps = np.arange(len(indices), dtype=np.uint64)
-            addresses = np.uint64(pixels.ctypes.data) + steps * np.uint64(pixels[0].nbytes)
+            addresses = np.uint64(pixels.ctypes.data) + steps * np.uint64(prod(self.split.image_shape))
         given = (addresses, positions.astype(np.uint64), self._name, self._options)
         if self._dtype == torch.float32:
             fill_float32(*given, out)
@@ -190,6 +193,7 @@ def _each(split: Split, indices: np.ndarray) -> Iterator[torch.Tensor]:
 def transform_seeds(sampler: Sampler, positions: np.ndarray) -> list[int]:
     """Return the seed of torch's generator for the sample at each position."""
     seed, trial = sampler.crops
+    # Two of the words of the sample's address, as one number of 62 bits.
     drawn = words(seed, AUGMENT, trial, torch.from_numpy(positions), blocks=1)
     seeds: list[int] = (drawn[:, 0] << 31 | drawn[:, 1] >> 1).tolist()
     return seeds
@@ -246,6 +250,7 @@ class _ItemPipeline(Pipeline):
     def _items(
         self, make: Callable[[Any], Any], sources: Iterable[Any], positions: np.ndarray
     ) -> list[Any]:
+        # Each item sees torch's generator as its own address leaves it, whatever came before.
         seeds = transform_seeds(self.sampler, positions)
         items = []
         with torch.random.fork_rng(devices=[]):
@@ -266,6 +271,7 @@ class TransformPipeline(_ItemPipeline):
 
     def make(self, positions: np.ndarray, sizes: list[int]) -> list[Batch]:
         indices = self.sampler.at(positions)
+        # Images of bytes are normalized as the compiled pass does; floats are taken as they are.
         batch = _stacked(self._items(self.transform, _each(self.split, indices), positions))
         if batch.dtype == torch.uint8:
             batch = normalize(batch)
@@ -284,7 +290,8 @@ class SamplePipeline(_ItemPipeline):
 
 
 def collate(items: list[Any], split: SampleSplit) -> Batch:
-    """The batch (x, y) of some items. Raises ValueError if they are no pairs, or do not fit."""
+    """Return the batch (x, y) of some items. Raises ValueError if they do not fit together."""
+    # Pairs of values that torch can join: said of the first item that is none.
     kind = type(split.dataset).__name__
     if not all(isinstance(item, tuple | list) and len(item) == 2 for item in items):
         found = next(type(item).__name__ for item in items)
@@ -293,6 +300,7 @@ def collate(items: list[Any], split: SampleSplit) -> Batch:
         types = {value.dtype for value in column if isinstance(value, torch.Tensor | np.ndarray)}
         if len(types) > 1:
             raise ValueError(f"{kind} mixes {' and '.join(sorted(map(str, types)))} in one batch")
+    # Join them by torch's own rule.
     try:
         x, y = default_collate(items)
     except (TypeError, RuntimeError) as error:

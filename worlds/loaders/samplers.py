@@ -42,7 +42,7 @@ def subset(
     balance: np.ndarray | None = None,
     window: int | None = None,
 ) -> np.ndarray:
-    """n distinct indices below `pool`, uint32, in the order in which larger subsets keep them.
+    """Return n distinct indices below `pool`, uint32, in the order that larger subsets keep.
 
     `exclude` holds distinct indices that may not be drawn. `balance` holds the label of every
     sample of the pool: then the subset takes the classes in turn, so that the counts of any prefix
@@ -87,17 +87,18 @@ def _in_a_row(first: int, n: int, pool: int) -> np.ndarray:
 
 
 def _in_turn(order: np.ndarray, labels: np.ndarray, n: int) -> np.ndarray:
-    """`order` rearranged: the first sample of each class, then the second of each, and so on."""
+    """Rearrange `order`: the first sample of each class, then the second of each, and so on."""
+    # Rows by class, in the random order within each; column k holds the k-th of each class.
     by_class = np.argsort(labels[order], kind="stable")
     classes, counts = np.unique(labels[order], return_counts=True)
-    needed = -(-n // len(classes))
+    needed = -(-n // len(classes))  # of each class, rounded up
     if counts.min() < needed:
         scarce = classes[counts.argmin()]
         raise ValueError(
             f"a balanced subset of {n:,} needs {needed:,} samples of each class, "
             f"but class {scarce} has {counts.min():,}"
         )
-    starts = np.concatenate(([0], counts.cumsum()[:-1]))
+    starts = np.concatenate(([0], counts.cumsum()[:-1]))  # of each class in by_class
     return order[by_class[starts[None, :] + np.arange(needed)[:, None]].ravel()]
 
 
@@ -123,12 +124,14 @@ class Sampler:
     augment: Name | None = None  # of crops and flips; None: that of the order
 
     def __post_init__(self) -> None:
+        # Whole numbers become Python's own, so that states are plain JSON.
         for name in ("pool", "seed", "trial"):
             object.__setattr__(self, name, integer(name, getattr(self, name)))
         object.__setattr__(self, "batch_size", count("batch_size", self.batch_size))
         if self.reuse is not None:
             object.__setattr__(self, "reuse", count("reuse", self.reuse))
         key_of(self.seed)
+        # Then what a Philox counter and the rule of the remainder allow.
         if not 0 <= self.trial < 1 << 32:
             raise ValueError(f"trial must be in [0, 2^32), got {self.trial}")
         if not 1 <= self.pool <= _LARGEST_POOL:
@@ -153,18 +156,18 @@ class Sampler:
 
     @property
     def crops(self) -> Name:
-        """Seed and trial of the augmentations."""
+        """Return seed and trial of the augmentations."""
         return self.augment or (self.seed, self.trial)
 
     @property
     def pass_size(self) -> int:
-        """Samples that one pass hands out: n, or less where the remainder is dropped."""
+        """Return the samples of one pass: n, or less where the remainder is dropped."""
         return self.n - self.n % self.batch_size if self.remainder == "drop" else self.n
 
     @property
     def max_steps(self) -> int | None:
-        """The steps that can be fed, None for no limit; with "carry" the last samples, too few for
-        a batch, are left, unless `exact`.
+        """Return the steps that can be fed, None for no limit; with "carry" the last samples, too
+        few for a batch, are left out, unless `exact`.
         """
         if self.reuse is None:
             return None
@@ -176,40 +179,41 @@ class Sampler:
 
     @property
     def steps_per_pass(self) -> int | None:
-        """Batches of one pass; None where batches run on across its end ("carry", unless n is a
-        multiple of the batch size).
+        """Return the batches of one pass; None if they run on across its end ("carry", unless n is
+        a multiple of the batch size).
         """
         if self.remainder == "carry" and self.n % self.batch_size:
             return None
         return -(-self.pass_size // self.batch_size)
 
     def span(self, step: int) -> tuple[int, int]:
-        """The positions [start, stop) of a step's global batch."""
+        """Return the positions [start, stop) of a step's global batch."""
         if step < 0 or (self.max_steps is not None and step >= self.max_steps):
             most = "0 or more" if self.max_steps is None else f"in [0, {self.max_steps})"
             raise ValueError(f"step must be {most}, got {step}")
         return self._start(step), self._start(step + 1)
 
     def _start(self, step: int) -> int:
-        """The position at which a step begins, and the one before it ends."""
+        """Return the position at which a step begins, and the one before it ends."""
         if self.remainder != "short":
             start = step * self.batch_size
             return min(start, self.n * (self.reuse or 1)) if self.exact else start
+        # "short": every pass begins anew at a multiple of n.
         per_pass = -(-self.n // self.batch_size)
         return step // per_pass * self.n + step % per_pass * self.batch_size
 
     def boundaries(self, first: int, last: int) -> Sequence[int]:
-        """The positions at which the steps `first` to `last` begin."""
+        """Return the positions at which the steps `first` to `last` begin."""
         if self.remainder != "short" and not self.exact:
             return range(first * self.batch_size, last * self.batch_size + 1, self.batch_size)
         return [self._start(step) for step in range(first, last + 1)]
 
     def epoch(self, step: int) -> int:
-        """The pass in which a step begins."""
+        """Return the pass in which a step begins."""
         return self.span(step)[0] // self.pass_size
 
     def at(self, positions: np.ndarray) -> np.ndarray:
-        """Pool indices, uint32, at increasing global positions (int64)."""
+        """Return the pool indices, uint32, at increasing global positions (int64)."""
         places = self.places(positions)
         return places if self.samples is None else self.samples[places]
 
@@ -226,13 +230,14 @@ class Sampler:
         return self._in_passes(positions)
 
     def indices(self, step: int) -> np.ndarray:
-        """Pool indices of a step's global batch."""
+        """Return the pool indices of a step's global batch."""
         return self.stretch(*self.span(step))
 
     def stretch(self, start: int, stop: int) -> np.ndarray:
-        """Pool indices at the positions [start, stop), uint32: `at` without an array of them."""
+        """Return the pool indices at [start, stop), uint32: `at` without an array of positions."""
         if self.replace or not self.shuffle:
             return self.at(np.arange(start, stop))
+        # The stretch may run over the ends of several passes: cut it there.
         parts, size = [], self.pass_size
         for epoch in range(start // size, -(-stop // size)):
             order = pass_order(self.n, self.seed, self.trial, epoch)
@@ -244,10 +249,7 @@ class Sampler:
         if not len(positions):
             return np.empty(0, dtype=np.uint32)
         first, last = int(positions[0]) // self.pass_size, int(positions[-1]) // self.pass_size
-        if first == last:
-            return pass_order(self.n, self.seed, self.trial, first)[
-                positions - first * self.pass_size
-            ]
+        # Cut the positions at the borders of passes; each pass has its own permutation.
         epochs = np.arange(first, last + 2)
         borders = np.searchsorted(positions, epochs * self.pass_size)
         parts = [

@@ -35,7 +35,7 @@ class Seeds:
 
     @property
     def order(self) -> dict[str, Any]:
-        """The names in a Sampler: crops keep (seed, trial) where the order has its own seed."""
+        """Return a Sampler's names: crops keep (seed, trial) if the order has its own seed."""
         seed, trial = stream_name(self.order_seed, self.seed, self.trial)
         own = (integer("seed", self.seed), integer("trial", self.trial))
         return {"seed": seed, "trial": trial, "augment": own}
@@ -64,7 +64,8 @@ class Stream:
         return len(self) * self.batch_size / self.sampler.pass_size
 
     def share(self, start: int, stop: int) -> tuple[int, int]:
-        """This rank's part of a global batch at the positions [start, stop)."""
+        """Return this rank's part of a global batch at the positions [start, stop)."""
+        # Cut in proportion: shares of a smaller batch differ by one sample at most.
         size = stop - start
         return (
             start + size * self.rank // self.world_size,
@@ -72,23 +73,25 @@ class Stream:
         )
 
     def positions(self, step: int) -> np.ndarray:
-        """The global positions, int64, of what this rank yields at `step`."""
+        """Return the global positions, int64, of what this rank yields at `step`."""
         return np.arange(*self.share(*self.sampler.span(step)))
 
     def indices(self, step: int) -> np.ndarray:
-        """Pool indices of what this rank yields at `step`; `sampler.indices` has them all."""
+        """Return the pool indices that this rank yields at `step`; all: `sampler.indices`."""
         return self.sampler.at(self.positions(step))
 
     def end_of_loop(self, step: int) -> int:
-        """The step at which a `for` that begins at `step` ends. Raises RuntimeError if it would
-        yield nothing.
+        """Return the step at which a `for` that begins at `step` ends. Raises RuntimeError if it
+        would yield nothing.
         """
+        # Without steps a loop ends with its epoch, else with the run.
         if self.steps is None:
             per_pass = self.sampler.steps_per_pass
             assert per_pass is not None
             return (step // per_pass + 1) * per_pass
         if step < self.steps:
             return self.steps
+        # Nothing is left: say whether a larger pool or a saved state helps.
         finished = f"this run is finished ({step:,} of {self.steps:,} steps)"
         if self.sampler.reuse == 1 and self.steps == self.sampler.max_steps:
             pool = f"of the {self.sampler.n:,} samples none is left that is fresh"
@@ -116,7 +119,7 @@ class Stream:
         }
 
     def saved_step(self, state: Any, form: int) -> int:
-        """The step of a saved state. Raises ValueError if it is not a state of this format, or of a
+        """Return the step of a saved state. Raises ValueError if it is not of this format, or of a
         stream that differs; rank and world size may differ.
         """
         check_state(state, form, self._config())
@@ -156,7 +159,7 @@ def reuse_order(
     reuse: int,
     window: int | None = None,
 ) -> Sampler:
-    """`n` samples (None: the whole pool), each at most `reuse` times; Ideal World with reuse 1."""
+    """Return the order of `n` samples (None: all), each used `reuse` times at most; 1 is Ideal."""
     samples: np.ndarray | None = None
     if n is None and window is not None and balance is None:
         return _windowed(world, pool, batch_size, seeds, remainder, excluded, reuse, window)
@@ -208,7 +211,7 @@ def bootstrap_order(
 def excluded_indices(
     pool: int, disjoint_from: "Stream | Sequence[int] | np.ndarray | None"
 ) -> np.ndarray | None:
-    """Distinct pool indices that may not be drawn: a stream's own, or those given."""
+    """Return distinct pool indices that may not be drawn: a stream's own, or those given."""
     if disjoint_from is None:
         return None
     if not isinstance(disjoint_from, Stream):
@@ -223,7 +226,7 @@ def excluded_indices(
 
 
 def pool_indices(pool: int, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-    """`indices` as uint32. Raises ValueError if one of them is not in the pool."""
+    """Return `indices` as uint32. Raises ValueError if one of them is not in the pool."""
     wanted = integers(indices)
     if len(wanted) and not 0 <= wanted.min() <= wanted.max() < pool:
         raise ValueError(
@@ -280,6 +283,7 @@ def _check_last_batches(sampler: Sampler, world_size: int) -> None:
 
 
 def _checked_steps(sampler: Sampler, steps: int | None) -> int | None:
+    # No steps given: the whole of the stream, if it has an end.
     largest = sampler.max_steps
     if steps is None:
         if largest is None and sampler.steps_per_pass is None:
@@ -294,6 +298,7 @@ def _checked_steps(sampler: Sampler, steps: int | None) -> int | None:
                 'take a smaller batch_size or remainder="short"'
             )
         return largest
+    # Steps given: no more than the samples can feed.
     steps = count("steps", steps)
     if largest is not None and steps > largest:
         raise ValueError(

@@ -21,6 +21,7 @@ is read by one rank, once a pass. Workers change nothing but the speed.
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any, Final, Unpack
 
 import numpy as np
@@ -144,7 +145,7 @@ class StreamLoader(Batches):
         )
 
     def __len__(self) -> int:
-        """Batches of this rank; TypeError if neither steps nor the sizes of shards are known."""
+        """Return the batches of this rank; TypeError if they cannot be known before reading."""
         samples = self._samples(self.rank)
         if self.steps is not None:
             return self.steps
@@ -156,7 +157,7 @@ class StreamLoader(Batches):
 
     @property
     def epoch(self) -> int:
-        """The pass in which the next batch begins."""
+        """Return the pass in which the next batch begins."""
         return min(self._window // self._windows_per_pass, self.passes - 1)
 
     def shard_order(self, epoch: int) -> np.ndarray:
@@ -173,6 +174,7 @@ class StreamLoader(Batches):
         """Return the samples of a rank in all passes, None if the shards' sizes are unknown."""
         if self.shards.counts is None:
             return None
+        # Which shards are this rank's changes with every pass, and their sizes may differ.
         counts = np.array(self.shards.counts)
         orders = (self.shard_order(epoch) for epoch in range(self.passes))
         return int(sum(counts[order[rank :: self.world_size]].sum() for order in orders))
@@ -190,7 +192,8 @@ class StreamLoader(Batches):
 
     def __iter__(self) -> Iterator[Batch]:
         step = self._step
-        for batch, window, offset in self._batches(self._window, self._offset):
+        left = None if self.steps is None else max(0, self.steps - step)
+        for batch, window, offset in islice(self._batches(self._window, self._offset), left):
             step = self._advance(step)
             self._window, self._offset = window, offset
             yield self._handout(batch)
@@ -202,24 +205,24 @@ class StreamLoader(Batches):
 
     def _batches(self, first: int, offset: int) -> Iterator[tuple[Batch, int, int]]:
         """Yield batches from a position on, each with the position after it."""
+        # This rank's part of each batch, filled from one window after the other.
         size = self.batch_size // self.world_size
-        left = None if self.steps is None else self.steps - self._step
         held: list[Batch] = []  # parts of the next batch, which may span windows
         missing, last = size, self.passes * self._windows_per_pass
-        if left == 0 or first == last:
+        if first == last:
             return
         for number, (pipeline, addresses) in enumerate(self._windows(first, last), first):
+            # Take what the next batch still lacks, as far as this window has it.
             while offset < len(addresses):
                 part = addresses[offset : offset + missing]
                 held += pipeline.finish(pipeline.make(part, [len(part)]))
                 missing, offset = missing - len(part), offset + len(part)
                 if missing:
                     continue
+                # The position after the batch: at a window's end, the start of the next one.
                 end = offset == len(addresses)
                 yield self._joined(held), number + end, 0 if end else offset
-                held, missing, left = [], size, None if left is None else left - 1
-                if left == 0:
-                    return
+                held, missing = [], size
             offset = 0
         if held and self.steps is None:
             yield self._joined(held), last, 0
@@ -238,6 +241,7 @@ class StreamLoader(Batches):
         """Yield each window as what makes its batches, and the addresses of its samples in order,
         int64 (N,).
         """
+        # All shards that will be read, in order, so that workers can go ahead.
         coming = [
             int(shard)
             for number in range(first, last)
@@ -254,17 +258,19 @@ class StreamLoader(Batches):
             yield self._shuffled(number, parts)
 
     def _shuffled(self, number: int, parts: list[Read]) -> tuple[Pipeline, np.ndarray]:
+        # Each shard is shuffled within itself.
         epoch, places = number // self._windows_per_pass, self._places(number)
         sizes = [len(labels) for _, labels in parts]
-        starts = np.cumsum([0, *sizes[:-1]])
+        starts = np.cumsum([0, *sizes[:-1]])  # of the shards among the window's samples
         orders = [
             self._permutation(size, WITHIN, epoch, self._minor(place)) + start
             for size, place, start in zip(sizes, places, starts, strict=True)
         ]
-        in_all = epoch * len(self.shards.items) + places
+        in_all = epoch * len(self.shards.items) + places  # places in all passes
         # A random sequence of turns; each shard then hands out its samples in its own order.
         turns = np.repeat(np.arange(len(parts)), sizes)
         turns = turns[self._permutation(sum(sizes), WINDOW, epoch, self._minor(places[0]))]
+        # An address says shard and place in it, whatever the window or the rank.
         addresses = np.empty(len(turns), dtype=np.int64)
         for shard, size in enumerate(sizes):
             addresses[turns == shard] = (int(in_all[shard]) << _PLACE_BITS) + np.arange(size)
@@ -294,7 +300,7 @@ class StreamLoader(Batches):
         return Split("window", images, labels, names, self.shards.fingerprint)
 
     def state_dict(self) -> dict[str, Any]:
-        """The position (this rank's window of shards, and the samples taken of it), and what
+        """Return the position (this rank's window of shards, and the samples taken of it), and what
         decides the stream; plain numbers, strings and dicts. Each rank saves its own.
         """
         position = {"step": self._step, "window": self._window, "offset": self._offset}

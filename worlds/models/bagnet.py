@@ -28,13 +28,14 @@ class BagNet(nn.Module):
 
 
 def bagnet(num_classes: int, window: int) -> BagNet:
+    # The stem sees 3 x 3 pixels; each windowed block adds to that.
     layers: list[nn.Module] = [
         conv(3, 64, 1),
         conv(64, 64, 3, padding=0),
         nn.BatchNorm2d(64, momentum=0.001),
         nn.ReLU(inplace=True),
     ]
-    channels = 64
+    channels = 64  # outputs of the stem
     for stage, (width, blocks, stride) in enumerate(STAGES):
         for i in range(blocks):
             windowed = i == 0 and stage < WINDOWED_STAGES[window]

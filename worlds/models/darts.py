@@ -67,11 +67,11 @@ OPERATIONS: dict[str, Callable[[int], nn.Module]] = {
 def _draws(seed: int, major: int, count: int) -> list[int]:
     address = torch.zeros(1, dtype=torch.int64, device="cpu")  # even while the net goes to meta
     drawn = words(seed, ARCHITECTURE, major, address, 2)
-    return drawn[0, :count].tolist()
+    return drawn[0, :count].tolist()  # words, 0 to 2^32 - 1
 
 
 def draw_genotype(seed: int) -> tuple[str, ...]:
-    """The operations of the six edges (in the order of EDGES), each uniform over the eight."""
+    """Draw the operations of the six edges (in the order of EDGES), uniform over the eight."""
     names = tuple(OPERATIONS)
     return tuple(names[word % len(names)] for word in _draws(seed, 0, len(EDGES)))
 
@@ -80,7 +80,7 @@ def is_connected(genotype: Sequence[str]) -> bool:
     """Return whether a path without "none" leads from the input of a cell to its output; without
     one the network's output is a constant.
     """
-    reached = {0}
+    reached = {0}  # nodes that the input reaches
     for (source, target), name in zip(EDGES, genotype, strict=True):
         if source in reached and name != "none":
             reached.add(target)
@@ -88,14 +88,14 @@ def is_connected(genotype: Sequence[str]) -> bool:
 
 
 def connected_seeds(count: int) -> list[int]:
-    """The first `count` architecture seeds whose networks are connected: one that is not is drawn
-    again, as the next seed.
+    """Return the first `count` architecture seeds whose networks are connected: one that is not is
+    drawn again, as the next seed.
     """
     return list(islice(filter(lambda seed: is_connected(draw_genotype(seed)), naturals()), count))
 
 
 def draw_setting(seed: int) -> tuple[int, int]:
-    """(width, cells) uniform over the paper's four settings."""
+    """Return (width, cells), uniform over the paper's four settings."""
     return SETTINGS[_draws(seed, 1, 1)[0] % len(SETTINGS)]
 
 
@@ -107,6 +107,7 @@ class Cell(nn.Module):
         self.edges = nn.ModuleList(OPERATIONS[name](channels) for name in genotype)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        # Node i adds up what the edges from all nodes before it yield.
         nodes = [x]
         edges = iter(self.edges)
         for i in range(1, NODES):
@@ -142,6 +143,7 @@ class RandomNetwork(nn.Module):
         self.genotype = tuple(genotype)
         layers: list[nn.Module] = [conv(3, width, 3), nn.BatchNorm2d(width)]
         for stage in range(3):
+            # Between the resolutions the map halves and the channels double.
             if stage > 0:
                 layers.append(Reduction(width))
                 width *= 2
@@ -160,9 +162,10 @@ def darts(
     cells: int = 5,
     genotype: Sequence[str] | None = None,
 ) -> RandomNetwork:
-    """The network of an architecture seed, or of a `genotype` given as six names of OPERATIONS."""
+    """Build the network of an architecture seed, or of a `genotype`: six names of OPERATIONS."""
     check_positive(width=width, cells=cells)
     chosen = draw_genotype(seed) if genotype is None else tuple(genotype)
+    # Six operations, one for each edge.
     unknown = [name for name in chosen if name not in OPERATIONS]
     if unknown or len(chosen) != len(EDGES):
         raise ValueError(

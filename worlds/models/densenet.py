@@ -24,10 +24,11 @@ class DenseLayer(nn.Module):
 
 
 def densenet(num_classes: int, depth: int, growth: int) -> nn.Sequential:
-    """A stem of 2 * growth, three blocks of (depth - 4) / 3 layers, 1x1 transitions that halve."""
-    channels = 2 * growth
+    """Build a stem of 2 * growth and three blocks of (depth - 4) / 3 layers; transitions halve."""
+    channels = 2 * growth  # grows by `growth` with every layer
     layers: list[nn.Module] = [conv(3, channels, 3)]
     for block in range(3):
+        # A transition between blocks: mix the channels, halve the map.
         if block > 0:
             layers += [nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
             layers += [conv(channels, channels, 1), nn.AvgPool2d(2)]

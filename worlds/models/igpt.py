@@ -69,15 +69,16 @@ class Block(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         batch, tokens, width = x.shape
         qkv = self.c_attn(self.ln_1(x)).view(batch, tokens, 3, self.heads, width // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, tokens, width / heads)
         attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.c_proj(attended.transpose(1, 2).reshape(batch, tokens, width))
+        # GELU by OpenAI's approximation, x * sigmoid(1.702 x).
         hidden = self.c_fc(self.ln_2(x))
         return x + self.mlp_proj(hidden * torch.sigmoid(1.702 * hidden))
 
 
 def color_grid() -> torch.Tensor:
-    """(512, 3) in [-1, 1]: eight even levels a channel, where OpenAI's clusters are not loaded."""
+    """Return (512, 3) in [-1, 1]: eight even levels a channel, without OpenAI's clusters."""
     levels = torch.linspace(-1, 1, 8)
     return torch.cartesian_prod(levels, levels, levels)
 
@@ -96,6 +97,7 @@ class ImageGPT(nn.Module):
         self.ln_f = _norm(width, norm)
         self.lm_head = nn.Linear(width, COLORS, bias=False) if lm_head else None
         self.classifier = nn.Linear(width, num_classes, bias=False)
+        # Initialize: the same spread everywhere, and a classifier of zeros.
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, 0.0, width**-0.5)
@@ -104,14 +106,14 @@ class ImageGPT(nn.Module):
         nn.init.zeros_(self.classifier.weight)
 
     def tokens(self, x: torch.Tensor) -> torch.Tensor:
-        """The nearest color of each pixel of x, in raster order: int64 (B, 1024)."""
-        pixels = x.flatten(2).transpose(1, 2).float()
+        """Return the nearest color of each pixel of x, in raster order: int64 (B, 1024)."""
+        pixels = x.flatten(2).transpose(1, 2).float()  # (B, 1024, 3)
         # |p - c|^2 up to |p|^2, which is the same for every color.
         distance = self.colors.square().sum(1) - 2 * (pixels @ self.colors.T)
         return distance.argmin(-1)
 
     def outputs(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, 1024, width): position i has read the pixels before i."""
+        """Return (B, 1024, width): position i has read the pixels before i."""
         start = torch.full((len(x), 1), COLORS, dtype=torch.int64, device=x.device)
         tokens = torch.cat([start, self.tokens(x)[:, :-1]], dim=1)
         return self.ln_f(self.h(self.wte(tokens) + self.wpe.weight))
@@ -120,7 +122,7 @@ class ImageGPT(nn.Module):
         return self.classifier(self.outputs(x).mean(1))
 
     def pixel_logits(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, 1024, 512): the language model's logits of each pixel, given those before it."""
+        """Return the logits of each pixel, given those before it: (B, 1024, 512)."""
         if self.lm_head is None:
             raise ValueError("this network has no language-model head; create it with lm_head=True")
         return self.lm_head(self.outputs(x))
@@ -134,10 +136,11 @@ def igpt(
     train_gains: bool = True,
     lm_head: bool = False,
 ) -> ImageGPT:
-    """`layers` keeps the first few blocks only, for trials."""
+    """Build an Image GPT; `layers` keeps the first few blocks only, for trials."""
     depth, width, heads = SIZES[size]
     check_choice("norm", norm, NORMS)
     check_positive(layers=depth if layers is None else layers)
+    # The paper's code leaves the gains as they were loaded.
     model = ImageGPT(num_classes, layers or depth, width, heads, norm, lm_head)
     if not train_gains:
         for module in model.modules():
@@ -147,8 +150,9 @@ def igpt(
 
 
 def _from_released(name: str, array: np.ndarray, width: int) -> tuple[str, torch.Tensor]:
-    """Our name and layout of one variable; q, k, v and sos are still apart."""
+    """Return our name and layout of one variable; q, k, v and sos are still apart."""
     value = torch.from_numpy(np.array(array, dtype=np.float32)).squeeze()
+    # The embeddings and the last norm, then what is in a block.
     scopes = name.removeprefix("model/").split("/")
     if scopes[0] in ("wpe", "wte", "sos", "wtet"):
         return {"wtet": "lm_head"}.get(scopes[0], scopes[0]) + ".weight", value
@@ -168,13 +172,14 @@ def _from_released(name: str, array: np.ndarray, width: int) -> tuple[str, torch
 
 
 def released_state(arrays: Mapping[str, Any], width: int) -> dict[str, torch.Tensor]:
-    """Weights under our names, from a released checkpoint read as {variable name: array}.
+    """Return our names' weights, from a released checkpoint read as {variable name: array}.
 
     Where TensorFlow is at hand, tf.train.list_variables and load_variable read one. Biases, which
     the released model does not have, are missing here.
     """
     state: dict[str, torch.Tensor] = {}
     for name, array in arrays.items():
+        # The optimizer's variables are no weights.
         if any(part in _OPTIMIZER for part in name.split("/")):
             continue
         try:
@@ -185,6 +190,7 @@ def released_state(arrays: Mapping[str, Any], width: int) -> dict[str, torch.Ten
                 f"{width}"
             ) from error
         state[ours] = value
+    # The start token is our embedding's last row; q, k and v are one linear map.
     if "wte.weight" in state and "sos.weight" in state:
         state["wte.weight"] = torch.cat([state["wte.weight"], state.pop("sos.weight")[None]])
     for block in {key.rpartition(".")[0] for key in state if key.endswith(".q_proj")}:
@@ -196,11 +202,12 @@ def released_state(arrays: Mapping[str, Any], width: int) -> dict[str, torch.Ten
 
 
 def hub_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Weights under our names, from a state dict of the Hub's openai/imagegpt-* (names of
+    """Return weights under our names, from a state dict of the Hub's openai/imagegpt-* (names of
     `transformers`), or as they are if they have our names already.
     """
     if not any(name.startswith("transformer.") for name in state):
         return dict(state)
+    # Drop the causal masks, rename, and turn the linear maps.
     ours = {}
     for name, value in state.items():
         name = name.removeprefix("transformer.")

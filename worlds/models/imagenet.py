@@ -26,13 +26,14 @@ def torchvision_model(num_classes: int, name: str) -> nn.Module:
     import worlds.runtime.torchvision_ops  # noqa: F401, I001  (must come before torchvision)
     import torchvision
 
+    # No pretrained weights: the paper trains from scratch.
     builder: Any = torchvision.models.get_model_builder(name)
     model: nn.Module = builder(weights=None, num_classes=num_classes)
     return model
 
 
 def resnet18(num_classes: int, width: int = 64) -> nn.Module:
-    """torchvision's at width 64, else the same net of another width (figure 3b: 8 to 96)."""
+    """Build torchvision's at width 64, else the same net of another width (figure 3b: 8 to 96)."""
     if width == 64:
         return torchvision_model(num_classes, "resnet18")
     return photograph_resnet18(num_classes, width)

@@ -7,7 +7,7 @@ from torch import nn
 def conv(
     inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int | None = None
 ) -> nn.Conv2d:
-    """Without bias, and by default padded so that stride 1 keeps the size (of odd kernels)."""
+    """Return a convolution without bias, by default padded so that stride 1 keeps the size."""
     padding = kernel // 2 if padding is None else padding
     return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=padding, bias=False)
 
@@ -21,12 +21,12 @@ def conv_bn_relu(inputs: int, outputs: int, kernel: int, stride: int = 1) -> lis
 
 
 def global_average(x: torch.Tensor) -> torch.Tensor:
-    """(B, C, H, W) to (B, C). A mean: adaptive pooling has no deterministic gradient on CUDA."""
+    """Return (B, C) of (B, C, H, W). A mean: adaptive pooling is not deterministic on CUDA."""
     return x.mean((2, 3))
 
 
 def init_fan_out(model: nn.Module) -> None:
-    """Convolutions N(0, sqrt(2 / (k * k * outputs))), He's rule for the backward pass; biases 0."""
+    """Draw convolutions from N(0, sqrt(2 / (k * k * outputs))), He's backward rule; biases 0."""
     model.fan_out_init = True  # type: ignore[assignment]  # parametrization.py reads it
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
@@ -38,6 +38,7 @@ def init_fan_out(model: nn.Module) -> None:
 def check_positive(**values: object) -> None:
     """Refuse options that are not integers of at least 1, by name."""
     for name, value in values.items():
+        # True is an integer to Python, not to a user.
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
 

@@ -13,7 +13,7 @@ from worlds.models.registry import TABLE_CLASSES, Architecture, create
 
 
 def parameter_count(model: nn.Module) -> int:
-    """Trainable parameters."""
+    """Return the number of trainable parameters."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
@@ -25,6 +25,7 @@ def multiply_adds(model: nn.Module, image_size: int) -> int:
     """
     from torch.utils.flop_counter import FlopCounterMode
 
+    # torch counts two operations a multiply-add.
     counter = FlopCounterMode(display=False)
     training = model.training
     model.eval()
@@ -48,7 +49,8 @@ class Row:
 
 
 def describe(architecture: Architecture, num_classes: int | None = None, **options: Any) -> Row:
-    """The row of a network; by default it has the classes of the paper's data at its image size."""
+    """Return a network's row; by default with the classes of the paper's data at its image size."""
+    # On the meta device nothing is allocated.
     a = architecture
     classes = TABLE_CLASSES.get(a.image_size, 10) if num_classes is None else num_classes
     with torch.device("meta"):

@@ -19,13 +19,13 @@ def mlp(
     batch_norm: bool = True,
     dropout: float = 0.0,
 ) -> nn.Sequential:
-    """The image flattened in CHW order, `depth` times linear, norm, ReLU and, where it is above 0,
-    dropout, and the linear head.
+    """Build `depth` times linear, norm, ReLU and, where it is above 0, dropout, over the image
+    flattened in CHW order, and the linear head.
     """
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout must be in [0, 1), got {dropout}")
     layers: list[nn.Module] = [nn.Flatten()]
-    features = 3 * image_size * image_size
+    features = 3 * image_size * image_size  # inputs of the next layer
     for _ in range(depth):
         layers.append(nn.Linear(features, width))
         if batch_norm:

@@ -42,15 +42,15 @@ def dconv(num_classes: int, base: int = 32) -> nn.Sequential:
     for multiple, stride in LAYERS:
         layers += conv_bn_relu(channels, multiple * base, 3, stride)
         channels = multiple * base
-    features = channels * 2 * 2
+    features = channels * 2 * 2  # a map of 2 x 2 is left
     return nn.Sequential(*layers, nn.Flatten(), *_head(features, 64 * base, num_classes))
 
 
 def dfc(num_classes: int, base: int = 32) -> nn.Sequential:
-    """Every convolution of D-CONV replaced by a dense layer between the same flattened maps."""
+    """Build D-CONV with a dense layer between the same flattened maps for every convolution."""
     check_positive(base=base)
     layers: list[nn.Module] = [FlattenHWC()]
-    features, side = 3 * 32 * 32, 32
+    features, side = 3 * 32 * 32, 32  # inputs of the next layer, side of its map
     for multiple, stride in LAYERS:
         side //= stride
         outputs = multiple * base * side * side
@@ -60,9 +60,9 @@ def dfc(num_classes: int, base: int = 32) -> nn.Sequential:
 
 
 def sconv(num_classes: int, image_size: int, kernel: int, base: int) -> nn.Sequential:
-    """One convolution of stride 2 to `base` channels, then a hidden layer of 24 * base."""
+    """Build one convolution of stride 2 to `base` channels, and a hidden layer of 24 * base."""
     check_positive(base=base)
-    side = image_size // 2
+    side = image_size // 2  # of the map after the stride
     return nn.Sequential(
         conv(3, base, kernel, stride=2),
         nn.BatchNorm2d(base),

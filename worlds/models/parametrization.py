@@ -57,7 +57,8 @@ class Parametrization:
     gamma: float = 1.0
 
     def rates(self, optimizer: str) -> dict[str, float]:
-        """The factor of the learning rate of each parameter, by name."""
+        """Return the factor of the learning rate of each parameter, by name."""
+        # Width enters by the table's exponents, richness below the last layer only.
         family = _FAMILIES.get(optimizer, "adam")
         found = {}
         for name, g in self.growth.items():
@@ -93,6 +94,7 @@ def check_options(
     centered: bool = False,
 ) -> None:
     """Raises ValueError if these options of `create` cannot be, or not together."""
+    # Each option by itself, then together.
     check_choice("parametrization", parametrization, PARAMETRIZATIONS)
     if base_width is not None:
         check_positive(base_width=base_width)
@@ -100,6 +102,7 @@ def check_options(
         raise ValueError(f"gamma must be a number above 0, got {gamma!r}")
     if not isinstance(centered, bool):
         raise ValueError(f"centered must be true or false, got {centered!r}")
+    # Options of another parametrization would be ignored without a word.
     if parametrization != "mean_field" and (gamma != 1 or centered):
         raise ValueError(f"gamma and centered are for mean_field, not for {parametrization}")
     if parametrization == "standard" and base_width is not None:
@@ -125,6 +128,7 @@ def parametrize(
             growth[prefix + name] = _growth(p.shape, *shapes[prefix + name], p is weight)
         if weight is not None:
             _scale_layer(module, growth[f"{prefix}weight"], gamma, hasattr(model, "fan_out_init"))
+    # The network less its own beginning has the same parameters, under a prefix.
     if centered:
         if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
             raise ValueError("centered=true is for networks without batch norm: batch_norm=false")
@@ -135,6 +139,7 @@ def parametrize(
 
 
 def _growth(shape: torch.Size, base: torch.Size, double: torch.Size, weight: bool) -> Growth:
+    # Which dimensions differ between the two networks, and by how much this one has grown.
     grown = [i for i, (a, b) in enumerate(zip(base, double, strict=True)) if a != b]
     ratios = [shape[i] / base[i] for i in grown]
     if len(grown) == 2:  # (outputs, inputs, ...)

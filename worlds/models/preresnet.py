@@ -82,10 +82,11 @@ class PreActResNet(nn.Module):
     ) -> None:
         super().__init__()
         self.stem = conv(3, stem, 3)
-        channels = stem
+        channels = stem  # inputs of the next block
         layers: list[nn.Module] = []
         for stage, (width, blocks) in enumerate(stages):
             for i in range(blocks):
+                # Each stage but the first begins by halving the map.
                 layers.append(block(channels, width, stride=2 if stage > 0 and i == 0 else 1))
                 channels = width * block.expansion
         self.blocks = nn.Sequential(*layers)
@@ -93,6 +94,7 @@ class PreActResNet(nn.Module):
         self.fc = nn.Linear(channels, num_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        # The paper's code has no norm at the end, the literature has one.
         x = self.blocks(self.stem(x))
         if self.norm is not None:
             x = F.relu(self.norm(x))
@@ -103,6 +105,7 @@ def preresnet(
     num_classes: int, depth: int, width: int = 64, final_norm: bool = False
 ) -> PreActResNet:
     check_positive(width=width)
+    # Widths double from stage to stage.
     bottleneck, blocks = DEPTHS[depth]
     stages = [(width << stage, count) for stage, count in enumerate(blocks)]
     block = Bottleneck if bottleneck else BasicBlock
@@ -110,7 +113,7 @@ def preresnet(
 
 
 def wide_resnet(num_classes: int, depth: int, widen: int) -> PreActResNet:
-    """Three groups of (depth - 4) / 6 blocks of 16, 32 and 64 times `widen` channels."""
+    """Build three groups of (depth - 4) / 6 blocks of 16, 32 and 64 times `widen` channels."""
     blocks = (depth - 4) // 6
     stages = [(width * widen, blocks) for width in (16, 32, 64)]
     model = PreActResNet(num_classes, BasicBlock, 16, stages, final_norm=True)

@@ -34,6 +34,7 @@ def load_weights(
     `fresh` holds names or prefixes of names; a tensor of that name in `state` is ignored. Nothing
     is loaded if anything does not fit.
     """
+    # Sort out what fits and what does not, and tell of all of it at once.
     own = model.state_dict()
     given = {name: value for name, value in state.items() if not name.startswith(fresh)}
     missing = [name for name in own if name not in given and not name.startswith(fresh)]
@@ -54,12 +55,13 @@ def load_weights(
 
 
 def resize_filters(weight: torch.Tensor, size: int, antialias: bool = False) -> torch.Tensor:
-    """A first layer (units, 3 * side^2) over CHW pixels with its filters resized bilinearly."""
+    """Resize the filters of a first layer (units, 3 * side^2) over CHW pixels bilinearly."""
+    # Each unit's weights are a small image: resize it as one.
     units, features = weight.shape
     side = round((features / 3) ** 0.5)
     if 3 * side * side != features:
         raise ValueError(f"a first layer over RGB images has 3 * side^2 inputs, got {features}")
-    filters = weight.view(units, 3, side, side)
+    filters = weight.view(units, 3, side, side)  # (units, 3, side, side)
     resized = F.interpolate(filters, size=(size, size), mode="bilinear", antialias=antialias)
     return resized.flatten(1)
 
@@ -72,6 +74,7 @@ def transfer_mlp(
     `antialias` averages over all pixels when shrinking; the paper does not say, and plain bilinear
     interpolation reads four.
     """
+    # Layer 0 only flattens; the last one is the classifier.
     first, head = "1.weight", f"{len(model) - 1}."
     if first not in state:
         raise ValueError(f"not of an MLP: it has no {first}, but {', '.join(list(state)[:5])!r}")
@@ -93,6 +96,7 @@ def transfer_igpt(
     """Give `model` the weights of the Hub's openai/imagegpt-small, or of its own names, under a
     fresh classifier. `centers` are the (512, 3) color clusters, where the state has none.
     """
+    # Colors: in the state, or beside it.
     given = hub_state(state)
     if centers is not None:
         given.setdefault("colors", torch.as_tensor(centers, dtype=torch.float32))
@@ -113,6 +117,7 @@ def load_released_igpt(model: ImageGPT, arrays: Mapping[str, Any], centers: Any)
     colors = torch.as_tensor(centers, dtype=torch.float32)
     if colors.shape != (COLORS, 3):
         raise ValueError(f"the color clusters must be ({COLORS}, 3), got {tuple(colors.shape)}")
+    # The released model has no biases: zeros stand for them.
     state = released_state(arrays, model.wpe.embedding_dim)
     for name, value in model.named_parameters():
         if name.startswith("h.") and name.endswith(".bias") and ".ln_" not in name:

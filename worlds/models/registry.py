@@ -64,7 +64,8 @@ class Architecture:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Options of `create` beside the class count, with defaults."""
+        """Return the options of `create` beside the class count, with defaults."""
+        # Without the class count, and what the name or `create` gives.
         parameters = list(inspect.signature(self.build).parameters.values())[1:]
         given = {*self.fixed, *_GIVEN}
         return {
@@ -97,6 +98,7 @@ def register(entry: Any) -> Any:
     """Add a network. As a decorator of its builder, `@register` or `@register("name")`, it gives
     the builder back. A second network of a name is refused.
     """
+    # @register("name"), @register, or an entry of the suite.
     if isinstance(entry, str):
         return lambda build: _register_own(entry, build)
     if not isinstance(entry, Architecture | Pattern):
@@ -106,6 +108,7 @@ def register(entry: Any) -> Any:
             raise ValueError(f"the pattern {entry.spelling} is registered already")
         _PATTERNS[entry.spelling] = entry
         return entry
+    # One name may have a form for each image size.
     key = (entry.name, entry.image_size)
     if key in _ARCHITECTURES:
         raise ValueError(f"{entry.name} at {entry.image_size} px is registered already")
@@ -124,27 +127,30 @@ def _register_own(name: str, build: Builder) -> Builder:
 
 
 def architectures(image_size: int | None = None) -> list[Architecture]:
-    """The suite in the order of registration: by image size, then by family."""
+    """Return the suite in the order of registration: by image size, then by family."""
     rows = [a for a in _ARCHITECTURES.values() if image_size in (None, a.image_size)]
     return sorted(rows, key=lambda a: a.image_size)
 
 
 def list_models(image_size: int | None = None) -> list[str]:
-    """The registered names, sorted, each once; patterns (mlp_{depth}x{width}) are left out."""
+    """Return the names, sorted, each once; patterns (mlp_{depth}x{width}) are left out."""
     return sorted({a.name for a in architectures(image_size)})
 
 
 def find(name: str, image_size: int = 32) -> Architecture:
-    """The architecture of a name, or a ValueError that says what there is instead."""
+    """Return the architecture of a name, or a ValueError that says what there is instead."""
+    # The suite's own: exactly, then by a pattern such as mlp_3x128.
     if (name, image_size) in _ARCHITECTURES:
         return _ARCHITECTURES[name, image_size]
     for pattern in _PATTERNS.values():
         found = pattern.match(name, image_size)
         if found is not None:
             return found
+    # Networks of the user's.
     outside = _outside(name)
     if outside is not None:
         return Architecture(name, "own", image_size, outside)
+    # The name exists at another image size: many networks take any.
     forms = [form for (known, _), form in _ARCHITECTURES.items() if known == name]
     if forms:
         nearest = min(forms, key=lambda form: abs(form.image_size - image_size))
@@ -152,6 +158,7 @@ def find(name: str, image_size: int = 32) -> Architecture:
             return replace(nearest, image_size=image_size)
         takes = " or ".join(str(size) for size in sorted(form.image_size for form in forms))
         raise ValueError(f"{name} takes images of {takes} px, got image_size={image_size}")
+    # Unknown: say what is near.
     known = list_models()
     close = difflib.get_close_matches(name, known, n=3)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
@@ -160,7 +167,8 @@ def find(name: str, image_size: int = 32) -> Architecture:
 
 
 def _outside(name: str) -> Builder | None:
-    """The builder of a network from outside: registered, an entry point, or MODULE:NAME."""
+    """Return the builder of a network from outside: registered, an entry point, or MODULE:NAME."""
+    # Registered in this process, an entry point of a package, or a path to import.
     if name in _OWN:
         return _OWN[name]
     module, colon, function = name.partition(":")
@@ -171,10 +179,11 @@ def _outside(name: str) -> Builder | None:
 
 
 def load_function(name: str) -> Callable[..., Any]:
-    """The function or class MODULE:NAME. Raises ValueError if it cannot be imported."""
+    """Return the function or class MODULE:NAME. Raises ValueError if it cannot be imported."""
     module, _, function = name.partition(":")
     if os.getcwd() not in sys.path:  # a command finds modules beside it, as `python -m` does
         sys.path.append(os.getcwd())
+    # Import the module, then walk down to the name in it.
     try:
         found: Any = import_module(module)
         for part in function.split("."):
@@ -194,6 +203,7 @@ def _timm_network(
     import worlds.runtime.torchvision_ops  # noqa: F401, I001  (must come before timm)
     import timm
 
+    # timm's own error lists nothing.
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), n=3)
         raise ValueError(f"timm has no {name!r}; near it: {', '.join(close) or 'nothing'}")
@@ -213,7 +223,7 @@ def _runs_at(name: str, own_size: int, image_size: int) -> bool:
 
 
 def _mismatch(model: nn.Module, num_classes: int, image_size: int, channels: int) -> str | None:
-    """Why a network on the meta device does not map such images to logits, or None."""
+    """Return why a network on the meta device maps no such images to logits, or None."""
     try:
         with torch.no_grad():
             out = model.eval()(torch.empty(2, channels, image_size, image_size, device="meta"))
@@ -231,7 +241,7 @@ def _take_channels(model: nn.Module, channels: int, image_size: int) -> None:
         flat = isinstance(layer, nn.Linear) and layer.in_features == 3 * image_size**2
         if flat or (isinstance(layer, nn.Conv2d) and layer.in_channels == 3):
             weight: torch.Tensor = layer.weight.detach()  # type: ignore[operator]
-            planes = weight.unflatten(1, (3, -1))[:, torch.arange(channels) % 3]
+            planes = weight.unflatten(1, (3, -1))[:, torch.arange(channels) % 3]  # R, G, B, R, ...
             shape = (len(weight), -1) if flat else (len(weight), channels, *weight.shape[2:])
             layer.weight = nn.Parameter(planes.reshape(shape) * (3 / channels) ** 0.5)
             setattr(layer, "in_features" if flat else "in_channels", layer.weight.shape[1])
@@ -241,7 +251,7 @@ def _take_channels(model: nn.Module, channels: int, image_size: int) -> None:
 def create(
     name: str, num_classes: int = 10, image_size: int = 32, channels: int = 3, **options: Any
 ) -> nn.Module:
-    """A new network that maps float (B, channels, image_size, image_size) to logits (B,
+    """Return a new network that maps float (B, channels, image_size, image_size) to logits (B,
     num_classes).
 
     Weights are drawn from torch's generator, on torch's default device (`with torch.device("meta")`
@@ -249,9 +259,11 @@ def create(
     """
     if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
         raise ValueError(f"num_classes must be an integer of at least 1, got {num_classes!r}")
+    # Split the options: those of the parametrization, and those of the builder.
     architecture = find(name, image_size)
     scaling = {key: options.pop(key) for key in OPTIONS if key in options}
     check_options(**scaling)
+    # Refuse an option that nobody reads, or of a type that means something else.
     unknown = sorted(set(options) - set(architecture.options))
     if unknown and not architecture.takes_any_option:
         takes = ", ".join(architecture.options) or "none"
@@ -265,6 +277,7 @@ def create(
             raise ValueError(f"{name}: {option} must be true or false, got {value!r}")
         if isinstance(default, float) and not isinstance(value, int | float):
             raise ValueError(f"{name}: {option} must be a number, got {value!r}")
+    # Other parametrizations compare the network with itself at two more widths.
     build = partial(_of_width, architecture, num_classes, image_size, channels, options)
     if scaling.get("parametrization", "standard") == "standard":
         return build(None)
@@ -287,7 +300,8 @@ def _of_width(
     options: dict[str, Any],
     width: int | None,
 ) -> nn.Module:
-    """The network of its own width (None) or of another one."""
+    """Return the network of its own width (None) or of another one."""
+    # The width is fixed by the name, an option, or unknown.
     if width is not None and "width" in form.fixed:
         form = replace(form, fixed={**form.fixed, "width": width})
     elif width is not None and "width" in form.options:
@@ -300,6 +314,7 @@ def _of_width(
 def _built(
     form: Architecture, num_classes: int, image_size: int, channels: int, options: dict[str, Any]
 ) -> nn.Module:
+    # A builder is given the image size and the channels only if it asks for them.
     taken = inspect.signature(form.build).parameters
     given = {"image_size": image_size, "channels": channels}
     own = {key: value for key, value in given.items() if key in taken and key not in form.fixed}
@@ -307,8 +322,10 @@ def _built(
     model = form.build(*arguments, **form.fixed, **own, **options)
     if not isinstance(model, nn.Module):
         raise ValueError(f"{form.name} must build a torch.nn.Module, got {type(model).__name__}")
+    # Built for RGB: the first layer is changed.
     if channels != 3 and "channels" not in own:
         _take_channels(model, channels, image_size)
+    # Try what we did not build ourselves, where it costs nothing.
     if form.family == "own" or channels != 3:
         reason = _mismatch(deepcopy(model).to("meta"), num_classes, image_size, channels)
         if reason is not None:

@@ -68,12 +68,14 @@ class ResNet(nn.Module):
 
     def __init__(self, num_classes: int, depth: int, width: int, photographs: bool) -> None:
         super().__init__()
+        # Stem: 3 x 3 at 32 px, 7 x 7 and a pool for photographs.
         bottleneck, blocks = DEPTHS[depth]
         block = Bottleneck if bottleneck else BasicBlock
         self.conv1 = conv(3, width, 7, 2) if photographs else conv(3, width, 3)
         self.bn1 = nn.BatchNorm2d(width)
         self.maxpool = nn.MaxPool2d(3, 2, 1) if photographs else nn.Identity()
-        channels = width
+        channels = width  # inputs of the next block
+        # Four stages; each but the first begins by halving the map.
         stages: list[nn.Sequential] = []
         for stage, count in enumerate(blocks):
             layers: list[nn.Module] = []
@@ -97,7 +99,7 @@ def resnet(num_classes: int, depth: int, width: int = 64) -> ResNet:
 
 
 def photograph_resnet18(num_classes: int, width: int) -> ResNet:
-    """Figure 3b's net for 224 px: torchvision's ResNet-18 with another width."""
+    """Build figure 3b's net for 224 px: torchvision's ResNet-18 with another width."""
     check_positive(width=width)
     model = ResNet(num_classes, 18, width, photographs=True)
     init_fan_out(model)
@@ -125,9 +127,9 @@ class ResNeXtBlock(nn.Module):
 
 
 def resnext29(num_classes: int) -> nn.Sequential:
-    """ResNeXt-29 8x64d (Xie et al. 2017): eight groups of 64, 128 and 256 channels."""
+    """Build ResNeXt-29 8x64d (Xie et al. 2017): eight groups of 64, 128 and 256 channels."""
     layers = conv_bn_relu(3, 64, 3)
-    channels = 64
+    channels = 64  # inputs of the next block
     for stage in range(3):
         for i in range(3):
             stride = 2 if stage > 0 and i == 0 else 1

@@ -19,10 +19,11 @@ LAYERS = {
 
 
 def vgg(num_classes: int, depth: int, batch_norm: bool) -> nn.Sequential:
-    """Convolutions N(0, sqrt(2 / (9 * outputs))) and head N(0, 0.01), every bias 0."""
+    """Build a VGG: convolutions N(0, sqrt(2 / (9 * outputs))), head N(0, 0.01), every bias 0."""
     layers: list[nn.Module] = []
     channels = 3
     for width in LAYERS[depth]:
+        # 0 in the table is a pool.
         if width == 0:
             layers.append(nn.MaxPool2d(2))
             continue
@@ -31,6 +32,7 @@ def vgg(num_classes: int, depth: int, batch_norm: bool) -> nn.Sequential:
             layers.append(nn.BatchNorm2d(width))
         layers.append(nn.ReLU(inplace=True))
         channels = width
+    # The head has a rule of its own.
     head = nn.Linear(channels, num_classes)
     model = nn.Sequential(*layers, nn.Flatten(), head)
     init_fan_out(model)
@@ -40,7 +42,7 @@ def vgg(num_classes: int, depth: int, batch_norm: bool) -> nn.Sequential:
 
 
 def alexnet(num_classes: int) -> nn.Sequential:
-    """Five convolutions (maps of 8, 4, 2 pixels a side, then 1), no norm and no dropout."""
+    """Build five convolutions (maps of 8, 4, 2 pixels a side, then 1), no norm, no dropout."""
     return nn.Sequential(
         nn.Conv2d(3, 64, 11, stride=4, padding=5),
         nn.ReLU(inplace=True),
@@ -61,7 +63,7 @@ def alexnet(num_classes: int) -> nn.Sequential:
 
 
 def myrtle5(num_classes: int, width: int = 64, batch_norm: bool = True) -> nn.Sequential:
-    """Biased 3x3 convolutions on maps of 32, 32, 16 and 8 pixels, a global max, the head."""
+    """Build biased 3x3 convolutions on maps of 32, 32, 16 and 8 pixels, a global max, the head."""
     check_positive(width=width)
     layers: list[nn.Module] = []
     channels = 3
@@ -71,6 +73,7 @@ def myrtle5(num_classes: int, width: int = 64, batch_norm: bool = True) -> nn.Se
         if batch_norm:
             layers.append(nn.BatchNorm2d(channels))
         layers.append(nn.ReLU(inplace=True))
+        # Maps halve after the second and the third convolution.
         if doublings in (1, 2):
             layers.append(nn.MaxPool2d(2))
     head = [nn.MaxPool2d(8), nn.Flatten(), nn.Linear(channels, num_classes)]

@@ -54,7 +54,7 @@ class VisionTransformer(nn.Module):
         self, num_classes: int, patch: int, width: int, layers: int, scale: float, std: float
     ) -> None:
         super().__init__()
-        tokens = (32 // patch) ** 2 + 1
+        tokens = (32 // patch) ** 2 + 1  # and the class token
         self.patch = patch
         self.embed = nn.Linear(3 * patch * patch, width)
         self.class_token = nn.Parameter(std * torch.randn(1, 1, width))
@@ -68,13 +68,14 @@ class VisionTransformer(nn.Module):
         )
 
     def patches(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) to (B, patches, 3 p^2): raster order, values by (row, column, channel)."""
+        """Return (B, patches, 3 p^2): raster order, values by (row, column, channel)."""
         batch, channels, height, width = x.shape
-        p = self.patch
+        p = self.patch  # pixels a side
         x = x.reshape(batch, channels, height // p, p, width // p, p).permute(0, 2, 4, 3, 5, 1)
         return x.reshape(batch, -1, p * p * channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        # The class token stands first; only it goes to the head.
         tokens = self.embed(self.patches(x))
         tokens = torch.cat([self.class_token.expand(len(x), -1, -1), tokens], dim=1)
         return self.head(self.blocks(tokens + self.positions)[:, 0])
@@ -104,6 +105,7 @@ def vit_b(
     check_choice("attention_scale", attention_scale, ("width", "head"))
     if embedding_std < 0:
         raise ValueError(f"embedding_std must not be negative, got {embedding_std}")
+    # The paper's code divides by the root of the full width.
     fan = WIDTH if attention_scale == "width" else HEAD
     model = VisionTransformer(num_classes, patch, width, layers, fan**-0.5, embedding_std)
     if zero_head:

@@ -18,6 +18,7 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
     def decorate(function: Callable[..., Any]) -> Any:
         global _warned
+        # numba says only by an error that it found no place for its cache.
         try:
             return njit(nogil=True, cache=True, **options)(function)
         except RuntimeError as error:

@@ -20,7 +20,7 @@ _AHEAD: Final = np.uint64(64)
 def philox4(
     c0: Scalar, c1: Scalar, c2: Scalar, c3: Scalar, k0: Scalar, k1: Scalar
 ) -> tuple[Scalar, Scalar, Scalar, Scalar]:
-    """Philox 4x32-10 of uint64 scalars that hold 32-bit words, see worlds/rng/philox.py."""
+    """Return Philox 4x32-10 of uint64 scalars that hold 32-bit words, see worlds/rng/philox.py."""
     for _ in range(10):
         p0 = c0 * _U(0xD2511F53)
         p1 = c2 * _U(0xCD9E8D57)
@@ -37,12 +37,12 @@ def philox4(
 def _philox_row(
     c0: Scalar, c1: Scalar, c2: Scalar, c3: Scalar, k0: Scalar, k1: Scalar, out: np.ndarray
 ) -> None:
-    """`philox4` of (c0 + k, c1, c2, c3) for each column k of `out`, uint64 (4, K).
+    """Write `philox4` of (c0 + k, c1, c2, c3) to each column k of `out`, uint64 (4, K).
 
     The rounds are outside, so that the columns of each are computed together in vector registers:
     four times as fast as one after the other.
     """
-    w0, w1, w2, w3 = out[0], out[1], out[2], out[3]
+    w0, w1, w2, w3 = out[0], out[1], out[2], out[3]  # (K,) each
     for k in range(out.shape[1]):
         w0[k], w1[k], w2[k], w3[k] = c0 + _U(k), c1, c2, c3
     for _ in range(10):
@@ -59,7 +59,7 @@ def _philox_row(
 
 @compiled()
 def _scaled(high: Scalar, low: Scalar, n: Scalar) -> Scalar:
-    """A 64-bit word times n / 2^64, rounded down; n < 2^32. No value is favored by more than
+    """Return a 64-bit word times n / 2^64, rounded down; n < 2^32. No value is favored by more than
     n / 2^64.
     """
     return (high * n + ((low * n) >> _U(32))) >> _U(32)
@@ -69,8 +69,8 @@ def _scaled(high: Scalar, low: Scalar, n: Scalar) -> Scalar:
 def shuffled_prefix(
     n: Scalar, count: Scalar, key: np.ndarray, stream: Scalar, major: Scalar, minor: Scalar
 ) -> np.ndarray:
-    """The first `count` entries of the permutation of range(n), uint32, that (key, stream, major,
-    minor) names.
+    """Return the first `count` entries of the permutation of range(n), uint32, that (key, stream,
+    major, minor) names.
 
     Fisher-Yates from the front, entry i drawing words 2 (i mod 2) and 2 (i mod 2) + 1 of block
     i // 2: a longer prefix starts with every shorter one. n < 2^32; key is uint64 (2,).
@@ -78,11 +78,13 @@ def shuffled_prefix(
     The partners of `_AHEAD` entries are drawn and read before the first of them is swapped: the
     reads do not wait for each other, which counts where the permutation is larger than the cache.
     """
+    # Start from the natural order.
     order = np.empty(n, np.uint32)
     for i in range(_U(n)):
         order[i] = i
+    # Draw and read `_AHEAD` partners, then swap them one by one.
     m, top = _U(minor) & _MASK, (_U(stream) << _U(24)) | (_U(minor) >> _U(32))
-    words = np.empty((4, _AHEAD >> _U(1)), np.uint64)
+    words = np.empty((4, _AHEAD >> _U(1)), np.uint64)  # two entries a block of words
     partners, read = np.empty(_AHEAD, np.uint64), np.empty(_AHEAD, np.uint32)
     for start in range(_U(0), _U(count), _AHEAD):
         _philox_row(start >> _U(1), _U(major), m, top, key[0], key[1], words)
@@ -91,6 +93,7 @@ def shuffled_prefix(
             partners[_U(2) * k] = even + _scaled(words[0, k], words[1, k], _U(n) - even)
             partners[_U(2) * k + _U(1)] = odd + _scaled(words[2, k], words[3, k], _U(n) - odd)
         size = min(_AHEAD, _U(count) - start)
+        # Reading ahead brings the partners into the cache together.
         for k in range(size):
             read[k] = order[partners[k]]
         for k in range(size):
@@ -103,7 +106,7 @@ def shuffled_prefix(
 def draws_with_replacement(
     n: Scalar, positions: np.ndarray, key: np.ndarray, stream: Scalar, major: Scalar
 ) -> np.ndarray:
-    """One uniform index below n for each global position (int64), as uint32; n < 2^32."""
+    """Return one uniform index below n for each position (int64), as uint32; n < 2^32."""
     drawn = np.empty(len(positions), np.uint32)
     for i in range(len(positions)):
         p = _U(positions[i])
@@ -116,7 +119,7 @@ def draws_with_replacement(
 
 @compiled()
 def first_words(count: Scalar, key: np.ndarray, stream: Scalar, major: Scalar) -> np.ndarray:
-    """The first two words for each minor from 0 to count - 1, uint64 (count, 2)."""
+    """Return the first two words for each minor from 0 to count - 1, uint64 (count, 2)."""
     words = np.empty((count, 2), np.uint64)
     for i in range(_U(count)):
         top = (_U(stream) << _U(24)) | (i >> _U(32))
@@ -129,7 +132,7 @@ def first_words(count: Scalar, key: np.ndarray, stream: Scalar, major: Scalar) -
 def word_rows(
     minors: np.ndarray, blocks: Scalar, key: np.ndarray, stream: Scalar, major: Scalar
 ) -> np.ndarray:
-    """The first 4 * blocks words of each minor (int64), uint64 (N, 4 * blocks)."""
+    """Return the first 4 * blocks words of each minor (int64), uint64 (N, 4 * blocks)."""
     words = np.empty((len(minors), 4 * blocks), np.uint64)
     for i in range(len(minors)):
         m = _U(minors[i])

@@ -12,7 +12,7 @@ _permuting = Lock()  # threads that come to a pass together make its permutation
 
 
 def _unlock() -> None:
-    """A process that was forked while a thread held the lock has the lock, and not the thread."""
+    """Replace the lock in a forked process, where no thread would ever release it."""
     global _permuting
     _permuting = Lock()
 
@@ -21,12 +21,12 @@ os.register_at_fork(after_in_child=_unlock)
 
 
 def key_words(seed: int) -> np.ndarray:
-    """The Philox key of a seed as the compiled kernels take it, uint64 (2,)."""
+    """Return the Philox key of a seed as the compiled kernels take it, uint64 (2,)."""
     return np.array(key_of(seed), dtype=np.uint64)
 
 
 def pass_order(n: int, seed: int, trial: int, epoch: int) -> np.ndarray:
-    """The permutation of range(n), uint32, in which pass `epoch` takes its n samples."""
+    """Return the permutation of range(n), uint32, in which pass `epoch` takes its n samples."""
     with _permuting:
         return _pass_order(n, seed, trial, epoch)
 
@@ -36,5 +36,6 @@ def _pass_order(n: int, seed: int, trial: int, epoch: int) -> np.ndarray:
     from worlds.rng.kernels import shuffled_prefix
 
     order = shuffled_prefix(n, n, key_words(seed), ORDER, epoch, trial)
+    # The cache hands the same array to all who ask.
     order.flags.writeable = False
     return order

@@ -28,8 +28,8 @@ Key = tuple[int, int] | tuple[torch.Tensor, torch.Tensor]
 
 
 def philox(counter: Words, key: Key) -> Words:
-    """Ten rounds over int64 tensors that hold 32-bit words (0 to 2^32 - 1); the result has their
-    broadcast shape.
+    """Run ten rounds over int64 tensors that hold 32-bit words (0 to 2^32 - 1); the result has
+    their broadcast shape.
     """
     c0, c1, c2, c3 = counter
     k0, k1 = key
@@ -50,7 +50,7 @@ def philox(counter: Words, key: Key) -> Words:
 def words(
     seed: int, stream: int, major: int | torch.Tensor, minor: torch.Tensor, blocks: int
 ) -> torch.Tensor:
-    """4 * blocks words for each entry of `minor`.
+    """Return 4 * blocks words for each entry of `minor`.
 
     `minor` is int64 (N,), each in [0, 2^56); `major` in [0, 2^32) is one number, or a tensor of
     none or N of them. The result is int64 (N, 4 * blocks) on the device of `minor`, values in
@@ -64,15 +64,15 @@ def words(
 def words_of_key(
     key: Key, stream: int, major: int | torch.Tensor, minor: torch.Tensor, blocks: int
 ) -> torch.Tensor:
-    """`words` for a key in place of a seed, and without checks. A compiled caller hands the key in
+    """Return `words` of a key, not a seed, without checks. A compiled caller hands the key in
     as two int64 tensors of one word: an integer is compiled in, and at the second seed becomes a
     symbol, which torch 2.13 failed to compile for the CPU.
     """
-    minor = minor.unsqueeze(1)
+    minor = minor.unsqueeze(1)  # (N, 1)
     counter = (
         torch.arange(blocks, device=minor.device).expand(len(minor), blocks),
         torch.as_tensor(major, device=minor.device).reshape(-1, 1),
         minor & MASK,
         (minor >> 32) | (stream << 24),
     )
-    return torch.stack(philox(counter, key), dim=-1).flatten(1)
+    return torch.stack(philox(counter, key), dim=-1).flatten(1)  # (N, blocks, 4) => (N, 4 * blocks)

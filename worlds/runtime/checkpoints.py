@@ -30,6 +30,7 @@ def load_checkpoint(file: Path | io.BytesIO, device: str | torch.device = "cpu")
     torch.load itself does not check them. Raises ValueError if a part of the file is corrupt, and
     whatever torch raises for a file of another kind.
     """
+    # torch's format since 1.6 is a zip: check every member's CRC.
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
             zip_members(archive)

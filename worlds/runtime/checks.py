@@ -9,7 +9,7 @@ import numpy as np
 
 
 def integer(name: str, value: Any) -> int:
-    """`value` as an int, from numpy's integers too; ValueError for a float, text or nothing."""
+    """Return `value` as an int, from numpy's too; ValueError for a float, text or nothing."""
     try:
         return operator.index(value)
     except TypeError:
@@ -17,7 +17,7 @@ def integer(name: str, value: Any) -> int:
 
 
 def count(name: str, value: Any) -> int:
-    """`value` as an int above zero; ValueError if it is none."""
+    """Return `value` as an int above zero; ValueError if it is none."""
     whole = integer(name, value)
     if whole < 1:
         raise ValueError(f"{name} must be 1 or more, got {whole}")
@@ -31,7 +31,7 @@ def check_positive(name: str, value: int | None) -> None:
 
 
 def integers(indices: Sequence[int] | np.ndarray) -> np.ndarray:
-    """`indices`, (B,), as an array; ValueError for a mask, or numbers that are no integers."""
+    """Return `indices`, (B,), as an array; ValueError for a mask, or numbers with fractions."""
     array = np.asarray(indices)
     if array.ndim != 1:
         raise ValueError(f"indices must be (B,), got {array.shape}")
@@ -41,9 +41,10 @@ def integers(indices: Sequence[int] | np.ndarray) -> np.ndarray:
 
 
 def plain(value: Any) -> Any:
-    """Numpy's numbers as Python's, sequences and arrays as tuples, a path as text; so inside of
+    """Return numpy's numbers as Python's, sequences and arrays as tuples, a path as text; inside of
     mappings and sequences, too.
     """
+    # From the outside in: mappings, arrays, sequences, single values.
     if isinstance(value, Mapping):
         return {name: plain(one) for name, one in value.items()}
     if isinstance(value, np.ndarray | np.generic):

@@ -26,6 +26,7 @@ def pick_device(name: str = "auto", local_rank: int = 0) -> torch.device:
 
     Of several GPUs, `auto` and `cuda` take number `local_rank`, modulo their count.
     """
+    # "auto" takes a GPU if there is one; ranks of a node take one each.
     count = torch.cuda.device_count()
     if name == "auto":
         name = "cuda" if count else "cpu"
@@ -36,6 +37,7 @@ def pick_device(name: str = "auto", local_rank: int = 0) -> torch.device:
 
 def check_device(device: str | torch.device) -> torch.device:
     """Return the device of a name; raises ValueError if this machine has no such CPU or GPU."""
+    # A name that torch does not know is told as a device of another kind is.
     try:
         target = torch.device(device)
     except (RuntimeError, TypeError):
@@ -89,6 +91,7 @@ def float32_products(precision: str) -> Iterator[None]:
 
     Sets torch's process-wide flags, unless they already say so, and restores them.
     """
+    # Flags that already say so are left alone: setting them costs a call of the driver.
     before = _read_flags()
     wanted = tuple("tf32" if precision == "tf32" else "ieee" for _ in before)
     if before == wanted:
@@ -116,6 +119,7 @@ def fixed_algorithms() -> Iterator[None]:
 @contextmanager
 def in_precision(precision: str, device: torch.device) -> Iterator[None]:
     """Run a network in a precision, equally on equal devices; fp32 means fp32, also on CUDA."""
+    # Half precisions by autocast, TF32 by the flags.
     half = AUTOCAST_DTYPES.get(precision)
     autocast = torch.autocast(device.type, half, enabled=half is not None)
     with float32_products(precision), fixed_algorithms(), autocast:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its type where it has none."""
+    """Return the first line of an error's message, or its type where it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
@@ -40,6 +40,7 @@ def reading(path: Path, expected: str) -> Iterator[None]:
             raise ValueError(f"{path} cannot be read: {error.strerror}") from error
         if isinstance(error, ValueError) and str(error).startswith(str(path)):
             raise
+        # Anything else is a sign of a corrupt file.
         what = f"no {error}" if isinstance(error, KeyError) else first_line(error)
         what = printable(what[:300])
         raise ValueError(f"{path} is corrupt, or not {expected}: {what}") from error

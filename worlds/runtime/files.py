@@ -27,12 +27,13 @@ LOCK = ".lock"
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that takes its final name only if the block ends well; on any failure nothing
-    is left.
+    """Yield a binary file that takes its final name only if the block ends well; on any failure
+    nothing is left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unique = f".{path.name}.{_host()}.{os.getpid()}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
     temporary = path.with_name(unique)
+    # Write and sync under the temporary name, then rename.
     try:
         with temporary.open("xb") as stream:
             yield stream
@@ -98,6 +99,7 @@ def zip_members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     Raises ValueError if two share a name, or one is neither stored nor deflated: other methods
     take as much memory as a few bytes of the file ask for.
     """
+    # Of two members of one name a reader takes whichever comes first.
     members = archive.infolist()
     if len({info.filename for info in members}) < len(members):
         raise ValueError("it holds two files of one name")
@@ -117,6 +119,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def json_text(value: Any, indent: int | None = None) -> bytes:
     """Return a value as JSON with a newline: on one line, or indented."""
+    # msgspec knows the types, the json module the layout.
     plain = json.loads(msgspec.json.encode(value, enc_hook=_plain))
     return (json.dumps(plain, indent=indent) + "\n").encode()
 
@@ -128,7 +131,7 @@ def _plain(value: Any) -> Any:
 
 
 def sha256_of(path: Path) -> str:
-    """Hex sha256 of a file's bytes."""
+    """Return the hex sha256 of a file's bytes."""
     if path.exists() and not path.is_file():  # reading a pipe would wait for ever
         raise OSError(errno.EINVAL, "not a file", str(path))
     with path.open("rb") as stream:
@@ -194,6 +197,7 @@ def clean_folders(*folders: Path) -> None:
 
 def remove_stale(folder: Path) -> None:
     """Delete temporary files in `folder` whose process, on this host, no longer lives."""
+    # Names of other hosts and namespaces say nothing about processes here.
     host = _host()
     for path in folder.glob(f".*{TEMPORARY_SUFFIX}"):
         _, _, tail = path.name.rpartition(f".{host}.")
@@ -230,6 +234,7 @@ def check_disk(folder: Path, needed: int, remedy: str = "choose another `out`") 
     """Raise ValueError if the disk of `folder`, which need not exist, has less than `needed` bytes
     free; `remedy` is what to do other than making room.
     """
+    # The nearest parent that exists is on the same disk.
     place = folder.absolute()
     while not place.exists():
         place = place.parent

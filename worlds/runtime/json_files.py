@@ -30,6 +30,7 @@ def load_json(path: Path, kind: type[T]) -> T:
 
 def parse_json(data: bytes, kind: type[T], source: str) -> T:
     """Return JSON text as a `kind`; `source` names it in the ValueError, as in `load_json`."""
+    # Duplicate keys, NaN and deep nesting are what the json module lets through.
     try:
         value = json.loads(
             data.decode(),
@@ -50,6 +51,7 @@ def convert_json(value: Any, kind: type[T], source: str) -> T:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
+        # msgspec says where as `$.files[...].bytes`: name the field as a user would.
         what, _, place = _line(error).partition(" - at `")
         field = place.rstrip("`").removeprefix("key` in `").lstrip("$.").replace("[...]", "")
         where = f"{source}: {field}" if field else source

@@ -21,6 +21,7 @@ def prefetch(make: Callable[[int], Made], count: int, threads: int) -> Generator
     An exception in a thread is raised where its block is asked for. Closing the generator ends the
     threads; it waits for blocks that are being made.
     """
+    # As many blocks are asked for as may lie ready.
     process, ahead = os.getpid(), _DEPTH * threads
     pool = ThreadPoolExecutor(threads, thread_name_prefix="worlds")
     coming: deque[Future[Made]] = deque()
@@ -57,13 +58,15 @@ class BufferPool:
         return BufferPool, (self._limit,)
 
     def lease(self, size: int, dtype: np.dtype) -> np.ndarray:
-        """An uninitialized array (size,); make the tensor from this object, not from a view."""
+        """Return an uninitialized array (size,); make the tensor from this very object."""
+        # Take a buffer that nobody refers to any more and that is large enough.
         with self._lock:
             for k, (memory, last) in enumerate(self._held):
                 if last() is None and memory.size >= size and memory.dtype == dtype:
                     view = memory[:size]
                     self._held[k] = memory, weakref.ref(view)
                     return view
+            # Else make one; the oldest is forgotten, and freed with its tensors.
             memory = _aligned(size, dtype)
             view = memory[:]
             self._held.append((memory, weakref.ref(view)))
@@ -73,7 +76,7 @@ class BufferPool:
 
 
 def _aligned(size: int, dtype: np.dtype) -> np.ndarray:
-    """An uninitialized array at a multiple of 64 bytes, which JAX takes without a copy."""
+    """Return an uninitialized array at a multiple of 64 bytes, which JAX takes without a copy."""
     raw = np.empty(size * dtype.itemsize + 64, dtype=np.uint8)
     start = -raw.ctypes.data % 64
     return raw[start : start + size * dtype.itemsize].view(dtype)

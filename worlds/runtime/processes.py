@@ -54,6 +54,7 @@ def start_pool(
     count: int, initializer: Callable[..., None] | None = None, initargs: tuple[Any, ...] = ()
 ) -> ProcessPoolExecutor:
     """Start `count` worker processes, which end at once when this process is killed."""
+    # The pool would start its processes one by one as jobs come.
     arguments = (initializer, initargs)
     pool = ProcessPoolExecutor(count, SPAWN, initializer=_begin, initargs=arguments)
     for _ in range(count):
@@ -113,6 +114,7 @@ class Workers:
 
     def put(self, job: Any) -> None:
         """Hand one job to a worker that is free."""
+        # Jobs wait here, not in the pool: what they hold would pile up there.
         while len(self._running) >= self._count:
             self._collect()
         try:

@@ -55,6 +55,7 @@ class Phase:
         on_progress: OnProgress | None,
     ) -> "Phase":
         """Return the phase of work on `items`, such as shards, of which `waiting` are not done."""
+        # What an earlier run has done counts as done.
         total = sum(map(len, items))
         return cls(name, total, on_progress, total - sum(map(len, waiting)))
 

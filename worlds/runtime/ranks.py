@@ -50,10 +50,12 @@ def rank_of(environment: Mapping[str, str]) -> Rank | None:
             raise ValueError(f"{name} must be a number, got {value!r}")
         return int(value)
 
+    # torchrun says it all.
     if "RANK" in environment and "WORLD_SIZE" in environment:
         return Rank(number("RANK"), number("WORLD_SIZE"), number("LOCAL_RANK"))
     tasks = max(1, number("SLURM_STEP_NUM_TASKS"))  # of srun; each is a rank of its own
     task_rank = number("SLURM_PROCID") if tasks > 1 else 0
+    # The tasks of an array, each of which may be several processes.
     if all(name in environment for name in _SLURM_ARRAY):
         task, first, count = (number(name) for name in _SLURM_ARRAY)
         if task - first >= count:

@@ -16,11 +16,12 @@ _POLL_SECONDS = 0.5
 
 @contextmanager
 def connect(address: str) -> Iterator[Any]:
-    """The ray module, connected to the cluster at `address` (auto, HOST:PORT) while inside."""
+    """Yield the ray module, connected to the cluster at `address` (auto, HOST:PORT)."""
     try:
         import ray
     except ImportError as error:
         raise ValueError("ray: Ray is not installed: pip install 'deep-bootstrap[ray]'") from error
+    # Find out at once if nothing answers, then connect.
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         _reach(address)
@@ -39,7 +40,7 @@ def connect(address: str) -> Iterator[Any]:
 
 
 def _reach(address: str) -> None:
-    """OSError where nothing listens at HOST:PORT, which Ray itself takes minutes to say."""
+    """Raise OSError if nothing listens at HOST:PORT, which Ray itself takes minutes to say."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), timeout=10).close()
@@ -80,11 +81,13 @@ class ActorPool:
 
     def step(self) -> None:
         """Start actors where there is room, give each idle one an item, wait for one to end."""
+        # Start no more actors than there are devices and items.
         room = self._room() - len(self.running) - len(self._idle)
         for _ in range(min(room, len(self.queue) - len(self._idle))):
             gpu = self.ray.cluster_resources().get("GPU", 0) > 0
             share = {"num_gpus": 1} if gpu else {"num_cpus": 1}
             self._idle.append(self.start(share, "cuda:0" if gpu else "cpu"))
+        # Give each idle actor an item.
         while self._idle and self.queue:
             actor, item = self._idle.pop(), self.queue.popleft()
             self.running[self.submit(actor, item)] = actor, item
@@ -104,6 +107,7 @@ class ActorPool:
             self.ray.kill(actor)
 
     def _end(self, task: Any) -> None:
+        # Tell apart: the item's own error, a dead actor, a node out of reach.
         actor, item = self.running.pop(task)
         errors = self.ray.exceptions
         try:
@@ -132,6 +136,7 @@ class ActorPool:
 
     def _room(self) -> int:
         """Return how many actors the cluster has room for now: one a GPU, else one a CPU."""
+        # Nodes may have joined or left since the last look.
         resources = self.ray.cluster_resources()
         slots = int(resources.get("GPU", 0) or resources.get("CPU", 0))
         return slots if self._most is None else min(slots, self._most)

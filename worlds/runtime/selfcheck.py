@@ -32,6 +32,7 @@ def passes(path: str, device: torch.device, trial: Callable[[], bool], instead: 
     result is right, and may raise; torch's generators are put back after it. `instead` is what the
     caller takes otherwise, for the warning.
     """
+    # Known from this process, or from a file of an earlier one.
     key = _fingerprint(path, device)
     if key not in _known:
         stamp = _directory() / key
@@ -42,6 +43,7 @@ def passes(path: str, device: torch.device, trial: Callable[[], bool], instead: 
 
 
 def _try(path: str, device: torch.device, trial: Callable[[], bool], instead: str) -> bool:
+    # The check must not change what a run draws afterwards.
     devices = [device] if device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices):

@@ -23,6 +23,7 @@ def declare_missing_operators() -> None:
     global _library
     if _library is not None or importlib.util.find_spec("torchvision") is None:
         return
+    # Only this failure is mended; any other is torchvision's to tell.
     try:
         importlib.import_module("torchvision")
     except RuntimeError as error:
