@@ -99,9 +99,7 @@ def _crop(
     top: Scalar,
     left: Scalar,
     reflect: Scalar,
-    height: Scalar,
-    width: Scalar,
-    unit: Scalar,
+    shape: tuple[Scalar, Scalar, Scalar],
     out: np.ndarray,
     to: Scalar,
 ) -> None:
@@ -111,27 +109,18 @@ def _crop(
     over from a neighboring row (or the guard) are then overwritten, and rows outside the image
     are filled.
     """
+    height, width, unit = shape
     # Convert all rows that exist, in one run over memory.
     line = width * unit
     above, below = max(0, -top), max(0, top)  # rows of padding in view
-    _convert(
-        staged,
-        first + (above + top) * line + left * unit,
-        out,
-        to + above * line,
-        (height - above - below) * line,
-    )
+    source = first + (above + top) * line + left * unit
+    _convert(staged, source, out, to + above * line, (height - above - below) * line)
     # Rows of padding, at the top or at the bottom.
     for n in range(above + below):
         y = n if top < 0 else height - 1 - n
         if reflect:
-            _convert(
-                staged,
-                first + _reflected(y + top, height) * line + left * unit,
-                out,
-                to + y * line,
-                line,
-            )
+            source = first + _reflected(y + top, height) * line + left * unit
+            _convert(staged, source, out, to + y * line, line)
         else:
             _constant(_BLACK, out, to + y * line, line)
     # Columns of padding, which hold pixels of the neighboring row until now.
@@ -140,13 +129,9 @@ def _crop(
         for y in range(height):
             place = to + y * line + x * unit
             if reflect:
-                _convert(
-                    staged,
-                    first + _reflected(y + top, height) * line + _reflected(x + left, width) * unit,
-                    out,
-                    place,
-                    unit,
-                )
+                source = first + _reflected(y + top, height) * line
+                source += _reflected(x + left, width) * unit
+                _convert(staged, source, out, place, unit)
             else:
                 _constant(_BLACK, out, place, unit)
 
@@ -192,30 +177,16 @@ def _fill_image(
     size = np.int64(height * width * unit)
     for c in range(np.int64(planes)):
         first, to = np.int64(_THREE * pad) + c * size, np.int64(base) + c * size
-        _crop(
-            staged,
-            first,
-            top,
-            left,
-            reflect != _U(0),
-            np.int64(height),
-            np.int64(width),
-            np.int64(unit),
-            out,
-            to,
-        )
+        shape = np.int64(height), np.int64(width), np.int64(unit)
+        _crop(staged, first, top, left, reflect != _U(0), shape, out, to)
     # Last the hole, row by row.
     if cutout:
         y0, y1 = _hole(words[3] >> _U(16), height, cutout)
         x0, x1 = _hole(words[3] & _U(0xFFFF), width, cutout)
         for c in range(planes):
             for y in range(y0, y1):
-                _constant(
-                    np.float32(0),
-                    out,
-                    base + (c * height + y) * width * unit + x0 * unit,
-                    (x1 - x0) * unit,
-                )
+                row = base + (c * height + y) * width * unit
+                _constant(np.float32(0), out, row + x0 * unit, (x1 - x0) * unit)
 
 
 @compiled(error_model="numpy")
