@@ -172,7 +172,9 @@ class CpuPipeline(Pipeline):
         if addresses is None:
             pixels = staged(self.split, self.sampler, self.form.augment, positions, indices)
             steps = np.arange(len(indices), dtype=np.uint64)
-            addresses = np.uint64(pixels.ctypes.data) + steps * np.uint64(prod(self.split.image_shape))
+            addresses = np.uint64(pixels.ctypes.data) + steps * np.uint64(
+                prod(self.split.image_shape)
+            )
         given = (addresses, positions.astype(np.uint64), self._name, self._options)
         if self._dtype == torch.float32:
             fill_float32(*given, out)
