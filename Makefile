@@ -1,4 +1,4 @@
-# make generate   install, then make and label 1,000 images with the bundled recipe (no network, no GPU)
+# make generate   install, then make 1,000 labeled images with the bundled networks (no network, no GPU)
 # make test       install, then run the test suite; test-slow and test-gpu run the marked tests
 # make gpu-report   the GPU tests and benchmarks on one page, in parts of ten minutes; needs a GPU
 # make fuzz       20,000 mutated inputs to every reader, counted; minutes
@@ -18,7 +18,7 @@ INSTALLED_TEST := $(VENV)/.installed-test
 .PHONY: generate test test-slow test-gpu gpu-report fuzz lint format docs bench clean
 
 generate: $(INSTALLED)
-	$(BIN)/cifar5m-generate --recipe tiny --n $(N) --out $(OUT)
+	$(BIN)/cifar5m-generate --recipe tiny-conditional --n $(N) --out $(OUT)
 	$(BIN)/cifar5m-verify $(OUT)
 	$(BIN)/cifar5m-preview $(OUT)
 	$(BIN)/python examples/two_worlds.py $(OUT) --n 100 --batch-size 8 --steps 100 --lr 0.003 --out $(OUT).runs --picture $(OUT)/preview/two-worlds.png

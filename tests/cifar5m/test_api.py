@@ -9,6 +9,7 @@ import pytest
 import cifar5m
 from tests.cifar5m.loopback_hub import hub_of_this_process, published
 from tests.cifar5m.small_set import contents, shards_of
+from worlds.data.stores import open_store
 from worlds.formats.layout import CIFAR10_CLASSES
 from worlds.formats.npz import read_members
 
@@ -218,3 +219,12 @@ def test_a_dataset_is_published_to_the_hub_from_python(folder, tmp_path):
 def test_a_repository_must_have_an_owner(folder):
     with pytest.raises(ValueError, match="repo must be USER/NAME, got 'set'"):
         cifar5m.publish(folder, "set", workers=1)
+
+
+def test_the_bundled_conditional_recipe_makes_every_class_in_each_ten_images(tmp_path):
+    made = cifar5m.generate(tmp_path / "set", recipe="tiny-conditional", n=20, steps=2)
+    assert cifar5m.verify(tmp_path / "set").ok
+    store = open_store(tmp_path / "set")
+    labels = np.concatenate([split.labels for split in store.splits.values()])
+    assert sorted(labels[:10]) == sorted(labels[10:]) == list(range(10))
+    assert "20 images" in str(made)
