@@ -241,7 +241,7 @@ BAD = {
     "learning rate": (["--lr", "0"], "--lr must be above 0, got 0.0"),
     "an endless learning rate": (["--lr", "inf"], "--lr must be above 0, got inf"),
     "mixup of nothing": (["--mixup", "nan"], "--mixup must be 0 or more, got nan"),
-    "seed": (["--seed", str(1 << 64)], "seed must be in [0, 2^64)"),
+    "seed": (["--seed", "-1"], "seed must be in [0, 2^64)"),
     "mixup": (["--mixup", "-1"], "--mixup must be 0 or more, got -1.0"),
     "precision": (["--precision", "fp16"], "--precision must be one of fp32, tf32, bf16"),
     "saving": (["--save-every", "0"], "--save-every must be at least 1, got 0"),
