@@ -12,13 +12,13 @@ from multiprocessing import get_context
 from pathlib import Path
 
 _IMPORTED = [
-    *(
-        "worlds.runtime.torchvision_ops",
-        "timm",
-        "diffusers.models.unets.unet_2d",
-        "diffusers.schedulers",
-    ),
-    *("cifar5m.engines.run", "cifar5m.engines.label", "worlds.training.train"),
+    "worlds.runtime.torchvision_ops",  # before timm
+    "timm",
+    "diffusers.models.unets.unet_2d",
+    "diffusers.schedulers",
+    "cifar5m.engines.run",
+    "cifar5m.engines.label",
+    "worlds.training.train",
 ]
 
 
@@ -31,7 +31,11 @@ class Forked:
     """
 
     def __init__(self, program, *arguments: object, group: bool = False, **variables: str):
-        self._printed = [Path(tempfile.mkstemp()[1]) for _ in range(2)]
+        self._printed = []
+        for _ in range(2):
+            descriptor, path = tempfile.mkstemp()
+            os.close(descriptor)
+            self._printed.append(Path(path))
         context = get_context("forkserver")
         context.set_forkserver_preload(_IMPORTED)
         given = program, arguments, variables, group, self._printed

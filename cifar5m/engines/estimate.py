@@ -1,4 +1,4 @@
-"""What a run will make, take and cost, before it is started: `cifar5m-generate --dry-run`.
+"""The size, time and cost of a run before it starts: `cifar5m-generate --dry-run`.
 
     cifar5m-generate --n 6000000 --out cifar5m --dry-run --rate 27 --price 4
 

@@ -103,7 +103,7 @@ class Facts:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What the plan says for people."""
+        """Return what the plan says for people."""
         about: dict[str, Any] = self.plan.get("about", {})
         return about
 

@@ -1,4 +1,4 @@
-"""What a fine-tuning costs in time and memory, by two small steps on this device."""
+"""The cost of a fine-tuning in time and memory, by two small steps on this device."""
 
 import time
 from collections.abc import Callable, Iterator

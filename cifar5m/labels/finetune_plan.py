@@ -1,4 +1,4 @@
-"""What decides a fine-tuned labeler: the user's options, the network it begins from, and the plan.
+"""The plan of a fine-tuned labeler: the user's options, the network it begins from, and the plan.
 
 network = pretrained_network(options)
 plan = finetune_plan(options, network, open_store("~/data"))

@@ -40,7 +40,7 @@ PUBLISHED |= {".cache", ".git", ".gitattributes"}
 
 @dataclass(frozen=True, repr=False)
 class Report:
-    """What was found in a dataset directory, and every problem."""
+    """Findings of a dataset directory, and every problem."""
 
     folder: str
     fingerprint: str

@@ -100,7 +100,7 @@ def _print_plan(config: TrainConfig, data: "Data", args: argparse.Namespace) -> 
         print(f"{each.world}: {c}")
     if args.dry_run:
         step, image = seconds(config, data, args.device)
-        total = sum(c.steps * step + c.evaluation_images * image for c in costs)
+        total = sum(c.timed(step, image) for c in costs)
         print(
             f"on {args.device}: {1 / step:.1f} steps/s, {1 / image:,.0f} evaluated images/s, about "
             f"{args.trials * total / 3600:.2g} hours for all"

@@ -43,7 +43,7 @@ Make = Callable[[int, int], tuple[np.ndarray, np.ndarray]]  # images (N, H, W, 3
 
 @dataclass(frozen=True)
 class Maker:
-    """What makes a pool; pickled to the process that works ahead."""
+    """The maker of a pool; pickled to the process that works ahead."""
 
     fingerprint: str  # of all that decides the bytes
     class_names: tuple[str, ...]

@@ -50,7 +50,7 @@ class PhotographImages:
 
     @property
     def shorter(self) -> int:
-        """What the shorter side is resized to before the center is cropped."""
+        """Return the length that the shorter side is resized to before the center is cropped."""
         return round(self.crop * 8 / 7)
 
     def addresses(self, indices: np.ndarray) -> np.ndarray | None:

@@ -70,6 +70,10 @@ class Cost:
         """Evaluation's part of all multiply-adds."""
         return self.evaluation_images / (self.evaluation_images + BACKWARD * self.training_images)
 
+    def timed(self, step: float, image: float) -> float:
+        """Return the run's seconds, from those of a step and of an image's evaluation."""
+        return self.steps * step + self.evaluation_images * image
+
     @property
     def total_multiply_adds(self) -> int:
         forward = self.evaluation_images + BACKWARD * self.training_images
@@ -78,11 +82,10 @@ class Cost:
 
 def cost(config: TrainConfig, data: RunData) -> Cost:
     """Return the cost of the run to the end of its schedule."""
-    architecture = find(config.arch, data.train.image_shape[0])
-    row = describe(architecture, len(data.train.class_names), **config.options)
+    network = _network(config, data.train.image_shape[0], len(data.train.class_names))
     # Each set of test images is measured at every log point.
     tests = [data.test] if data.cifar10 is None else [data.test, data.cifar10]
-    return count_cost(config, list(map(len, tests)), row.parameters, row.multiply_adds)
+    return count_cost(config, list(map(len, tests)), *network)
 
 
 def count_cost(
@@ -162,27 +165,29 @@ def estimate(job: Job) -> Cost:
     # The toy example and the sample sheets train no network.
     if job.data == "none" or config.arch == SHEET:
         return count_cost(config, [], 0, 0)
-    options = tuple(sorted(config.options.items()))
-    size = 224 if job.data == "dogbird" else 32
-    return count_cost(
-        config,
-        [TEST.get(job.data, 10_000)],
-        *_network(config.arch, options, size, CLASSES.get(job.data, 10)),
-    )
+    # Random networks are given the mean of their setting.
+    setting = config.options.get("width"), config.options.get("cells")
+    if config.arch == "darts" and setting in _RANDOM:
+        network = 0, _RANDOM[setting]
+    else:
+        size = 224 if job.data == "dogbird" else 32
+        network = _network(config, size, CLASSES.get(job.data, 10))
+    return count_cost(config, [TEST.get(job.data, 10_000)], *network)
 
 
 def gpu_hours(costs: Iterable[Cost]) -> float:
     return sum(cost.total_multiply_adds for cost in costs) / PER_SECOND / 3600
 
 
+def _network(config: TrainConfig, image_size: int, classes: int) -> tuple[int, int]:
+    """Return parameters and multiply-adds of a config's network."""
+    return _counted(config.arch, tuple(sorted(config.options.items())), image_size, classes)
+
+
 @cache
-def _network(
+def _counted(
     arch: str, options: tuple[tuple[str, object], ...], image_size: int, classes: int
 ) -> tuple[int, int]:
-    """Return parameters and multiply-adds; random networks are given the mean of their setting."""
-    given = dict(options)
-    setting = given.get("width"), given.get("cells")
-    if arch == "darts" and setting in _RANDOM:
-        return 0, _RANDOM[setting]
-    row = describe(find(arch, image_size), classes, **given)
+    """Count a network once, however many runs train it."""
+    row = describe(find(arch, image_size), classes, **dict(options))
     return row.parameters, row.multiply_adds

@@ -49,6 +49,8 @@ def time_runs(jobs: Sequence[Job], sources: Sources, device: str, threads: int) 
         if job.data != "none":
             options = sorted(c.options.items())
             groups[job.data, c.arch, str(options), str(c.batch_size), c.precision].append(job)
+    if not groups:
+        return None
     work = {key: sum(estimate(job).total_multiply_adds for job in groups[key]) for key in groups}
     ordered = sorted(groups, key=work.__getitem__, reverse=True)
     total, started = 0.0, time.monotonic()
@@ -61,14 +63,11 @@ def time_runs(jobs: Sequence[Job], sources: Sources, device: str, threads: int) 
                 continue
             first, data = groups[key][0].config, sources.data(groups[key][0].data)
             step, image = seconds(first, data, where)
-            costs = [cost(job.config, data) for job in groups[key]]
-            taken = sum(c.steps * step + c.evaluation_images * image for c in costs)
+            taken = sum(cost(job.config, data).timed(step, image) for job in groups[key])
             total += taken
             rates.append(taken / max(1, work[key]))
     finally:
         torch.set_num_threads(before)
-    if not groups:
-        return None
     precisions = "/".join(sorted({key[-1] for key in groups}))
     name = "CPU" if where.type == "cpu" else device_name(where)
     return Timing(total, len(rates), len(groups), name, precisions)

@@ -45,6 +45,6 @@ class DatasetFolder:
         return is_finished(self.path, shard, self.plan.fingerprint)
 
     def unfinished(self, shards: Iterable[Shard] | None = None) -> list[Shard]:
-        """Those of `shards`, by default of all, that are not made yet."""
+        """Return those of `shards`, by default of all, that are not made yet."""
         given = self.shards if shards is None else shards
         return [shard for shard in given if not self.is_finished(shard)]

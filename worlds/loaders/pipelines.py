@@ -41,7 +41,7 @@ _POOLED: Final = 8  # buffers kept: those made ahead, the one in use and the one
 
 @dataclass(frozen=True)
 class Form:
-    """What a pipeline does to the images of a batch."""
+    """The work of a pipeline on the images of a batch."""
 
     augment: Augment = _PLAIN
     normalize: Range = "symmetric"

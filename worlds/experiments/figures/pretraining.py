@@ -151,7 +151,7 @@ def _near_and_better(groups: Sequence[Group]) -> tuple[Check, ...]:
 
 
 def _absent(what: str, wanted: int = 1, here: str = "") -> Callable[[Scope], str]:
-    """What is missing, or below the paper's scale what was taken instead."""
+    """Return the note of what is missing, or of what small scales take instead."""
 
     def note(scope: Scope) -> str:
         if len(_given(scope)) >= wanted:
