@@ -149,23 +149,22 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=1000 if cuda else 32)
     parser.add_argument("--steps", type=int, default=20 if cuda else 5, help="of each run")
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds, >= 3")
+    precisions = ("fp32", "tf32", "bf16", "bf16-weights") if cuda else ("fp32", "bf16")
+    parser.add_argument("--precisions", nargs="+", default=precisions, help="of ours")
     args = parser.parse_args(argv)
 
     network = load(args.unet).to(args.device).eval()
     flop = flop_per_call(network)
-    precisions = (
-        ("fp32", "tf32", "bf16", "bf16-weights") if args.device == "cuda" else ("fp32", "bf16")
-    )
     calls: dict[str, Callable[[], object]] = {
         "diffusers pipeline": pipeline(network, args.batch, args.steps)
     }
-    for precision in precisions:
+    for precision in args.precisions:
         copy = load(args.unet)
         copy.load_state_dict(network.state_dict())
         calls[f"ours {precision}"] = ours(copy, args.device, precision, args.batch, args.steps)
     if args.device == "cuda":
-        arguments = (copy, args.device, precisions[-1], args.batch, args.steps)
-        calls[f"ours {precisions[-1]}, 2 streams"] = ours(*arguments, streams=2)
+        arguments = (copy, args.device, args.precisions[-1], args.batch, args.steps)
+        calls[f"ours {args.precisions[-1]}, 2 streams"] = ours(*arguments, streams=2)
     calls["noise alone"] = noise_only(args.device, args.batch, args.steps)
     seconds = take_turns(calls, args.rounds)
 
@@ -180,8 +179,9 @@ def main(argv: list[str] | None = None) -> int:
         rows[name] = {"calls_per_second": rate, "ratio": peer / median, "n": len(times)}
         spread = f"{min(times):.2f} to {max(times):.2f} s"
         print(f"{name:20} {rate:10,.1f} calls/s {peer / median:6.2f} x the pipeline   ({spread})")
-    share = statistics.median(seconds["noise alone"]) / statistics.median(seconds["ours fp32"])
-    print(f"noise is {share:.1%} of ours fp32")
+    first = f"ours {args.precisions[0]}"
+    share = statistics.median(seconds["noise alone"]) / statistics.median(seconds[first])
+    print(f"noise is {share:.1%} of {first}")
 
     images = photographs(2_000)
     with tempfile.TemporaryDirectory() as folder:

@@ -57,7 +57,7 @@ commands with a GPU's time give better weights, which drop in without a code cha
 
 ## Measured
 
-| float32, on the CPU | {{ recipes | map("tick") | join(" | ") }} |
+| float32, on the {{ device }} | {{ recipes | map("tick") | join(" | ") }} |
 |---|{% for recipe in recipes %}---|{% endfor %}
 
 {% for name, values in measured.items() %}
@@ -107,21 +107,21 @@ def look(labeler: Labeler, images: np.ndarray) -> tuple[Moments, np.ndarray]:
 
     def features() -> Iterator[np.ndarray]:
         for start in range(0, len(images), CHUNK):
-            chunk = torch.from_numpy(images[start : start + CHUNK])
+            chunk = torch.from_numpy(images[start : start + CHUNK]).to(labeler.device)
             found = labeler.features_and_probabilities(chunk)
-            probabilities.append(found[1].numpy())
+            probabilities.append(found[1].cpu().numpy())
             print(f"labeled {start + len(chunk):,} of {len(images):,} images", file=sys.stderr)
-            yield found[0].numpy()
+            yield found[0].cpu().numpy()
 
     found = moments(features())
     return found, np.concatenate(probabilities)
 
 
-def measure_labeler(source: str, data: Path, work: Path) -> Reference:
+def measure_labeler(source: str, data: Path, work: Path, device: str = "cpu") -> Reference:
     """Label CIFAR-10, or read from `work` what these weights gave before."""
     weights = find_labeler(source)
     classifier, preprocessing = load_classifier(weights)
-    labeler = Labeler(classifier, preprocessing, torch.device("cpu"), "fp32", batch=100)
+    labeler = Labeler(classifier, preprocessing, torch.device(device), "fp32", batch=100)
     name = Path(source).name
     kept = work / f"reference-{weights.sha256[:16]}.npz"
     if not kept.exists():
@@ -144,10 +144,10 @@ def measure_labeler(source: str, data: Path, work: Path) -> Reference:
     )
 
 
-def make_samples(recipe: str, folder: Path, count: int) -> Samples:
+def make_samples(recipe: str, folder: Path, count: int, device: str) -> Samples:
     """Make the images of a recipe as it is, or go on with them."""
     options = ["--recipe", recipe, "--n", str(count), "--split", f"train={count}"]
-    options += ["--shard-size", "640", "--device", "cpu", "--out", str(folder)]
+    options += ["--shard-size", "640", "--device", device, "--out", str(folder)]
     if generate(options):
         raise SystemExit(f"the recipe {recipe} did not run")
     images, sides = [], []
@@ -210,7 +210,11 @@ def network_facts(title: str, kind: str, network: str) -> dict[str, str]:
 
 
 def write_card(
-    recipes: list[str], measured: list[dict[str, str]], references: list[Reference], remark: str
+    recipes: list[str],
+    measured: list[dict[str, str]],
+    references: list[Reference],
+    remark: str,
+    device: str,
 ) -> str:
     """Return the text of the card."""
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -231,6 +235,7 @@ def write_card(
     return environment.from_string(CARD).render(
         recipes=recipes,
         remark=remark,
+        device="GPU" if device == "cuda" else "CPU",
         networks=networks,
         measured={name: [each[name] for each in measured] for name in measured[0]},
         labelers=rows,
@@ -245,7 +250,7 @@ def run_sweep(args: argparse.Namespace, reference: Reference) -> None:
         n=args.sweep_images, recipe=args.sweep, generator=args.generator, micro_batch=batch
     )
     sources = find_sources(options)
-    job = load_job(options, sources, plan_of(options, sources), "cpu")
+    job = load_job(options, sources, plan_of(options, sources), args.device)
     best = sweep(job, reference.train, args.sweep_images, args.work / "sweep.jsonl")
     print(f"best within {MOST_CALLS} network calls an image: {best.candidate.words}")
     print(f"Frechet distance {best.distance:.3f} of {args.sweep_images:,} images")
@@ -261,6 +266,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     option("--recipes", nargs="+", default=there, choices=list(GENERATORS), metavar="RECIPE")
     option("--labeler", action="append", default=[], help="a further labeler to measure with")
     option("--images", type=int, default=10_000, help="of each recipe, >= 2 (default 10000)")
+    option("--device", choices=("cpu", "cuda"), default="cpu", help="default cpu")
     option("--remark", default="", help="what a look at the images showed")
     option("--sweep", choices=list(GENERATORS), help="choose the settings of this recipe")
     option("--sweep-images", type=int, default=1_024, help="of a candidate (default 1024)")
@@ -274,15 +280,15 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     args.work.mkdir(parents=True, exist_ok=True)
     sources = ["tiny", *args.labeler]
-    references = [measure_labeler(source, args.data, args.work) for source in sources]
+    references = [measure_labeler(source, args.data, args.work, args.device) for source in sources]
     if args.sweep:
         run_sweep(args, references[0])
         return 0
     measured = [
-        measure_recipe(r, make_samples(r, args.work / r, args.images), references)
+        measure_recipe(r, make_samples(r, args.work / r, args.images, args.device), references)
         for r in args.recipes
     ]
-    card = write_card(args.recipes, measured, references, args.remark)
+    card = write_card(args.recipes, measured, references, args.remark, args.device)
     (args.work / "card.json").write_text(json.dumps(dict(zip(args.recipes, measured, strict=True))))
     args.out.write_text(card)
     print(card)

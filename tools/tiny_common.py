@@ -88,14 +88,17 @@ def fastest_mode(
     `run(mode)` does one forward and backward pass of `images` images. Processors without bfloat16
     units are slower in bfloat16, and compiled networks are not always faster.
     """
+    synchronize = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
     rates = {}
     before = {name: value.clone() for name, value in model.state_dict().items()}
     for mode in MODES:
         for _ in range(2):  # compile, and warm up
             run(mode)
+        synchronize()
         start, count = time.perf_counter(), 0
         while time.perf_counter() - start < seconds:
             run(mode)
+            synchronize()
             count += 1
         rates[mode] = count * images / (time.perf_counter() - start)
     model.load_state_dict(before)

@@ -37,29 +37,39 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:
         for group in self.param_groups:
+            # Matrices of one shape are made orthogonal together: a launch for all of them.
+            shapes: dict[torch.Size, list[torch.Tensor]] = {}
             for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if "m" not in state:
-                    state["m"] = torch.zeros_like(parameter)
-                state["m"].lerp_(parameter.grad, 1 - group["momentum"])
-                blended = parameter.grad.lerp(state["m"], group["momentum"])
-                update = orthogonalize(blended.flatten(1))
-                size = 0.2 * math.sqrt(max(update.shape))
-                parameter.add_(update.view_as(parameter), alpha=-group["lr"] * size)
+                if parameter.grad is not None:
+                    shapes.setdefault(parameter.shape, []).append(parameter)
+            for alike in shapes.values():
+                self._update(alike, group["lr"], group["momentum"])
+
+    def _update(self, alike: list[torch.Tensor], lr: float, momentum: float) -> None:
+        """Move parameters of one shape."""
+        for parameter in alike:
+            if "m" not in self.state[parameter]:
+                self.state[parameter]["m"] = torch.zeros_like(parameter)
+        gradients = [parameter.grad for parameter in alike]
+        kept = [self.state[parameter]["m"] for parameter in alike]
+        torch._foreach_lerp_(kept, gradients, 1 - momentum)
+        blended = torch._foreach_lerp(gradients, kept, momentum)
+        updates = orthogonalize(torch.stack([each.flatten(1) for each in blended]))  # (K, N, M)
+        size = 0.2 * math.sqrt(max(updates.shape[1:]))
+        moves = [update.view_as(p) for update, p in zip(updates, alike, strict=True)]
+        torch._foreach_add_(alike, moves, alpha=-lr * size)
 
 
-def orthogonalize(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
-    """Return about the nearest matrix whose singular values are all 1."""
+def orthogonalize(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
+    """Return about the nearest matrices whose singular values are all 1, of (..., N, M)."""
     a, b, c = 3.4445, -4.7750, 2.0315  # Jordan's quintic: steepest at 0, within 0.3 of 1 at the end
-    x = matrix / (matrix.norm() + 1e-7)
-    tall = x.shape[0] > x.shape[1]
-    x = x.T if tall else x
+    x = matrices / (torch.linalg.matrix_norm(matrices, keepdim=True) + 1e-7)
+    tall = x.shape[-2] > x.shape[-1]
+    x = x.mT if tall else x
     for _ in range(steps):
-        square = x @ x.T
+        square = x @ x.mT
         x = a * x + (b * square + c * square @ square) @ x
-    return x.T if tall else x
+    return x.mT if tall else x
 
 
 def network_config(channels: tuple[int, ...], device: str, conditional: bool) -> dict[str, Any]:

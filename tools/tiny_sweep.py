@@ -23,7 +23,7 @@ from cifar5m.sampling.generate import Job, make_images
 MOST_CALLS = 40  # network calls of one image
 STARTS = (None, 900, 800, 700, 600, 500)
 SAMPLERS = (("ddim", "quadratic"), ("dpm_solver_pp_2m", "uniform"), ("dpm_solver_pp_2m", "logsnr"))
-GUIDANCES = (1.25, 1.5, 2.0, 3.0)
+GUIDANCES = (1.25, 1.5, 2.0, 3.0, 4.0)
 STEPS = (10, 15, 20, 30, 40)
 
 
@@ -116,10 +116,11 @@ def _measure(job: Job, candidate: Candidate, reference: Moments, images: int) ->
     job = replace(job, sampler=candidate.sampler, conditioning=conditioning)
     features, probabilities = [], []
     for first in range(0, images, job.micro_batch):
-        pixels = make_images(job, torch.arange(first, first + job.micro_batch))[: images - first]
+        index = torch.arange(first, first + job.micro_batch, device=job.generator.device)
+        pixels = make_images(job, index)[: images - first]
         found = job.labeler.features_and_probabilities(pixels)
-        features.append(found[0].numpy())
-        probabilities.append(found[1].numpy())
+        features.append(found[0].cpu().numpy())
+        probabilities.append(found[1].cpu().numpy())
     chosen = np.concatenate(probabilities)
     agreement = None
     if conditioning is not None:
