@@ -46,10 +46,15 @@ def to_normal(word: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     return torch.where(word >> 31 == 1, -z, z).float() * 2.0**-30
 
 
+@lru_cache(maxsize=8)
+def _block_numbers(device: torch.device) -> torch.Tensor:
+    return torch.arange(_BLOCKS, device=device)
+
+
 def _image_noise(
-    key: Key, step: torch.Tensor, index: torch.Tensor, table: torch.Tensor
+    key: Key, step: torch.Tensor, index: torch.Tensor, block: torch.Tensor, table: torch.Tensor
 ) -> torch.Tensor:
-    return to_normal(words_of_key(key, NOISE, step, index, _BLOCKS), table).view(-1, *IMAGE_SHAPE)
+    return to_normal(words_of_key(key, NOISE, step, index, block), table).view(-1, *IMAGE_SHAPE)
 
 
 @lru_cache(maxsize=8)
@@ -67,7 +72,8 @@ def _fastest(device: torch.device) -> Callable[..., torch.Tensor]:
 
     def made(noise: Callable[..., torch.Tensor], where: torch.device) -> torch.Tensor:
         step, index = torch.full((), 7, device=where), torch.arange(9, device=where) + (1 << 33)
-        return noise(_key_words((1 << 31, 5), where), step, index, _normal_table(where)).cpu()
+        tables = _block_numbers(where), _normal_table(where)
+        return noise(_key_words((1 << 31, 5), where), step, index, *tables).cpu()
 
     def is_equal() -> bool:
         return torch.equal(made(compiled, device), made(_image_noise, cpu))
@@ -87,4 +93,5 @@ def image_noise(seed: int, index: torch.Tensor, step: int) -> torch.Tensor:
     device = index.device
     step_word = torch.full((), step, device=device)  # written there: a copy would wait for the GPU
     noise = _fastest(device) if device.type == "cuda" else _image_noise
-    return noise(_key_words(key, device), step_word, index, _normal_table(device))
+    tables = _block_numbers(device), _normal_table(device)
+    return noise(_key_words(key, device), step_word, index, *tables)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from cifar5m.sampling.group_norm import fuse_norms, use_half_weights
 from cifar5m.weights.convert import UNET_CONFIG, build_unet, read_state, unet_state
 from cifar5m.weights.sources import Weights, WeightsError
-from worlds.runtime.device import device_name, in_precision, on_device
+from worlds.runtime.device import device_name, float32_by_choice, in_precision, on_device
 from worlds.runtime.errors import first_line, lacks_memory
 from worlds.runtime.precision import check_precision
 from worlds.runtime.selfcheck import passes
@@ -91,8 +91,7 @@ class Generator:
             tolerance = TOLERANCES[self.precision] * expected.norm()
             return bool((found - expected).norm() <= tolerance)
 
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "TensorFloat32 tensor cores")  # fp32 was asked for
+        with float32_by_choice():
             if not passes(f"compiled {self.name}", self.device, is_close, "the network uncompiled"):
                 return self.network
             compiled(*batch, return_dict=False)  # compiles, where the check was remembered

@@ -58,19 +58,23 @@ def words(
     """
     if isinstance(major, int) and not 0 <= major <= MASK:
         raise ValueError(f"major must be in [0, 2^32), got {major}")
-    return words_of_key(key_of(seed), stream, major, minor, blocks)
+    block = torch.arange(blocks, device=minor.device)
+    return words_of_key(key_of(seed), stream, major, minor, block)
 
 
 def words_of_key(
-    key: Key, stream: int, major: int | torch.Tensor, minor: torch.Tensor, blocks: int
+    key: Key, stream: int, major: int | torch.Tensor, minor: torch.Tensor, block: torch.Tensor
 ) -> torch.Tensor:
-    """Return `words` of a key, not a seed, without checks. A compiled caller hands the key in
-    as two int64 tensors of one word: an integer is compiled in, and at the second seed becomes a
-    symbol, which torch 2.13 failed to compile for the CPU.
+    """Return `words` of a key, not a seed, and of the numbers of the blocks, without checks.
+
+    A compiled caller hands the key in as two int64 tensors of one word: an integer is compiled in,
+    and at the second seed becomes a symbol, which torch 2.13 failed to compile for the CPU. And it
+    hands in the blocks: made inside, Inductor counts them in 32 bits, and their product with a
+    multiplier above 2^31 does not compile for a GPU (seen with torch 2.11, Triton 3.6).
     """
     minor = minor.unsqueeze(1)  # (N, 1)
     counter = (
-        torch.arange(blocks, device=minor.device).expand(len(minor), blocks),
+        block.expand(len(minor), len(block)),
         torch.as_tensor(major, device=minor.device).reshape(-1, 1),
         minor & MASK,
         (minor >> 32) | (stream << 24),

@@ -5,6 +5,7 @@ with float32_products("tf32"):                     # once for a job
     with in_precision("tf32", device): ...         # for each call: changes no flag again
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -102,6 +103,14 @@ def float32_products(precision: str) -> Iterator[None]:
         yield
     finally:
         _write_flags(before)
+
+
+@contextmanager
+def float32_by_choice() -> Iterator[None]:
+    """Silence Inductor's advice to take TF32 while it compiles a network for float32."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "TensorFloat32 tensor cores")
+        yield
 
 
 @contextmanager

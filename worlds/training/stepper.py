@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from worlds.runtime.device import AUTOCAST_DTYPES, capture, fixed_algorithms
+from worlds.runtime.device import AUTOCAST_DTYPES, capture, fixed_algorithms, float32_by_choice
 from worlds.runtime.errors import first_line
 from worlds.runtime.selfcheck import passes
 from worlds.training.config import FITTED, TrainConfig, is_outside
@@ -142,6 +142,7 @@ class Stepper:
         ]
         rates = [group["lr"] for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(saved | {"param_groups": groups})
+        keep_layouts(self.optimizer)
         self._scaler.load_state_dict(state["scaler"])
         self._updates.fill_(state["updates"])
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
@@ -198,8 +199,8 @@ class Stepper:
         """Make an eager step on the stream of the capture, as it needs before it."""
         current = torch.cuda.current_stream(self.device)
         self._side.wait_stream(current)
-        with torch.cuda.stream(self._side):
-            self._update(x, y)
+        with torch.cuda.stream(self._side), float32_by_choice():
+            self._update(x, y)  # compiles, if it does
         current.wait_stream(self._side)
 
     def _capture(
@@ -226,6 +227,19 @@ class Stepper:
             graph.replay()
 
         return replay
+
+
+@torch.no_grad()
+def keep_layouts(optimizer: torch.optim.Optimizer) -> None:
+    """Store an optimizer's state in the memory layout of its parameters.
+
+    Fused optimizers walk through the memory of both: a momentum that was saved channels_last, on a
+    GPU, would be added on a CPU to other weights than its own, without an error.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 @torch.no_grad()

@@ -325,7 +325,7 @@ def test_a_gpu_makes_the_cpus_batches(augment, store):
 def test_threads_that_decode_on_a_gpu_do_not_disturb_each_other(store):
     options = {"augment": "crop+flip", "device": "cuda", "gpu_decode": True}
     one, many = (
-        RealLoader(store.train, 40, 16, 200, threads=threads, **options) for threads in (0, 16)
+        RealLoader(store.train, 30, 16, 200, threads=threads, **options) for threads in (0, 16)
     )
     for (x, y), (x2, y2) in zip(one, many, strict=True):
         assert torch.equal(x, x2)

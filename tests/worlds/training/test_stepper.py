@@ -152,6 +152,29 @@ def on_a_gpu(monkeypatch):
     return compiled
 
 
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_checkpoint_of_a_channels_last_network_goes_on_in_another_layout(optimizer):
+    """As from a GPU to a CPU: fused optimizers walk through memory, whatever its order means."""
+    x, y = torch.randn(8, 4, 5, 5), torch.arange(8) % 3
+
+    def made(layout):
+        torch.manual_seed(0)
+        layers = torch.nn.Conv2d(4, 8, 3), torch.nn.Flatten(), torch.nn.Linear(72, 3)
+        network = torch.nn.Sequential(*layers).to(memory_format=layout)
+        return Stepper(config_of(optimizer), network, CPU)
+
+    left, whole = made(torch.channels_last), made(torch.contiguous_format)
+    resumed = made(torch.contiguous_format)
+    for _ in range(3):
+        left.step(x, y, 0.01)
+        whole.step(x, y, 0.01)
+    resumed.load_state_dict(left.state_dict())
+    for stepper in (resumed, whole):
+        stepper.step(x, y, 0.01)
+    for one, other in zip(resumed.model.parameters(), whole.model.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
 def test_a_compiled_graph_trains_through_the_compiled_network(monkeypatch):
     compiled, plain = on_a_gpu(monkeypatch), config_of("sgd")
     assert module.choose_graph("compiled", plain, CPU, ALONE, OWN_NOTHING) == "compiled"
