@@ -47,7 +47,7 @@ def make_parser() -> Parser:
     add("--shard-size", type=int, default=10_000, help="images a shard, >= 1 (default 10000)")
     add("--workers", type=int, help="encoding processes (default: one a CPU)")
     add("--pack", action="store_true", help="then write the pack, OUT.pack")
-    add("--dry-run", action="store_true", help="print size and time, then stop")
+    add("--dry-run", action="store_true", help="print sizes and time, then stop")
     add("--quiet", action="store_true", help="no progress bar")
     return parser
 
@@ -82,6 +82,28 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def print_downloads(missing: Sequence[Path], base_url: str) -> None:
+    """Print which released parts would be downloaded, and their sizes as the server tells them."""
+    from cifar5m.weights.download import FetchError, ask_size
+
+    sizes: list[int | None] = []
+    for path in missing:
+        url = f"{base_url}/{path.name}"
+        try:
+            sizes.append(ask_size(url))
+        except FetchError as error:
+            sizes.append(None)
+            print(f"{path}: {error} and put it there")
+            continue
+        told = "size not told" if sizes[-1] is None else f"{sizes[-1]:,} bytes"
+        print(f"{path}: to download from {url}, {told}")
+    known = [size for size in sizes if size is not None]
+    if known:
+        more = "" if len(known) == len(sizes) else "at least "
+        print(f"to download: {more}{sum(known) / 1e9:,.3f} GB in {len(sizes)} files")
+    print("once the parts are there, a dry run tells size and time of the shards as well")
+
+
 def print_estimate(args: argparse.Namespace, on_progress: ProgressBars) -> None:
     """Print what the import would make, and how long it takes by its first images."""
     from cifar5m.shards.importing import estimate, load_source, missing_paths, plan_of
@@ -89,8 +111,8 @@ def print_estimate(args: argparse.Namespace, on_progress: ProgressBars) -> None:
 
     workers = worker_count(args.workers)
     if missing := missing_paths(args.paths):
-        names = ", ".join(map(str, missing))
-        raise ValueError(f"{names} would be downloaded from {args.base_url}: a dry run needs them")
+        print_downloads(missing, args.base_url.rstrip("/"))
+        return
     said = {"split": args.split, "test": args.test, "keys": args.keys}
     # Read the source, encode some of it, and extrapolate.
     source = load_source(args.paths, args.out, args.form, on_progress, **said)

@@ -10,13 +10,12 @@ from typing import Final
 
 from cifar5m.engines.estimate import FLEETS
 from cifar5m.sampling.job import Options
-from cifar5m.weights.download import cache_folder
+from cifar5m.weights.download import FetchError, ask_size, cache_folder
 from cifar5m.weights.ho_ema import DEFAULT, SOURCES, converted_folder, download_folder
 from cifar5m.weights.sources import DEFAULT_LABELER, WeightsError, find_labeler, labeler_folder
 from worlds.cli.tables import columns
 
 _TAR_BYTES: Final = 4_098  # a sample of 32 x 32: two headers, a PNG of some 2,360 bytes, the label
-_TIMEOUT: Final = 5.0  # seconds to find out whether a server answers
 
 # Calls of Ho's network, of one image each, a second, and how each figure is known.
 _CARDS: Final = (
@@ -125,14 +124,9 @@ def _labeler(source: str) -> str:
 
 def _download(url: str, name: str, by_hand: str) -> str:
     """Say that a file will be downloaded, or where to put it if its server does not answer."""
-    import httpx2
-
-    # Only the head is asked for: does the server answer, and how large is it?
     try:
-        answer = httpx2.head(url, timeout=_TIMEOUT, follow_redirects=True)
-        answer.raise_for_status()
-    except (httpx2.HTTPError, httpx2.InvalidURL):
-        return f"out of reach: download {url} elsewhere and put {by_hand}"
-    length = answer.headers.get("Content-Length", "")
-    size = f" ({int(length) / 1e6:,.0f} MB)" if length.isdigit() else ""
-    return f"to download: {name}{size} from {url}"
+        size = ask_size(url)
+    except FetchError as error:
+        return f"{error} and put {by_hand}"
+    told = "" if size is None else f" ({size / 1e6:,.0f} MB)"
+    return f"to download: {name}{told} from {url}"

@@ -20,6 +20,7 @@ from worlds.runtime.http import TIMEOUT, Retries, Transfer, TransferError
 from worlds.runtime.progress import OnProgress, Progress, ignore
 
 CACHE_VARIABLE: Final = "DEEP_BOOTSTRAP_CACHE"
+_ASKING: Final = 5.0  # seconds to find out whether a server answers
 
 
 class FetchError(OSError):
@@ -65,6 +66,23 @@ def check_file(path: Path, remote: RemoteFile) -> None:
             raise FetchError(
                 f"{path.name} is not {remote.name}: {kind} {found}, expected {expected}"
             )
+
+
+def ask_size(url: str) -> int | None:
+    """Return the size of the file at `url` in bytes, None if the server does not say it.
+
+    Raises FetchError if the server is out of reach or does not serve the file.
+    """
+    import httpx2
+
+    try:
+        plain = {"Accept-Encoding": "identity"}
+        answer = httpx2.head(url, headers=plain, timeout=_ASKING, follow_redirects=True)
+        answer.raise_for_status()
+    except (httpx2.HTTPError, httpx2.InvalidURL):
+        raise FetchError(f"out of reach: download {url} elsewhere") from None
+    length = answer.headers.get("Content-Length", "")
+    return int(length) if length.isdigit() else None
 
 
 def fetch(

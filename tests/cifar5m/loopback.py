@@ -33,6 +33,14 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
+    def do_HEAD(self):
+        """Tell the length, or the state of the next fault; `seen` counts what is downloaded."""
+        fault = self.server.faults.pop(0) if self.server.faults else {}
+        self.send_response(fault.get("status", 200))
+        if self.server.length:
+            self.send_header("Content-Length", str(len(self.server.body)))
+        self.end_headers()
+
     def do_GET(self):
         server = self.server
         asked, condition = self.headers.get("Range"), self.headers.get("If-Range")

@@ -145,6 +145,30 @@ def test_a_dry_run_tells_sizes_and_writes_nothing(parts, tmp_path, capsys):
     assert not (tmp_path / "set").exists()
 
 
+def test_a_dry_run_tells_what_would_be_downloaded_and_downloads_nothing(parts, tmp_path, capsys):
+    missing = [str(tmp_path / "part1.npz"), str(tmp_path / "part5.npz")]
+    with servers() as start:
+        known, silent = start(body=b"x" * 4_000_000), start(length=False)
+        for server, lines in (
+            (known, ["4,000,000 bytes", "4,000,000 bytes", "0.008 GB in 2 files"]),
+            (silent, ["size not told", "size not told", "once the parts are there"]),
+        ):
+            base = server.url.rpartition("/")[0]
+            assert run([parts[0], *missing], tmp_path / "set", "--dry-run", "--base-url", base) == 0
+            told = capsys.readouterr().out.splitlines()
+            assert [line for line, part in zip(told, lines, strict=False) if part not in line] == []
+            assert told[0].startswith(f"{missing[0]}: to download from {base}/part1.npz")
+            assert server.seen == []
+        # One of them is not served, and its size is not part of the sum.
+        known.faults = [{"status": 404}]
+        base = known.url.rpartition("/")[0]
+        assert run([parts[0], *missing], tmp_path / "set", "--dry-run", "--base-url", base) == 0
+    told = capsys.readouterr().out
+    assert f"{missing[0]}: out of reach: download {base}/part1.npz elsewhere" in told
+    assert "at least 0.004 GB in 2 files" in told
+    assert not any(map(os.path.exists, [*missing, tmp_path / "set"]))
+
+
 def test_a_part_that_is_not_there_is_fetched_through_a_cut(imported, tmp_path):
     paths = write_parts(tmp_path / "in")
     body = Path(paths[1]).read_bytes()
