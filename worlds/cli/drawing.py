@@ -131,6 +131,8 @@ def legend(figure: "Figure", entries: Sequence[tuple[str, dict[str, Any]]]) -> N
     longest = 0.75 + 0.095 * max((len(text) for text, _ in entries), default=0)  # inches, about
     columns = max(1, int(figure.get_figwidth() / longest))
     rows = -(-len(handles) // columns)
+    # A figure has room for two rows; more take nothing from the panels.
+    figure.set_figheight(figure.get_figheight() + 0.23 * max(0, rows - 2))
     figure.legend(
         handles=handles,
         loc="outside lower center",

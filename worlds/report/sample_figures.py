@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from worlds.cli.drawing import COLORS, FAINT, GRID, INK, ORDERED, legend, new_figure, patch
+from worlds.cli.drawing import COLORS, FAINT, GRID, INK, ORDERED, RED, legend, new_figure, patch
 from worlds.experiments.spec import METRIC_NAMES, Experiment, name_of
 from worlds.report.analysis import power_law, power_law_of_points, stopping_time
 from worlds.report.measure import Measured
@@ -32,7 +32,8 @@ from worlds.training.run_folder import Run
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SHOWN: Final = ("error", "soft_error")  # metrics of a figure of sizes
+# Metrics of a figure of sizes, with the color and mark of their gap: none of ORDERED is near them.
+SHOWN: Final = {"error": (RED, "o"), "soft_error": (COLORS[3], "s")}
 IDEAL_ENTRY: Final = ("Ideal World", {**DASHED, "color": INK})
 _DASHES: Final = (("-", "solid"), (DASHES, "dashed"), ((0, (1, 1.5)), "dotted"))
 
@@ -213,7 +214,8 @@ def draw_sizes(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
         for ax, metric in zip(mine, SHOWN, strict=False):
             panel = f"{network}: {metric}"
             drawn += _draw_sizes(ax, _shaded(members), f"test_{metric}", panel, network)
-            ax.set_title(f"{network}: {METRIC_NAMES[metric]}")
+            name = METRIC_NAMES[metric]
+            ax.set(title=f"{network}: {name}", ylabel=f"test {name}")
         fit_limits(mine[:2], drawn)  # one scale for both metrics
         points += drawn + _gap_panel(mine[2], network, members)
     # The legend, of the network at the most n.
@@ -222,8 +224,9 @@ def draw_sizes(experiment: Experiment, measured: Sequence[Measured]) -> Drawn:
         (one.found.group.series or one.label, {"color": color}) for color, one in _shaded(members)
     ]
     entries += [IDEAL_ENTRY, ("T0 (faded after it)", {**RING, "color": INK})]
-    for place, metric in enumerate(SHOWN):
-        entries.append((f"Real - Ideal: {METRIC_NAMES[metric]}", {"color": COLORS[2 + place]}))
+    for metric, (color, mark) in SHOWN.items():
+        line: Style = {"color": color, "marker": mark, "markersize": 5}
+        entries.append((f"Real - Ideal: {METRIC_NAMES[metric]}", line))
     if any(len(one.values["gap"]) > 1 for one in members):
         entries.append(("bands: quartiles over trials; bars: 95 %", patch(GRID)))
     legend(figure, entries)
@@ -234,9 +237,10 @@ def _gap_panel(ax: "Axes", network: str, members: Sequence[Measured]) -> list[Po
     """Draw Real less Ideal at T0, or at the last step, with 95 % intervals over trials."""
     sizes = [_size(one) for one in members]
     points: list[Point] = []
-    for metric, color in zip(SHOWN, COLORS[2:], strict=False):
+    for metric, (color, mark) in SHOWN.items():
         quantity = f"{metric}:gap"
-        ax.plot(sizes, [one.number(quantity) for one in members], "o-", color=color, markersize=5)
+        gaps = [one.number(quantity) for one in members]
+        ax.plot(sizes, gaps, color=color, marker=mark, markersize=5)
         for n, one in zip(sizes, members, strict=True):
             low, high = one.interval(quantity)
             ax.plot([n, n], [low, high], color=color, linewidth=1.2)
@@ -244,7 +248,7 @@ def _gap_panel(ax: "Axes", network: str, members: Sequence[Measured]) -> list[Po
             points.append(one.point(quantity, **names) | {"low": low, "high": high})
     ax.axhline(0, color=FAINT, linewidth=0.8)
     log_axis(ax, sizes)
-    ax.set(title="Real - Ideal at T0", xlabel="n")
+    ax.set(title="Gap at T0 or at the end", xlabel="n", ylabel="Real - Ideal")
     return points
 
 
