@@ -9,7 +9,7 @@ import argparse
 import re
 import sys
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, get_args, get_origin
 
 # "workers must be ..." starts a message; "precision='fp32'" and "`out`" may be anywhere in it.
 _SUBJECT = re.compile(r"(\w+)(?=:| (?:must|needs|takes|and|excludes)\b)")
@@ -91,6 +91,40 @@ def _integer(text: str) -> int:
 
 
 _integer.__name__ = "int"  # in messages
+
+
+def name_and_value(option: str, form: str, text: str) -> tuple[str, str]:
+    """Return `NAME=VALUE` as two texts. Raises ValueError if it is none."""
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise ValueError(f"{option} is {form}, got {text!r}")
+    return name, value
+
+
+def add_field(
+    group: Any, name: str, hint: Any, default: Any, text: str, choices: Any = None
+) -> None:
+    """Add the option of a config's field, by its annotation and its default; a switch that is on by
+    default is one that turns it off.
+    """
+    flag = name.replace("_", "-")
+    if isinstance(default, bool):
+        prefix, action = ("--no-", "store_false") if default else ("--", "store_true")
+        group.add_argument(prefix + flag, dest=name, action=action, help=text)
+        return
+    # The first alternative: int of `Size | None`, float of a pair of shares.
+    while get_args(hint) and get_origin(hint) is not Literal:
+        hint = get_args(hint)[0]
+    names = get_args(hint)
+    said = "none" if default is None else default
+    group.add_argument(
+        f"--{flag}",
+        type=str if names else hint,
+        default=default,
+        choices=names or choices,
+        nargs=len(default) if isinstance(default, tuple) else None,
+        help=text if "default:" in text else f"{text} (default: {said})",
+    )
 
 
 class _Version(argparse.Action):

@@ -15,13 +15,14 @@ shares the runs out. The report is RUNS/report/index.html. The last line is JSON
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worlds.cli.counted import counted
 from worlds.cli.exit import EXIT_FAILED, exit_code
+from worlds.cli.parser import name_and_value
 from worlds.commands.experiment_options import make_parser
 from worlds.runtime.signals import StopSignal
 
@@ -34,13 +35,7 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser(__doc__)
     args = parser.parse_args(argv)
-    verbs: dict[str, Callable[[argparse.Namespace], int]] = {
-        "list": _list,
-        "show": _show,
-        "run": _run,
-        "status": _status,
-        "report": _report,
-    }
+    verbs = {"list": _list, "show": _show, "run": _run, "status": _status, "report": _report}
     args.runs = getattr(args, "runs", None) or Path("runs") / args.scale
     hint = "for a run; use fewer --workers"
     return exit_code(parser, lambda: verbs[args.verb](args), args.runs, too_large=hint)
@@ -78,7 +73,8 @@ def _run(args: argparse.Namespace) -> int:
     from worlds.experiments.state import bind_data, save_spec
 
     # What is asked of the machine, the data and the experiments.
-    weights = dict(map(_named, args.weights))
+    form = "NAME=PATH, such as fig13=vit.safetensors"
+    weights = dict(name_and_value("--weights", form, text) for text in args.weights)
     if args.ray is not None and (args.workers, args.device) != (None, "auto"):
         raise ValueError("--ray places the runs itself: leave --workers and --device out")
     devices = devices_of(args.device, args.workers)
@@ -98,19 +94,16 @@ def _run(args: argparse.Namespace) -> int:
     # The plan comes first, and alone for a dry run.
     left = _print_plan(selection)
     if args.dry_run:
-        left |= _print_timing(selection.waiting, sources, devices)
+        from worlds.experiments.timing import time_runs
+
+        if (timing := time_runs(selection.waiting, sources, devices)) is not None:
+            print(timing.report())
+            left["timed_hours"] = round(timing.seconds / 3600, 4)  # of one device
         print(json.dumps({"out": str(args.runs), "scale": args.scale, "left": left}))
         return 0
     for one in selection.chosen:
         save_spec(bind_data(one, sources), args.runs)
     return _train(selection.waiting, len(selection.jobs), sources, devices, args)
-
-
-def _named(text: str) -> tuple[str, str]:
-    name, equals, path = text.partition("=")
-    if not (name and equals and path):
-        raise ValueError(f"--weights is NAME=PATH, such as fig13=vit.safetensors, got {text!r}")
-    return name, path
 
 
 def _print_plan(selection: "Selection") -> dict[str, Any]:
@@ -128,21 +121,6 @@ def _print_plan(selection: "Selection") -> dict[str, Any]:
         f"{total['steps']:,} steps"
     )
     return total
-
-
-def _print_timing(
-    waiting: "Sequence[Job]", sources: "Sources", devices: Sequence[str]
-) -> dict[str, Any]:
-    """Print how long the runs will take on these devices, and return it in hours of one."""
-    from worlds.experiments.timing import time_runs
-    from worlds.runtime.processes import cpu_count
-
-    workers = max(1, min(len(devices), len(waiting)))
-    timing = time_runs(waiting, sources, devices[0], max(1, cpu_count() // workers))
-    if timing is None:
-        return {}
-    print(timing.report(workers))
-    return {"timed_hours": round(timing.seconds / 3600, 4)}
 
 
 def _train(
@@ -163,15 +141,10 @@ def _train(
     with bar_of(total=len(waiting)) as bar:
 
         def on_progress(progress: Progress) -> None:
-            notes = {name: f"failed {name}: {why}" for name, why in progress.failed.items()}
-            for name, how in progress.ended.items():
-                if how == "not_finite":
-                    notes[name] = f"the loss was not finite, ended there: {name}"
-            if progress.elsewhere:
-                notes[""] = "another process trains some of these runs: they are waited for"
-            for name in notes.keys() - told:
-                told.add(name)
-                bar.write(notes[name], file=sys.stderr)
+            for note in progress.notes():
+                if note not in told:
+                    told.add(note)
+                    bar.write(note, file=sys.stderr)
             bar.update(progress.done - bar.n)
 
         watch = on_progress, lambda: stop.number is not None
@@ -194,21 +167,11 @@ def _train(
 
 
 def _status(args: argparse.Namespace) -> int:
-    from worlds.experiments.listing import table
-    from worlds.experiments.state import STATES, read_experiments, states_of, tally
+    from worlds.experiments.listing import standing
+    from worlds.experiments.state import read_experiments, states_of
 
-    # A run that experiments share counts in each.
-    states = states_of(args.runs)
-    rows = [("experiment", *STATES, "title")]
-    total: dict[str, int] = dict.fromkeys(STATES, 0)
-    for experiment in read_experiments(args.runs, args.names):
-        counts = tally(experiment, states)
-        rows.append(
-            (experiment.name, *(f"{counts[state]:,}" for state in STATES), experiment.title)
-        )
-        for state in STATES:
-            total[state] += counts[state]
-    print(table(rows))
+    text, total = standing(read_experiments(args.runs, args.names), states_of(args.runs))
+    print(text)
     print(json.dumps({"out": str(args.runs), "shared runs counted in each": total}))
     return 0
 

@@ -3,9 +3,9 @@
 import argparse
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Final, Literal, get_args, get_origin
+from typing import Final, get_args
 
-from worlds.cli.parser import Parser
+from worlds.cli.parser import Parser, add_field, name_and_value
 from worlds.loaders.normalize import NAMES
 from worlds.training.config import Grid, Loss, Optimizer, TrainConfig, annotations
 from worlds.training.schedules import KINDS, steps_of_epochs
@@ -91,7 +91,8 @@ def make_parser(description: str | None) -> Parser:
     groups = {title: parse.add_argument_group(title) for title in _GROUPS}
     for title, entries in _GROUPS.items():
         for name, text in entries.items():
-            _add_field(groups[title], name, text)
+            kind, default = annotations()[name], _DEFAULTS[name]
+            add_field(groups[title], name, kind, default, text, _CHOICES.get(name))
     groups["network"].add_argument(
         "--option",
         action="append",
@@ -146,38 +147,6 @@ def _add_machine(parse: Parser) -> None:
     parse.add_argument("--quiet", action="store_true", help="no progress bars")
 
 
-def _add_field(group: Any, name: str, text: str) -> None:
-    """Add the option of a field; a switch that is on by default is one that turns it off."""
-    hint, default = annotations()[name], _DEFAULTS[name]
-    flag = name.replace("_", "-")
-    # A switch.
-    if isinstance(default, bool):
-        prefix, action = ("--no-", "store_false") if default else ("--", "store_true")
-        group.add_argument(prefix + flag, dest=name, action=action, help=text)
-        return
-    # A value, with its default in the help.
-    kind, choices = _kind(hint)
-    said = "none" if default is None else default
-    suffix = "" if "default:" in text else f" (default: {said})"
-    group.add_argument(
-        f"--{flag}",
-        type=kind,
-        default=default,
-        choices=choices or _CHOICES.get(name),
-        nargs=len(default) if isinstance(default, tuple) else None,
-        help=f"{text}{suffix}".strip(),
-    )
-
-
-def _kind(hint: Any) -> tuple[type, tuple[str, ...]]:
-    """Return the type of an annotation's first alternative, and its names where it is of some."""
-    # int of `Size | None`, float of a pair of shares.
-    parts = get_args(hint)
-    if get_origin(hint) is Literal:
-        return str, parts
-    return _kind(parts[0]) if parts else (hint, ())
-
-
 def config_of(args: argparse.Namespace) -> TrainConfig:
     """Return the Real World's config of trial 0. Raises ValueError for an invalid option."""
     values = {name: getattr(args, name) for group in _GROUPS.values() for name in group}
@@ -207,9 +176,7 @@ def _units(text: str) -> tuple[int, ...]:
 
 
 def _option(text: str) -> tuple[str, int | float | str | bool]:
-    name, equals, value = text.partition("=")
-    if not (name and equals and value):
-        raise ValueError(f"--option is NAME=VALUE, such as width=16, got {text!r}")
+    name, value = name_and_value("--option", "NAME=VALUE, such as width=16", text)
     # A switch, a number, or text.
     if value.lower() in ("true", "false"):
         return name, value.lower() == "true"

@@ -1,4 +1,4 @@
-"""The texts of `worlds-experiment list` and `show`: text for people, totals for programs."""
+"""The texts of `worlds-experiment list`, `show` and `status`, and totals for programs."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -6,7 +6,8 @@ from typing import Any, Final
 from worlds.cli.tables import columns
 from worlds.experiments.costs import ASSUMED, estimate, gpu_hours
 from worlds.experiments.plan import Expanded, Job, jobs_of
-from worlds.experiments.spec import Group
+from worlds.experiments.spec import Experiment, Group
+from worlds.experiments.state import STATES, Key, State, tally
 from worlds.training.config import TrainConfig
 
 GROUPS: Final = 12  # of an experiment that are shown
@@ -51,6 +52,20 @@ def description(one: Expanded) -> tuple[str, dict[str, Any]]:
     parts += [_groups(one.groups), "\n".join(claims)]
     cost = f"{total['runs']:,} runs, {total['steps']:,} steps, {hours(total['gpu_hours'])} "
     return "\n\n".join([*parts, f"{cost}GPU-hours. {ASSUMED}."]), total
+
+
+def standing(
+    experiments: Sequence[Experiment], states: dict[Key, State]
+) -> tuple[str, dict[State, int]]:
+    """Return a line for each experiment, its runs by state, and the totals; a run that experiments
+    share counts in each.
+    """
+    rows, total = [("experiment", *STATES, "title")], dict.fromkeys(STATES, 0)
+    for one in experiments:
+        counts = tally(one, states)
+        rows.append((one.name, *(f"{counts[state]:,}" for state in STATES), one.title))
+        total = {state: total[state] + counts[state] for state in STATES}
+    return table(rows), total
 
 
 def recipe(config: TrainConfig) -> str:

@@ -13,6 +13,7 @@ from worlds.experiments.costs import cost, estimate, seconds
 from worlds.experiments.plan import Job
 from worlds.experiments.sources import Sources
 from worlds.runtime.device import device_name
+from worlds.runtime.processes import cpu_count
 
 PATIENCE: Final = 45.0  # seconds after which no further network is timed
 
@@ -26,23 +27,26 @@ class Timing:
     networks: int
     device: str
     precision: str
+    workers: int
 
-    def report(self, workers: int) -> str:
-        """Return a line; hours of a GPU, or minutes of this machine with that many workers."""
+    def report(self) -> str:
+        """Return a line; hours of a GPU, or minutes of this machine with all workers."""
         of = f"{self.timed} of the {self.networks} networks timed, in {self.precision}"
         if self.device != "CPU":
             return f"about {self.seconds / 3600:,.2g} GPU-hours of {self.device}, {of}"
-        minutes = self.seconds / 60 / workers
-        return f"about {minutes:,.2g} minutes on this CPU, {workers} at a time, {of}"
+        minutes = self.seconds / 60 / self.workers
+        return f"about {minutes:,.2g} minutes on this CPU, {self.workers} at a time, {of}"
 
 
-def time_runs(jobs: Sequence[Job], sources: Sources, device: str, threads: int) -> Timing | None:
-    """Return what the runs will take on `device`; None where no run trains a network.
+def time_runs(jobs: Sequence[Job], sources: Sources, devices: Sequence[str]) -> Timing | None:
+    """Return what the runs will take on the first device, a worker a device; None where no run
+    trains a network.
 
-    The networks whose runs cost most are timed first, each with `threads` CPU threads on a few
-    steps and one batch of evaluation.
+    The networks whose runs cost most are timed first, each with a worker's share of the CPU threads
+    on a few steps and one batch of evaluation.
     """
-    where, before = torch.device(device), torch.get_num_threads()
+    where, before = torch.device(devices[0]), torch.get_num_threads()
+    workers = max(1, min(len(devices), len(jobs)))
     groups: dict[tuple[str, ...], list[Job]] = defaultdict(list)
     for job in jobs:
         c = job.config
@@ -55,7 +59,7 @@ def time_runs(jobs: Sequence[Job], sources: Sources, device: str, threads: int) 
     ordered = sorted(groups, key=work.__getitem__, reverse=True)
     total, started = 0.0, time.monotonic()
     rates: list[float] = []  # seconds a multiply-add
-    torch.set_num_threads(threads)
+    torch.set_num_threads(max(1, cpu_count() // workers))
     try:
         for key in ordered:
             if rates and time.monotonic() - started > PATIENCE:
@@ -70,4 +74,4 @@ def time_runs(jobs: Sequence[Job], sources: Sources, device: str, threads: int) 
         torch.set_num_threads(before)
     precisions = "/".join(sorted({key[-1] for key in groups}))
     name = "CPU" if where.type == "cpu" else device_name(where)
-    return Timing(total, len(rates), len(groups), name, precisions)
+    return Timing(total, len(rates), len(groups), name, precisions, workers)

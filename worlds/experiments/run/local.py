@@ -44,6 +44,16 @@ class Progress:
         """Runs, with the parts of those being trained."""
         return len(self.ended) + len(self.failed) + sum(self.fraction.values())
 
+    def notes(self) -> list[str]:
+        """Return a line for each run that went wrong, and one if another process trains some."""
+        lines = [f"failed {name}: {why}" for name, why in self.failed.items()]
+        for name, how in self.ended.items():
+            if how == "not_finite":
+                lines.append(f"the loss was not finite, ended there: {name}")
+        if self.elsewhere:
+            lines.append("another process trains some of these runs: they are waited for")
+        return lines
+
     def update(self, running: Iterable[Job], root: Path) -> None:
         """Note how far the running jobs are, by their metrics."""
         self.fraction = {job.name: _updates(job.folder(root)) / job.config.steps for job in running}
