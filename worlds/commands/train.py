@@ -54,9 +54,8 @@ def _run(args: argparse.Namespace) -> int:
     cifar10 = None if args.cifar10 is None else open_store(args.cifar10).test
     test = None if args.test is None else open_store(args.test).for_testing
     data = Data.of(open_store(args.data), cifar10, test)
-    tests = [len(split) for split in (data.test, data.cifar10) if split is not None]
     free = [name for name in MEASURING if getattr(args, name) is None]
-    config = choose_measuring(config, tests, free)
+    config = choose_measuring(config, data, free)
     # Alone, or as one of torchrun's processes; the first one speaks.
     args.replicas, args.device = join(pick_device(args.device))
     if args.replicas.writes:
@@ -79,17 +78,14 @@ def _run(args: argparse.Namespace) -> int:
 
 def _print_plan(config: TrainConfig, data: "Data", args: argparse.Namespace) -> None:
     """Print the resolved config and what it costs; check, without training, what can be checked."""
-    import torch
-
     from worlds.experiments.costs import cost, seconds
-    from worlds.training.build import batch_format, make_loader
+    from worlds.training.build import check_loaders
     from worlds.training.schedules import series_points
 
     # What only shows when the run is begun.
     series_points(args.keep_checkpoints, config.steps)
     configs = [replace(config, world=world) for world in args.worlds]
-    for each in configs:
-        make_loader(each, data.train, batch_format(each, torch.device("cpu")))
+    check_loaders(configs, data)
     # The config without what is off, the data, and the cost of each world.
     values = config.to_json() | {"world": args.world, "trial": f"0 to {args.trials - 1}"}
     shown = {name: value for name, value in values.items() if value not in (None, {}, [])}
@@ -120,30 +116,23 @@ def _train(
     from worlds.training.stepper import NotFinite
     from worlds.training.train import train
 
-    name = f"{config.world}-{config.trial}"
-    folder = args.out / name
+    folder = args.out / f"{config.world}-{config.trial}"
     # An Ideal World ends where its Real World ended.
-    total, last_step, twin = config.steps, None, dict[int, float]()
-    if real is not None:
-        twin = {row["step"]: row["test_soft_error"] for row in real.rows}
-        if real.summary is not None and real.summary.ended != "schedule":
-            total = real.summary.updates
-            last_step = total - 1
+    last_step = None if real is None else real.early_end
+    total = config.steps if last_step is None else last_step + 1
+    twin = {row["step"]: {"real": row["test_soft_error"]} for row in (real.rows if real else ())}
     mirrors = _mirrors(folder, config, args) if args.replicas.writes else []
-    quiet = args.quiet or not args.replicas.writes
-    with step_bar(total, name, quiet) as (bar, move):
+    with step_bar(total, folder.name, args.quiet or not args.replicas.writes) as (bar, move):
 
         def on_step(updates: int) -> None:
             move(updates)
             stop.raise_if_set()
 
         def on_row(row: "Row") -> None:
-            shown: dict[str, str] = {config.world: f"{row['test_soft_error']:.4f}"}
-            if row["step"] in twin:
-                shown["real"] = f"{twin[row['step']]:.4f}"
+            shown = {config.world: row["test_soft_error"], **twin.get(row["step"], {})}
             if "train_error" in row:
-                shown["train_error"] = f"{row['train_error']:.4f}"
-            bar.set_postfix(shown)
+                shown["train_error"] = row["train_error"]
+            bar.set_postfix({name: f"{value:.4f}" for name, value in shown.items()})
             for mirror in mirrors:
                 mirror(row)
 
@@ -196,18 +185,12 @@ def _print_results(runs: "list[Run]", args: argparse.Namespace) -> None:
     real = [run for run in runs if run.config.world == "real"]
     ideal = [run for run in runs if run.config.world == "ideal"]
     ends = endings(real, ideal) if real and ideal else ()
-    times = [run.stopping_step for run in real]
-    for t0, end in zip(times, ends, strict=False):
-        reached = f"T0 = step {t0:,}" if t0 is not None else "T0 not reached"
-        print(
-            f"trial {end.trial}: {reached}; at step {end.step:,} soft-error real {end.real:.4f}, "
-            f"ideal {end.ideal:.4f}, bootstrap error {end.gap:+.4f}"
-        )
+    for end in ends:
+        print(end)
     summary: dict[str, Any] = {"out": str(args.out), "trials": args.trials}
     if ends:
-        gaps = [end.gap for end in ends]
-        compared = {"t0": times, "compared_at": [end.step for end in ends]}
-        summary |= {**compared, "bootstrap_error": gaps}
+        summary |= {"t0": [end.t0 for end in ends], "compared_at": [end.step for end in ends]}
+        summary["bootstrap_error"] = gaps = [end.gap for end in ends]
         summary["median_bootstrap_error"] = statistics.median(gaps)
     print(json.dumps(summary))
 

@@ -83,9 +83,7 @@ class Cost:
 def cost(config: TrainConfig, data: RunData) -> Cost:
     """Return the cost of the run to the end of its schedule."""
     network = _network(config, data.train.image_shape[0], len(data.train.class_names))
-    # Each set of test images is measured at every log point.
-    tests = [data.test] if data.cifar10 is None else [data.test, data.cifar10]
-    return count_cost(config, list(map(len, tests)), *network)
+    return count_cost(config, data.test_sizes, *network)
 
 
 def count_cost(
@@ -112,9 +110,7 @@ def count_cost(
     )
 
 
-def choose_measuring(
-    config: TrainConfig, tests: Sequence[int], free: Collection[str]
-) -> TrainConfig:
+def choose_measuring(config: TrainConfig, data: RunData, free: Collection[str]) -> TrainConfig:
     """Return the config with the densest log points on the most images that cost at most
     `MEASURING` of the run, or the least there are. Only fields in `free` change.
     """
@@ -126,7 +122,7 @@ def choose_measuring(
     for log, images in (("paper", 10_000), ("fast", 10_000), *sparse, *few):
         fields: dict[str, Any] = {"log": log, "test_eval": images, "train_eval": images}
         config = replace(config, **{name: fields[name] for name in free})
-        if count_cost(config, tests, 0, 0).evaluation_share <= MEASURING:
+        if count_cost(config, data.test_sizes, 0, 0).evaluation_share <= MEASURING:
             break
     return config
 

@@ -159,16 +159,28 @@ class Ending:
 
     trial: int
     step: int
-    reached: bool  # T0; otherwise `step` is the last
+    t0: int | None  # where it was not reached, or nobody measured at it, `step` is the last
     real: float
     ideal: float
     largest: float  # |Real - Ideal| at its greatest, at or before `step`
     train: float | None  # of the Real World, as the paper measured it
 
     @property
+    def reached(self) -> bool:
+        """Whether the worlds are compared at T0."""
+        return self.step == self.t0
+
+    @property
     def gap(self) -> float:
         """The bootstrap error."""
         return self.real - self.ideal
+
+    def __str__(self) -> str:
+        reached = f"T0 = step {self.t0:,}" if self.t0 is not None else "T0 not reached"
+        return (
+            f"trial {self.trial}: {reached}; at step {self.step:,} soft-error real "
+            f"{self.real:.4f}, ideal {self.ideal:.4f}, bootstrap error {self.gap:+.4f}"
+        )
 
 
 def endings(
@@ -198,7 +210,7 @@ def _ending(run: Run, ideal: Sequence[Run], metric: str) -> Ending:
     return Ending(
         trial=run.config.trial,
         step=end,
-        reached=t0 is not None and end == t0,
+        t0=t0,
         real=float(real_values[-1]),
         ideal=float(ideal_values[-1]),
         largest=float(np.max(np.abs(real_values - ideal_values))),

@@ -20,7 +20,7 @@ from worlds.data.stores import Store, open_store
 from worlds.report.comparison import Comparison
 from worlds.runtime.checks import count
 from worlds.runtime.device import pick_device
-from worlds.training.build import Data, batch_format, make_loader
+from worlds.training.build import Data, batch_format, check_loaders, make_loader
 from worlds.training.config import TrainConfig
 from worlds.training.metrics import Measure
 from worlds.training.parts import Parts, check_parts, checked_parts, named_metrics
@@ -155,15 +155,12 @@ def _data(data: Any, test: Any) -> Data:
 def _check(configs: Sequence[TrainConfig], data: Data, parts: Parts) -> None:
     """Raises ValueError for whatever can be seen without training, before the first run."""
     # A loader of each run, and the first batch of training and test data.
-    batches = []
-    for config in configs:
-        loader = make_loader(config, data.train, batch_format(config, torch.device("cpu")))
-        if config.trial == 0 and config is configs[0]:
-            batches.append(next(iter(loader)))
+    check_loaders(configs, data)
     measured = replace(configs[0], world="real", n=len(data.test), steps=1, batch_size=1)
-    batches.append(
-        next(iter(make_loader(measured, data.test, batch_format(measured, torch.device("cpu")))))
-    )
+    batches = [
+        next(iter(make_loader(config, split, batch_format(config, torch.device("cpu")))))
+        for config, split in ((configs[0], data.train), (measured, data.test))
+    ]
     # They must be alike, and fit the parts of the caller.
     kinds = [(x.dtype, y.dtype, x.shape[1:]) for x, y in batches]
     if kinds[0] != kinds[1]:

@@ -1,5 +1,6 @@
 """Build the parts of a run: its data, its world's loader, its network."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,24 @@ class Data:
                 )
         return data
 
+    @property
+    def test_sizes(self) -> list[int]:
+        """Return the images of each test set."""
+        return [len(split) for split in (self.test, self.cifar10) if split is not None]
+
+    def with_noise(self, config: TrainConfig) -> tuple[Pool, Pool]:
+        """Return train and test split with the config's noise on the labels of train, and of test
+        if it says so. Raises ValueError for data without known labels.
+        """
+        noise, test = config.noise, self.test
+        if noise is None:
+            return self.train, test
+        if not isinstance(self.train, Split):
+            raise ValueError("label noise needs a store whose labels are known")
+        if config.test_noise and isinstance(test, Split):
+            test = test.with_label_noise(noise_of_test(noise))
+        return self.train.with_label_noise(noise), test
+
     def describe(self) -> DataFacts:
         return DataFacts(
             name=self.name,
@@ -66,6 +85,12 @@ def batch_format(config: TrainConfig, device: torch.device) -> BatchFormat:
     return BatchFormat(
         device, half, channels_last=device.type == "cuda", normalize=config.normalize
     )
+
+
+def check_loaders(configs: Sequence[TrainConfig], data: Data) -> None:
+    """Raise ValueError if the data cannot feed one of the runs."""
+    for config in configs:
+        make_loader(config, data.train, batch_format(config, torch.device("cpu")))
 
 
 def make_loader(

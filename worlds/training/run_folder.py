@@ -151,6 +151,13 @@ class Run:
         return self.rows[-1] if self.rows else None
 
     @property
+    def early_end(self) -> int | None:
+        """The last step of a run that ended before its schedule did, else None."""
+        if self.summary is None or self.summary.ended == "schedule":
+            return None
+        return self.summary.updates - 1
+
+    @property
     def stopping_step(self) -> int | None:
         """T0: the first logged step with a train error of at most the config's threshold."""
         return t0_of(self.rows, self.config.threshold)

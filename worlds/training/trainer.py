@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from worlds.data.splits import Split, window_of
+from worlds.data.splits import window_of
 from worlds.loaders.base import Loader
 from worlds.loaders.samplers import subset
 from worlds.runtime.checkpoints import load_checkpoint, save_checkpoint
@@ -25,7 +25,6 @@ from worlds.training.build import (
     batch_format,
     make_loader,
     make_model,
-    noise_of_test,
     training_seed,
     validation_samples,
 )
@@ -87,13 +86,7 @@ class Trainer:
         self.checkpoint_seconds = checkpoint_seconds
         form = batch_format(config, device)
         # The data with the noise on its labels, and the world that hands it out.
-        noisy, test = data.train, data.test
-        if config.noise is not None:
-            if not isinstance(noisy, Split):
-                raise ValueError("label noise needs a store whose labels are known")
-            noisy = noisy.with_label_noise(config.noise)  # test labels stay clean
-            if config.test_noise and isinstance(test, Split):
-                test = test.with_label_noise(noise_of_test(config.noise))
+        noisy, test = data.with_noise(config)
         self.schedule = parts.schedule
         self.loader = make_loader(config, noisy, form, replicas)
         # What is measured; an Ideal World has no training set.
