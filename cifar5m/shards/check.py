@@ -1,23 +1,22 @@
 """Check one shard: its tar, its side file and its record, against each other and the plan.
 
-What is wrong becomes a `Problem`; nothing is repaired. cifar5m/shards/verify.py does all shards.
-Second labelings are checked too: their arrays, the tars they were made from, their sums.
+What is wrong becomes a `Problem`; nothing is repaired. cifar5m/shards/verify.py does all shards,
+cifar5m/shards/check_labelings.py second labelings.
 """
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cifar5m.labels.agreement import Summary, compare
-from cifar5m.labels.labeling import LABELS_FOLDER, SUMMARY, Labeling, LabelingPlan, labeling_names
+from cifar5m.labels.labeling import LabelingPlan
 from worlds.formats.layout import PLAN, Shard
-from worlds.formats.plan import Plan, fingerprint_of, load_plan
+from worlds.formats.plan import Plan, fingerprint_of
 from worlds.formats.shards import (
     Record,
     SideArrays,
@@ -211,14 +210,16 @@ def _check_record(
     }
     if arrays is not None:
         expected["agreed"] = arrays.agreed
-    yield from _compare(record, expected, shard)
+    yield from compare_fields(record, expected, "record", shard.record)
 
 
-def _compare(record: Record, expected: dict[str, Any], shard: Shard) -> Iterator[Problem]:
+def compare_fields(
+    found: Record | LabelingPlan, expected: dict[str, Any], kind: str, path: Path
+) -> Iterator[Problem]:
+    """Compare fields of what a file says with the values that they should have."""
     for name, value in expected.items():
-        if (found := getattr(record, name)) != value:
-            message = f"{name} is {found}, expected {value}"
-            yield Problem("record", str(shard.record), message)
+        if (has := getattr(found, name)) != value:
+            yield Problem(kind, str(path), f"{name} is {has}, expected {value}")
 
 
 def check_arrays(
@@ -306,88 +307,3 @@ def check_plan(folder: Path, inner: Path = Path()) -> Iterator[Problem]:
     if plan["fingerprint"] != computed:
         message = f"was edited: its content has the fingerprint {computed}, it says "
         yield Problem("plan", str(inner / PLAN), message + plan["fingerprint"])
-
-
-def check_labelings(
-    folder: Path, dataset: Plan, tars: Mapping[Shard, str | None]
-) -> Iterator[Problem]:
-    """Check the second labelings; `tars` has the sha256 of each shard's tar as measured, None if
-    there is no tar.
-    """
-    for name in labeling_names(folder):
-        inner = Path(LABELS_FOLDER, name)
-        try:
-            plan = load_plan(folder / inner, LabelingPlan)
-        except ValueError as error:
-            yield Problem("plan", str(inner / PLAN), str(error))
-            continue
-        problems = [*check_plan(folder, inner), *_other_dataset(plan, dataset, inner)]
-        # If the plan is not this dataset's, all that follows would only repeat it.
-        yield from problems or _check_labeling(Labeling(folder, name, plan), inner, tars)
-
-
-def _other_dataset(plan: LabelingPlan, dataset: Plan, inner: Path) -> Iterator[Problem]:
-    for name, found, expected in (
-        ("dataset_fingerprint", plan.dataset_fingerprint, dataset.fingerprint),
-        ("class_names", plan.class_names, dataset.class_names),
-    ):
-        if found != expected:
-            yield Problem("plan", str(inner / PLAN), f"{name} is {found}, expected {expected}")
-
-
-def _check_labeling(
-    labeling: Labeling, inner: Path, tars: Mapping[Shard, str | None]
-) -> Iterator[Problem]:
-    """Check each labeled shard, and the summary once all are labeled."""
-    # Shards that nobody labeled yet are counted, not listed.
-    waiting, intact = 0, True
-    for shard, measured in tars.items():
-        if not any((labeling.place / path).exists() for path in (shard.arrays, shard.record)):
-            waiting += 1
-            continue
-        problems = [
-            *check_arrays(labeling.place, shard, labeling.plan)[1],
-            *_check_labeling_record(labeling, shard, measured),
-        ]
-        intact = intact and not problems
-        for problem in problems:
-            yield replace(problem, path=str(inner / problem.path))
-    if waiting:
-        message = f"{waiting} of {len(tars)} shards are not labeled yet"
-        yield Problem("missing", str(inner / "meta"), message)
-    elif intact:
-        yield from _check_summary(labeling, inner, tars)
-
-
-def _check_labeling_record(
-    labeling: Labeling, shard: Shard, measured: str | None
-) -> Iterator[Problem]:
-    """Check what the labels were made from. A corrupt tar is reported once, by the dataset."""
-    record, first = find_record(labeling.place, shard), find_record(labeling.folder, shard)
-    if record is None:
-        return  # reported by check_arrays
-    expected = {
-        "fingerprint": labeling.plan.fingerprint,
-        "tar": shard.tar.name,
-        "count": len(shard),
-        "sha256": first.sha256 if first else measured or record.sha256,
-    }
-    yield from _compare(record, expected, shard)
-
-
-def _check_summary(labeling: Labeling, inner: Path, shards: Iterable[Shard]) -> Iterator[Problem]:
-    path, names = labeling.place / SUMMARY, labeling.plan.class_names
-    shown = str(inner / SUMMARY)
-    if not path.exists():
-        yield Problem("missing", shown, "all shards are labeled, the summary is missing")
-        return
-    try:
-        found = load_json(path, Summary)
-        expected = compare(labeling.folder, labeling.place, shards, names).summary()
-    except FileNotFoundError:
-        return  # a side file of the dataset is missing, which is reported elsewhere
-    except (OSError, ValueError, IndexError, KeyError, EOFError, RuntimeError) as error:
-        yield Problem("record", shown, f"cannot be compared: {error}")
-        return
-    if found != expected:
-        yield Problem("record", shown, "is not what the two labelings amount to")

@@ -21,10 +21,10 @@ from cifar5m.shards.check import (
     Problem,
     ShardReport,
     and_more,
-    check_labelings,
     check_plan,
     check_shard,
 )
+from cifar5m.shards.check_labelings import check_labelings
 from worlds.formats.layout import AUDIT, CARD, PARQUET_FOLDER, PLAN, TIMM_INFO, Shard
 from worlds.formats.plan import Plan, load_plan
 from worlds.formats.shards import find_record
