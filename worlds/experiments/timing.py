@@ -56,16 +56,19 @@ def time_runs(jobs: Sequence[Job], sources: Sources, devices: Sequence[str]) -> 
     if not groups:
         return None
     work = {key: sum(estimate(job).total_multiply_adds for job in groups[key]) for key in groups}
-    ordered = sorted(groups, key=work.__getitem__, reverse=True)
+    # What begins from a run that is still to be trained cannot be timed.
+    new = {key: [job for job in groups[key] if job.config.initial is None] for key in groups}
+    ordered = sorted(groups, key=lambda key: (bool(new[key]), work[key]), reverse=True)
     total, started = 0.0, time.monotonic()
     rates: list[float] = []  # seconds a multiply-add
     torch.set_num_threads(max(1, cpu_count() // workers))
     try:
         for key in ordered:
-            if rates and time.monotonic() - started > PATIENCE:
+            if rates and (not new[key] or time.monotonic() - started > PATIENCE):
                 total += work[key] * median(rates)
                 continue
-            first, data = groups[key][0].config, sources.data(groups[key][0].data)
+            job = (new[key] or groups[key])[0]
+            first, data = job.config, sources.data(job.data)
             step, image = seconds(first, data, where)
             taken = sum(cost(job.config, data).timed(step, image) for job in groups[key])
             total += taken

@@ -158,6 +158,12 @@ def test_a_dry_run_trains_nothing_and_says_how_long_this_machine_will_take(tmp_p
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_dry_run_times_what_begins_from_runs_that_are_not_trained_yet(tmp_path, capsys):
+    assert main([*smoke("rrm_sss"), "--runs", str(tmp_path), "--dry-run"]) == 0
+    _, summary, _ = lines(capsys)
+    assert 0 < summary["left"]["timed_hours"] < 1
+
+
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "pack"
