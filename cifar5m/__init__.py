@@ -2,7 +2,7 @@
 
     import cifar5m
 
-    print(cifar5m.generate("out/tiny", recipe="tiny", n=1000))
+    print(cifar5m.generate("out/tiny", recipe="tiny-conditional", n=1000))
     assert cifar5m.verify("out/tiny").ok
 
 Each function does what the command of its name does, and the same call again resumes. Names are

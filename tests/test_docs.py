@@ -81,7 +81,8 @@ def test_a_page_runs_from_top_to_bottom(page, workplace, monkeypatch, capsys):
     for block in blocks(page, "python"):
         small = re.sub(r"steps=\d+", "steps=1", re.sub(r"\bn=\d+", "n=50", block))
         small = small.replace(
-            '"out/tiny", recipe="tiny", n=', '"out/py", recipe="tiny", steps=2, n='
+            '"out/tiny", recipe="tiny-conditional", n=',
+            '"out/py", recipe="tiny-conditional", steps=2, n=',
         )
         if "import jax" in block:  # its threads are not for a process that forks in other tests
             if find_spec("jax") is not None:

@@ -48,7 +48,7 @@ about CIFAR-5m. {{ remark }}
 | | {{ networks | map(attribute="title") | join(" | ") }} |
 |---|{% for network in networks %}---|{% endfor %}
 
-{% for name in ("network", "parameters", "bytes, fp16", "data", "images seen", "hours of training", "options", "torch") %}
+{% for name in ("network", "parameters", "bytes, fp16", "data", "images seen", "hours of training", "begun from", "options", "torch") %}
 | {{ name }} | {{ networks | map(attribute=name) | join(" | ") }} |
 {% endfor %}
 
@@ -204,6 +204,7 @@ def network_facts(title: str, kind: str, network: str) -> dict[str, str]:
         "data": training["data"],
         "images seen": f"{training['images_seen']:,}",
         "hours of training": f"{training['minutes'] / 60:.2f}",
+        "begun from": training.get("initial", "random weights"),
         "options": options,
         "torch": training["torch"],
     }

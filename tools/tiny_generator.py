@@ -214,3 +214,8 @@ class GeneratorTask:
     def save(self, directory: Path) -> None:
         """Write the model as an fp16 diffusers directory."""
         self.model.half().save_pretrained(directory, safe_serialization=True)
+        # Where the weights came from is this machine's matter.
+        path = directory / "config.json"
+        config = json.loads(path.read_text())
+        config.pop("_name_or_path", None)
+        path.write_text(json.dumps(config, indent=2) + "\n")

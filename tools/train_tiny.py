@@ -272,7 +272,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         parser.error("give --hours or --images, and not both")
     if not 0 <= args.cooldown <= 1:
         parser.error(f"--cooldown must be between 0 and 1, got {args.cooldown}")
-    if args.what == "generator" and args.channels is None:
+    if args.what == "generator" and args.channels is None and args.initial is None:
         args.channels = CHANNELS[args.device]
     return args
 

@@ -1,6 +1,6 @@
 """cifar5m-generate: make labeled shards of CIFAR-10-like images with a diffusion model.
 
-    cifar5m-generate --recipe tiny --n 1000 --out out/tiny       # offline, on any machine
+    cifar5m-generate --recipe tiny-conditional --n 1000 --out out/tiny  # offline, on any machine
     cifar5m-generate --n 6000000 --out cifar5m                    # the published recipe, every GPU
     torchrun --nproc-per-node 8 -m -- cifar5m.commands.generate --n 6000000 --out cifar5m
     cifar5m-generate --n 6000000 --out /shared/cifar5m --ray auto # every GPU of a Ray cluster

@@ -1,6 +1,6 @@
 """Generate a dataset: in this process, in several on this machine, as a rank, or on a Ray cluster.
 
-summary = generate("out/tiny", recipe="tiny", n=1000)
+summary = generate("out/tiny", recipe="tiny-conditional", n=1000)
 """
 
 import os

@@ -84,8 +84,14 @@ PAPER = {
 
 
 @cache
+def expanded_one(name, scale, trials):
+    (recipe,) = find_recipes([name])
+    return expand(recipe, scale, trials)
+
+
 def expanded(*names, scale="paper", trials=None):
-    return [expand(recipe, scale, trials) for recipe in find_recipes(list(names) or ["all"])]
+    found = find_recipes(list(names) or ["all"])
+    return [expanded_one(recipe.name, scale, trials) for recipe in found]
 
 
 def steps_of(jobs):

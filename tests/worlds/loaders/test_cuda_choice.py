@@ -38,10 +38,22 @@ class FakeStream:
         self.asked.append("synchronize")
 
 
-@pytest.fixture(autouse=True)
-def machine(tmp_path, monkeypatch):
-    """A CPU that stands for a GPU: nothing checked yet, streams that do nothing, memory enough."""
+@pytest.fixture(scope="module")
+def checked(tmp_path_factory):
+    """Where it is kept what has passed: Triton's interpreter takes seconds for a check."""
+    return tmp_path_factory.mktemp("checked")
+
+
+@pytest.fixture
+def unchecked(tmp_path, monkeypatch):
+    """For a test that breaks what others have checked."""
     monkeypatch.setenv("DEEP_BOOTSTRAP_CACHE", str(tmp_path))
+
+
+@pytest.fixture(autouse=True)
+def machine(checked, monkeypatch):
+    """A CPU that stands for a GPU: streams that do nothing, memory enough."""
+    monkeypatch.setenv("DEEP_BOOTSTRAP_CACHE", str(checked))
     monkeypatch.setattr(selfcheck, "_known", {})
     monkeypatch.setattr(cuda, "free_memory", lambda device: 8 * GIB)
     monkeypatch.setattr(torch.cuda, "Stream", FakeStream)
@@ -60,9 +72,9 @@ def pool():
 
 
 def chosen(pool, resident=None, n=40):
-    """The pipeline, after its batches were found to be the CPU's."""
-    loader = RealLoader(pool, n, 8, 12, augment="crop+flip", normalize="unit")
-    expected = list(RealLoader(pool, n, 8, 12, augment="crop+flip", normalize="unit"))
+    """The pipeline, after its batches were found to be the CPU's, in a pass and a half."""
+    loader = RealLoader(pool, n, 8, 8, augment="crop+flip", normalize="unit")
+    expected = list(RealLoader(pool, n, 8, 8, augment="crop+flip", normalize="unit"))
     loader._pipeline = cuda_pipeline(pool, loader.sampler, loader.form, resident)
     for (x, y), (u, v) in zip(loader, expected, strict=True):
         assert torch.equal(x, u)
@@ -90,7 +102,9 @@ def test_the_fastest_way_is_chosen_without_a_word(resident, kind, pool):
 
 
 @pytest.mark.parametrize("resident, kind", [(None, Resident), (False, Streamed)])
-def test_without_triton_pytorch_makes_the_same_batches(resident, kind, pool, monkeypatch):
+def test_without_triton_pytorch_makes_the_same_batches(
+    resident, kind, pool, monkeypatch, unchecked
+):
     monkeypatch.setitem(sys.modules, "triton", None)
     monkeypatch.delitem(sys.modules, "worlds.loaders.fused", raising=False)
     with pytest.warns(RuntimeWarning, match="by Triton, .* PyTorch is used: .*triton") as told:
@@ -99,7 +113,7 @@ def test_without_triton_pytorch_makes_the_same_batches(resident, kind, pool, mon
 
 
 @pytest.mark.parametrize("broken", [raises, wrong_fill])
-def test_a_broken_kernel_gives_way_to_pytorch(broken, pool, monkeypatch):
+def test_a_broken_kernel_gives_way_to_pytorch(broken, pool, monkeypatch, unchecked):
     pytest.importorskip("triton")
     from worlds.loaders import fused
 
@@ -115,7 +129,7 @@ def test_a_broken_kernel_gives_way_to_pytorch(broken, pool, monkeypatch):
 
 
 @pytest.mark.parametrize("resident", [True, False])
-def test_where_nothing_passes_the_cpus_batches_are_copied(resident, pool, monkeypatch):
+def test_where_nothing_passes_the_cpus_batches_are_copied(resident, pool, monkeypatch, unchecked):
     monkeypatch.setitem(sys.modules, "triton", None)
     monkeypatch.delitem(sys.modules, "worlds.loaders.fused", raising=False)
     monkeypatch.setattr(cuda, "fill_plain", wrong_fill)
