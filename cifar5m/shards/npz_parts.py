@@ -16,35 +16,26 @@ from typing import IO
 
 import numpy as np
 
-from worlds.formats.npz import find_member, member_offset, read_header
+from worlds.formats.npz import find_member, map_member, read_header
 from worlds.runtime.errors import reading
 
 _ARCHIVE = "an .npz of arrays"
 _BLOCK = 1 << 20  # bytes at a time
-_SPAN_IMAGES = 256  # images at a time, 0.8 MB of CIFAR
 
 OnBytes = Callable[[int], None]  # bytes read since the last call
 
 
 @dataclass(frozen=True)
-class FileSpan:
-    """`count` uint8 images of one shape in a file, one after the other, as raw pixels."""
+class MappedImages:
+    """Images [start, stop) of an array that is stored without compression."""
 
     path: Path
-    offset: int
-    count: int
-    shape: tuple[int, int, int]
+    name: str
+    start: int
+    stop: int
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        size = int(np.prod(self.shape))
-        with self.path.open("rb") as stream:
-            stream.seek(self.offset)
-            for first in range(0, self.count, _SPAN_IMAGES):
-                wanted = min(_SPAN_IMAGES, self.count - first)
-                data = stream.read(wanted * size)
-                if len(data) != wanted * size:
-                    raise ValueError(f"{self.path} is cut short: it changed while it was read")
-                yield from np.frombuffer(data, np.uint8).reshape(wanted, *self.shape)
+        return iter(map_member(self.path, self.name)[self.start : self.stop])
 
 
 @dataclass(frozen=True)
@@ -57,7 +48,6 @@ class NpzArray:
     dtype: np.dtype
     stored: bool  # without compression
     header: int  # bytes of the .npy before the first element
-    offset: int  # of the .npy in the file
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -77,14 +67,11 @@ class NpzArray:
             while block := stream.read(_BLOCK):
                 on_bytes(len(block))
 
-    def blocks(self, length: int) -> Iterator[np.ndarray]:
-        """Yield all elements in order, up to `length` at a time."""
+    def read(self) -> np.ndarray:
+        """Load the whole array."""
         with reading(self.path, _ARCHIVE), self.open() as stream:
             stream.read(self.header)
-            for start in range(0, len(self), length):
-                wanted = min(length, len(self) - start)
-                data = stream.read(wanted * self.item_bytes)
-                yield np.frombuffer(data, self.dtype).reshape(wanted, *self.shape[1:])
+            return np.frombuffer(stream.read(), self.dtype).reshape(self.shape)
 
 
 def find_array(path: Path, name: str) -> NpzArray:
@@ -94,7 +81,7 @@ def find_array(path: Path, name: str) -> NpzArray:
         shape, dtype = read_header(stream)
         header = stream.tell()
     stored = member.compress_type == zipfile.ZIP_STORED
-    array = NpzArray(path, name, shape, dtype, stored, header, member_offset(path, member))
+    array = NpzArray(path, name, shape, dtype, stored, header)
     if not shape or member.file_size != header + shape[0] * array.item_bytes:
         raise ValueError(f"{path}: {name!r} is cut short: its header promises {shape} of {dtype}")
     return array
@@ -112,13 +99,11 @@ class Slices:
         self._stream: IO[bytes] | None = None
         self._at = 0  # the image that the stream stands before
 
-    def __call__(self, start: int, stop: int) -> FileSpan | np.ndarray:
+    def __call__(self, start: int, stop: int) -> MappedImages | np.ndarray:
         array = self.array
-        shape = (array.shape[1], array.shape[2], array.shape[3])
-        # Stored: the worker reads the file itself. Deflated: pixels are handed on.
-        if array.stored:
-            offset = array.offset + array.header + start * array.item_bytes
-            return FileSpan(array.path, offset, stop - start, shape)
+        if array.stored:  # the worker maps the file itself
+            return MappedImages(array.path, array.name, start, stop)
+        # Deflated: pixels are handed on.
         with reading(array.path, _ARCHIVE):
             if self._stream is None or start < self._at:
                 self._stream, self._at = array.open(), 0
@@ -128,7 +113,7 @@ class Slices:
                 skipped -= len(self._stream.read(min(skipped, _BLOCK)))
             data = self._stream.read((stop - start) * array.item_bytes)
             self._at = stop
-        return np.frombuffer(data, np.uint8).reshape(-1, *shape)  # (N, H, W, 3)
+        return np.frombuffer(data, np.uint8).reshape(-1, *array.shape[1:])  # (N, H, W, 3)
 
     def close(self) -> None:
         """Let go of a deflated array's stream."""
