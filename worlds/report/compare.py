@@ -99,11 +99,7 @@ def compare(
     )
     # A run for each world of each trial, checked before the first begins.
     pools = _data(data, test)
-    configs = [
-        _in_world(replace(config, trial=trial), world)
-        for trial in range(count("trials", trials))
-        for world in worlds
-    ]
+    configs = _configs(config, worlds, count("trials", trials))
     where = torch.device(pick_device(device))
     _check(configs, pools, parts)
     folder = Path(mkdtemp(prefix="worlds-")) if out is None else Path(out)
@@ -126,12 +122,12 @@ def _train(
         return train(config, data, folder / name, on_step=on_step, **options)
 
 
-def _in_world(config: TrainConfig, world: str) -> TrainConfig:
+def _configs(config: TrainConfig, worlds: Sequence[str], trials: int) -> list[TrainConfig]:
+    """Return a config for each world of each trial."""
+    found = [replace(config, trial=t, world=world) for t in range(trials) for world in worlds]
     # Of reuse:K as many samples as make K uses each.
-    own = replace(config, world=world)
-    if own.reuse is None:
-        return own
-    return replace(own, n=-(-config.steps * config.batch_size // own.reuse))
+    samples = config.steps * config.batch_size
+    return [c if c.reuse is None else replace(c, n=-(-samples // c.reuse)) for c in found]
 
 
 def _data(data: Any, test: Any) -> Data:

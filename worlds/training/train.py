@@ -62,11 +62,11 @@ def train(
 
     `last_step` ends the run after that step (the Ideal World needs no more than the Real World's
     T0) without changing the schedule. `on_step` is called after every update with their number, and
-    may raise to leave: the state is saved before. `replicas` are the processes that share
-    the run (worlds/training/distributed.py); `parts` functions of one's own. `graph` captures the
-    step of a GPU, "compiled" of a compiled network. Neither of what is
-    kept changes the run: `keep_checkpoints` ("log:25", "every:1000" or numbers of updates) writes
-    weights, `keep_predictions` the logits of so many test samples at each log point.
+    may raise to leave: the state is saved before. `replicas` are the processes that share the run
+    (worlds/training/distributed.py); `parts` functions of one's own. `graph` captures the step of a
+    GPU, "compiled" of a compiled network. Neither of what is kept changes the run:
+    `keep_checkpoints` ("log:25", "every:1000" or numbers of updates) writes weights,
+    `keep_predictions` the logits of so many test samples at each log point.
 
     Raises ValueError if the folder holds another run, the pool cannot feed the steps, or the
     network does not fit the data; NotFinite if the loss is not finite.
@@ -85,8 +85,7 @@ def train(
     if (folder / SUMMARY).is_file() and _covers(_whole(read_run(folder)), last_step):
         return read_run(folder)
     with _torch_settings(config, device):
-        keep = keep_checkpoints, keep_predictions
-        limits = checkpoint_seconds, last_step
+        limits, keep = (checkpoint_seconds, last_step), (keep_checkpoints, keep_predictions)
         trainer = Trainer(config, data, folder, device, *limits, graph, replicas, parts, keep)
         with locked(folder, "training") if replicas.writes else nullcontext():
             if replicas.writes:  # one rank for all

@@ -81,13 +81,12 @@ class Trainer:
         keep: tuple[Updates, int] = ((), 0),
     ) -> None:
         self.config, self.data, self.folder, self.device = config, data, folder, device
-        self.replicas = replicas
+        self.replicas, self.schedule = replicas, parts.schedule
         self.last_step = config.steps - 1 if last_step is None else last_step  # counted from 0
         self.checkpoint_seconds = checkpoint_seconds
         form = batch_format(config, device)
         # The data with the noise on its labels, and the world that hands it out.
         noisy, test = data.with_noise(config)
-        self.schedule = parts.schedule
         self.loader = make_loader(config, noisy, form, replicas)
         # What is measured; an Ideal World has no training set.
         real = not config.fresh
