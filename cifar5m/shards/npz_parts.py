@@ -2,8 +2,8 @@
 
 A member stored without compression is mapped by whichever process needs it; a deflated one is read
 from its beginning on, so it is one process that reads it and hands on pixels. With two writer
-processes, an import of 60,000 images of noise peaked at 419 MB for all its processes (sum of resident
-sizes, a shard's 31 MB of the mapped file in each writer among them).
+processes, an import of 60,000 images of noise peaked at 419 MB for all its processes (sum of
+resident sizes, a shard's 31 MB of the mapped file in each writer among them).
 """
 
 import math
