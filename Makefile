@@ -65,6 +65,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(INSTALLED): pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing into $(VENV): some minutes"
 	$(PIP) install -q -c constraints.txt -e .
 	touch $@
 

@@ -4,9 +4,9 @@
     python examples/soft_error_sign.py CIFAR10 --n 2000 --model preresnet18
 
 Trains one network in the Real World up to T0 and in the Ideal World for as many updates. Then the
-Ideal World's logits are divided by the one temperature at which its network is as sure as the Real
-World's: the mean of the largest softmax probability is the same. What is left of the difference in
-soft-error is not due to sureness.
+Ideal World's logits are divided by the one temperature at which its network is as confident as the
+Real World's: the mean of the largest softmax probability is the same. What is left of the
+difference in soft-error is not due to confidence.
 """
 
 import argparse
@@ -25,17 +25,17 @@ from worlds.training.metrics import error, soft_error
 from worlds.training.run_folder import Run
 
 
-def sureness(logits: torch.Tensor) -> float:
+def confidence(logits: torch.Tensor) -> float:
     """Return the mean of the largest softmax probability."""
     return float(logits.softmax(1).amax(1).mean())
 
 
-def as_sure_as(logits: torch.Tensor, target: float) -> torch.Tensor:
-    """Return the logits over the temperature at which their sureness is `target`, by bisection."""
+def as_confident_as(logits: torch.Tensor, target: float) -> torch.Tensor:
+    """Return the logits over the temperature that makes their confidence `target`, by bisection."""
     low, high = -7.0, 7.0  # of the logarithm
     for _ in range(50):
         middle = (low + high) / 2
-        low, high = (middle, high) if sureness(logits / 2**middle) > target else (low, middle)
+        low, high = (middle, high) if confidence(logits / 2**middle) > target else (low, middle)
     return logits / 2**low
 
 
@@ -57,8 +57,8 @@ def outputs(run: Run, data: worlds.Data) -> tuple[torch.Tensor, torch.Tensor]:
 def compare(
     config: worlds.TrainConfig, data: worlds.Data, out: Path
 ) -> dict[str, dict[str, float]]:
-    """Return error, soft-error and sureness of each world at T0, and of the Ideal World made as
-    sure as the Real one. Raises ValueError if T0 is not reached.
+    """Return error, soft-error and confidence of each world at T0, and of the Ideal World made
+    as confident as the Real one. Raises ValueError if T0 is not reached.
     """
     real = worlds.train(replace(config, world="real", stop="train_error"), data, out / "real")
     if real.stopping_step is None:
@@ -67,12 +67,16 @@ def compare(
         replace(config, world="ideal"), data, out / "ideal", last_step=real.stopping_step
     )
     (ours, labels), (theirs, _) = outputs(real, data), outputs(ideal, data)
-    logits = {"real": ours, "ideal": theirs, "ideal, as sure": as_sure_as(theirs, sureness(ours))}
+    logits = {
+        "real": ours,
+        "ideal": theirs,
+        "ideal, as confident": as_confident_as(theirs, confidence(ours)),
+    }
     return {
         name: {
             "error": float(error(z, labels).mean()),
             "soft_error": float(soft_error(z, labels).mean()),
-            "sureness": sureness(z),
+            "confidence": confidence(z),
         }
         for name, z in logits.items()
     } | {"t0": {"updates": real.stopping_step + 1}}
@@ -95,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     found = compare(config, worlds.Data.of(worlds.open_store(args.data)), Path(mkdtemp()))
     for name, numbers in found.items():
-        print(f"{name:15}", "  ".join(f"{key} {value:.4g}" for key, value in numbers.items()))
+        print(f"{name:19}", "  ".join(f"{key} {value:.4g}" for key, value in numbers.items()))
     print(json.dumps(found))
     return 0
 

@@ -3,7 +3,8 @@
     python examples/two_worlds.py out/tiny --n 100 --batch-size 8 --steps 100 --lr 0.003
     python examples/two_worlds.py CIFAR10 --n 1000 --steps 400 --trials 3 --picture two-worlds.png
 
-The data is anything that `worlds.open_store` reads. The same command again resumes its runs.
+The data is anything that `worlds.open_store` reads; n and steps are lowered to what it allows.
+The same command again resumes its runs.
 """
 
 import argparse
@@ -55,7 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("data", help="path of a dataset with a test split")
     parser.add_argument("--model", default="myrtle5", help="see worlds-models (default: myrtle5)")
-    parser.add_argument("--width", type=int, default=16, help="of the model, >= 1 (default: 16)")
+    parser.add_argument(
+        "--width", type=int, default=16, help="width of the model, >= 1 (default: 16)"
+    )
     parser.add_argument("--n", type=int, default=1000, help="Real World samples (default: 1000)")
     parser.add_argument("--steps", type=int, default=400, help="updates (default: 400)")
     parser.add_argument("--batch-size", type=int, default=64, help="images a step (default: 64)")
@@ -65,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--picture", type=Path, default=Path("two-worlds.png"))
     args = parser.parse_args(argv)
     try:
+        fit_to(len(worlds.open_store(args.data).train), args)
         comparison = compare(args)
     except ValueError as error:
         print(f"two_worlds.py: {error}", file=sys.stderr)
@@ -74,6 +78,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     draw(comparison, title, args.picture)
     print(args.picture)
     return 0
+
+
+def fit_to(images: int, args: argparse.Namespace) -> None:
+    """Lower n and the steps to what the train images allow, and say so: Ideal uses each once."""
+    n, steps = min(args.n, images), min(args.steps, max(1, images // args.batch_size))
+    if (n, steps) != (args.n, args.steps):
+        asked = f"{args.n:,} and {args.steps:,}"
+        print(f"{images:,} train images: n = {n:,} and {steps:,} steps in place of {asked}")
+    args.n, args.steps = n, steps
 
 
 def compare(args: argparse.Namespace) -> worlds.Comparison:

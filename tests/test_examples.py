@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from worlds import open_store
+
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SMALL = {
     "own_model": ["--n", "40", "--steps", "12"],
@@ -51,22 +53,30 @@ def test_make_generates_curve_draws_any_dataset_with_a_test_split(tmp_path, monk
     few = ["--n", "4", "--batch-size", "2", "--out", str(tmp_path / "runs")]
     assert main([data, *few, "--steps", "3", "--picture", str(picture)]) == 0
     assert picture.stat().st_size > 10_000
-    assert main([data, *few, "--steps", "300"]) == 2
-    assert "the largest possible is" in capsys.readouterr().err
+    # More than the images allow is lowered, with a line that says so.
+    few[few.index("--n") + 1], few[-1] = "900", str(tmp_path / "more")
+    capsys.readouterr()
+    assert main([data, *few, "--steps", "300", "--picture", str(picture)]) == 0
+    pool = len(open_store(data).train)
+    told, *_ = capsys.readouterr().out.splitlines()
+    assert told == f"{pool} train images: n = {pool} and {pool // 2} steps in place of 900 and 300"
+    # Too few for one step is an error in one line.
+    assert main([data, "--n", "4", "--batch-size", "512", "--out", str(tmp_path / "none")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_equal_sureness_turns_the_sign_of_the_soft_errors_gap(monkeypatch, capsys):
+def test_equal_confidence_turns_the_sign_of_the_soft_errors_gap(monkeypatch, capsys):
     monkeypatch.syspath_prepend(EXAMPLES)
     small = ["--n", "700", "--steps", "500"]
     assert import_module("soft_error_sign").main(["teacher:0", *small]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
-    real, ideal, as_sure = found["real"], found["ideal"], found["ideal, as sure"]
-    # At T0 the Real World errs more often and is surer, so its soft-error is no higher.
+    real, ideal, as_confident = found["real"], found["ideal"], found["ideal, as confident"]
+    # At T0 the Real World errs more often and is more confident, so its soft-error is no higher.
     assert real["error"] > ideal["error"] + 0.02
-    assert real["sureness"] > ideal["sureness"] + 0.1
+    assert real["confidence"] > ideal["confidence"] + 0.1
     assert real["soft_error"] < ideal["soft_error"]
-    # As sure as that, the Ideal World has the lower soft-error, by about the gap in error.
-    assert as_sure["sureness"] == pytest.approx(real["sureness"], abs=1e-4)
-    assert as_sure["error"] == ideal["error"]
-    gap = real["soft_error"] - as_sure["soft_error"]
+    # As confident as that, the Ideal World has the lower soft-error, by about the gap in error.
+    assert as_confident["confidence"] == pytest.approx(real["confidence"], abs=1e-4)
+    assert as_confident["error"] == ideal["error"]
+    gap = real["soft_error"] - as_confident["soft_error"]
     assert gap == pytest.approx(real["error"] - ideal["error"], abs=0.03)

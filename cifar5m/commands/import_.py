@@ -34,14 +34,24 @@ def make_parser() -> Parser:
         help=".npz files with X and Y or image and label, or one directory of images",
     )
     add("--out", type=Path, required=True, help="dataset directory")
-    add("--format", dest="form", default="auto", choices=("auto", *FORMS))
-    add("--split", choices=("train", "test"), help="of .npz files whose names do not say it")
-    add("--test", metavar="FILE", nargs="+", type=Path, default=[], help=".npz of the test split")
+    add("--format", dest="form", default="auto", choices=("auto", *FORMS), help="default: auto")
+    add("--split", choices=("train", "test"), help="split of .npz files whose names do not say it")
+    add(
+        "--test",
+        metavar="FILE",
+        nargs="+",
+        type=Path,
+        default=[],
+        help=".npz files of the test split",
+    )
     add(
         "--keys", metavar="IMAGES,LABELS", type=parse_keys, help="names of the arrays in .npz files"
     )
     add(
-        "--class-names", metavar="NAME", nargs="+", help="default: CIFAR-10's for up to ten classes"
+        "--class-names",
+        metavar="NAME",
+        nargs="+",
+        help="in the order of labels (default: CIFAR-10's)",
     )
     add("--base-url", default=BASE_URL, help=f"where missing part{{i}}.npz are ({BASE_URL})")
     add("--shard-size", type=int, default=10_000, help="images a shard, >= 1 (default 10000)")

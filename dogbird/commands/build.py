@@ -30,7 +30,13 @@ _SHOWN = 5  # broken photographs that are named; the list has all
 def make_parser() -> Parser:
     parser = Parser("dogbird-build", __doc__)
     add = parser.add_argument
-    add("--imagenet", type=Path, required=True, metavar="SRC", help="the copy")
+    add(
+        "--imagenet",
+        type=Path,
+        required=True,
+        metavar="SRC",
+        help="copy of ImageNet: directory or archive",
+    )
     add("--out", type=Path, required=True, help="dataset directory")
     add("--dry-run", action="store_true", help="print counts, size, time, and stop")
     add_task_options(parser)
@@ -38,7 +44,7 @@ def make_parser() -> Parser:
     add = parser.add_argument_group("content (another choice needs another --out)").add_argument
     add("--size", type=int, default=256, help="pixels of the shorter side, 32 to 4096 (256)")
     add("--crop", type=int, default=224, help="side of the crops loaders take, 16 to 1024 (224)")
-    add("--quality", type=int, default=90, help="of the JPEGs, 1 to 95 (90)")
+    add("--quality", type=int, default=90, help="JPEG quality, 1 to 95 (90)")
     add("--keep-bytes", action="store_true", help="keep each file as it is, whatever its size")
     add("--shard-size", type=int, default=1000, help="images a shard, >= 1 (1000)")
     add(

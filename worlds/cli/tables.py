@@ -13,3 +13,11 @@ def columns(rows: Sequence[tuple[str, ...]], left: Collection[int]) -> str:
         ).rstrip()
         for row in rows
     )
+
+
+def duration(seconds: float) -> str:
+    """Return hours, minutes or seconds, the largest unit of which it is at least one."""
+    units = (("hours", 3600), ("minutes", 60), ("seconds", 1))
+    name, size = next((unit for unit in units if seconds >= unit[1]), units[-1])
+    value = seconds / size
+    return f"{value:,.0f} {name}" if value >= 10 else f"{value:.1f} {name}"

@@ -25,14 +25,19 @@ def make_parser() -> Parser:
     )
     parse.add_argument("--batch-size", type=int, default=128, help="1 or more, default: 128")
     parse.add_argument(
-        "--threads", type=int, default=2, help="that make batches ahead, 0 or more, default: 2"
+        "--threads",
+        type=int,
+        default=2,
+        help="threads that make batches ahead, 0 or more, default: 2",
     )
-    parse.add_argument("--device", default="cpu", help="of this project's loader, default: cpu")
     parse.add_argument(
-        "--turns", type=int, default=5, help="of each candidate, 1 or more, default: 5"
+        "--device", default="cpu", help="device of this project's loader, default: cpu"
     )
     parse.add_argument(
-        "--seconds", type=float, default=0.5, help="of a turn, above 0, default: 0.5"
+        "--turns", type=int, default=5, help="measurements of each loader, 1 or more, default: 5"
+    )
+    parse.add_argument(
+        "--seconds", type=float, default=0.5, help="length of a turn, above 0, default: 0.5"
     )
     return parse
 

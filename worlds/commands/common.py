@@ -1,4 +1,4 @@
-"""Parts that worlds-report and worlds-experiment report share."""
+"""Parts that the commands of worlds share."""
 
 import json
 import sys
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+AUGMENTS: Final = ("none", "flip", "crop+flip", "crop+flip+cutout", "cutout")
 TOLERANCE: Final = 0.03  # largest |Real - Ideal| up to T0 that counts as close, of no experiment
 
 

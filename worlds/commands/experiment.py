@@ -18,13 +18,15 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from worlds.cli.counted import counted
 from worlds.cli.exit import EXIT_FAILED, exit_code
 from worlds.cli.parser import name_and_value
 from worlds.commands.experiment_options import make_parser
 from worlds.runtime.signals import StopSignal
+
+LONG_STEPS: Final = 20_000  # of all runs left, from which on they are timed first
 
 if TYPE_CHECKING:
     from worlds.experiments.plan import Job
@@ -93,12 +95,16 @@ def _run(args: argparse.Namespace) -> int:
     )
     # The plan comes first, and alone for a dry run.
     left = _print_plan(selection)
-    if args.dry_run:
-        from worlds.experiments.timing import time_runs
+    # How long it takes, of a real run only if that is minutes at least: by its costliest networks.
+    if args.dry_run or (left["steps"] >= LONG_STEPS and args.ray is None):
+        from worlds.experiments.timing import PATIENCE, time_runs
 
-        if (timing := time_runs(selection.waiting, sources, devices)) is not None:
+        patience = PATIENCE if args.dry_run else 10.0
+        timing = time_runs(selection.waiting, sources, devices, patience)
+        if timing is not None:
             print(timing.report())
             left["timed_hours"] = round(timing.seconds / 3600, 4)  # of one device
+    if args.dry_run:
         print(json.dumps({"out": str(args.runs), "scale": args.scale, "left": left}))
         return 0
     for one in selection.chosen:

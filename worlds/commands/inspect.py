@@ -16,6 +16,7 @@ import numpy as np
 
 from worlds.cli.exit import exit_code
 from worlds.cli.parser import Parser
+from worlds.commands.common import AUGMENTS
 
 if TYPE_CHECKING:
     from worlds.data.splits import Split
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 def make_parser() -> Parser:
     parse = Parser("worlds-inspect", __doc__)
-    parse.add_argument("store", metavar="STORE", help="a folder, or hf://datasets/OWNER/NAME")
+    parse.add_argument("store", metavar="STORE", help="anything that open_store reads")
     parse.add_argument("--split", default="train", help="default: train")
     worlds = ("real", "ideal", "reuse", "bootstrap")
     parse.add_argument("--world", choices=worlds, default="real", help="default: real")
@@ -34,7 +35,9 @@ def make_parser() -> Parser:
     parse.add_argument("--steps", type=int, help="1 or more (default: as many as one pass feeds)")
     ends = ("carry", "drop", "short")
     parse.add_argument("--remainder", choices=ends, default="carry", help="default: carry")
-    parse.add_argument("--augment", default="crop+flip", help='default: crop+flip; "none" for none')
+    parse.add_argument(
+        "--augment", choices=AUGMENTS, default="crop+flip", help="default: crop+flip"
+    )
     parse.add_argument("--seed", type=int, default=0, help="0 or more, below 2^64 (default: 0)")
     parse.add_argument("--trial", type=int, default=0, help="0 or more, below 2^32 (default: 0)")
     parse.add_argument("--out", metavar="PNG", type=Path, help="write a contact sheet here")

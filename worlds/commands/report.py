@@ -18,8 +18,12 @@ from worlds.commands.common import TOLERANCE, print_report
 
 def make_parser() -> Parser:
     parse = Parser("worlds-report", __doc__)
-    parse.add_argument("runs", metavar="RUNS", type=Path, nargs="+", help="folders of run folders")
-    parse.add_argument("--out", metavar="DIR", type=Path, required=True)
+    parse.add_argument(
+        "runs", metavar="RUNS", type=Path, nargs="+", help="directories of run directories"
+    )
+    parse.add_argument(
+        "--out", metavar="DIR", type=Path, required=True, help="the page's directory"
+    )
     parse.add_argument("--only", metavar="NAME", nargs="+", default=[], help="only these figures")
     parse.add_argument(
         "--tolerance",

@@ -1,13 +1,13 @@
 """worlds-train: train a network in the Real World, the Ideal World or both.
 
-    worlds-train --arch preresnet18 --data pack --world both --n 50000 --trials 10 --out runs
-    worlds-train --arch mlp_3x512 --data pack --n 2000 --epochs 20 --out runs --dry-run
+    worlds-train --model preresnet18 --data pack --world both --n 50000 --trials 10 --out runs
+    worlds-train --model mlp_3x512 --data pack --n 2000 --epochs 20 --out runs --dry-run
 
 On several GPUs, one run at a time (without the -- torchrun would take --n for its own option):
 
-    torchrun --nproc-per-node 8 -m worlds.commands.train -- --arch resnet50 --n 10000 ...
+    torchrun --nproc-per-node 8 -m worlds.commands.train -- --model resnet50 --n 10000 ...
 
-Each run has a folder, OUT/real-0, OUT/ideal-0, OUT/real-1 and so on; the same command goes on with
+Each run has a directory, OUT/real-0, OUT/ideal-0, OUT/real-1 and so on; the same command resumes
 what is unfinished. The last line is JSON.
 """
 
@@ -78,8 +78,9 @@ def _run(args: argparse.Namespace) -> int:
 
 def _print_plan(config: TrainConfig, data: "Data", args: argparse.Namespace) -> None:
     """Print the resolved config and what it costs; check, without training, what can be checked."""
-    from worlds.experiments.costs import cost, seconds
+    from worlds.experiments.costs import cost, describe_time, may_be_timed
     from worlds.training.build import check_loaders
+    from worlds.training.run_folder import SUMMARY
     from worlds.training.schedules import series_points
 
     # What only shows when the run is begun.
@@ -94,13 +95,11 @@ def _print_plan(config: TrainConfig, data: "Data", args: argparse.Namespace) -> 
     costs = [cost(each, data) for each in configs]
     for each, c in zip(configs, costs, strict=True):
         print(f"{each.world}: {c}")
-    if args.dry_run:
-        step, image = seconds(config, data, args.device)
-        total = sum(c.timed(step, image) for c in costs)
-        print(
-            f"on {args.device}: {1 / step:.1f} steps/s, {1 / image:,.0f} evaluated images/s, about "
-            f"{args.trials * total / 3600:.2g} hours for all"
-        )
+    # Long runs are timed first, unless torchrun shares them or the last one has ended.
+    last = args.out / f"{args.worlds[-1]}-{args.trials - 1}" / SUMMARY
+    is_long = may_be_timed(args.trials * costs) and not last.is_file()
+    if args.dry_run or (is_long and args.replicas.world_size == 1):
+        print(describe_time(config, data, args.device, args.trials * costs))
 
 
 def _train(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final, get_args
 
 from worlds.cli.parser import Parser, add_field, name_and_value
+from worlds.commands.common import AUGMENTS
 from worlds.loaders.normalize import NAMES
 from worlds.training.config import Grid, Loss, Optimizer, TrainConfig, annotations
 from worlds.training.schedules import KINDS, steps_of_epochs
@@ -13,29 +14,34 @@ from worlds.training.schedules import KINDS, steps_of_epochs
 MEASURING: Final = ("log", "test_eval", "train_eval")  # chosen by their cost where not given
 _DEFAULTS: Final = {f.name: f.default for f in fields(TrainConfig)}
 # Of fields of the config that are annotated as text.
-_CHOICES: Final = {"schedule": KINDS, "loss": get_args(Loss), "normalize": NAMES}
+_CHOICES: Final = {
+    "augment": AUGMENTS,
+    "schedule": KINDS,
+    "loss": get_args(Loss),
+    "normalize": NAMES,
+}
 _BY_COST: Final = " (default: chosen so that measuring is at most a quarter of the cost)"
 # Fields of the config, and what they are (with their range); type and default are the config's.
 _GROUPS: Final[dict[str, dict[str, str]]] = {
     "network": {
-        "initial": "begin from a run folder's weights or a file",
+        "initial": "run directory or file with the weights to begin from",
         "frozen": "train only a new head on --initial",
     },
     "worlds": {
         "n": "samples of the Real World, 1 to the pool's size",
         "batch_size": "1 or more",
-        "passes": "that Ideal may make over the pool; above 1 it is approximate",
-        "remainder": "of an epoch; the released code's is drop",
-        "augment": "none, flip, crop+flip, crop+flip+cutout or cutout",
+        "passes": "how often Ideal may go over the pool; above 1 it is approximate",
+        "remainder": "what becomes of an epoch's last samples; the released code drops them",
+        "augment": "change of training images",
         "mixup": "alpha of Beta(alpha, alpha), 0 or more; 0: no mixup",
         "normalize": "range of pixels",
         "label_noise": "symmetric:RATE, uniform:RATE or pairs:RATE:3>5, RATE 0 to 1",
         "disjoint": "Ideal leaves Real's n samples out",
         "seed": "0 or more, below 2^64",
-        "init_seed": "of the weights in every trial (default: the seed, with the trial)",
-        "data_seed": "of the subset and its label noise (default: the seed, with the trial)",
-        "order_seed": "of the order of the samples (default: the seed, with the trial)",
-        "augment_seed": "of crops, flips and mixup (default: the seed, with the trial)",
+        "init_seed": "seed of the weights in every trial (default: the seed, with the trial)",
+        "data_seed": "seed of the subset and its label noise (default: the seed, with the trial)",
+        "order_seed": "seed of the order of the samples (default: the seed, with the trial)",
+        "augment_seed": "seed of crops, flips and mixup (default: the seed, with the trial)",
     },
     "optimization": {
         "objective": "simclr, rotation: without labels, a linear probe on n is measured",
@@ -44,12 +50,12 @@ _GROUPS: Final[dict[str, dict[str, str]]] = {
         "learning_rate": "above 0",
         "momentum": "0 to below 1; the paper's figure 1 has 0.9",
         "weight_decay": "0 or more",
-        "betas": "of adam, adamw and muon, 0 to below 1",
-        "schedule": "of the learning rate",
-        "factor": "of 3step and steps, above 0, at most 1",
+        "betas": "for adam, adamw and muon, 0 to below 1",
+        "schedule": "how the learning rate changes",
+        "factor": "change of the rate in 3step and steps, above 0, at most 1",
         "warmup": "steps of linear warm-up, 0 to STEPS",
-        "loss": "that is trained on",
-        "precision": "of training and evaluation",
+        "loss": "loss to train on",
+        "precision": "precision of training and evaluation",
         "ema": "decay a step of averaged weights, 0 to below 1; 0: none",
         "sync_batch_norm": "under torchrun, batch norm over each process's share of a batch",
     },
@@ -58,8 +64,8 @@ _GROUPS: Final[dict[str, dict[str, str]]] = {
         "threshold": "train error of T0, 0 to below 1",
         "patience": "log points without a lower test soft-error, with --stop patience; with "
         "--validation, epochs without a lower validation error",
-        "min_improvement": "of the validation error, 0 to below 1",
-        "validation": "samples beside the n to measure on, 0 or more",
+        "min_improvement": "least gain in validation error that counts, 0 to below 1",
+        "validation": "samples beside the n, kept to measure on, 0 or more",
         "compared": "test samples whose ECE is in the rows, 0 or more; logits are kept",
         "clean_every": "take unaugmented train metrics every so many log points, 1 or more",
         "test_noise": "put the label noise on test labels as well",
@@ -71,16 +77,20 @@ _GROUPS: Final[dict[str, dict[str, str]]] = {
 def make_parser(description: str | None) -> Parser:
     parse = Parser("worlds-train", description)
     parse.add_argument(
-        "--arch",
         "--model",
+        "--arch",
+        dest="arch",
         required=True,
         metavar="NAME",
         help="a name that worlds-models lists, package.module:function, or timm:resnet18",
     )
-    parse.add_argument("--data", required=True, metavar="STORE", help="folder or hf://datasets/...")
+    about = "directory, file, hf://datasets/OWNER/NAME, teacher:0 or generate:RECIPE"
+    parse.add_argument("--data", required=True, metavar="STORE", help=about)
     parse.add_argument("--test", metavar="STORE", help="measure on the test split of another store")
     parse.add_argument("--cifar10", metavar="STORE", help="measure on CIFAR-10's test set as well")
-    parse.add_argument("--out", required=True, type=Path, metavar="DIR", help="the runs' folder")
+    parse.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="directory of the runs"
+    )
     worlds = ("real", "ideal", "both")
     parse.add_argument("--world", choices=worlds, default="both", help="default: both")
     parse.add_argument(
@@ -98,7 +108,7 @@ def make_parser(description: str | None) -> Parser:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="of the architecture, such as width=16, parametrization=mup (repeatable)",
+        help="option of the network, such as width=16, parametrization=mup (repeatable)",
     )
     length = groups["worlds"].add_mutually_exclusive_group()
     length.add_argument("--steps", type=int, help="1 or more (default: 39000)")
@@ -108,15 +118,15 @@ def make_parser(description: str | None) -> Parser:
     rate.add_argument(
         "--unit",
         type=int,
-        help="steps between changes of the rate (default: 390; an epoch's with --epochs; the "
-        "paper's code never changes it within)",
+        help="steps between changes of the rate (default: 390, with --epochs an epoch: within "
+        "one the paper's code keeps the rate)",
     )
     measured = groups["measurement"]
     grid = f"{', '.join(get_args(Grid))} or each so many steps"
     measured.add_argument("--log", help=grid + _BY_COST)
-    images = "the first so many test images; 0: all"
+    images = "measure on the first TEST_EVAL test images; 0: all"
     measured.add_argument("--test-eval", type=int, help=images + _BY_COST)
-    samples = "at most so many of the n samples, always the same; 0: all"
+    samples = "measure on at most TRAIN_EVAL of the n samples, always the same; 0: all"
     measured.add_argument("--train-eval", type=int, help=samples + _BY_COST)
     return parse
 
@@ -124,10 +134,13 @@ def make_parser(description: str | None) -> Parser:
 def _add_machine(parse: Parser) -> None:
     """Add what changes no number of a run: where it runs, what is kept, what is shown."""
     parse.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 (default: what is here)")
-    parse.add_argument("--compile", action="store_true", help="the network of a GPU's steps")
+    parse.add_argument("--compile", action="store_true", help="compile the network (GPU only)")
     parse.add_argument("--dry-run", action="store_true", help="print config and cost, then stop")
     parse.add_argument(
-        "--checkpoint-seconds", type=float, default=60.0, help="0: after each step (default: 60)"
+        "--checkpoint-seconds",
+        type=float,
+        default=60.0,
+        help="seconds between two states to resume from; 0: each step (default: 60)",
     )
     parse.add_argument(
         "--keep-checkpoints",

@@ -267,7 +267,10 @@ def open_store(
         raise ValueError(f"expected a folder or hf://datasets/OWNER/NAME, got {path}")
     folder = Path(path).expanduser()
     if not folder.exists():
-        raise ValueError(f"{folder} does not exist: give the folder of a store")
+        made = folder.with_suffix("")
+        can_pack = folder.suffix == ".pack" and (made / PLAN).is_file()
+        hint = f"cifar5m-pack {made} makes it" if can_pack else "give a dataset's directory or file"
+        raise ValueError(f"{folder} does not exist: {hint}")
     # Keys are for .npz files alone.
     if keys is not None:
         if not (files := npz_files(folder)):

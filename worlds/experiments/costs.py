@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import torch
 
+from worlds.cli.tables import duration
 from worlds.experiments.plan import Job
 from worlds.experiments.registry import Data
 from worlds.experiments.sheets import ARCH as SHEET
@@ -28,6 +29,7 @@ from worlds.training.stepper import Stepper
 BACKWARD: Final = 3  # a training step costs about as much as this many forward passes
 MEASURING: Final = 0.25  # most of a run's multiply-adds that go to measuring, where it is chosen
 _WARM, _TIMED = 2, 5  # steps
+LONG_STEPS, LONG_WORK = 5_000, 1e13  # of all runs; multiply-adds of some minutes of two CPU cores
 STEPS_PER_SECOND: Final = 414  # of ResNet18 at batch 128, bf16
 RESNET18: Final = 555_422_720  # multiply-adds of an image, forward
 PER_SECOND: Final = STEPS_PER_SECOND * 128 * BACKWARD * RESNET18
@@ -110,6 +112,12 @@ def count_cost(
     )
 
 
+def may_be_timed(costs: Sequence[Cost]) -> bool:
+    """Return whether these runs take so long that timing a few steps first costs little."""
+    steps, work = sum(c.steps for c in costs), sum(c.total_multiply_adds for c in costs)
+    return costs[0].steps >= 100 and (steps >= LONG_STEPS or work >= LONG_WORK)
+
+
 def choose_measuring(config: TrainConfig, data: RunData, free: Collection[str]) -> TrainConfig:
     """Return the config with the densest log points on the most images that cost at most
     `MEASURING` of the run, or the least there are. Only fields in `free` change.
@@ -153,6 +161,18 @@ def seconds(config: TrainConfig, data: RunData, device: torch.device) -> tuple[f
         started = time.perf_counter()
         stepper.predict(images).sum().item()
     return step_seconds, (time.perf_counter() - started) / len(images)
+
+
+def describe_time(
+    config: TrainConfig, data: RunData, device: torch.device, costs: Sequence[Cost]
+) -> str:
+    """Return a line on the speed of this network here, and the time of runs of these costs."""
+    step, image = seconds(config, data, device)
+    total = duration(sum(c.timed(step, image) for c in costs))
+    return (
+        f"on {device}: {1 / step:.1f} steps/s, {1 / image:,.0f} evaluated images/s, about {total} "
+        "for all"
+    )
 
 
 def estimate(job: Job) -> Cost:

@@ -9,13 +9,14 @@ from typing import Final
 
 import torch
 
+from worlds.cli.tables import duration
 from worlds.experiments.costs import cost, estimate, seconds
 from worlds.experiments.plan import Job
 from worlds.experiments.sources import Sources
 from worlds.runtime.device import device_name
 from worlds.runtime.processes import cpu_count
 
-PATIENCE: Final = 45.0  # seconds after which no further network is timed
+PATIENCE: Final = 45.0  # seconds, of a dry run
 
 
 @dataclass(frozen=True)
@@ -30,20 +31,22 @@ class Timing:
     workers: int
 
     def report(self) -> str:
-        """Return a line; hours of a GPU, or minutes of this machine with all workers."""
+        """Return a line: hours of a GPU, or the time on this machine with all workers."""
         of = f"{self.timed} of the {self.networks} networks timed, in {self.precision}"
         if self.device != "CPU":
             return f"about {self.seconds / 3600:,.2g} GPU-hours of {self.device}, {of}"
-        minutes = self.seconds / 60 / self.workers
-        return f"about {minutes:,.2g} minutes on this CPU, {self.workers} at a time, {of}"
+        took = duration(self.seconds / self.workers)
+        return f"about {took} on this CPU, {self.workers} at a time, {of}"
 
 
-def time_runs(jobs: Sequence[Job], sources: Sources, devices: Sequence[str]) -> Timing | None:
+def time_runs(
+    jobs: Sequence[Job], sources: Sources, devices: Sequence[str], patience: float = PATIENCE
+) -> Timing | None:
     """Return what the runs will take on the first device, a worker a device; None where no run
     trains a network.
 
     The networks whose runs cost most are timed first, each with a worker's share of the CPU threads
-    on a few steps and one batch of evaluation.
+    on a few steps and one batch of evaluation; after `patience` seconds no further one is.
     """
     where, before = torch.device(devices[0]), torch.get_num_threads()
     workers = max(1, min(len(devices), len(jobs)))
@@ -64,7 +67,7 @@ def time_runs(jobs: Sequence[Job], sources: Sources, devices: Sequence[str]) -> 
     torch.set_num_threads(max(1, cpu_count() // workers))
     try:
         for key in ordered:
-            if rates and (not new[key] or time.monotonic() - started > PATIENCE):
+            if rates and (not new[key] or time.monotonic() - started > patience):
                 total += work[key] * median(rates)
                 continue
             job = (new[key] or groups[key])[0]

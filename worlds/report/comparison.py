@@ -141,8 +141,10 @@ class Comparison:
         return table
 
     def __str__(self) -> str:
-        at = "T0" if self.t0 is not None else "the last common step: T0 was not reached"
-        return f"{columns(self.rows(), left=(0,))}\nbootstrap error: above the Ideal World at {at}"
+        name = METRIC_NAMES.get(self.metric, self.metric)
+        at = "T0" if self.t0 is not None else "the last common step, as T0 was not reached"
+        meaning = f"bootstrap error: test {name} minus the Ideal World's at {at}"
+        return f"{columns(self.rows(), left=(0,))}\n{meaning}"
 
     def to_frame(self) -> "DataFrame":
         """Return all rows of all runs, with world and trial, as a pandas DataFrame."""

@@ -106,7 +106,7 @@ def measure(experiment: Experiment, found: Sequence[Found]) -> list[Measured]:
         else:
             values = _worlds(group, experiment.metric)
             reached = sum(run.stopping_step is not None for run in group.real)
-        # How much surer of its answers the Real World is than it is right.
+        # How much more confident the Real World is than it is right.
         if experiment.kind == "sizes" and group.real and group.ideal:
             both = zip(values["error:gap"], values["soft_error:gap"], strict=True)
             values["surer"] = [error - soft for error, soft in both]

@@ -1,7 +1,7 @@
 """One run on several GPUs, as torchrun starts them: each makes and trains on its share of every
 batch, gradients are averaged, and rank 0 writes the run folder.
 
-    torchrun --nproc-per-node 8 -m worlds.commands.train -- --arch resnet50 ...
+    torchrun --nproc-per-node 8 -m worlds.commands.train -- --model resnet50 ...
 
 All replicas measure for themselves, on equal weights and buffers, so all of them come to the same
 decisions and nobody has to be told. Batch norm takes its means over the whole batch, so that the

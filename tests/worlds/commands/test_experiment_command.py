@@ -153,7 +153,7 @@ def test_a_dry_run_trains_nothing_and_says_how_long_this_machine_will_take(tmp_p
     assert main([*smoke("fig6"), "--runs", str(tmp_path), "--dry-run"]) == 0
     out, summary, _ = lines(capsys)
     assert "1 experiments of 2 runs, 2 after sharing, 0 of them done" in out
-    assert "minutes on this CPU, 1 at a time, 1 of the 1 networks timed, in fp32" in out
+    assert "seconds on this CPU, 1 at a time, 1 of the 1 networks timed, in fp32" in out
     assert 0 < summary["left"]["timed_hours"] < 1
     assert not (tmp_path / "runs").exists()
 

@@ -15,6 +15,7 @@ from tests.worlds.small_runs import numbers, small_data
 from worlds import ArrayStore, write_pack
 from worlds.commands.train import main
 from worlds.commands.train_options import config_of, make_parser
+from worlds.experiments import costs
 from worlds.training.run_folder import read_run
 
 
@@ -54,6 +55,27 @@ def test_a_dry_run_says_the_cost_and_writes_nothing(pack, tmp_path, capsys):
     assert "ideal: 20 steps, 640 samples, 5 log points that measure 1,000 images" in text
     assert "steps/s" in text
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_long_run_says_first_how_long_it_takes_and_its_rows_are_the_same(
+    pack, tmp_path, capsys, monkeypatch
+):
+    told = []
+    for out, long in (
+        (tmp_path / "short", 5_000),
+        (tmp_path / "long", 120),
+        (tmp_path / "long", 120),
+    ):
+        monkeypatch.setattr(costs, "LONG_STEPS", long)
+        assert main(arguments(pack, out, "--steps", "120", "--world", "real")) == 0
+        told.append(
+            re.findall(r"^on cpu: .* steps/s, .* about .* for all$", capsys.readouterr().out, re.M)
+        )
+    # Not where it is short, or finished before.
+    assert [len(lines) for lines in told] == [0, 1, 0]
+    assert numbers(read_run(tmp_path / "short/real-0")) == numbers(
+        read_run(tmp_path / "long/real-0")
+    )
 
 
 def test_epochs_are_counted_as_the_papers_code_counts_them(pack):

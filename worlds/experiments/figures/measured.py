@@ -73,8 +73,8 @@ def _smallest_and_largest(groups: Sequence[Group]) -> tuple[Check, ...]:
 _COMMON: Final[dict[str, Any]] = {
     "kind": "sizes",
     "claim": "Until T0 the worlds stay together, the closer the larger n. Where n is small the "
-    "Real World's error is above the Ideal World's; its soft-error need not be, for it is surer of "
-    "its answers.",
+    "Real World's error is above the Ideal World's; its soft-error need not be, for it is more "
+    "confident.",
     "checks": _smallest_and_largest,
     "text": "Measured in docs/experiments.md.",
     "trials": 5,

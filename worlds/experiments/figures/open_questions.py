@@ -96,7 +96,7 @@ RECIPES = (
         (Check("matched_ece", "at least", 0.0),),
         metric="ece",
         text="Expected calibration error (15 bins of equal width) at each log point. Expected: a "
-        "Real World network grows surer than it is right once it has seen its samples often.",
+        "Real World network grows more confident than it is right as its samples come again.",
         **_COMMON,
     ),
     Recipe(
