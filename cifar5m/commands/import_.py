@@ -1,4 +1,4 @@
-"""cifar5m-import: make shards of an existing set: CIFAR-5m as released, other .npz sets, a folder.
+"""cifar5m-import: make shards of an existing set: CIFAR-5m as released, other .npz sets, images.
 
     cifar5m-import part{0..5}.npz --out cifar5m            # what is missing is downloaded
     cifar5m-import 1m.npz --out edm-1m --pack              # keys image and label

@@ -1,4 +1,4 @@
-"""Copies of a run's rows for TensorBoard and Weights & Biases; the run folder stays the record.
+"""Copies of a run's rows for TensorBoard and Weights & Biases; the run directory stays the record.
 
 A mirror opens with its first row, so that a run that is finished already leaves no empty copy.
 """

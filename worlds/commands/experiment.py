@@ -7,9 +7,9 @@
     worlds-experiment status --scale smoke
     worlds-experiment report --scale smoke
 
-Runs lie in RUNS/runs, each once, whatever figures it is part of; the same command goes on with what
-is unfinished and skips what is done. Started several times at once, on machines that share RUNS, it
-shares the runs out. The report is RUNS/report/index.html. The last line is JSON.
+Runs are in RUNS/runs, one directory each, however many figures share them; the same command resumes
+unfinished runs and skips finished ones. Started several times at once, on machines that share RUNS,
+it shares the runs out. The report is RUNS/report/index.html. The last line is JSON.
 """
 
 import argparse

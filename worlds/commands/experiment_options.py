@@ -28,7 +28,7 @@ def make_parser(description: str | None) -> Parser:
         verb.add_argument("--scale", choices=SCALES, default="paper", help="default: paper")
     for verb in (run, status, report):
         verb.add_argument(
-            "--runs", type=Path, metavar="DIR", help="their folder (default: runs/SCALE)"
+            "--runs", type=Path, metavar="DIR", help="directory of the runs (default: runs/SCALE)"
         )
     run.add_argument(
         "--model",
@@ -41,7 +41,7 @@ def make_parser(description: str | None) -> Parser:
 
 
 def _add_data(run: argparse.ArgumentParser) -> None:
-    data = run.add_argument_group("data", "folders or hf://datasets/...; smoke makes its own")
+    data = run.add_argument_group("data", "directories or hf://datasets/...; smoke makes its own")
     data.add_argument("--data", metavar="STORE", help="CIFAR-5m, or any pool of 32 px images")
     data.add_argument("--cifar10", metavar="STORE", help="CIFAR-10: tables, and a second test set")
     data.add_argument("--dogbird", metavar="STORE", help="ImageNet-DogBird, for figure 3")

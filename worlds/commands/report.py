@@ -1,11 +1,11 @@
-"""worlds-report RUNS ... --out DIR: one page, with figures and points, from run folders alone.
+"""worlds-report RUNS ... --out DIR: one page, with figures and points, from run directories alone.
 
     worlds-report runs --out report
     worlds-report runs/fig1 other/machine/runs --out report --only fig1
 
-DIR/index.html holds everything and opens offline; beside it lie figures/*.png and *.svg, and
-points/*.csv and *.json. Runs that belong to an experiment are set against its claim, all others are
-grouped by their config. The last line is JSON.
+DIR/index.html holds everything and opens offline; beside it are figures/*.png and *.svg, and
+points/*.csv and *.json. Runs of an experiment are compared with its claim, all others are grouped
+by their config. The last line is JSON.
 """
 
 import sys

@@ -264,7 +264,7 @@ def open_store(
     if options:
         raise ValueError(f"{path} takes no option {min(options)!r}: only generated pools have some")
     if "://" in str(path):
-        raise ValueError(f"expected a folder or hf://datasets/OWNER/NAME, got {path}")
+        raise ValueError(f"expected a path or hf://datasets/OWNER/NAME, got {path}")
     folder = Path(path).expanduser()
     if not folder.exists():
         made = folder.with_suffix("")

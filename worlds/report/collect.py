@@ -78,7 +78,7 @@ def read_library(roots: Sequence[Path]) -> Library:
     if not runs and not experiments:
         found = f" ({problems[0]})" if problems else ""
         places = ", ".join(map(str, roots))
-        raise ValueError(f"no run folder at or below {places}{found}; worlds-train makes them")
+        raise ValueError(f"no run directory at or below {places}{found}; worlds-train makes them")
     ordered = sorted(experiments.values(), key=lambda experiment: _natural(experiment.name))
     return Library(tuple(runs), tuple(ordered), tuple(problems))
 

@@ -519,7 +519,7 @@ def test_the_command_prints_a_line_a_figure_and_json_last(tmp_path, capsys):
     "arguments, message",
     [
         (["nowhere"], "nowhere is not a directory"),
-        (["empty"], "no run folder at or below empty; worlds-train makes them"),
+        (["empty"], "no run directory at or below empty; worlds-train makes them"),
         (["runs", "--only", "fig9"], "no experiment fig9 here; there are: curves"),
         (["runs", "--tolerance", "2"], "--tolerance must be between 0 and 1, got 2.0"),
     ],
