@@ -1,6 +1,7 @@
 """worlds-experiment as a user runs it, on made data."""
 
 import json
+import re
 import shutil
 import signal
 import time
@@ -153,7 +154,8 @@ def test_a_dry_run_trains_nothing_and_says_how_long_this_machine_will_take(tmp_p
     assert main([*smoke("fig6"), "--runs", str(tmp_path), "--dry-run"]) == 0
     out, summary, _ = lines(capsys)
     assert "1 experiments of 2 runs, 2 after sharing, 0 of them done" in out
-    assert "seconds on this CPU, 1 at a time, 1 of the 1 networks timed, in fp32" in out
+    how = "on this CPU, 1 at a time, 1 of the 1 networks timed, in fp32"
+    assert re.search(rf"^about [\d.,]+ (seconds|minutes) {how}$", out, re.MULTILINE)
     assert 0 < summary["left"]["timed_hours"] < 1
     assert not (tmp_path / "runs").exists()
 

@@ -62,7 +62,6 @@ def test_inspect_says_what_a_world_would_yield(folder, tmp_path, capsys, options
         (["--batch-size", "0"], "--batch-size must be 1 or more"),
         (["--split", "validation"], "has no validation split; it has train, test"),
         (["--world", "ideal", "--n", "5"], "leave --n out"),
-        (["--augment", "mixup"], "got 'mixup'"),
     ],
 )
 def test_inspect_refuses_bad_input_in_one_line(folder, capsys, options, says):
@@ -76,3 +75,10 @@ def test_many_uses_are_shown_as_ranges():
     shown = inspect._shortened(dict.fromkeys(range(100), 1))
     assert len(shown) <= 12
     assert sum(shown.values()) == 100
+
+
+def test_an_unknown_augmentation_is_refused_with_those_that_there_are(folder, capsys):
+    with pytest.raises(SystemExit) as stop:
+        inspect.main([str(folder), "--augment", "mixup"])
+    assert stop.value.code == 2
+    assert "'mixup' (choose from 'none', 'flip', 'crop+flip'" in capsys.readouterr().err
