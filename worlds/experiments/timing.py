@@ -43,7 +43,7 @@ def time_runs(
     jobs: Sequence[Job], sources: Sources, devices: Sequence[str], patience: float = PATIENCE
 ) -> Timing | None:
     """Return what the runs will take on the first device, a worker a device; None where no run
-    trains a network.
+    trains a network, or all begin from other runs.
 
     The networks whose runs cost most are timed first, each with a worker's share of the CPU threads
     on a few steps and one batch of evaluation; after `patience` seconds no further one is.
@@ -56,22 +56,21 @@ def time_runs(
         if job.data != "none":
             options = sorted(c.options.items())
             groups[job.data, c.arch, str(options), str(c.batch_size), c.precision].append(job)
-    if not groups:
-        return None
     work = {key: sum(estimate(job).total_multiply_adds for job in groups[key]) for key in groups}
-    # What begins from a run that is still to be trained cannot be timed.
-    new = {key: [job for job in groups[key] if job.config.initial is None] for key in groups}
+    # What begins from another run, which may be still to be trained, is not timed.
+    new = {key: [job for job in groups[key] if not job.needs] for key in groups}
+    if not any(new.values()):
+        return None
     ordered = sorted(groups, key=lambda key: (bool(new[key]), work[key]), reverse=True)
     total, started = 0.0, time.monotonic()
     rates: list[float] = []  # seconds a multiply-add
     torch.set_num_threads(max(1, cpu_count() // workers))
     try:
         for key in ordered:
-            if rates and (not new[key] or time.monotonic() - started > patience):
+            if not new[key] or (rates and time.monotonic() - started > patience):
                 total += work[key] * median(rates)
                 continue
-            job = (new[key] or groups[key])[0]
-            first, data = job.config, sources.data(job.data)
+            first, data = new[key][0].config, sources.data(new[key][0].data)
             step, image = seconds(first, data, where)
             taken = sum(cost(job.config, data).timed(step, image) for job in groups[key])
             total += taken
