@@ -156,8 +156,6 @@ class FixedReuseSampler(WorldSampler):
     Without `steps`, all the batches there are.
     """
 
-    world: str = "fixed reuse"
-
     def __init__(
         self,
         size: int,
@@ -181,11 +179,11 @@ class FixedReuseSampler(WorldSampler):
         balance, excluded = _balance(size, balanced), excluded_indices(size, disjoint_from)
         seeds = Seeds(seed, trial, data_seed, order_seed)
         choice = (seeds, remainder, balance, excluded)
-        order = reuse_order(self.world, size, n, batch_size, *choice, reuse)
+        order = reuse_order("fixed reuse", size, n, batch_size, *choice, reuse)
         super().__init__(order, steps, start_step, rank, world_size)
 
 
-class IdealSampler(FixedReuseSampler):
+class IdealSampler(WorldSampler):
     """Ideal World: every sample at most once. Without `steps`, one pass.
 
     `passes` above 1 allows an approximate Ideal World where the dataset is too small.
@@ -207,22 +205,15 @@ class IdealSampler(FixedReuseSampler):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.world = "ideal" if count("passes", passes) == 1 else "approximate ideal"
-        super().__init__(
-            size,
-            None,
-            batch_size,
-            steps,
-            reuse=passes,
-            seed=seed,
-            trial=trial,
-            order_seed=order_seed,
-            remainder=remainder,
-            disjoint_from=disjoint_from,
-            start_step=start_step,
-            rank=rank,
-            world_size=world_size,
+        size, passes = count("size", size), count("passes", passes)
+        world = "ideal" if passes == 1 else "approximate ideal"
+        seeds, excluded = (
+            Seeds(seed, trial, None, order_seed),
+            excluded_indices(size, disjoint_from),
         )
+        choice = (seeds, remainder, None, excluded)
+        order = reuse_order(world, size, None, batch_size, *choice, passes)
+        super().__init__(order, steps, start_step, rank, world_size)
 
 
 class BootstrapSampler(WorldSampler):

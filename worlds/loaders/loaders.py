@@ -76,8 +76,6 @@ class FixedReuseLoader(Loader):
     no multiple of the batch size, the last one is smaller.
     """
 
-    world: str = "fixed reuse"
-
     def __init__(
         self,
         split: Pool,
@@ -98,12 +96,12 @@ class FixedReuseLoader(Loader):
         excluded = _excluded(split, disjoint_from)
         balance = labels_of(split) if balanced else None
         seeds = Seeds(seed, trial, data_seed, order_seed)
-        order = (self.world, len(split), n, batch_size, seeds, remainder, balance, excluded)
+        order = ("fixed reuse", len(split), n, batch_size, seeds, remainder, balance, excluded)
         sampler = reuse_order(*order, reuse, window_of(split))
         super().__init__(split, sampler, steps, **options)
 
 
-class IdealLoader(FixedReuseLoader):
+class IdealLoader(Loader):
     """Ideal World: every sample of the pool at most once. Without `steps`, one pass.
 
     Where the pool is too small for that, `passes` allows more than one: an approximation, in which
@@ -125,21 +123,11 @@ class IdealLoader(FixedReuseLoader):
         disjoint_from: "Loader | np.ndarray | None" = None,
         **options: Unpack[Options],
     ) -> None:
+        excluded, seeds = _excluded(split, disjoint_from), Seeds(seed, trial, None, order_seed)
         passes = count("passes", passes)
-        self.world = "ideal" if passes == 1 else "approximate ideal"
-        super().__init__(
-            split,
-            None,
-            batch_size,
-            steps,
-            reuse=passes,
-            seed=seed,
-            trial=trial,
-            order_seed=order_seed,
-            remainder=remainder,
-            disjoint_from=disjoint_from,
-            **options,
-        )
+        world = "ideal" if passes == 1 else "approximate ideal"
+        order = (world, len(split), None, batch_size, seeds, remainder, None, excluded)
+        super().__init__(split, reuse_order(*order, passes, window_of(split)), steps, **options)
 
 
 class BootstrapLoader(Loader):

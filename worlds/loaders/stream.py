@@ -59,6 +59,11 @@ class Stream:
         return self.steps if self.steps is not None else self.sampler.steps_per_pass or 0
 
     @property
+    def world(self) -> str:
+        """Return the name of the world, such as "approximate ideal"."""
+        return self.sampler.world
+
+    @property
     def passes(self) -> float:
         """Return how often a whole run goes through its n samples; in an Ideal World, 1 at most."""
         return len(self) * self.batch_size / self.sampler.pass_size
