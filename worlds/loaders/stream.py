@@ -166,8 +166,19 @@ def reuse_order(
 ) -> Sampler:
     """Return the order of `n` samples (None: all), each used `reuse` times at most; 1 is Ideal."""
     samples: np.ndarray | None = None
+    names = {"remainder": remainder, **seeds.order}
+    # In windows, from where (seed, trial) begins, or behind the samples excluded.
     if n is None and window is not None and balance is None:
-        return _windowed(world, pool, batch_size, seeds, remainder, excluded, reuse, window)
+        first, left_out = first_of(pool, window, names["seed"], names["trial"]), 0
+        if excluded is not None and len(excluded):
+            first, left_out = (int(excluded[0]) + len(excluded)) % pool, len(excluded)
+            if ((excluded.astype(np.int64) - int(excluded[0])) % pool != np.arange(left_out)).any():
+                raise ValueError(
+                    "a pool that is made when asked for excludes samples in a row alone"
+                )
+        names |= {"window": window, "first": first, "excluded": left_out, "reuse": reuse}
+        return WindowSampler(world, pool, batch_size, **names)
+    # A subset, the whole pool, or what is left of it.
     if n is not None:
         given = {"exclude": excluded, "balance": balance, "window": window}
         samples = subset(pool, n, *seeds.data, **given)  # type: ignore[arg-type]
@@ -178,31 +189,8 @@ def reuse_order(
         if not len(samples):
             raise ValueError("disjoint_from excludes the whole pool: nothing is left to draw")
     exact = world == "fixed reuse" and remainder == "carry"
-    order = Sampler(world, pool, batch_size, samples=samples, remainder=remainder, **seeds.order)
+    order = Sampler(world, pool, batch_size, samples=samples, **names)
     return replace(order, reuse=reuse, exact=exact)
-
-
-def _windowed(
-    world: str,
-    pool: int,
-    batch_size: int,
-    seeds: Seeds,
-    remainder: Remainder,
-    excluded: np.ndarray | None,
-    reuse: int,
-    window: int,
-) -> Sampler:
-    """The pool in windows, from where (seed, trial) begins, or behind the samples excluded."""
-    seed, trial = seeds.order["seed"], seeds.order["trial"]
-    first, left_out = first_of(pool, window, seed, trial), 0
-    if excluded is not None and len(excluded):
-        first, left_out = (int(excluded[0]) + len(excluded)) % pool, len(excluded)
-        if ((excluded.astype(np.int64) - int(excluded[0])) % pool != np.arange(left_out)).any():
-            raise ValueError("a pool that is made when asked for excludes samples in a row alone")
-    common = {"remainder": remainder, "reuse": reuse, **seeds.order}
-    return WindowSampler(
-        world, pool, batch_size, window=window, first=first, excluded=left_out, **common
-    )
 
 
 def bootstrap_order(
