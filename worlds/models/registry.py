@@ -277,38 +277,31 @@ def create(
             raise ValueError(f"{name}: {option} must be true or false, got {value!r}")
         if isinstance(default, float) and not isinstance(value, int | float):
             raise ValueError(f"{name}: {option} must be a number, got {value!r}")
-    # Other parametrizations compare the network with itself at two more widths.
-    build = partial(_of_width, architecture, num_classes, image_size, channels, options)
+    shape = num_classes, image_size, channels
     if scaling.get("parametrization", "standard") == "standard":
-        return build(None)
+        return _built(architecture, *shape, options)
+    # Other parametrizations compare the network with itself at two more widths.
     width = scaling.get("base_width") or architecture.options.get("width")
     if width is None:
         raise ValueError(f"{name} needs base_width, the width at which it is the standard network")
-    model = build(None)
+    if "width" not in (*architecture.fixed, *architecture.options):
+        raise ValueError(
+            f"{architecture.name} has no width: only the standard parametrization is known"
+        )
+
+    def of_width(own: int) -> nn.Module:
+        # The width is fixed by the name, or an option.
+        if "width" in architecture.fixed:
+            form = replace(architecture, fixed={**architecture.fixed, "width": own})
+            return _built(form, *shape, options)
+        return _built(architecture, *shape, {**options, "width": own})
+
+    model = _built(architecture, *shape, options)
     with torch.device("meta"):
-        base, double = build(width), build(2 * width)
+        base, double = of_width(width), of_width(2 * width)
     return parametrize(
         model, base, double, scaling.get("gamma", 1.0), scaling.get("centered", False)
     )
-
-
-def _of_width(
-    form: Architecture,
-    num_classes: int,
-    image_size: int,
-    channels: int,
-    options: dict[str, Any],
-    width: int | None,
-) -> nn.Module:
-    """Return the network of its own width (None) or of another one."""
-    # The width is fixed by the name, an option, or unknown.
-    if width is not None and "width" in form.fixed:
-        form = replace(form, fixed={**form.fixed, "width": width})
-    elif width is not None and "width" in form.options:
-        options = {**options, "width": width}
-    elif width is not None:
-        raise ValueError(f"{form.name} has no width: only the standard parametrization is known")
-    return _built(form, num_classes, image_size, channels, options)
 
 
 def _built(
