@@ -21,7 +21,7 @@ generate: $(INSTALLED)
 	$(BIN)/cifar5m-generate --recipe tiny-conditional --n $(N) --out $(OUT)
 	$(BIN)/cifar5m-verify $(OUT)
 	$(BIN)/cifar5m-preview $(OUT)
-	$(BIN)/python examples/two_worlds.py $(OUT) --n 100 --batch-size 8 --steps 100 --lr 0.003 --out $(OUT).runs --picture $(OUT)/preview/two-worlds.png
+	$(BIN)/python examples/two_worlds.py $(OUT) --n 40 --batch-size 8 --steps 100 --lr 0.003 --out $(OUT).runs --picture $(OUT)/preview/two-worlds.png
 	@echo "Look at $(OUT)/preview: the images by class, their labels, and two-worlds.png. Next: docs/own.md"
 
 test: $(INSTALLED_TEST)

@@ -1,6 +1,6 @@
 """Draw one network in both worlds: test error and soft-error of each, with T0 marked.
 
-    python examples/two_worlds.py out/tiny --n 100 --batch-size 8 --steps 100 --lr 0.003
+    python examples/two_worlds.py out/tiny --n 40 --batch-size 8 --steps 100 --lr 0.003
     python examples/two_worlds.py CIFAR10 --n 1000 --steps 400 --trials 3 --picture two-worlds.png
 
 The data is anything that `worlds.open_store` reads; n and steps are lowered to what it allows.
