@@ -131,7 +131,7 @@ class Store:
     def write_manifest(self, path: str | PathLike[str]) -> None:
         """Write what a subset is, for a paper and for `open_store`."""
         if not self._rules:
-            raise ValueError(f"{self.source} is no subset: draw one by store.subset(...)")
+            raise ValueError(f"{self.source} is not a subset: make one by store.subset(...)")
         splits = {k: s.manifest for k, s in self.splits.items() if isinstance(s, Subset)}
         source = str(Path(self.source).absolute()) if Path(self.source).exists() else self.source
         write_json(

@@ -230,7 +230,7 @@ def _loader(
     pool: Any, batch_size: int, steps: int, seed: int, trial: int, options: Options
 ) -> Loader:
     if isinstance(pool, MixedLoader):
-        raise ValueError("a MixedLoader is no pool: give its loaders with their shares")
+        raise ValueError("a MixedLoader cannot be a pool: give its loaders with their shares")
     if isinstance(pool, Loader):
         return pool
     split = pool.train if isinstance(pool, Store) else pool

@@ -1,4 +1,4 @@
-"""From run folders to one page: `worlds-report RUNS --out DIR`.
+"""From run directories to one page: `worlds-report RUNS --out DIR`.
 
     analysis     what the two worlds say of each other: T0, bootstrap error, power laws
     collect      the runs of a folder found for each experiment, and what is missing

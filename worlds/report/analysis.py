@@ -167,7 +167,7 @@ class Ending:
 
     @property
     def reached(self) -> bool:
-        """Whether the worlds are compared at T0."""
+        """Return whether the worlds are compared at T0."""
         return self.step == self.t0
 
     @property

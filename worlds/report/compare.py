@@ -57,7 +57,7 @@ def compare(
 ) -> Comparison:
     """Train `model` on `data` in each of the worlds and return the comparison.
 
-    The runs are ordinary run folders in `out` (default: a temporary one); the same call goes on
+    The runs are ordinary run directories in `out` (default: a temporary one); the same call goes on
     with what is unfinished. A function of one's own is known by where it is defined: take another
     `out` when it changes.
 

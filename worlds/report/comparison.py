@@ -1,6 +1,6 @@
 """Real against Ideal as an object: numbers, a table, a picture, a page of a notebook.
 
-comparison = Comparison.of("runs")       # run folders of worlds.train, compare or a Recorder
+comparison = Comparison.of("runs")       # run directories of worlds.train, compare or a Recorder
 print(comparison)
 comparison.plot().figure.savefig("worlds.png")
 """

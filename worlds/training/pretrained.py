@@ -79,7 +79,7 @@ def load_initial(model: nn.Module, config: TrainConfig, beside: Path | None = No
 
 
 def weights_file(initial: str, beside: Path | None = None) -> Path:
-    """Return the file that `initial` names: a run folder's checkpoint, or a state dict.
+    """Return the file that `initial` names: a run directory's checkpoint, or a state dict.
     run:FINGERPRINT is the run of that config in the directory `beside`.
     """
     # run:FINGERPRINT is in the name of the run's directory.
@@ -93,7 +93,7 @@ def weights_file(initial: str, beside: Path | None = None) -> Path:
     file = inside[0] if inside else path
     if not file.is_file():
         raise ValueError(
-            f"initial={initial}: expected a run folder, *.pt, *.safetensors or a "
+            f"initial={initial}: expected a run directory, *.pt, *.safetensors or a "
             "directory with pytorch_model.bin"
         )
     return file

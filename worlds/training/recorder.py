@@ -1,4 +1,4 @@
-"""A run folder from a training loop of one's own, and the metrics to put in it.
+"""A run directory from a training loop of one's own, and the metrics to put in it.
 
     with Recorder("runs/real", world="real", n=5_000, batch_size=64, steps=2_000) as run:
         for step, (x, y) in enumerate(loader):
@@ -58,13 +58,13 @@ def evaluate(
 
 
 class Recorder:
-    """Writes what a training loop measures as a run folder.
+    """Writer of a run directory from what a training loop measures.
 
     `world` is "real", "ideal", "bootstrap" or "reuse:K". Other fields of `worlds.TrainConfig`, such
-    as optimizer="adam" or learning_rate=1e-3, may be given for the record. A folder that holds an
-    unfinished run is gone on with; `start_step` forgets its rows from that step on.
+    as optimizer="adam" or learning_rate=1e-3, may be given for the record. An unfinished run in
+    the directory is resumed; `start_step` forgets its rows from that step on.
 
-    Raises ValueError if the folder holds another run, or a finished one.
+    Raises ValueError if the directory holds another run, or a finished one.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Run folders: the interface between training and everything that looks at it.
+"""Run directories: the interface between training and everything that looks at it.
 
     OUT/real-0/config.json      what was to be done, on which data, with which versions
     OUT/real-0/metrics.jsonl    one row a log point

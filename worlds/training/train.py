@@ -58,7 +58,7 @@ def train(
     on_step: Callable[[int], None] = lambda updates: None,
     on_row: Callable[[Row], None] = lambda row: None,
 ) -> Run:
-    """Train one run into its folder, or go on with it; a finished one is read and returned.
+    """Train one run into its directory, or resume it; a finished one is read and returned.
 
     `last_step` ends the run after that step (the Ideal World needs no more than the Real World's
     T0) without changing the schedule. `on_step` is called after every update with their number, and
@@ -68,7 +68,7 @@ def train(
     `keep_checkpoints` ("log:25", "every:1000" or numbers of updates) writes weights,
     `keep_predictions` the logits of so many test samples at each log point.
 
-    Raises ValueError if the folder holds another run, the pool cannot feed the steps, or the
+    Raises ValueError if the directory holds another run, the pool cannot feed the steps, or the
     network does not fit the data; NotFinite if the loss is not finite.
     """
     # What can be refused at once: arguments, and a folder of another run.

@@ -190,7 +190,7 @@ def pack(tmp_path_factory):
         (["run", "fig7", "--weights", "mlp.pt"], "--weights is NAME=PATH, such as"),
         (
             ["run", "fig7", "--weights", "fig13=PACK"],
-            "expected a run folder, *.pt, *.safetensors or a directory",
+            "expected a run directory, *.pt, *.safetensors or a directory",
         ),
         (["run", "fig7", "--workers", "0"], "--workers must be at least 1, got 0"),
         (["run", "fig7", "--device", "cuda:9"], "device 'cuda:9': this machine has"),

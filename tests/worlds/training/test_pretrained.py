@@ -88,7 +88,7 @@ def test_other_weights_at_the_same_path_are_another_run(first, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "expected a run folder"),
+        (None, "expected a run directory"),
         ("text", "not a file of weights"),
         ({"a": 1}, "holds no state dict"),
         ({"state_dict": {"a": torch.zeros(1)}}, "of names to tensors, but state_dict"),
