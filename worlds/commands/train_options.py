@@ -172,9 +172,7 @@ def config_of(args: argparse.Namespace) -> TrainConfig:
     given = {"steps": steps, "unit": unit, **{name: getattr(args, name) for name in MEASURING}}
     values |= {name: value for name, value in given.items() if value is not None}
     # In text: 0 for all samples, a number of steps between log points.
-    for name in ("test_eval", "train_eval"):
-        if values.get(name) == 0:
-            values[name] = None
+    values |= {name: None for name in ("test_eval", "train_eval") if values.get(name) == 0}
     if (args.log or "").isdigit():
         values["log"] = int(args.log)
     options = dict(map(_option, args.option))
