@@ -11,6 +11,7 @@ import pytest
 from tests.processes import Forked
 from tests.worlds.small_runs import small_data
 from worlds import write_pack
+from worlds.commands import experiment
 from worlds.commands.experiment import main
 from worlds.experiments.state import states_of
 from worlds.training.run_folder import find_runs
@@ -79,7 +80,7 @@ def test_runs_lie_once_under_names_that_say_what_they_are(noise):
     assert {run.description.data.name for run in find_runs(noise / "runs")} == {"made data"}
 
 
-def test_status_counts_what_is_done_and_missing(noise, tmp_path, capsys):
+def test_status_counts_what_is_done_and_missing(noise, tmp_path, capsys, monkeypatch):
     shutil.copytree(noise, tmp_path / "copy")
     gone, half = finished(tmp_path / "copy")[:2]
     shutil.rmtree(gone.parent)
@@ -90,8 +91,12 @@ def test_status_counts_what_is_done_and_missing(noise, tmp_path, capsys):
         "done": 2, "not finite": 0, "running": 0, "begun": 1, "missing": 1
     }  # fmt: skip
     assert "rrm_50k" in out
+    # What is left is trained; as a long run it says first how long that takes.
+    monkeypatch.setattr(experiment, "LONG_STEPS", 1)
     assert main([*smoke("rrm_50k", "fig15"), "--runs", str(tmp_path / "copy")]) == 0
-    assert "2 of them done; left 2 runs" in lines(capsys)[0]
+    plan, time_line, *_ = lines(capsys)[0].splitlines()
+    assert "2 of them done; left 2 runs" in plan
+    assert re.match("about .* on this CPU, 1 at a time", time_line)
     assert len(finished(tmp_path / "copy")) == 4
 
 
