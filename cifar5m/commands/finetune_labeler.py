@@ -46,9 +46,13 @@ def make_parser() -> Parser:
     add("--batch", type=int, help="images a step, >= 1 (default 512)")
     add("--lr", type=float, dest="learning_rate", help="> 0 (default 0.003, for batch 512)")
     add("--steps", type=int, help="stretch the rule's schedule to so many, >= 1 (default 10000)")
-    add("--mixup", type=float, help="of the Beta distribution, >= 0 (default 0.1; 0: none)")
+    add(
+        "--mixup",
+        type=float,
+        help="parameter of the Beta distribution, >= 0 (default 0.1; 0: none)",
+    )
     add("--size", type=int, help="pixels of the crop, >= 32 (default 128, from 160)")
-    add("--seed", type=int, help="of order, crops, flips, mixup; 0 to 2^64 - 1 (default 0)")
+    add("--seed", type=int, help="decides order, crops, flips and mixup; 0 to 2^64 - 1 (default 0)")
     add("--precision", help="fp32, tf32 or bf16 (default tf32; on a CPU that is fp32)")
     # What does not.
     add = parser.add_argument_group("run (changes no weights but for rounding)").add_argument

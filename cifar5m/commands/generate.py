@@ -39,7 +39,7 @@ def make_parser() -> Parser:
     add(
         "--split",
         type=parse_split,
-        help="as train=5000000,test=1000000 (default: the last sixth is test)",
+        help="such as train=5000000,test=1000000 (default: the last sixth is test)",
     )
     add("--dry-run", action="store_true", help="print size, cost and time, then stop")
 
@@ -48,7 +48,7 @@ def make_parser() -> Parser:
         type=float,
         help="with --dry-run: images/s of a device, > 0, instead of measuring this one",
     )
-    add("--price", type=float, help="with --dry-run: of a device hour, >= 0")
+    add("--price", type=float, help="with --dry-run: price of a device hour, >= 0")
 
     # Options that decide the bytes: each needs a directory of its own.
     add = parser.add_argument_group(
@@ -63,21 +63,21 @@ def make_parser() -> Parser:
     add("--allow-non-ema", action="store_true", help="accept weights that are known not to be EMA")
     add("--sampler", help="ancestral, ddim or dpm_solver_pp_2m")
     add("--steps", type=int, help="sampler steps, 1 to 1000")
-    add("--variance", help="of the ancestral sampler: fixed_large or fixed_small")
-    add("--eta", type=float, help="of ddim: 0 (deterministic) to 1")
-    add("--spacing", help="of the steps: uniform, quadratic (ddim) or logsnr (dpm)")
+    add("--variance", help="noise of the ancestral sampler: fixed_large, fixed_small")
+    add("--eta", type=float, help="noise of the ddim sampler, 0 (none) to 1")
+    add("--spacing", help="timesteps: uniform, quadratic (ddim), logsnr (dpm)")
     add("--start", type=int, help="timestep of the first step, 0 to 999")
     add(
         "--guidance",
         type=float,
-        help="of a generator with class embeddings, >= 0: 1 leaves its prediction as it is, more "
+        help="for a generator with class embeddings, >= 0: 1 leaves its prediction as it is, more "
         "moves it away from the one without a class, at two network calls a step",
     )
     add(
         "--labels",
         help="argmax (the labeler's class) or requested (the one the generator was asked for)",
     )
-    add("--precision", help=f"of the networks: {', '.join(PRECISIONS)}")
+    add("--precision", help=f"floating-point format of the networks: {', '.join(PRECISIONS)}")
     add("--micro-batch", type=int, help="images a network call, >= 1")
     add(
         "--shard-size",

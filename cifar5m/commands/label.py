@@ -31,7 +31,7 @@ def make_parser() -> Parser:
     add = parser.add_argument
     add("directory", metavar="DIR", type=Path, help="directory that holds plan.json")
     add("--labeler", required=True, help="timm directory, file or Hub id with ten classes, or tiny")
-    add("--name", help="of the directory in DIR/labels (default: the labeler's)")
+    add("--name", help="directory in DIR/labels (default: the labeler's)")
     add("--precision", help="fp32, tf32, bf16 or fp16 (default: as DIR's plan)")
     add("--batch", dest="batch_size", type=int, help="images a call, >= 1 (default: as DIR's plan)")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:K (default auto)")

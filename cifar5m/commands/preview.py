@@ -18,7 +18,7 @@ def make_parser() -> Parser:
     parser.add_argument("--out", metavar="DIR", type=Path, help="default: DIR/preview")
     parser.add_argument("--per-class", metavar="N", type=int, default=10, help="default: 10")
     parser.add_argument("--split", metavar="S", help="one split only")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of images, default: 0")
+    parser.add_argument("--seed", type=int, default=0, help="chooses the images, default: 0")
     return parser
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cifar5m.shards.verify import Report
 
 _OWN = ("json", "repair")  # options that are no parameters of `repair`
+_LISTED = 3  # missing shards, at most
 
 
 def make_parser() -> Parser:
@@ -35,7 +36,7 @@ def make_parser() -> Parser:
     add("--repair", action="store_true", help="make the broken shards again")
     add("--generator", help="where it is now (default: where the plan says)")
     add("--labeler", help="where it is now (default: where the plan says)")
-    add("--parts", type=Path, nargs="+", help="of an imported set: where its files are now")
+    add("--parts", type=Path, nargs="+", help="where the files of an imported set are now")
     add("--allow-non-ema", action="store_true", help="as when the set was generated")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:K (default auto)")
     return parser
@@ -86,6 +87,7 @@ def repair_and_report(args: argparse.Namespace, report: "Report", parser: Parser
 
 def report_lines(report: "Report") -> Iterator[str]:
     """Yield the report as a table, then OK or the list of problems."""
+    from cifar5m.shards.check import NOT_THERE
     from worlds.formats.summary import agreement_line
 
     each = f"{report.bytes / report.images:,.0f} an image" if report.images else "nothing"
@@ -111,8 +113,17 @@ def report_lines(report: "Report") -> Iterator[str]:
     if report.ok:
         yield "OK"
         return
-    yield f"{len(report.problems)} problem{'s' if len(report.problems) > 1 else ''}"
-    yield from (f"  {problem}" for problem in report.problems)
+    # An unfinished set lacks many shards: they are counted.
+    absent = [problem for problem in report.problems if problem.message == NOT_THERE]
+    listed = [problem for problem in report.problems if problem not in absent]
+    if len(absent) > _LISTED:
+        yield f"{len(absent):,} of {report.shards_planned:,} shards are not there yet"
+        yield "  the command that made the set goes on with them when it is run again"
+    else:
+        listed = list(report.problems)
+    if listed:
+        yield f"{len(listed)} problem{'s' if len(listed) > 1 else ''}"
+    yield from (f"  {problem}" for problem in listed)
 
 
 if __name__ == "__main__":

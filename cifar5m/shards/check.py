@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -53,6 +53,9 @@ def pixel_digest(pixels: np.ndarray) -> bytes:
     return hashlib.blake2b(pixels.tobytes(), digest_size=16).digest()
 
 
+NOT_THERE: Final = "the shard is not there: not generated yet?"
+
+
 @dataclass(frozen=True)
 class ShardReport:
     """Result of reading all files of one shard."""
@@ -72,7 +75,7 @@ def check_shard(folder: Path, shard: Shard, plan: Plan) -> ShardReport:
     classes = len(plan.class_names)
     path = folder / shard.tar
     if not any((folder / file).exists() for file in (shard.tar, shard.arrays, shard.record)):
-        problem = Problem("missing", str(shard.tar), "the shard is not there: not generated yet?")
+        problem = Problem("missing", str(shard.tar), NOT_THERE)
         return _without_tar(shard, classes, [problem])
     # The side file first: the tar's labels are held against it.
     arrays, problems = check_arrays(folder, shard, plan)

@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from cifar5m.commands.generate import main as generate
 from cifar5m.commands.verify import main
 from cifar5m.shards.verify import verify
 from tests.cifar5m.small_set import images_of, labels_of, make_set, rewrite, shards_of
@@ -410,6 +411,21 @@ def test_the_command_lists_the_problems_and_ends_with_one(folder, capsys):
     ]
     expected = asdict(verify(folder, workers=1)) | {"ok": False}
     assert json.loads(last) == json.loads(json.dumps(expected))
+
+
+def test_the_shards_of_an_unfinished_set_are_counted(tmp_path, small_run, capsys):
+    folder = tmp_path / "set"
+    options = ["--n", "10", "--split", "train=10", "--shard-size", "2"]
+    assert generate([*small_run, *options, "--out", str(folder)]) == 0
+    for shard in shards_of(folder)[1:]:
+        for file in (shard.tar, shard.arrays, shard.record):
+            (folder / file).unlink()
+    assert main([str(folder), "--workers", "1"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2:] == [
+        "4 of 5 shards are not there yet",
+        "  the command that made the set goes on with them when it is run again",
+    ]
 
 
 @pytest.mark.parametrize(
