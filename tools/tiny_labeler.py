@@ -19,6 +19,7 @@ SIZE = 128
 CONFIG = {
     "architecture": "resnetv2_18",
     "num_classes": 10,
+    "mirror": True,
     "model_args": {"channels": [32, 64, 128, 256], "stem_chs": 32},
     "pretrained_cfg": {
         "input_size": [3, SIZE, SIZE],

@@ -3,6 +3,7 @@
 BiT-M-R152x2 (`resnetv2_152x2_bit` of timm, fine-tuned on CIFAR-10) in the paper's recipe, or the
 published ViT-B/16. Images are resized, cropped and normalized as timm evaluates the classifier by
 its config: for BiT to 128 without a crop, for the ViT to 248 (224 / 0.9) and the center 224.
+"mirror": true in the config averages over an image and its mirror image.
 """
 
 import json
@@ -49,6 +50,7 @@ class Preprocessing(msgspec.Struct, frozen=True):
     interpolation: Literal["bilinear", "bicubic"]
     crop_pct: Annotated[float, msgspec.Meta(ge=0.1, le=10)] = 1.0
     crop_mode: str = "center"
+    mirror: bool = False  # average over the image and its mirror image
 
     @property
     def resized(self) -> tuple[int, int]:
@@ -119,8 +121,12 @@ class Labeler:
             missing = self.batch - len(part)
             if missing:
                 part = torch.cat([part, part[-1:].expand(missing, *part.shape[1:])])
+            x = self.prepare(part)
             with in_precision(self.precision, self.device):
-                found.append(call(self.prepare(part))[: self.batch - missing])
+                rows = call(x)
+                if self.preprocessing.mirror:
+                    rows = (rows + call(x.flip(3))) / 2
+            found.append(rows[: self.batch - missing])
         rows = torch.cat(found)
         if not rows.isfinite().all():
             raise NonFiniteLabelsError
@@ -217,7 +223,9 @@ def load_classifier(weights: Weights) -> tuple[torch.nn.Module, Preprocessing]:
         config = config | {"input_size": (3, BIT_SIZE, BIT_SIZE), "interpolation": "bilinear"}
         config = config | {"crop_pct": 1.0}
     with reading(weights.file, "a timm model with its preprocessing"):
-        return network.float(), _preprocessing(config)
+        # Beside what timm knows: "mirror": true averages over both orientations.
+        mirror = (weights.config or {}).get("mirror", False)
+        return network.float(), _preprocessing(config | {"mirror": mirror})
 
 
 def _reason(error: Exception) -> str:
@@ -230,6 +238,7 @@ def _reason(error: Exception) -> str:
 
 def _preprocessing(config: dict[str, Any]) -> Preprocessing:
     named = {name: config.get(name) for name in ("mean", "std", "interpolation")}
-    cropped = {name: config[name] for name in ("crop_pct", "crop_mode") if config.get(name)}
+    optional = ("crop_pct", "crop_mode", "mirror")
+    cropped = {name: config[name] for name in optional if config.get(name)}
     size = {"size": list(config["input_size"])[1:]}
     return convert_json(size | named | cropped, Preprocessing, "pretrained_cfg")

@@ -91,6 +91,18 @@ def test_the_hubs_layout_loads_with_its_own_head_and_labels_as_timm_does(vit, pi
     torch.testing.assert_close(found, expected, atol=0.02, rtol=0)  # timm rounds pixels to 8 bits
 
 
+def test_a_mirrored_labeler_gives_an_image_and_its_mirror_image_the_same_label(vit, pixels):
+    folder, _ = vit
+    images = torch.from_numpy(pixels)
+    once = Labeler(*load_classifier(find_labeler(str(folder))), torch.device("cpu"), "fp32", 4)
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"mirror": True}))
+    both = Labeler(*load_classifier(find_labeler(str(folder))), torch.device("cpu"), "fp32", 4)
+    expected = (once(images) + once(images.flip(2))) / 2
+    torch.testing.assert_close(both(images), expected)
+    torch.testing.assert_close(both(images.flip(2)), both(images))
+
+
 @pytest.mark.parametrize("mode", ["center", "squash", "border"])
 @pytest.mark.parametrize("size, pct", [((224, 224), 0.9), ((64, 64), 1.0), ((48, 40), 0.875)])
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
