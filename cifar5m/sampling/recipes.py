@@ -53,7 +53,7 @@ _CIFAR5M = Recipe(
 )
 
 # Bundled small networks, for trying everything out without a network or a GPU. Frechet distance in
-# the labeler's features 9.77, of test against train 0.02.
+# the features of the labeler of then 9.77, of test against train 0.02.
 _TINY = Recipe(
     generator="tiny",
     labeler="tiny",
