@@ -223,6 +223,15 @@ def test_slices_of_an_array_are_those_of_numpy(save, tmp_path):
     read.close()
 
 
+def test_a_stored_array_that_is_cut_short_while_it_is_read_is_named(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, X=IMAGES)
+    images = Slices(find_array(path, "X"))(9, 20)
+    path.write_bytes(path.read_bytes()[: 15 * 3072])
+    with pytest.raises(ValueError, match="cut short: it changed while it was read"):
+        list(images)
+
+
 def save_part(number=0, images=IMAGES, labels=LABELS, save=np.savez, keys=("X", "Y")):
     def write(folder):
         save(folder / f"part{number}.npz", **dict(zip(keys, (images, labels), strict=True)))
