@@ -94,11 +94,12 @@ def run(args: argparse.Namespace) -> int:
 
 def print_downloads(missing: Sequence[Path], base_url: str) -> None:
     """Print which released parts would be downloaded, and their sizes as the server tells them."""
+    from cifar5m.shards.importing import released_part
     from cifar5m.weights.download import FetchError, ask_size
 
     sizes: list[int | None] = []
     for path in missing:
-        url = f"{base_url}/{path.name}"
+        url = released_part(path, base_url).url
         try:
             sizes.append(ask_size(url))
         except FetchError as error:
@@ -121,7 +122,7 @@ def print_estimate(args: argparse.Namespace, on_progress: ProgressBars) -> None:
 
     workers = worker_count(args.workers)
     if missing := missing_paths(args.paths):
-        print_downloads(missing, args.base_url.rstrip("/"))
+        print_downloads(missing, args.base_url)
         return
     said = {"split": args.split, "test": args.test, "keys": args.keys}
     # Read the source, encode some of it, and extrapolate.

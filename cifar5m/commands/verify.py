@@ -114,10 +114,10 @@ def report_lines(report: "Report") -> Iterator[str]:
         yield "OK"
         return
     # An unfinished set lacks many shards: they are counted.
-    absent = [problem for problem in report.problems if problem.message == NOT_THERE]
-    listed = [problem for problem in report.problems if problem not in absent]
-    if len(absent) > _LISTED:
-        yield f"{len(absent):,} of {report.shards_planned:,} shards are not there yet"
+    listed = [problem for problem in report.problems if problem.message != NOT_THERE]
+    absent = len(report.problems) - len(listed)
+    if absent > _LISTED:
+        yield f"{absent:,} of {report.shards_planned:,} shards are not there yet"
         yield "  the command that made the set goes on with them when it is run again"
     else:
         listed = list(report.problems)

@@ -47,8 +47,9 @@ def to_normal(word: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
 
 
 @lru_cache(maxsize=8)
-def _block_numbers(device: torch.device) -> torch.Tensor:
-    return torch.arange(_BLOCKS, device=device)
+def _tables(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the numbers of the blocks, int64 (768,), and the normal table."""
+    return torch.arange(_BLOCKS, device=device), _normal_table(device)
 
 
 def _image_noise(
@@ -72,8 +73,7 @@ def _fastest(device: torch.device) -> Callable[..., torch.Tensor]:
 
     def made(noise: Callable[..., torch.Tensor], where: torch.device) -> torch.Tensor:
         step, index = torch.full((), 7, device=where), torch.arange(9, device=where) + (1 << 33)
-        tables = _block_numbers(where), _normal_table(where)
-        return noise(_key_words((1 << 31, 5), where), step, index, *tables).cpu()
+        return noise(_key_words((1 << 31, 5), where), step, index, *_tables(where)).cpu()
 
     def is_equal() -> bool:
         return torch.equal(made(compiled, device), made(_image_noise, cpu))
@@ -93,5 +93,4 @@ def image_noise(seed: int, index: torch.Tensor, step: int) -> torch.Tensor:
     device = index.device
     step_word = torch.full((), step, device=device)  # written there: a copy would wait for the GPU
     noise = _fastest(device) if device.type == "cuda" else _image_noise
-    tables = _block_numbers(device), _normal_table(device)
-    return noise(_key_words(key, device), step_word, index, *tables)
+    return noise(_key_words(key, device), step_word, index, *_tables(device))

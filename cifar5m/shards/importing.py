@@ -150,8 +150,12 @@ def download_missing(
     for path in missing_paths(paths):
         phase = Phase("download", None, on_progress, unit="B")
         phase.note(f"{path} is missing: downloading it from {base_url}")
-        file = RemoteFile(path.name, f"{base_url.rstrip('/')}/{path.name}")
-        fetch(file, path.parent, on_progress)
+        fetch(released_part(path, base_url), path.parent, on_progress)
+
+
+def released_part(path: Path, base_url: str) -> RemoteFile:
+    """Return where a missing part is downloaded from."""
+    return RemoteFile(path.name, f"{base_url.rstrip('/')}/{path.name}")
 
 
 def missing_paths(paths: Sequence[str | Path]) -> list[Path]:

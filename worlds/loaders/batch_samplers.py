@@ -207,11 +207,8 @@ class IdealSampler(WorldSampler):
     ) -> None:
         size, passes = count("size", size), count("passes", passes)
         world = "ideal" if passes == 1 else "approximate ideal"
-        seeds, excluded = (
-            Seeds(seed, trial, None, order_seed),
-            excluded_indices(size, disjoint_from),
-        )
-        choice = (seeds, remainder, None, excluded)
+        seeds = Seeds(seed, trial, None, order_seed)
+        choice = (seeds, remainder, None, excluded_indices(size, disjoint_from))
         order = reuse_order(world, size, None, batch_size, *choice, passes)
         super().__init__(order, steps, start_step, rank, world_size)
 

@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from worlds.commands.common import AUGMENTS
+from worlds.loaders.augment import _NAMED as augment_names
 from worlds.loaders.augment import Augment, augment_batch, draw, normalize, parse_augment
 
 
@@ -60,6 +62,10 @@ def test_augmentation_depends_on_the_position_and_not_on_the_batch():
     ]
     assert torch.equal(torch.cat(halves), whole)
     assert not torch.equal(augment_batch(images, augment, 1, 1, positions), whole)
+
+
+def test_the_commands_offer_every_name():
+    assert ("none", *augment_names) == AUGMENTS
 
 
 def test_known_names_are_parsed():
