@@ -94,11 +94,11 @@ class ArrayImages:
         size = math.prod(self.shape[1:]) * self.dtype.itemsize
         indices = indices.astype(np.int64)  # uint32 would wrap at 4 GiB
         if len(self.parts) == 1:
-            return (self._bases[0] + indices * size).astype(np.uint64)
+            return (self._bases[0] + indices * size).view(np.uint64)
         # Which part each index is in, and where in it.
         part = np.searchsorted(self._starts, indices, side="right") - 1
         within = indices - self._starts[part]
-        return (self._bases[part] + within * size).astype(np.uint64)
+        return (self._bases[part] + within * size).view(np.uint64)
 
     def gather(self, indices: np.ndarray, out: np.ndarray) -> None:
         if len(self.parts) == 1:

@@ -20,6 +20,7 @@ GPU agree to the bit, and 0 and 255 are -1 and 1 exactly.
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import torch
 
 from worlds.rng.philox import words
@@ -172,3 +173,15 @@ def _source(
 def _inside(center: torch.Tensor, size: int, side: int) -> torch.Tensor:
     offset = torch.arange(size, device=center.device) - center[:, None]
     return (offset >= -(side // 2)) & (offset < side // 2)
+
+
+def visible_bytes(augment: Augment, height: int, width: int, channels_last: bool) -> np.ndarray:
+    """Return, for shifts from -pad to pad along a row, 255 for the bytes of a plane that stay in
+    their row and 0 for those carried into the next one, uint8 (2 * pad + 1, bytes of a plane).
+
+    All are 255 for reflection, which writes over what was carried.
+    """
+    x, shift = np.arange(width), np.arange(-augment.pad, augment.pad + 1)[:, None]
+    stays = augment.reflect | ((x >= shift) & (x < width + shift))
+    row = np.where(stays, 255, 0).astype(np.uint8)
+    return np.tile(np.repeat(row, 3, axis=1) if channels_last else row, height)

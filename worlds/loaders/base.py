@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, replace
 from inspect import Parameter, Signature, cleandoc, signature
+from itertools import pairwise
 from typing import Any, Final, Unpack
 
 import numpy as np
@@ -132,9 +133,9 @@ class Loader(Batches, Stream):
     def _block(self, steps: range) -> Any:
         """Return the batches of some steps, made together as far as can be done ahead."""
         if self.world_size == 1:  # the batches lie in a row
-            spans = [self.sampler.span(step) for step in steps]
-            sizes = [stop - start for start, stop in spans]
-            return self._pipeline.make(np.arange(spans[0][0], spans[-1][1]), sizes)
+            starts = self.sampler.boundaries(steps.start, steps.stop)
+            sizes = [stop - start for start, stop in pairwise(starts)]
+            return self._pipeline.make(np.arange(starts[0], starts[-1]), sizes)
         # A rank's parts of several batches are apart from each other.
         shares = [self.positions(step) for step in steps]
         return self._pipeline.make(np.concatenate(shares), [len(share) for share in shares])

@@ -15,7 +15,7 @@ from torch.utils.data import default_collate
 from worlds.data.photographs import PhotographImages
 from worlds.data.samples import SampleSplit
 from worlds.data.splits import Pool, Split
-from worlds.loaders.augment import Augment, augment_batch, normalize
+from worlds.loaders.augment import Augment, augment_batch, normalize, visible_bytes
 from worlds.loaders.normalize import Range, range_function
 from worlds.loaders.samplers import Sampler
 from worlds.rng.philox import words
@@ -131,6 +131,7 @@ class CpuPipeline(Pipeline):
         options = [augment.pad, augment.reflect, augment.flip, augment.cutout]
         options += [form.channels_last, height, width]
         self._options = np.array(options, dtype=np.uint64)
+        self._visible = visible_bytes(augment, height, width, form.channels_last)
         self._as_stored = form.normalize is None and form.channels_last and augment == _PLAIN
         self._buffers = BufferPool(_POOLED)
 
@@ -175,7 +176,8 @@ class CpuPipeline(Pipeline):
             addresses = np.uint64(pixels.ctypes.data) + steps * np.uint64(
                 prod(self.split.image_shape)
             )
-        given = (addresses, positions.astype(np.uint64), self._name, self._options)
+        stream = positions.view(np.uint64)
+        given = (addresses, stream, self._name, self._options, self._visible)
         if self._dtype == torch.float32:
             fill_float32(*given, out)
         else:

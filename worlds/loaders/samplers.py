@@ -249,6 +249,9 @@ class Sampler:
         if not len(positions):
             return np.empty(0, dtype=np.uint32)
         first, last = int(positions[0]) // self.pass_size, int(positions[-1]) // self.pass_size
+        if first == last:
+            order = pass_order(self.n, self.seed, self.trial, first)
+            return order[positions - first * self.pass_size]
         # Cut the positions at the borders of passes; each pass has its own permutation.
         epochs = np.arange(first, last + 2)
         borders = np.searchsorted(positions, epochs * self.pass_size)

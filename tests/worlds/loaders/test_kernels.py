@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from worlds.loaders import kernels
-from worlds.loaders.augment import Augment, augment_batch, parse_augment
+from worlds.loaders.augment import Augment, augment_batch, parse_augment, visible_bytes
 from worlds.rng import kernels as rng_kernels
 from worlds.rng.orders import key_words
 from worlds.rng.philox import words
@@ -74,7 +74,8 @@ def filled(images, positions, augment, seed, trial, dtype, channels_last):
     name = np.array([*key_of(seed), AUGMENT, trial], dtype=np.uint64)
     fields = (augment.pad, augment.reflect, augment.flip, augment.cutout)
     options = np.array([*fields, channels_last, height, width], dtype=np.uint64)
-    arguments = (start.astype(np.uint64), positions.astype(np.uint64), name, options)
+    visible = visible_bytes(augment, height, width, channels_last)
+    arguments = (start.astype(np.uint64), positions.astype(np.uint64), name, options, visible)
     if dtype == torch.float32:
         out = np.full(images.size, np.nan, dtype=np.float32)
         kernels.fill_float32(*arguments, out)
