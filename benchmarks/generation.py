@@ -4,8 +4,10 @@
     python benchmarks/generation.py --unet real        # Ho et al.'s network size, random weights
 
 Same U-Net, same weights, same device, same number of ancestral steps, one run. The two take turns
-and the medians are compared; one round before is thrown away. Then PNG encoding and shard writing,
-and 6,000,000 images projected from what was measured. The last line is JSON.
+and the medians are compared; one round before is thrown away. A product of large matrices in the
+same turns says how fast the machine's arithmetic is, and which part of that a row reaches. Then PNG
+encoding and shard writing, and 6,000,000 images projected from what was measured. The last line is
+JSON.
 """
 
 import argparse
@@ -20,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from peak import Product
 
 from cifar5m.engines.estimate import flop_per_call
 from cifar5m.sampling.diffusion import Predict, SamplerConfig, linear_schedule, sample, to_uint8
@@ -166,7 +169,14 @@ def main(argv: list[str] | None = None) -> int:
         arguments = (copy, args.device, args.precisions[-1], args.batch, args.steps)
         calls[f"ours {args.precisions[-1]}, 2 streams"] = ours(*arguments, streams=2)
     calls["noise alone"] = noise_only(args.device, args.batch, args.steps)
-    seconds = take_turns(calls, args.rounds)
+    halves = any("bf16" in precision for precision in args.precisions)
+    dtypes = {"fp32": torch.float32} | ({"bf16": torch.bfloat16} if halves else {})
+    products = {name: Product(args.device, dtype) for name, dtype in dtypes.items()}
+    seconds = take_turns(calls | products, args.rounds)
+    peaks = {
+        name: product.gflops(statistics.median(seconds.pop(name)))
+        for name, product in products.items()
+    }
 
     device = torch.cuda.get_device_name() if args.device == "cuda" else platform.machine()
     print(f"{args.unet} U-Net, {flop / 1e9:.2f} GFLOP a call, batch {args.batch}, {device}")
@@ -176,9 +186,15 @@ def main(argv: list[str] | None = None) -> int:
     for name, times in seconds.items():
         median = statistics.median(times)
         rate = args.batch * args.steps / median
+        peak = rate * flop / 1e9 / peaks["bf16" if "bf16" in name else "fp32"]
         rows[name] = {"calls_per_second": rate, "ratio": peer / median, "n": len(times)}
-        spread = f"{min(times):.2f} to {max(times):.2f} s"
-        print(f"{name:20} {rate:10,.1f} calls/s {peer / median:6.2f} x the pipeline   ({spread})")
+        spread, of_peak = f"{min(times):.2f} to {max(times):.2f} s", ""
+        if name != "noise alone":
+            rows[name]["share_of_peak"], of_peak = peak, f", {peak:.0%} of the matrix product"
+        compared = f"{peer / median:6.2f} x the pipeline{of_peak}"
+        print(f"{name:20} {rate:10,.1f} calls/s {compared} ({spread})")
+    for name, value in peaks.items():
+        print(f"a matrix product in {name}: {value:,.0f} GFLOP/s")
     first = f"ours {args.precisions[0]}"
     share = statistics.median(seconds["noise alone"]) / statistics.median(seconds[first])
     print(f"noise is {share:.1%} of {first}")
@@ -201,6 +217,7 @@ def main(argv: list[str] | None = None) -> int:
         "unet": args.unet,
         "batch": args.batch,
         "rows": rows,
+        "matrix_gflops": peaks,
         "noise_share": share,
         "write_images_per_second_core": write,
         "read_images_per_second_core": read,

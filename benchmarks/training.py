@@ -7,8 +7,9 @@ The plain loop is a torch DataLoader of two worker processes over a map-style se
 RandomCrop, RandomHorizontalFlip and Normalize a sample, `optimizer.zero_grad(); loss.backward();
 optimizer.step()` and `loss.item()` for the progress bar. Same network, batch, images and precision;
 both in turns in one process, the first turn thrown away, medians compared. `wait` is the share of
-a step in which our loop waits for its loader. On CUDA the trainer's own run, with evaluation at the
-paper's log points, is timed as well. The last line is JSON.
+a step in which our loop waits for its loader, `peak` the part that its forward and backward passes
+reach of the speed of a product of large matrices, timed in the same turns. On CUDA the trainer's
+own run, with evaluation at the paper's log points, is timed as well. The last line is JSON.
 """
 
 import argparse
@@ -26,6 +27,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from peak import Product
+from torch.utils.flop_counter import FlopCounterMode
 
 from worlds import ArrayStore
 from worlds.runtime.device import AUTOCAST_DTYPES
@@ -145,21 +148,37 @@ class OurLoop:
         return taken / steps
 
 
+def flop_per_step(config: TrainConfig, data: Data) -> float:
+    """The operations of a forward and a backward pass, as torch counts them."""
+    model, x = make_model(config, data), torch.zeros(config.batch_size, 3, 32, 32)
+    with FlopCounterMode(display=False) as counter:
+        model(x).sum().backward()
+    return float(counter.get_total_flops())
+
+
 def compare(config: TrainConfig, data: Data, args: argparse.Namespace) -> dict[str, float]:
     device = torch.device(args.device)
     ours, plain = OurLoop(config, data, device), plain_loop(config, data, device)
     loops = {"ours": ours, "plain": plain}
     if device.type == "cuda":
         loops["compiled"] = OurLoop(config, data, device, "compiled")
+    product = Product(args.device, AUTOCAST_DTYPES.get(config.precision, torch.float32))
     taken: dict[str, list[float]] = {name: [] for name in loops}
+    products = []
     for turn in range(args.rounds + 1):
         for name, run in loops.items():
             seconds = run(args.steps)
             if turn:
                 taken[name].append(seconds)
+        started = time.perf_counter()
+        product()
+        products.append(time.perf_counter() - started)
     medians = {name: statistics.median(rows) for name, rows in taken.items()}
     row = {f"{name}_steps_per_second": 1 / seconds for name, seconds in medians.items()}
+    gflops = product.gflops(statistics.median(products[1:]))
     return row | {
+        "matrix_gflops": gflops,
+        "share_of_peak": flop_per_step(config, data) / medians["ours"] / 1e9 / gflops,
         "ratio": medians["plain"] / medians["ours"],
         "wait": statistics.median(ours.waits[1:]),
     }
@@ -197,7 +216,7 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{name}, {os.cpu_count()} CPUs, {torch.get_num_threads()} torch threads, {versions}")
     nets = {args.arch: (args.arch, {})} if args.arch else NETS
     data, results = made_data(), {}
-    print(f"{'':22}{'plain':>10}{'ours':>10}  steps/s{'ratio':>8}{'wait':>8}")
+    print(f"{'':22}{'plain':>10}{'ours':>10}  steps/s{'ratio':>8}{'wait':>8}{'peak':>8}")
     for label, (arch, options) in nets.items():
         config = TrainConfig(
             arch,
@@ -210,7 +229,10 @@ def main(argv: list[str] | None = None) -> int:
         )
         row = compare(config, data, args)
         speeds = f"{row['plain_steps_per_second']:>10.1f}{row['ours_steps_per_second']:>10.1f}"
-        print(f"{label:22}{speeds}{'':9}{row['ratio']:>8.2f}{row['wait']:>8.1%}")
+        print(
+            f"{label:22}{speeds}{'':9}{row['ratio']:>8.2f}{row['wait']:>8.1%}"
+            f"{row['share_of_peak']:>8.1%} of {row['matrix_gflops']:,.0f} GFLOP/s"
+        )
         if cuda or args.run_steps:
             row |= whole_run(config, data, args.device)
             print(

@@ -73,7 +73,8 @@ class Pipeline:
 
 
 def batches(images: torch.Tensor, labels: torch.Tensor, sizes: list[int]) -> list[Batch]:
-    return list(zip(images.split(sizes), labels.split(sizes), strict=True))
+    parts = images.split_with_sizes(sizes), labels.split_with_sizes(sizes)
+    return list(zip(*parts, strict=True))
 
 
 def check_augment(augment: Augment, split: Split) -> None:
