@@ -33,7 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from worlds import ArrayStore
 from worlds.runtime.device import AUTOCAST_DTYPES
 from worlds.runtime.torchvision_ops import declare_missing_operators
-from worlds.training.build import Data, batch_format, make_loader, make_model
+from worlds.training.build import Data, batch_format, in_layout, make_loader, make_model
 from worlds.training.config import TrainConfig
 from worlds.training.stepper import Graph, Stepper
 
@@ -127,12 +127,9 @@ class OurLoop:
     def __init__(
         self, config: TrainConfig, data: Data, device: torch.device, graph: Graph = True
     ) -> None:
-        cuda = device.type == "cuda"
-        model = make_model(config, data).to(device)
-        if cuda:
-            model = model.to(memory_format=torch.channels_last)
+        model = in_layout(make_model(config, data), config, device)
         self.stepper = Stepper(config, model, device, graph)
-        self.batches = iter(make_loader(config, data.train, batch_format(config, device)))
+        self.batches = iter(make_loader(config, data.train, batch_format(config, device, model)))
         self.waits: list[float] = []
 
     def __call__(self, steps: int) -> float:

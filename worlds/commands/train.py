@@ -43,9 +43,11 @@ def _run(args: argparse.Namespace) -> int:
     from worlds.data.stores import open_store
     from worlds.experiments.costs import choose_measuring
     from worlds.runtime.device import pick_device
+    from worlds.runtime.processes import keep_freed_memory
     from worlds.training.build import Data
     from worlds.training.distributed import join
 
+    keep_freed_memory()
     config = config_of(args)
     args.worlds = get_args(World) if args.world == "both" else (args.world,)
     if args.trials < 1:

@@ -21,7 +21,13 @@ from worlds.experiments.sheets import ARCH as SHEET
 from worlds.models import find
 from worlds.models.measure import describe
 from worlds.training.build import Data as RunData
-from worlds.training.build import batch_format, make_loader, make_model
+from worlds.training.build import (
+    batch_format,
+    in_layout,
+    make_loader,
+    make_model,
+    takes_channels_last,
+)
 from worlds.training.config import TrainConfig
 from worlds.training.evaluation import CLEAN, evaluation_batch
 from worlds.training.stepper import Stepper
@@ -138,9 +144,10 @@ def choose_measuring(config: TrainConfig, data: RunData, free: Collection[str]) 
 def seconds(config: TrainConfig, data: RunData, device: torch.device) -> tuple[float, float]:
     """Return seconds of a training step and of one image's evaluation, timed here on a few."""
     # Training steps, after some that warm caches up.
-    form = batch_format(config, device)
+    model = in_layout(make_model(config, data), config, device)
+    form = batch_format(config, device, model)
     loader = make_loader(config, data.train, form)
-    stepper = Stepper(config, make_model(config, data).to(device), device)
+    stepper = Stepper(config, model, device)
     batches = iter(loader)
     started = time.perf_counter()
     steps = min(_WARM + _TIMED, config.steps)  # at most
@@ -156,6 +163,8 @@ def seconds(config: TrainConfig, data: RunData, device: torch.device) -> tuple[f
     height, width, _ = data.train.image_shape
     batch = evaluation_batch(device, data.train)
     images = torch.zeros(batch, 3, height, width, dtype=form.dtype, device=device)
+    if takes_channels_last(model, config):
+        images = images.contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         stepper.predict(images)
         started = time.perf_counter()

@@ -17,7 +17,7 @@ from worlds.loaders.samplers import subset
 from worlds.rng.philox import words
 from worlds.rng.streams import TRAINING
 from worlds.runtime.device import AUTOCAST_DTYPES
-from worlds.training.config import TrainConfig
+from worlds.training.config import TrainConfig, is_outside
 from worlds.training.distributed import ALONE, Replicas
 from worlds.training.evaluation import BatchFormat
 from worlds.training.objectives import headed_for
@@ -79,12 +79,52 @@ class Data:
         )
 
 
-def batch_format(config: TrainConfig, device: torch.device) -> BatchFormat:
-    """Return a run's batch format: in half precision if the network takes it."""
+def batch_format(
+    config: TrainConfig, device: torch.device, model: torch.nn.Module | None = None
+) -> BatchFormat:
+    """Return a run's batch format: in half precision if the network takes it, and in the memory
+    format of its weights.
+    """
     half = AUTOCAST_DTYPES.get(config.precision, torch.float32)
-    return BatchFormat(
-        device, half, channels_last=device.type == "cuda", normalize=config.normalize
+    last = model is not None and any(
+        p.ndim == 4 and p.is_contiguous(memory_format=torch.channels_last) and not p.is_contiguous()
+        for p in model.parameters()
     )
+    return BatchFormat(device, half, channels_last=last, normalize=config.normalize)
+
+
+def takes_channels_last(
+    model: torch.nn.Module, config: TrainConfig, parts: Parts = OWN_NOTHING
+) -> bool:
+    """Return whether a network is faster on channels_last images, and right: it convolves.
+
+    What users write may call `view`, which needs contiguous memory: their networks, and those that
+    their optimizers train, get that.
+    """
+    own_model = is_outside(config.arch) and not config.arch.startswith("timm:")
+    if own_model or is_outside(config.optimizer) or parts.model or parts.optimizer:
+        return False
+    return any(isinstance(module, torch.nn.Conv2d) for module in model.modules())
+
+
+def in_layout(
+    model: torch.nn.Module,
+    config: TrainConfig,
+    device: torch.device,
+    parts: Parts = OWN_NOTHING,
+) -> torch.nn.Module:
+    """Return the network on a device, its weights channels_last where it is trained so."""
+    model = model.to(device)
+    if not takes_channels_last(model, config, parts):
+        return model
+    convolutions = [module for module in model.modules() if isinstance(module, torch.nn.Conv2d)]
+    # On a CPU oneDNN's gradient of a strided channels_last convolution of such numbers of channels
+    # reads beyond its memory: wrong gradients or a crash (torch 2.13 with AVX-512).
+    odd = [c for c in convolutions if max(c.stride) > 1 and c.in_channels // c.groups % 16]
+    if device.type == "cpu" and odd:
+        return model
+    layout: Any = {"memory_format": torch.channels_last}  # torch's type stubs do not know it
+    return model.to(**layout)
 
 
 def check_loaders(configs: Sequence[TrainConfig], data: Data) -> None:

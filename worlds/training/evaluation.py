@@ -34,7 +34,7 @@ from worlds.training.config import TrainConfig
 from worlds.training.metrics import mean_metrics
 from worlds.training.parts import OWN_NOTHING, Parts
 
-_CPU_BATCH: Final = 250  # images
+_CPU_BATCH: Final = 100  # images: what a batch makes stays in cache
 _GPU_PIXELS: Final = 2_000 * 32 * 32  # of a batch
 
 CLEAN: Final = 10_000  # samples measured as stored, beside fresh crops
@@ -263,9 +263,12 @@ class Evaluation:
     ) -> dict[str, float | None]:
         """Return the metrics of the training set; without `clean` of augmented images alone."""
         row = self._pass("train", train.augmented or train.stored, predict)
-        if train.augmented is not None and not clean:
+        if train.augmented is None:  # the same images
+            row |= {name.replace("train", "train_clean", 1): row[name] for name in row}
+        elif clean:
+            row |= self._pass("train_clean", train.stored, predict)
+        else:
             return row
-        row |= self._pass("train_clean", train.stored, predict)
         if self.config.noise is None:
             return row
         # By whether the noise changed the label of a sample.

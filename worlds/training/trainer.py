@@ -6,6 +6,7 @@ At each step: evaluate, save, stop?, step, log.
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,10 @@ from worlds.runtime.files import json_text, sync
 from worlds.training.build import (
     Data,
     batch_format,
+    in_layout,
     make_loader,
     make_model,
+    takes_channels_last,
     training_seed,
     validation_samples,
 )
@@ -84,7 +87,14 @@ class Trainer:
         self.replicas, self.schedule = replicas, parts.schedule
         self.last_step = config.steps - 1 if last_step is None else last_step  # counted from 0
         self.checkpoint_seconds = checkpoint_seconds
-        form = batch_format(config, device)
+        # The network with its initial weights, the same in both worlds.
+        graph = choose_graph(graph, config, device, replicas, parts)
+        torch.manual_seed(training_seed(config))
+        model = in_layout(make_model(config, data, parts, folder.parent), config, device, parts)
+        if config.sync_batch_norm:
+            model = replicas.sync_batch_norm(model, device)
+        form = batch_format(config, device, model)
+        measured = replace(form, channels_last=takes_channels_last(model, config, parts))
         # The data with the noise on its labels, and the world that hands it out.
         noisy, test = data.with_noise(config)
         self.loader = make_loader(config, noisy, form, replicas)
@@ -96,27 +106,19 @@ class Trainer:
             data.cifar10,
             noisy if real else None,
             self.loader.sampler.samples if real else None,
-            form,
+            measured,
             validation_samples(config, len(noisy), window_of(noisy)) if real else None,
             parts,
         )
         keep = keep[0], max(integer("keep_predictions", keep[1]), config.compared)
-        self.series = Series(*keep, config.steps, test, folder, form, replicas.writes)
-        # The network with its initial weights, the same in both worlds.
-        graph = choose_graph(graph, config, device, replicas, parts)
-        torch.manual_seed(training_seed(config))
-        model = make_model(config, data, parts, folder.parent).to(device)
-        if config.sync_batch_norm:
-            model = replicas.sync_batch_norm(model, device)
-        if form.channels_last:
-            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.series = Series(*keep, config.steps, test, folder, measured, replicas.writes)
         self.stepper = Stepper(config, model, device, graph, replicas, parts)
         # Without labels, a probe on the n samples of the Real World is what is measured.
         self.labeled: Loader | None = None
         if config.objective != "labels":
             name, window = config.stream("data"), window_of(noisy)
             chosen = subset(len(noisy), config.n, *name, window=window)
-            self.labeled = in_order(noisy, chosen, form)
+            self.labeled = in_order(noisy, chosen, measured)
         # A network of the package, that predicts by itself, may be measured by a folded copy.
         predicts = self.labeled is None and parts.model is None and not is_outside(config.arch)
         half = config.precision == "bf16" and device.type == "cuda"

@@ -13,6 +13,7 @@ from worlds.experiments.registry import Data
 from worlds.experiments.sources import Sources
 from worlds.runtime.errors import first_line
 from worlds.runtime.files import Busy
+from worlds.runtime.processes import keep_freed_memory
 
 if TYPE_CHECKING:
     from worlds.training.build import Data as RunData
@@ -30,6 +31,7 @@ def start_worker(stop: Event, threads: int) -> None:
     """
     import torch
 
+    keep_freed_memory()
     _stop.append(stop)
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(threads)
