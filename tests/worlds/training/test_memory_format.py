@@ -47,7 +47,8 @@ def test_convolutions_are_trained_channels_last_where_their_gradients_are_right(
 def test_a_network_that_calls_view_is_trained(device, tmp_path):
     config = replace(SMALL, steps=3)
     run = train(config, small_data(), tmp_path, device=device, parts=Parts(model=Viewing))
-    assert run.summary is not None and run.summary.updates == 3
+    assert run.summary is not None
+    assert run.summary.updates == 3
 
 
 def test_networks_of_users_and_of_their_optimizers_stay_contiguous():
