@@ -24,7 +24,7 @@ ELSEWHERE = (
     *("make ", "pip ", "python ", "cifar5m-generate --n 6000000", "dogbird-build "),
     *("sbatch ", "torchrun ", "examples/", "ray "),
 )
-SMALL = {"--n": "50", "--steps": "3"}
+SMALL = {"--n": "50", "--steps": "1"}
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -48,7 +48,7 @@ def workplace(tmp_path_factory) -> Path:
         np.savez(folder / f"part{part}.npz", X=images, Y=random.integers(0, 10, 20))
     write_cifar10(folder / "path" / "to" / "cifar10")
     shutil.copytree(REPO / "cifar5m" / "tiny" / "labeler", folder / "path" / "to" / "timm-folder")
-    run_command("cifar5m-generate --recipe tiny --n 600 --out out/tiny --steps 2 --quiet", folder)
+    run_command("cifar5m-generate --recipe tiny --n 300 --out out/tiny --steps 2 --quiet", folder)
     run_command("cifar5m-pack out/tiny --quiet", folder)
     return folder
 
@@ -80,6 +80,7 @@ def test_a_page_runs_from_top_to_bottom(page, workplace, monkeypatch, capsys):
     names: dict = {"__name__": "__main__"}  # a page's blocks go on from each other
     for block in blocks(page, "python"):
         small = re.sub(r"steps=\d+", "steps=1", re.sub(r"\bn=\d+", "n=50", block))
+        small = small.replace("slice(0, 400), test=slice(400,", "slice(0, 200), test=slice(200,")
         small = small.replace(
             '"out/tiny", recipe="tiny-conditional", n=',
             '"out/py", recipe="tiny-conditional", steps=2, n=',

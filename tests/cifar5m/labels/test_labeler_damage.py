@@ -23,8 +23,15 @@ def one_line(capsys) -> str:
     return line
 
 
-@pytest.mark.parametrize("damage", [b"", b"no weights", "cut"])
-@pytest.mark.parametrize("file", ["model.safetensors", "weights.bin", "weights.pt"])
+@pytest.mark.parametrize(
+    "file, damage",
+    [
+        ("model.safetensors", b""),
+        ("model.safetensors", "cut"),
+        ("weights.bin", b"no weights"),
+        ("weights.pt", "cut"),
+    ],
+)
 def test_a_damaged_labeler_is_named(file, damage, folder, labeler_folder, tmp_path, capsys):
     copy = Path(shutil.copytree(labeler_folder, tmp_path / "labeler"))
     path = copy / file

@@ -65,8 +65,7 @@ def job_of(**changes):
     return prepare.load_job(options, sources, prepare.plan_of(options, sources), "cpu")
 
 
-@pytest.mark.parametrize("conditional", [False, True])
-@pytest.mark.parametrize("streams", [2, 3])
+@pytest.mark.parametrize("streams, conditional", [(2, False), (3, True)])
 def test_streams_change_no_byte_of_a_shard(recorded, tmp_path, streams, conditional):
     """Of 8 images in micro-batches of 3: with two at a time the last comes alone."""
     classes = {"num_class_embeds": 11} if conditional else {}

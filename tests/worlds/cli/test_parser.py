@@ -37,7 +37,9 @@ def parse(command: str, arguments: list[str]) -> tuple[float, int, str, bool]:
 @pytest.mark.parametrize("command", SCRIPTS)
 def test_help_version_and_a_wrong_option_cost_no_heavy_import(command):
     for arguments, expected in (["--help"], 0), (["--version"], 0), (["--helpp"], 2):
-        seconds, code, output, has_torch = min(parse(command, arguments) for _ in range(2))
+        seconds, code, output, has_torch = parse(command, arguments)
+        if seconds >= BUDGET:  # once more, for what else the machine did
+            seconds, code, output, has_torch = parse(command, arguments)
         assert code == expected, output
         assert not has_torch
         assert seconds < BUDGET, (arguments, seconds)

@@ -26,6 +26,7 @@ def lines(capsys):
 def begin(runs, *names):
     """The command in a process of its own."""
     options = ["run", *names, "--scale", "smoke", "--runs", runs, "--quiet"]
+    options += ["--model", "mlp_3x16"] if "fig15" in names else []
     return Forked("worlds.commands.experiment", *options)
 
 
@@ -41,12 +42,17 @@ def is_running(runs):
 def noise(tmp_path_factory):
     """A folder in which rrm_50k and fig15 were run at smoke scale: four runs."""
     runs = tmp_path_factory.mktemp("noise")
-    assert main([*smoke("rrm_50k", "fig15"), "--runs", str(runs), "--workers", "2"]) == 0
+    assert main([*small("rrm_50k", "fig15"), "--runs", str(runs), "--workers", "2"]) == 0
     return runs
 
 
 def smoke(*names):
     return ["run", *names, "--scale", "smoke", "--quiet", "--device", "cpu", "--workers", "1"]
+
+
+def small(*names):
+    """The same on a small network: the paper's are not what is tested."""
+    return [*smoke(*names), "--model", "mlp_3x16"]
 
 
 def test_the_toy_is_run_skipped_and_reported_with_its_verdict(tmp_path, capsys):
@@ -72,10 +78,10 @@ def test_the_toy_is_run_skipped_and_reported_with_its_verdict(tmp_path, capsys):
 def test_runs_lie_once_under_names_that_say_what_they_are(noise):
     names = sorted(run.folder.name.rpartition("-")[0] for run in find_runs(noise / "runs"))
     assert names == [
-        "myrtle5-real-n40-trial0",
-        "myrtle5-real-n40-trial0",
-        "preresnet18-ideal-trial0",
-        "preresnet18-real-n1000-trial0",
+        "mlp_3x16-ideal-trial0",
+        "mlp_3x16-real-n1000-trial0",
+        "mlp_3x16-real-n40-trial0",
+        "mlp_3x16-real-n40-trial0",
     ]
     assert {run.description.data.name for run in find_runs(noise / "runs")} == {"made data"}
 
@@ -93,7 +99,7 @@ def test_status_counts_what_is_done_and_missing(noise, tmp_path, capsys, monkeyp
     assert "rrm_50k" in out
     # What is left is trained; as a long run it says first how long that takes.
     monkeypatch.setattr(experiment, "LONG_STEPS", 1)
-    assert main([*smoke("rrm_50k", "fig15"), "--runs", str(tmp_path / "copy")]) == 0
+    assert main([*small("rrm_50k", "fig15"), "--runs", str(tmp_path / "copy")]) == 0
     plan, time_line, *_ = lines(capsys)[0].splitlines()
     assert "2 of them done; left 2 runs" in plan
     assert re.match("about .* on this CPU, 1 at a time", time_line)
@@ -114,7 +120,7 @@ def test_a_run_that_fails_is_told_and_the_rest_goes_on(noise, tmp_path, capsys):
         summary.unlink()
     broken = next((tmp_path / "copy" / "runs").glob("*/checkpoint.pt"))
     broken.write_bytes(b"not a checkpoint")
-    assert main([*smoke("rrm_50k", "fig15"), "--runs", str(tmp_path / "copy")]) == 1
+    assert main([*small("rrm_50k", "fig15"), "--runs", str(tmp_path / "copy")]) == 1
     _, summary, err = lines(capsys)
     assert (summary["trained"], summary["failed"]) == (3, 1)
     assert f"failed {broken.parent.name}: ValueError:" in err
@@ -220,7 +226,7 @@ def test_a_folder_keeps_to_one_scale_and_one_data_set(noise, tmp_path, capsys):
         ("small", f"{noise} holds rrm_50k at smoke scale: choose another directory as --runs"),
         ("smoke", "was trained or measured on other data (cifar10 = "),
     ):
-        given = ["--scale", scale, "--data", str(wider), "--runs", str(noise)]
+        given = f"--scale {scale} --model mlp_3x16 --data {wider} --runs {noise}".split()
         assert main(["run", "rrm_50k", *given]) == 2
         assert told in capsys.readouterr().err
 

@@ -163,6 +163,7 @@ def test_a_terminated_command_saves_and_the_same_one_ends_equal(pack, tmp_path):
     assert numbers(read_run(folder)) == numbers(read_run(tmp_path / "whole" / "real-0"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_replicas_under_torchrun_train_the_same_run_also_with_batch_norm(pack, tmp_path, device):
     if device == "cuda" and torch.cuda.device_count() < 3:

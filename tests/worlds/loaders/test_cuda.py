@@ -78,8 +78,8 @@ def check_fill(block, augment, dtype, channels_last, normalize="symmetric", seed
 @pytest.mark.parametrize("augment", AUGMENTS, ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("channels_last", [False, True])
-@pytest.mark.parametrize("seed", [0, 1, 2**63 + 12345])
-def test_the_kernel_equals_the_definition(augment, dtype, channels_last, seed):
+def test_the_kernel_equals_the_definition(augment, dtype, channels_last):
+    seed = [0, 1, 2**63 + 12345][DTYPES.index(dtype)]
     check_fill(listed(), augment, dtype, channels_last, seed=seed)
 
 
@@ -102,8 +102,8 @@ RANGES = ["unit", "cifar10", "imagenet", (0.4, (0.1, 0.2, 0.3)), None]
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_the_kernel_rounds_a_range_as_pytorch_does(normalize, dtype, channels_last):
-    check_fill(over_a_border(), AUGMENTS[3], dtype, channels_last, normalize)
-    check_fill(listed(), AUGMENTS[1], dtype, channels_last, normalize)
+    block, augment = (over_a_border(), AUGMENTS[3]) if channels_last else (listed(), AUGMENTS[1])
+    check_fill(block, augment, dtype, channels_last, normalize)
 
 
 POOL_RNG = np.random.default_rng(0)
@@ -114,8 +114,10 @@ POOL = ArrayStore(
 
 @pytest.mark.skipif(ON_GPU, reason="the tests below run the same on a GPU")
 @pytest.mark.parametrize("fused", [True, False], ids=["Triton", "PyTorch"])
-@pytest.mark.parametrize("world_size", [1, 2])
-@pytest.mark.parametrize("world", ["real", "short", "drop", "reuse", "ideal", "bootstrap"])
+@pytest.mark.parametrize(
+    "world, world_size",
+    [*((w, 1) for w in ("real", "short", "drop", "reuse", "ideal", "bootstrap")), ("real", 2)],
+)
 def test_a_resident_pool_yields_the_batches_of_the_cpu(world, world_size, fused):
     options = {"augment": "crop+flip", "seed": 4, "trial": 1, "normalize": "imagenet"}
     options |= {"rank": world_size - 1, "world_size": world_size}
