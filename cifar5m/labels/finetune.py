@@ -35,7 +35,7 @@ from worlds.formats.layout import CIFAR10_CLASSES
 from worlds.formats.plan import Evaluation, claim_folder
 from worlds.rng.orders import pass_order
 from worlds.runtime.checkpoints import load_checkpoint, save_checkpoint
-from worlds.runtime.device import float32_products, in_precision
+from worlds.runtime.device import float32_products, in_precision, training_layout
 from worlds.runtime.files import atomic_write, json_text, sha256_of, write_json
 from worlds.runtime.json_files import load_json
 
@@ -85,7 +85,8 @@ class Trainer:
         self, plan: FinetunePlan, network: torch.nn.Module, train: Split, device: torch.device
     ) -> None:
         self.plan, self.train, self.device = plan, train, device
-        layout: Any = {"memory_format": torch.channels_last}
+        self.layout = training_layout(network, device)
+        layout: Any = {"memory_format": self.layout}
         self.network = network.float().to(device).to(**layout).train()
         self.optimizer = torch.optim.SGD(network.parameters(), lr=0.0, momentum=MOMENTUM)
         config: Any = network.pretrained_cfg
@@ -144,7 +145,7 @@ class Trainer:
         drawn = draws(plan.seed, step, len(index), room, plan.mixup)
         pixels = torch.from_numpy(self.train.gather(index)).to(self.device)  # (B, H, W, 3)
         x = (augmented(pixels, drawn, plan.size, room) - self.mean) / self.std
-        x = mixed(x, drawn).contiguous(memory_format=torch.channels_last)
+        x = mixed(x, drawn).contiguous(memory_format=self.layout)
         labels = torch.from_numpy(self.train.labels[index]).to(self.device)
         others = labels[torch.from_numpy(drawn.other).to(self.device)]
         return x, labels, others, drawn.mix

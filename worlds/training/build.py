@@ -16,7 +16,7 @@ from worlds.loaders.loaders import BootstrapLoader, FixedReuseLoader, IdealLoade
 from worlds.loaders.samplers import subset
 from worlds.rng.philox import words
 from worlds.rng.streams import TRAINING
-from worlds.runtime.device import AUTOCAST_DTYPES
+from worlds.runtime.device import AUTOCAST_DTYPES, training_layout
 from worlds.training.config import TrainConfig, is_outside
 from worlds.training.distributed import ALONE, Replicas
 from worlds.training.evaluation import BatchFormat
@@ -117,13 +117,7 @@ def in_layout(
     model = model.to(device)
     if not takes_channels_last(model, config, parts):
         return model
-    convolutions = [module for module in model.modules() if isinstance(module, torch.nn.Conv2d)]
-    # On a CPU oneDNN's gradient of a strided channels_last convolution of such numbers of channels
-    # reads beyond its memory: wrong gradients or a crash (torch 2.13 with AVX-512).
-    odd = [c for c in convolutions if max(c.stride) > 1 and c.in_channels // c.groups % 16]
-    if device.type == "cpu" and odd:
-        return model
-    layout: Any = {"memory_format": torch.channels_last}  # torch's type stubs do not know it
+    layout: Any = {"memory_format": training_layout(model, device)}  # torch's stubs do not know it
     return model.to(**layout)
 
 
