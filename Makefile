@@ -26,7 +26,7 @@ generate: $(INSTALLED)
 
 # Three processes for two cores, since some tests wait.
 test: $(INSTALLED_TEST)
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(INSTALLED_TEST)
 	$(BIN)/python -m pytest -m slow
