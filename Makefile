@@ -24,9 +24,8 @@ generate: $(INSTALLED)
 	$(BIN)/python examples/two_worlds.py $(OUT) --n 40 --batch-size 8 --steps 100 --lr 0.003 --out $(OUT).runs --picture $(OUT)/preview/two-worlds.png
 	@echo "Look at $(OUT)/preview: the images by class, their labels, and two-worlds.png. Next: docs/own.md"
 
-# Three processes for two cores, since some tests wait.
 test: $(INSTALLED_TEST)
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(INSTALLED_TEST)
 	$(BIN)/python -m pytest -m slow
