@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from tiny_common import autocast, fastest_mode, flip, load_cifar10, to_signed
 
+from worlds.runtime.device import training_layout
 from worlds.runtime.torchvision_ops import declare_missing_operators
 
 CLASSES = 10
@@ -129,8 +130,10 @@ class GeneratorTask:
     def __init__(self, args: argparse.Namespace) -> None:
         torch.manual_seed(args.seed)
         self.args, self.device = args, torch.device(args.device)
-        layout: Any = {"memory_format": torch.channels_last}
-        self.model = build_network(args).to(self.device, **layout)
+        model = build_network(args)
+        self.layout = training_layout(model, self.device)
+        layout: Any = {"memory_format": self.layout}
+        self.model = model.to(self.device, **layout)
         images, labels = load_cifar10(args.data, "train")
         self.images = torch.from_numpy(images).to(self.device)
         self.labels = torch.from_numpy(labels).to(self.device)
@@ -175,12 +178,12 @@ class GeneratorTask:
         device = self.device
         g = torch.Generator(device).manual_seed(seed)
         chosen = torch.randint(0, len(self.images), (count,), generator=g, device=device)
-        x = flip(to_signed(self.images[chosen]), g).contiguous(memory_format=torch.channels_last)
+        x = flip(to_signed(self.images[chosen]), g).contiguous(memory_format=self.layout)
         dropped = torch.rand(count, generator=g, device=device) < DROPPED
         classes = torch.where(dropped, NULL_CLASS, self.labels[chosen])
         times = self._draw_times(count, g)
         noise = torch.randn(x.shape, generator=g, device=device)
-        return x, classes, times, noise.contiguous(memory_format=torch.channels_last)
+        return x, classes, times, noise.contiguous(memory_format=self.layout)
 
     def _draw_times(self, count: int, g: torch.Generator) -> torch.Tensor:
         device = self.device

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from tiny_common import autocast, crop, cutout, fastest_mode, flip, load_cifar10, to_signed
 
+from worlds.runtime.device import training_layout
 from worlds.runtime.torchvision_ops import declare_missing_operators
 
 SIZE = 128
@@ -50,7 +51,8 @@ class LabelerTask:
             )
         else:
             model = timm.create_model(f"local-dir:{args.initial}", pretrained=True).float()
-        self.model = model.to(self.device, memory_format=torch.channels_last)
+        self.layout = training_layout(model, self.device)
+        self.model = model.to(self.device, memory_format=self.layout)
         images, labels = load_cifar10(args.data, "train")
         self.images = to_signed(torch.from_numpy(images).to(self.device))
         self.labels = torch.from_numpy(labels).to(self.device)
@@ -91,7 +93,7 @@ class LabelerTask:
             x = cutout(x, g, self.args.cutout)
         network = self._compiled if self.mode.startswith("compiled") else self._classify
         with autocast(self.mode, self.device):
-            logits = network(x.contiguous(memory_format=torch.channels_last))
+            logits = network(x.contiguous(memory_format=self.layout))
         return F.cross_entropy(logits.float(), self.labels[chosen], label_smoothing=0.1)
 
     @torch.no_grad()

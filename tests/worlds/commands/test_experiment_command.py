@@ -26,7 +26,6 @@ def lines(capsys):
 def begin(runs, *names):
     """The command in a process of its own."""
     options = ["run", *names, "--scale", "smoke", "--runs", runs, "--quiet"]
-    options += ["--model", "mlp_3x16"] if "fig15" in names else []
     return Forked("worlds.commands.experiment", *options)
 
 
@@ -129,7 +128,8 @@ def test_a_run_that_fails_is_told_and_the_rest_goes_on(noise, tmp_path, capsys):
 
 def test_two_commands_at_once_share_the_runs_out(noise, tmp_path):
     runs = tmp_path / "runs"
-    both = [begin(runs, "rrm_50k", "fig15", "--workers", "1") for _ in range(2)]
+    options = ["--workers", "1", "--model", "mlp_3x16"]  # as `noise` was made
+    both = [begin(runs, "rrm_50k", "fig15", *options) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0], [process.error for process in both]
     made = [json.loads(process.out.splitlines()[-1]) for process in both]
     assert [one["failed"] for one in made] == [0, 0]
