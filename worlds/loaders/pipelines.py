@@ -54,7 +54,7 @@ class Form:
 class Pipeline:
     """Makes batches of a split at positions of a sampler's stream."""
 
-    block_samples = 256  # how many are worth making at once
+    block_samples = 384  # how many are worth making at once
     background = True  # whether `make` belongs in a thread
 
     def __init__(self, split: Any, sampler: Sampler, form: Form) -> None:

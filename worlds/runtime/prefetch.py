@@ -1,12 +1,12 @@
 """Make batches ahead of the trainer, in threads, and reuse their memory when nobody holds it."""
 
+import atexit
 import os
 import threading
 import weakref
-from collections import deque
 from collections.abc import Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Final, TypeVar
+from queue import SimpleQueue
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
@@ -21,23 +21,74 @@ def prefetch(make: Callable[[int], Made], count: int, threads: int) -> Generator
     An exception in a thread is raised where its block is asked for. Closing the generator ends the
     threads; it waits for blocks that are being made.
     """
-    # As many blocks are asked for as may lie ready.
-    process, ahead = os.getpid(), _DEPTH * threads
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="worlds")
-    coming: deque[Future[Made]] = deque()
+    # The blocks go round among the threads, so that these share nothing: futures of a common pool
+    # cost a fifth of the time of a block.
+    process, workers = os.getpid(), [_Worker(make) for _ in range(min(threads, count))]
+    ahead = _DEPTH * len(workers)
     try:
-        coming.extend(pool.submit(make, number) for number in range(min(ahead, count)))
-        for number in range(ahead, count + ahead):
+        for number in range(min(ahead, count)):
+            workers[number % len(workers)].ask(number)
+        for number in range(count):
             if os.getpid() != process:  # its threads stayed behind
                 raise RuntimeError("the loop began in the process that forked: begin a new one")
-            made = coming.popleft().result()
-            if number < count:
-                coming.append(pool.submit(make, number))
+            worker = workers[number % len(workers)]
+            made = worker.take()
+            if number + ahead < count:
+                worker.ask(number + ahead)
             yield made
     finally:
-        for future in coming:
-            future.cancel()
-        pool.shutdown()
+        for worker in workers:
+            worker.end()
+        for worker in workers:
+            worker.join()
+
+
+class _Worker:
+    """A thread that makes the blocks asked for, one after the other."""
+
+    def __init__(self, make: Callable[[int], Any]) -> None:
+        self._make, self._ended = make, False
+        self._asked: SimpleQueue[int | None] = SimpleQueue()
+        self._made: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="worlds", daemon=True)
+        self._thread.start()
+        _running.add(self)
+
+    def ask(self, number: int) -> None:
+        self._asked.put(number)
+
+    def take(self) -> Any:
+        """Wait for the next block. Raises what `make` raised."""
+        made, error = self._made.get()
+        if error is not None:
+            raise error
+        return made
+
+    def end(self) -> None:
+        """Leave out what is asked for and not begun."""
+        self._ended = True
+        self._asked.put(None)
+
+    def join(self) -> None:
+        self._thread.join()
+
+    def _work(self) -> None:
+        while (number := self._asked.get()) is not None and not self._ended:
+            try:
+                self._made.put((self._make(number), None))
+            except BaseException as error:
+                self._made.put((None, error))
+
+
+_running: Final[weakref.WeakSet[_Worker]] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    """End the threads of a loop that a program left open, before the interpreter goes."""
+    for worker in list(_running):
+        worker.end()
+        worker.join()
 
 
 class BufferPool:
