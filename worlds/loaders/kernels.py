@@ -1,7 +1,7 @@
 """The compiled inner loops: the one pass from pool to batch.
 
-numba, without the GIL. `fill_float32` reads each image once and writes its augmented, normalized
-floats once; worlds/loaders/augment.py says what it computes. Indices into arrays are unsigned:
+numba, without the GIL. `fill` reads each image once and writes its augmented, normalized
+values once; worlds/loaders/augment.py says what it computes. Indices into arrays are unsigned:
 with signed ones numba adds a wrap-around test to every access, LLVM no longer vectorizes the loops,
 and the pass is three times slower.
 
@@ -9,12 +9,13 @@ Compiled code is cached beside this file, or in numba's user-wide folder where t
 only the first run on a machine compiles.
 """
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
 from llvmlite import ir
 from numba import carray, types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
 from worlds.rng.compiled import compiled
 from worlds.rng.kernels import _MASK, _U, Scalar, philox4
@@ -105,10 +106,46 @@ def _stage(
             staged[blue + k] = source[_THREE * k + _U(2)] & visible[k]
 
 
+def _same(value: Any, out: Any) -> Any:
+    return value
+
+
+def _pixel(value: Any, out: Any) -> Any:
+    """Return the pixel that the value was made of; a hole becomes 128."""
+    return np.uint8(value * np.float32(127.5) + np.float32(128))
+
+
+def _bfloat16(value: Any, out: Any) -> Any:
+    """Return the bits of the nearest bfloat16. No pixel's value lies half-way between two."""
+    return np.uint16((np.float32(value).view(np.uint32) + np.uint32(0x8000)) >> np.uint32(16))
+
+
+def _float16(value: Any, out: Any) -> Any:
+    """Return the bits of the nearest float16. No pixel's value lies half-way between two, and all
+    are normal numbers, 1/255 to 1 in magnitude, or 0.
+    """
+    bits = np.float32(value).view(np.uint32)
+    magnitude = bits & np.uint32(0x7FFFFFFF)
+    rounded = magnitude + np.uint32(0x1000) - np.uint32(112 << 23)  # exponent's bias: 127 to 15
+    half = np.uint32(0) if magnitude == np.uint32(0) else rounded >> np.uint32(13)
+    return np.int16(half | ((bits >> np.uint32(16)) & np.uint32(0x8000)))
+
+
+def _cast(value: Any, out: Any) -> Any:
+    """Return a value of [-1, 1], float32, as what `out` holds."""
+
+
+@overload(_cast)
+def _cast_for(value: Any, out: Any) -> Callable[[Any, Any], Any]:
+    casts = {types.uint8: _pixel, types.uint16: _bfloat16, types.int16: _float16}
+    return casts.get(out.dtype, _same)
+
+
 @compiled(error_model="numpy", inline="always")
 def _convert(staged: np.ndarray, first: Scalar, out: np.ndarray, to: Scalar, count: Scalar) -> None:
     for k in range(_U(count)):
-        out[_U(to) + k] = (np.float32(staged[_U(first) + k]) * _TWO - _MAX) * _SCALE
+        value = (np.float32(staged[_U(first) + k]) * _TWO - _MAX) * _SCALE
+        out[_U(to) + k] = _cast(value, out)
 
 
 @compiled()
@@ -200,7 +237,7 @@ def _fill_image(
             for y in range(y0, y1):
                 row = base + (c * height + y) * width * unit
                 for k in range(row + x0 * unit, row + x1 * unit):
-                    out[k] = np.float32(0)
+                    out[k] = _cast(np.float32(0), out)
 
 
 @compiled()
@@ -211,38 +248,7 @@ def _staging(options: np.ndarray) -> np.ndarray:
 
 
 @compiled(error_model="numpy")
-def _to_bfloat16(values: np.ndarray, out: np.ndarray, base: Scalar) -> None:
-    """Round to nearest even in the top half of the word; the values are finite."""
-    bits = values.view(np.uint32)
-    for i in range(_U(len(bits))):
-        b = bits[i]
-        out[base + i] = np.uint16(
-            (b + np.uint32(0x7FFF) + ((b >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-        )
-
-
-@compiled(error_model="numpy")
-def _to_float16(values: np.ndarray, out: np.ndarray, base: Scalar) -> None:
-    """Round to nearest even; a value is 0 or 1/255 to 1 in magnitude, so a normal float16."""
-    bits = values.view(np.uint32)
-    for i in range(_U(len(bits))):
-        b = bits[i]
-        magnitude = b & np.uint32(0x7FFFFFFF)
-        rounded = magnitude + np.uint32(0xFFF) + ((magnitude >> np.uint32(13)) & np.uint32(1))
-        half = (rounded - np.uint32(112 << 23)) >> np.uint32(13)  # the exponent's bias: 127 to 15
-        half = half if magnitude else np.uint32(0)
-        out[base + i] = np.uint16(half | ((b >> np.uint32(16)) & np.uint32(0x8000)))
-
-
-@compiled(error_model="numpy")
-def _to_uint8(values: np.ndarray, out: np.ndarray, base: Scalar) -> None:
-    """Write the pixels that the values were made of; a hole becomes 128."""
-    for i in range(_U(len(values))):
-        out[base + i] = np.uint8(values[i] * np.float32(127.5) + np.float32(128))
-
-
-@compiled(error_model="numpy")
-def fill_float32(
+def fill(
     addresses: np.ndarray,
     positions: np.ndarray,
     name: np.ndarray,
@@ -257,36 +263,10 @@ def fill_float32(
     name       uint64 (4,): key low, key high, stream, trial
     options    uint64 (7,): pad, reflect, flip, cutout, channels_last, height, width
     visible    uint8 (2 * pad + 1, bytes of a plane), of worlds.loaders.augment.visible_bytes
-    out        float32 (B * 3 * height * width,)
+    out        (B * 3 * height * width,), float32, uint8, or the bits of bfloat16 as uint16 or of
+               float16 as int16
     """
     staged, size = _staging(options), _THREE * options[5] * options[6]
     for i in range(_U(len(addresses))):
         _prefetch_next(addresses, i, size)
         _fill_image(addresses[i], positions[i], name, options, visible, staged, out, i * size)
-
-
-@compiled(error_model="numpy")
-def fill_small(
-    addresses: np.ndarray,
-    positions: np.ndarray,
-    name: np.ndarray,
-    options: np.ndarray,
-    visible: np.ndarray,
-    kind: Scalar,
-    out: np.ndarray,
-) -> None:
-    """Do as `fill_float32`, into uint16 that holds the bits of float16 (kind 0) or bfloat16
-    (kind 1), or into uint8 (kind 2).
-    """
-    # Each image as float32 in cache, then rounded into the batch.
-    staged, size = _staging(options), _THREE * options[5] * options[6]
-    values = np.empty(size, np.float32)
-    for i in range(_U(len(addresses))):
-        _prefetch_next(addresses, i, size)
-        _fill_image(addresses[i], positions[i], name, options, visible, staged, values, _U(0))
-        if kind == 2:
-            _to_uint8(values, out, i * size)
-        elif kind == 1:
-            _to_bfloat16(values, out, i * size)
-        else:
-            _to_float16(values, out, i * size)

@@ -29,11 +29,10 @@ Transform = Callable[[torch.Tensor], torch.Tensor]
 
 DTYPES: Final[dict[torch.dtype, np.dtype]] = {
     torch.float32: np.dtype(np.float32),
-    torch.float16: np.dtype(np.uint16),  # as bits: numba has no 16-bit floats
+    torch.float16: np.dtype(np.int16),  # as bits, and two types by which kernels tell them apart
     torch.bfloat16: np.dtype(np.uint16),
     torch.uint8: np.dtype(np.uint8),  # the pixels themselves, normalize=None
 }
-_SMALL: Final = (torch.float16, torch.bfloat16, torch.uint8)  # in the order of the kernel's kinds
 _PLAIN: Final = Augment()
 _CPU: Final = torch.device("cpu")
 _POOLED: Final = 8  # buffers kept: those made ahead, the one in use and the one being made
@@ -158,7 +157,7 @@ class CpuPipeline(Pipeline):
 
     def _allocate(self, size: int) -> tuple[torch.Tensor, np.ndarray]:
         """Return one piece of memory as a tensor and as the array to write to."""
-        # numpy has neither bfloat16 nor float16 of the kernel's kind: the same bytes as uint16.
+        # numpy has no bfloat16, and numba no float16: the same bytes as integers.
         if self.form.pin_memory:
             pinned = torch.empty(size, dtype=self._dtype, pin_memory=True)
             return pinned, pinned.view(torch.uint8).numpy().view(DTYPES[self._dtype])
@@ -166,7 +165,7 @@ class CpuPipeline(Pipeline):
         return torch.from_numpy(out).view(self._dtype), out
 
     def _fill(self, indices: np.ndarray, positions: np.ndarray, out: np.ndarray) -> None:
-        from worlds.loaders.kernels import fill_float32, fill_small
+        from worlds.loaders.kernels import fill
 
         # The kernel reads pixels where they are: in the pool, or decoded for this block.
         pixels = None  # keeps what `addresses` point to alive
@@ -178,11 +177,7 @@ class CpuPipeline(Pipeline):
                 prod(self.split.image_shape)
             )
         stream = positions.view(np.uint64)
-        given = (addresses, stream, self._name, self._options, self._visible)
-        if self._dtype == torch.float32:
-            fill_float32(*given, out)
-        else:
-            fill_small(*given, _SMALL.index(self._dtype), out)
+        fill(addresses, stream, self._name, self._options, self._visible, out)
 
 
 def _each(split: Split, indices: np.ndarray) -> Iterator[torch.Tensor]:

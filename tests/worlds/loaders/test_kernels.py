@@ -4,6 +4,7 @@ import torch
 
 from worlds.loaders import kernels
 from worlds.loaders.augment import Augment, augment_batch, parse_augment, visible_bytes
+from worlds.loaders.pipelines import DTYPES
 from worlds.rng import kernels as rng_kernels
 from worlds.rng.orders import key_words
 from worlds.rng.philox import words
@@ -76,12 +77,8 @@ def filled(images, positions, augment, seed, trial, dtype, channels_last):
     options = np.array([*fields, channels_last, height, width], dtype=np.uint64)
     visible = visible_bytes(augment, height, width, channels_last)
     arguments = (start.astype(np.uint64), positions.astype(np.uint64), name, options, visible)
-    if dtype == torch.float32:
-        out = np.full(images.size, np.nan, dtype=np.float32)
-        kernels.fill_float32(*arguments, out)
-    else:
-        out = np.full(images.size, 0x7FFF, dtype=np.uint16)
-        kernels.fill_small(*arguments, int(dtype == torch.bfloat16), out)
+    out = np.full(images.size, 99, DTYPES[dtype])
+    kernels.fill(*arguments, out)
     flat = torch.from_numpy(out).view(dtype)
     if channels_last:
         return flat.view(count, height, width, 3).permute(0, 3, 1, 2)
