@@ -173,8 +173,10 @@ def _draw_confidence(axes: "Axes", name: str, confidence: np.ndarray) -> None:
     if len(confidence):
         facts = f"median {np.median(confidence):.0%}\n< 50%: {np.mean(confidence < 0.5):.1%}"
         axes.set_title(facts, loc="right", fontsize=9, fontweight="normal")
-    axes.set_yscale("log")  # nearly all images are in the last bar; the doubtful ones matter
+    # Nearly all images are in the last bar, and the doubtful ones matter: a logarithmic axis, whose
+    # limits are set before it looks for positive numbers in an empty panel.
     axes.set(xlim=(0, 1), ylim=(0.05, 150))
+    axes.set_yscale("log")
     axes.set_yticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
     axes.set_xticks([0, 0.5, 1], ["0", "50%", "100%"])
     axes.label_outer()

@@ -71,10 +71,10 @@ def pool():
     return ArrayStore(images, rng.integers(0, 10, 60)).train
 
 
-def chosen(pool, resident=None, n=40):
+def chosen(pool, resident=None, n=20):
     """The pipeline, after its batches were found to be the CPU's, in a pass and a half."""
-    loader = RealLoader(pool, n, 8, 8, augment="crop+flip", normalize="unit")
-    expected = list(RealLoader(pool, n, 8, 8, augment="crop+flip", normalize="unit"))
+    loader = RealLoader(pool, n, 4, 8, augment="crop+flip", normalize="unit")
+    expected = list(RealLoader(pool, n, 4, 8, augment="crop+flip", normalize="unit"))
     loader._pipeline = cuda_pipeline(pool, loader.sampler, loader.form, resident)
     for (x, y), (u, v) in zip(loader, expected, strict=True):
         assert torch.equal(x, u)
@@ -161,12 +161,12 @@ def test_memory_that_torch_holds_for_reuse_counts_as_free(monkeypatch):
     assert free_memory(CPU) == 18
 
 
-@pytest.mark.parametrize("free, kind", [(4 * GIB + 40 * 192, Resident), (4 * GIB, Streamed)])
+@pytest.mark.parametrize("free, kind", [(4 * GIB + 20 * 192, Resident), (4 * GIB, Streamed)])
 def test_a_pool_is_resident_where_it_fits_beside_the_reserve(free, kind, pool, monkeypatch):
     monkeypatch.setattr(cuda, "free_memory", lambda device: free)
     assert type(chosen(pool)) is kind
     if kind is Streamed:
-        with pytest.raises(ValueError, match=r"40 samples need .* beside 4\.3 GB for the network"):
+        with pytest.raises(ValueError, match=r"20 samples need .* beside 4\.3 GB for the network"):
             chosen(pool, resident=True)
 
 

@@ -180,6 +180,7 @@ for x, index in DataLoader(data, batch_sampler=sampler):
     model(x).square().mean().backward()
     optimizer.step()
 print("weights", *[round(float(w), 6) for w in model.module.weight.flatten()])
+dist.destroy_process_group()
 """
 
 
