@@ -1,15 +1,20 @@
 """Commands in processes of their own, without the seconds of importing torch and diffusers.
 
 Each is forked from one process that has imported them, so it can be killed, stopped and waited for
-as any other.
+as any other. `one_worker_is_a_thread` saves the processes of tests that are not about them.
 """
 
 import os
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
+
+import pytest
+
+from worlds.runtime import processes
 
 _IMPORTED = [
     "worlds.runtime.torchvision_ops",  # before timm
@@ -74,3 +79,25 @@ def _run(program, arguments, variables, group, printed) -> None:
         return
     sys.argv = [program, *map(str, arguments)]
     sys.exit(import_module(program).main(sys.argv[1:]))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_worker_is_a_thread():
+    """Where this process would start a single worker, it is a thread; by default it is single.
+
+    Tests that ask for more workers, and the processes that tests start, have real ones.
+    """
+    pool = processes.ProcessPoolExecutor
+
+    def start(count, context, initializer, initargs):
+        if (count, initargs[0]) == (
+            1,
+            None,
+        ):  # a worker that prepares itself may change its process
+            return ThreadPoolExecutor(1)
+        return pool(count, context, initializer=initializer, initargs=initargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "sched_getaffinity", lambda process: {0}, raising=False)
+        patch.setattr(processes, "ProcessPoolExecutor", start)
+        yield

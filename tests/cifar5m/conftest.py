@@ -7,6 +7,7 @@ import pytest
 
 from tests.cifar5m.small_set import make_set
 from tests.cifar5m.tiny_networks import save_labeler, save_unet
+from tests.processes import one_worker_is_a_thread  # noqa: F401
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """The packaged class lists, WordNet's own, and the command that prints them."""
 
+import gc
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,18 @@ from dogbird.tasks import SYNSETS, classes, derive_task, dogbird_task, ilsvrc201
 from dogbird.wordnet import classes_below, open_wordnet
 from tests.dogbird.small_wordnet import HUNTING_DOG, INSTANCE, NOUNS, write_wordnet
 
+# nltk leaves its files to the garbage collector.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 SAMPLES = Path(__file__).resolve().parents[3] / "shared" / "data" / "imagenet-samples"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _garbage_is_collected_here():
+    yield
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)

@@ -101,7 +101,8 @@ def run_jobs(
                 task = (job, job.folder(root), sources, devices[worker])
                 running[pools[worker].submit(train_job, *task)] = worker, job
             # Note what has ended, and how far the others are.
-            for future in wait(running, POLL_SECONDS, "FIRST_COMPLETED").done:
+            done = wait(running, POLL_SECONDS, "FIRST_COMPLETED").done
+            for future in done:
                 worker, job = running.pop(future)
                 try:
                     message = future.result()
@@ -114,7 +115,7 @@ def run_jobs(
                     waiting.append(job)
                 elif not stop.is_set():
                     progress.failed[job.name] = message["error"]
-            if not running:
+            if not running and not done:  # other processes train what is waiting
                 time.sleep(POLL_SECONDS)
             progress.update((job for _, job in running.values()), root)
             on_progress(progress)
