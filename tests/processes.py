@@ -41,10 +41,8 @@ class Forked:
             descriptor, path = tempfile.mkstemp()
             os.close(descriptor)
             self._printed.append(Path(path))
-        context = get_context("forkserver")
-        context.set_forkserver_preload(_IMPORTED)
         given = program, arguments, variables, group, self._printed
-        self._process = context.Process(target=_run, args=given)
+        self._process = _forkserver().Process(target=_run, args=given)
         self._process.start()
         self.pid = self._process.pid
 
@@ -66,6 +64,17 @@ class Forked:
 
     def kill(self) -> None:
         self._process.kill()
+
+
+def fork_workers(monkeypatch) -> None:
+    """Let the package fork its worker processes too, where how they start is not what is tested."""
+    monkeypatch.setattr(processes, "SPAWN", _forkserver())
+
+
+def _forkserver():
+    context = get_context("forkserver")
+    context.set_forkserver_preload(_IMPORTED)
+    return context
 
 
 def _run(program, arguments, variables, group, printed) -> None:

@@ -4,16 +4,19 @@ import json
 import re
 import shutil
 import signal
+import sys
 import time
+from multiprocessing import get_context
 
 import pytest
 
-from tests.processes import Forked
+from tests.processes import Forked, fork_workers
 from tests.worlds.small_runs import small_data
 from worlds import write_pack
 from worlds.commands import experiment
 from worlds.commands.experiment import main
 from worlds.experiments.state import states_of
+from worlds.runtime import processes
 from worlds.training.run_folder import find_runs
 
 
@@ -23,10 +26,16 @@ def lines(capsys):
     return out, json.loads(out.splitlines()[-1]) if out else None, err
 
 
-def begin(runs, *names):
+def begin(runs, *names, program="worlds.commands.experiment"):
     """The command in a process of its own."""
-    options = ["run", *names, "--scale", "smoke", "--runs", runs, "--quiet"]
-    return Forked("worlds.commands.experiment", *options)
+    options = ["run", *names, "--scale", "smoke", "--runs", str(runs), "--quiet"]
+    return Forked(program, *options)
+
+
+def fork_and_run(*arguments):
+    """The command in this process, with workers that are forked from it."""
+    processes.SPAWN = get_context("fork")
+    sys.exit(main(arguments))
 
 
 def finished(runs):
@@ -41,7 +50,9 @@ def is_running(runs):
 def noise(tmp_path_factory):
     """A folder in which rrm_50k and fig15 were run at smoke scale: four runs."""
     runs = tmp_path_factory.mktemp("noise")
-    assert main([*small("rrm_50k", "fig15"), "--runs", str(runs), "--workers", "2"]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        fork_workers(patch)
+        assert main([*small("rrm_50k", "fig15"), "--runs", str(runs), "--workers", "2"]) == 0
     return runs
 
 
@@ -97,6 +108,7 @@ def test_status_counts_what_is_done_and_missing(noise, tmp_path, capsys, monkeyp
     }  # fmt: skip
     assert "rrm_50k" in out
     # What is left is trained; as a long run it says first how long that takes.
+    fork_workers(monkeypatch)
     monkeypatch.setattr(experiment, "LONG_STEPS", 1)
     assert main([*small("rrm_50k", "fig15"), "--runs", str(tmp_path / "copy")]) == 0
     plan, time_line, *_ = lines(capsys)[0].splitlines()
@@ -113,7 +125,8 @@ def test_a_smoke_report_draws_but_does_not_judge(noise, capsys):
     assert "Not judged at smoke scale" in (noise / "report" / "index.html").read_text()
 
 
-def test_a_run_that_fails_is_told_and_the_rest_goes_on(noise, tmp_path, capsys):
+def test_a_run_that_fails_is_told_and_the_rest_goes_on(noise, tmp_path, capsys, monkeypatch):
+    fork_workers(monkeypatch)
     shutil.copytree(noise, tmp_path / "copy")
     for summary in finished(tmp_path / "copy"):
         summary.unlink()
@@ -129,7 +142,7 @@ def test_a_run_that_fails_is_told_and_the_rest_goes_on(noise, tmp_path, capsys):
 def test_two_commands_at_once_share_the_runs_out(noise, tmp_path):
     runs = tmp_path / "runs"
     options = ["--workers", "1", "--model", "mlp_3x16"]  # as `noise` was made
-    both = [begin(runs, "rrm_50k", "fig15", *options) for _ in range(2)]
+    both = [begin(runs, "rrm_50k", "fig15", *options, program=fork_and_run) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0], [process.error for process in both]
     made = [json.loads(process.out.splitlines()[-1]) for process in both]
     assert [one["failed"] for one in made] == [0, 0]
@@ -162,7 +175,7 @@ def test_a_stopped_command_goes_on_where_it_was(tmp_path, how):
 
 
 def test_a_dry_run_trains_nothing_and_says_how_long_this_machine_will_take(tmp_path, capsys):
-    assert main([*smoke("fig6"), "--runs", str(tmp_path), "--dry-run"]) == 0
+    assert main([*small("fig6"), "--runs", str(tmp_path), "--dry-run"]) == 0
     out, summary, _ = lines(capsys)
     assert "1 experiments of 2 runs, 2 after sharing, 0 of them done" in out
     how = "on this CPU, 1 at a time, 1 of the 1 networks timed, in fp32"
@@ -172,7 +185,7 @@ def test_a_dry_run_trains_nothing_and_says_how_long_this_machine_will_take(tmp_p
 
 
 def test_a_dry_run_times_what_begins_from_runs_that_are_not_trained_yet(tmp_path, capsys):
-    assert main([*smoke("rrm_sss"), "--runs", str(tmp_path), "--dry-run"]) == 0
+    assert main([*small("rrm_sss"), "--runs", str(tmp_path), "--dry-run"]) == 0
     _, summary, _ = lines(capsys)
     assert 0 < summary["left"]["timed_hours"] < 1
 
