@@ -406,7 +406,7 @@ def test_made_data_are_the_same_every_time_and_feed_the_smoke_scale(tmp_path):
         folder = make_pool(tmp_path / name, "cifar10")
         files.append([(folder / file).read_bytes() for file in ("images.npy", "labels.npy")])
     assert files[0] == files[1]
-    sources = Sources.make(tmp_path)
+    data = cache(Sources.make(tmp_path).data)
     for one in expanded(scale="smoke"):
         kinds = one.kinds - {"none", "dogbird"}
         if not kinds:
@@ -414,7 +414,7 @@ def test_made_data_are_the_same_every_time_and_feed_the_smoke_scale(tmp_path):
         for job in jobs_of([one]):
             if job.data == "none":
                 continue
-            assert infeasible(job.config, sources.data(job.data)) is None, (one.name, job.name)
+            assert infeasible(job.config, data(job.data)) is None, (one.name, job.name)
 
 
 def test_data_that_are_absent_or_too_small_are_named(tmp_path):

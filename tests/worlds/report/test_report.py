@@ -15,6 +15,7 @@ from worlds.cli.drawing import THEME
 from worlds.commands.report import main
 from worlds.experiments.linear_regression import config_of, toys
 from worlds.experiments.spec import Check, Experiment, Group, read_experiment, write_experiment
+from worlds.report import write
 from worlds.report.write import write_report
 
 
@@ -36,6 +37,17 @@ def report(root, **options):
     return {entry.experiment.name: entry for entry in written.entries}, written
 
 
+@pytest.fixture
+def no_rendering(monkeypatch):
+    """Figures are made, but not rendered, which is most of a report's time."""
+    svg = '<svg xmlns="http://www.w3.org/2000/svg"/>'
+    monkeypatch.setattr(write, "to_svg", lambda figure: svg)
+    monkeypatch.setattr(write, "_write_figure", lambda figure, name, out: svg)
+
+
+unrendered = pytest.mark.usefixtures("no_rendering")  # where what is told is tested
+
+
 class Page(HTMLParser):
     """Ids, links and tags of a page."""
 
@@ -53,6 +65,7 @@ class Page(HTMLParser):
                 self.links.append(value)
 
 
+@unrendered
 def test_the_verdict_compares_the_median_with_the_claim(tmp_path):
     groups = [group(tmp_path, "small"), group(tmp_path, "large", n=2_000)]
     checks = (
@@ -80,6 +93,7 @@ def test_the_verdict_compares_the_median_with_the_claim(tmp_path):
         assert text in page
 
 
+@unrendered
 def test_the_command_says_the_number_that_fails(tmp_path, capsys):
     experiment(tmp_path, [group(tmp_path)], checks=(Check("gap", "within", tolerance=0.019),))
     assert main([str(tmp_path), "--out", str(tmp_path / "report")]) == 0
@@ -87,6 +101,7 @@ def test_the_command_says_the_number_that_fails(tmp_path, capsys):
     assert "  fails: bootstrap error of net within 0.019 of 0: 0.020, 0.020 to 0.020" in told
 
 
+@unrendered
 def test_a_train_error_without_the_metric_of_the_figure_is_in_the_table(tmp_path):
     own = config()
 
@@ -123,6 +138,7 @@ def test_checks_are_what_they_say(check, values, met):
     assert check.met(values) is met
 
 
+@unrendered
 def test_what_is_missing_is_named_and_the_rest_is_drawn(tmp_path):
     own = [config(trial=trial) for trial in range(5)]
     twins = [replace(c, world="ideal") for c in own]
@@ -148,6 +164,7 @@ def test_what_is_missing_is_named_and_the_rest_is_drawn(tmp_path):
     assert "3 runs are missing" in written.page.read_text()
 
 
+@unrendered
 @pytest.mark.parametrize("world", ["real", "ideal"])
 def test_one_world_without_the_other_is_drawn_and_said(tmp_path, world):
     own = config(world=world)
@@ -158,6 +175,7 @@ def test_one_world_without_the_other_is_drawn_and_said(tmp_path, world):
     assert entries["curves"].verdict.status == "open"
 
 
+@unrendered
 def test_a_t0_that_no_trial_reached_is_said(tmp_path):
     write_pair(tmp_path, config(), t0=5_000)
     entries, _ = report(tmp_path)
@@ -167,6 +185,7 @@ def test_a_t0_that_no_trial_reached_is_said(tmp_path):
     )
 
 
+@unrendered
 def test_different_configs_side_by_side_are_kept_apart_and_named(tmp_path):
     for trial, rate in enumerate((0.1, 0.2)):
         own = config(learning_rate=rate, trial=trial)
@@ -179,6 +198,7 @@ def test_different_configs_side_by_side_are_kept_apart_and_named(tmp_path):
     )
 
 
+@unrendered
 def test_a_run_that_is_there_twice_is_a_duplicate_and_not_missing(tmp_path):
     own = config()
     for name in ("first", "second"):
@@ -192,6 +212,7 @@ def test_a_run_that_is_there_twice_is_a_duplicate_and_not_missing(tmp_path):
     assert "1 run is there more than once" in written.page.read_text()
 
 
+@unrendered
 def test_a_claim_up_to_t0_is_checked_at_every_log_point(tmp_path):
     own = config()
     twin = replace(own, world="ideal")
@@ -208,6 +229,7 @@ def test_a_claim_up_to_t0_is_checked_at_every_log_point(tmp_path):
     assert text.endswith("at most 0.05: 0.100; a single trial, no interval")
 
 
+@unrendered
 def test_the_spread_between_trials_stands_beside_the_largest_gap(tmp_path):
     checks = (Check("largest", "at most", 0.03),)
     experiment(tmp_path, [group(tmp_path, trials=(0, 1))], checks=checks)
@@ -216,6 +238,7 @@ def test_the_spread_between_trials_stands_beside_the_largest_gap(tmp_path):
     assert "over 2 trials; two Real trials differ by up to 0.050" in text  # 0.05 of 1 at step 0
 
 
+@unrendered
 def test_the_page_states_how_the_runs_were_trained(tmp_path):
     fields = {"learning_rate": 0.02, "momentum": 0.9, "schedule": "constant", "batch_size": 64}
     groups = [group(tmp_path, "a", n=500, **fields), group(tmp_path, "b", n=1_000, **fields)]
@@ -249,6 +272,7 @@ def test_names_cannot_write_html(tmp_path):
     assert len(page.ids) == len(set(page.ids))
 
 
+@unrendered
 def test_worlds_on_different_data_are_not_compared(tmp_path):
     own = config()
     write_run(tmp_path / "real-0", own, rows_of(own))
@@ -262,6 +286,7 @@ def test_worlds_on_different_data_are_not_compared(tmp_path):
     assert "on other data than the rest" in entries["fig"].missing[0]
 
 
+@unrendered
 def test_one_ideal_world_serves_several_n(tmp_path):
     for n, t0 in ((500, 100), (1_000, 200), (2_000, 300)):
         own = config(n=n)
@@ -313,6 +338,7 @@ def stopping_group(root):
     return Group("net", (own,))
 
 
+@unrendered
 def test_early_stopping_is_read_off_the_validation_error_in_epochs(tmp_path):
     checks = (Check("gained", "at least", 0.15), Check("fitted_later", "within", 2.98, 0.01))
     experiment(tmp_path, [stopping_group(tmp_path)], "stopping", checks=checks, metric="error")
@@ -325,6 +351,7 @@ def test_early_stopping_is_read_off_the_validation_error_in_epochs(tmp_path):
     assert len(entries["fig"].svgs) == 2
 
 
+@unrendered
 def test_class_pairs_are_judged_by_share_mass_and_the_other_classes(tmp_path):
     checks = (
         Check("pairs_train", "at most", 0.01),
@@ -338,6 +365,7 @@ def test_class_pairs_are_judged_by_share_mass_and_the_other_classes(tmp_path):
     assert entries["fig"].measured[0].get("others_gap") == pytest.approx(0.09)
 
 
+@unrendered
 def test_tables_are_means_of_trials_and_figures_medians(tmp_path):
     values = (0.04, 0.04, 0.04, 0.06, 0.12)
     for trial, value in enumerate(values):
@@ -351,6 +379,7 @@ def test_tables_are_means_of_trials_and_figures_medians(tmp_path):
         assert f"{center}s over trials" in written.page.read_text()
 
 
+@unrendered
 def test_a_verdict_is_sure_open_or_of_a_single_trial(tmp_path):
     gaps = (0.00, 0.02, 0.04, 0.06, 0.08)  # their median is 0.04
     for trial, gap in enumerate(gaps):
@@ -468,6 +497,7 @@ def test_equal_runs_give_equal_files(tmp_path):
     assert files[0] == files[1]
 
 
+@unrendered
 def test_the_toy_is_reported_from_its_run_folders(tmp_path):
     write_toys(tmp_path, trials=3)
     groups = [
@@ -560,6 +590,7 @@ def test_an_experiment_that_cannot_be_is_refused(make, message):
         make(config())
 
 
+@unrendered
 def test_a_damaged_experiment_is_a_problem_and_not_the_end(tmp_path):
     write_pair(tmp_path, config())
     (tmp_path / "a.experiment.json").write_text('{"format": 1}')
@@ -605,6 +636,7 @@ def test_a_figure_against_a_number_has_a_line_a_series_and_a_sentence_of_its_end
     ]  # fmt: skip
 
 
+@unrendered
 def test_a_figure_of_sizes_has_both_gaps_with_their_intervals_and_what_is_surer(tmp_path):
     made = [
         replace(group(tmp_path, f"net, n = {n}", (0, 1, 2), gap, n=n), panel="net")
