@@ -67,7 +67,7 @@ def test_make_generates_curve_draws_any_dataset_with_a_test_split(tmp_path, monk
 
 def test_equal_confidence_turns_the_sign_of_the_soft_errors_gap(monkeypatch, capsys):
     monkeypatch.syspath_prepend(EXAMPLES)
-    small = ["--n", "700", "--steps", "500"]
+    small = ["--n", "400", "--steps", "300"]
     assert import_module("soft_error_sign").main(["teacher:0", *small]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     real, ideal, as_confident = found["real"], found["ideal"], found["ideal, as confident"]

@@ -42,11 +42,10 @@ def compare(
 ) -> dict[str, float]:
     """Return pixel agreement and Frechet distances of the options' images in two precisions."""
     sources, sets = find_sources(options), []
-    for precision in precisions:
-        one = replace(options, precision=precision)
+    for one in [replace(options, precision=name) for name in precisions]:  # both are checked first
         job = load_job(one, sources, plan_of(one, sources), str(device))
         sets.append(generate(job, options.n))
-        if precision == precisions[0]:
+        if len(sets) == 1:
             other = generate(replace(job, seed=options.seed + 1), options.n)
         del job  # and its memory
     classifier, preprocessing = load_classifier(sources.labeler)

@@ -24,7 +24,7 @@ class Numbered(Maker):
 
 
 class SlowNumbered(Numbered):
-    seconds = 0.3
+    seconds = 0.1
 
 
 def numbered(folder, n=100, most_bytes=10**6, kind=Numbered, shards=5, window=2):

@@ -5,6 +5,7 @@ import sys
 import pytest
 from msgspec.structs import replace
 
+from tests.processes import Forked
 from worlds.formats.plan import (
     About,
     Plan,
@@ -92,11 +93,19 @@ def test_importing_the_package_or_the_command_loads_nothing_heavy():
     assert run.stderr == ""
 
 
+def import_vision():
+    from worlds.runtime.torchvision_ops import declare_missing_operators as declare
+
+    declare()
+    declare()
+    import diffusers.models  # noqa: F401
+    import timm
+    import torchvision.transforms.v2  # noqa: F401
+
+    print(timm.__name__)
+
+
 def test_torchvision_and_timm_import_beside_any_torch():
-    code = (
-        "from worlds.runtime.torchvision_ops import declare_missing_operators as declare;"
-        "declare(); declare();"
-        "import timm, torchvision.transforms.v2, diffusers.models; print(timm.__name__)"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert run.stdout.strip() == "timm", run.stderr
+    process = Forked(import_vision)
+    assert process.wait() == 0, process.error
+    assert process.out == "timm\n"

@@ -1,13 +1,13 @@
 """Batches for NumPy and JAX are torch's, byte for byte, in memory that nothing copied."""
 
 import pickle
-import subprocess
-import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 import torch
 
+from tests.processes import Forked
 from tests.worlds.small_stores import write_shards
 from worlds import ArrayStore, IdealLoader, RealLoader, SequentialLoader, StreamLoader
 from worlds.data.splits import as_split
@@ -104,37 +104,40 @@ def test_features_have_no_layout_and_numbers_are_no_classes():
         IdealLoader(as_split(dataset), 5, labels="int32")
 
 
-# JAX has threads of its own, which the tests that fork would inherit: it gets its own process.
-_JAX = """
-import sys
-import jax, numpy as np, torch
-sys.path.insert(0, {tests!r})
-from test_handout import loader
-assert jax.devices()[0].platform == "cpu"
-for dtype in (torch.float32, torch.float16, torch.bfloat16):
-    for layout in ("NCHW", "NHWC"):
-        plain, given = loader(dtype=dtype), loader(dtype=dtype, layout=layout, output="jax")
-        handed = []
-        inner = given._handout
-        def hand_out(batch):
-            handed.append(batch[0])  # torch's tensor, to compare addresses
-            return inner(batch)
-        given._handout = hand_out
-        for (x, y), (array, labels) in zip(plain, given, strict=True):
-            wanted = (x.permute(0, 2, 3, 1) if layout == "NHWC" else x).contiguous()
-            assert isinstance(array, jax.Array) and str(array.dtype) in str(dtype)
-            assert array.shape == tuple(wanted.shape)
-            assert np.asarray(array).tobytes() == wanted.view(torch.uint8).numpy().tobytes()
-            assert labels.dtype == "int32" and labels.tolist() == y.tolist()
-            assert array.unsafe_buffer_pointer() == handed[-1].data_ptr()  # no copy
-raw = next(iter(loader(normalize=None, output="jax", labels="one-hot")))
-assert raw[0].dtype == "uint8" and raw[1].shape == (16, 10)
-print("equal")
-"""
+def compare_jax_with_torch():
+    """Raises AssertionError where a batch for JAX is not torch's, byte for byte."""
+    import jax
+
+    assert jax.devices()[0].platform == "cpu"
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        for layout in ("NCHW", "NHWC"):
+            given = loader(dtype=dtype, layout=layout, output="jax")
+            handed, inner = [], given._handout
+
+            def hand_out(batch, handed=handed, inner=inner):
+                handed.append(batch[0])  # torch's tensor, to compare addresses
+                return inner(batch)
+
+            given._handout = hand_out
+            for (x, y), (array, labels) in zip(loader(dtype=dtype), given, strict=True):
+                wanted = (x.permute(0, 2, 3, 1) if layout == "NHWC" else x).contiguous()
+                assert isinstance(array, jax.Array)
+                assert str(array.dtype) in str(dtype)
+                assert array.shape == tuple(wanted.shape)
+                assert np.asarray(array).tobytes() == wanted.view(torch.uint8).numpy().tobytes()
+                assert labels.dtype == "int32"
+                assert labels.tolist() == y.tolist()
+                assert array.unsafe_buffer_pointer() == handed[-1].data_ptr()  # no copy
+    images, labels = next(iter(loader(normalize=None, output="jax", labels="one-hot")))
+    assert images.dtype == "uint8"
+    assert labels.shape == (16, 10)
+    print("equal")
 
 
 def test_jax_has_the_bytes_of_torch_without_a_copy():
-    pytest.importorskip("jax")
-    script = _JAX.format(tests=__file__.rpartition("/")[0])
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.stdout == "equal\n", done.stderr
+    if find_spec("jax") is None:
+        pytest.skip("jax is not installed")
+    # JAX has threads of its own, which the tests that fork would inherit: it gets its own process.
+    process = Forked(compare_jax_with_torch)
+    assert process.wait() == 0, process.error
+    assert process.out == "equal\n"

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from itertools import chain, pairwise
 
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.processes import Forked
 from tests.worlds.loaders.shard_server import numbered, numbers, shard_server, write_shards
 from worlds import StreamLoader
 from worlds.data.remote import RemoteShard, StreamError, read_shard
@@ -60,21 +59,21 @@ def test_ranks_and_workers_share_every_sample_once_over_cut_connections(folder, 
     assert found == local  # the order does not depend on the source, the workers or the cuts
 
 
+def log_batches(url, log):
+    """Log each batch's numbers with the loader's state, as a trainer that saves at every step."""
+    loader = StreamLoader(url, 12, rank=1, world_size=3, workers=2)
+    with log.open("a") as stream:
+        for images, _ in loader:
+            row = [numbers(images), loader.state_dict()]
+            print(json.dumps(row), file=stream, flush=True)
+            time.sleep(0.05)
+
+
 def test_a_killed_stream_resumes_with_every_sample_once(folder, tmp_path):
     log = tmp_path / "log"
     with shard_server(folder, cut=3) as server:
         url = f"{server.url}/{{00000..00039}}.tar"
-        program = f"""
-import json, time
-from tests.worlds.loaders.shard_server import numbers
-from worlds import StreamLoader
-loader = StreamLoader({url!r}, 12, rank=1, world_size=3, workers=2)
-with open({str(log)!r}, "a") as log:
-    for images, _ in loader:
-        print(json.dumps([numbers(images), loader.state_dict()]), file=log, flush=True)
-        time.sleep(0.05)
-"""
-        process = subprocess.Popen([sys.executable, "-c", program], start_new_session=True)
+        process = Forked(log_batches, url, log, group=True)
         while not log.exists() or log.read_text().count("\n") < 7:
             assert process.poll() is None
             time.sleep(0.01)

@@ -114,7 +114,7 @@ OPTION_TABLE = [
 
 # The quick walk runs on the CPU what a figure uses and is no larger than this, the rest on the meta
 # device; the slow walk runs the rest on the CPU.
-LIGHT_MACS, LIGHT_PARAMETERS = 6e9, 50e6
+LIGHT_MACS, LIGHT_PARAMETERS = 1.2e9, 25e6
 
 
 def on_meta(name, num_classes=10, image_size=32, **options):
@@ -134,7 +134,7 @@ def walk_options(architecture):
 def train_step(architecture, device):
     """One forward and backward pass at the smallest batch that the norms take."""
     classes = registry.TABLE_CLASSES[architecture.image_size]
-    batch = 1 if architecture.family in ("torchvision", "bagnet") else 2
+    batch = 1 if architecture.family in ("torchvision", "bagnet", "igpt") else 2
     size = architecture.image_size
     torch.manual_seed(0)
     with torch.device(device):
