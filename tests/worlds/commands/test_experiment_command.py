@@ -60,9 +60,9 @@ def smoke(*names):
     return ["run", *names, "--scale", "smoke", "--quiet", "--device", "cpu", "--workers", "1"]
 
 
-def small(*names):
+def small(*names, model="mlp_3x16"):
     """The same on a small network: the paper's are not what is tested."""
-    return [*smoke(*names), "--model", "mlp_3x16"]
+    return [*smoke(*names), "--model", model]
 
 
 def test_the_toy_is_run_skipped_and_reported_with_its_verdict(tmp_path, capsys):
@@ -175,7 +175,7 @@ def test_a_stopped_command_goes_on_where_it_was(tmp_path, how):
 
 
 def test_a_dry_run_trains_nothing_and_says_how_long_this_machine_will_take(tmp_path, capsys):
-    assert main([*small("fig6"), "--runs", str(tmp_path), "--dry-run"]) == 0
+    assert main([*small("fig6", model="mlp_3x2048"), "--runs", str(tmp_path), "--dry-run"]) == 0
     out, summary, _ = lines(capsys)
     assert "1 experiments of 2 runs, 2 after sharing, 0 of them done" in out
     how = "on this CPU, 1 at a time, 1 of the 1 networks timed, in fp32"
@@ -185,7 +185,7 @@ def test_a_dry_run_trains_nothing_and_says_how_long_this_machine_will_take(tmp_p
 
 
 def test_a_dry_run_times_what_begins_from_runs_that_are_not_trained_yet(tmp_path, capsys):
-    assert main([*small("rrm_sss"), "--runs", str(tmp_path), "--dry-run"]) == 0
+    assert main([*small("rrm_sss", model="mlp_3x2048"), "--runs", str(tmp_path), "--dry-run"]) == 0
     _, summary, _ = lines(capsys)
     assert 0 < summary["left"]["timed_hours"] < 1
 

@@ -166,7 +166,11 @@ def test_a_server_without_ranges_is_read_from_the_start_again(folder):
         ((429, {"RateLimit": '"api";r=0;t=55'}), 0, "rate limit reached, HTTP 429"),
     ],
 )
-def test_what_stays_broken_is_one_line_that_names_the_shard(folder, answer, workers, said):
+def test_what_stays_broken_is_one_line_that_names_the_shard(
+    folder, answer, workers, said, monkeypatch
+):
+    # A worker process of torch looks that often whether the loop has ended, 5 s otherwise.
+    monkeypatch.setattr("torch.utils.data._utils.worker.MP_STATUS_CHECK_INTERVAL", 0.1)
     with shard_server(folder, refuse={"00007.tar": [answer]}) as server:
         loader = StreamLoader(f"{server.url}/{{00007..00008}}.tar", 2, workers=workers)
         with pytest.raises(StreamError, match=said) as error:
