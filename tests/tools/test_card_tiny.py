@@ -75,13 +75,19 @@ def bundled(tmp_path, monkeypatch, unet_folder, labeler_folder):
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_the_card_compares_both_recipes(bundled, small_cifar10, tmp_path, labeler_folder, capsys):
-    from card_tiny import main
+def test_the_card_compares_both_recipes(
+    bundled, small_cifar10, tmp_path, labeler_folder, monkeypatch
+):
+    import card_tiny
 
+    from cifar5m.commands.generate import main as generate
+
+    few = ["--micro-batch", "10", "--steps", "2"]  # the recipes' batches are of 64 images at least
+    monkeypatch.setattr(card_tiny, "generate", lambda options: generate([*options, *few]))
     card = tmp_path / "card.md"
     options = ["--data", str(small_cifar10), "--images", "20", "--work", str(tmp_path / "work")]
     more = ["--labeler", str(labeler_folder), "--remark", "Looked at.", "--out", str(card)]
-    assert main([*options, *more, "--recipes", "tiny", "tiny-conditional"]) == 0
+    assert card_tiny.main([*options, *more, "--recipes", "tiny", "tiny-conditional"]) == 0
     text = card.read_text()
     rows = {line.split(" | ")[0].strip("| "): line for line in text.splitlines() if "|" in line}
     assert rows["images seen"] == "| images seen | 8 | 8 | 8 |"

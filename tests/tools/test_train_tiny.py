@@ -19,6 +19,13 @@ from worlds.formats.plan import load_plan
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
+@pytest.fixture(autouse=True)
+def _small_probe(scripts, monkeypatch):
+    import tiny_generator
+
+    monkeypatch.setattr(tiny_generator, "PROBE_BATCHES", 2)
+
+
 @pytest.fixture
 def run(tmp_path, small_cifar10):
     """A function that trains a small network for some images and returns its directory."""
@@ -47,11 +54,9 @@ def same(first, second) -> bool:
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
-def test_a_few_steps_lower_the_loss_of_fixed_batches(optimizer, small_cifar10, monkeypatch):
-    import tiny_generator
+def test_a_few_steps_lower_the_loss_of_fixed_batches(optimizer, small_cifar10):
     from train_tiny import Budget, Run, parse
 
-    monkeypatch.setattr(tiny_generator, "PROBE_BATCHES", 2)
     options = ["generator", "--conditional", "--data", str(small_cifar10), "--mode", "eager-fp32"]
     options += ["--device", "cpu", "--channels", "8,16", "--images", "400", "--batch", "8"]
     args = parse([*options, "--lr", "2e-3", "--ema", "0.5", "--optimizer", optimizer])

@@ -30,10 +30,12 @@ def folder(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch):
     monkeypatch.setattr("worlds.runtime.http.time.sleep", lambda seconds: None)
+    # torch gives the worker processes of a loop that failed this long to end, 5 s otherwise.
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.1)
 
 
-def stream(folder, **options):
-    return StreamLoader(f"{folder}/{{00000..00039}}.tar", **{"batch_size": 12, **options})
+def stream(folder, shards="{00000..00039}", **options):
+    return StreamLoader(f"{folder}/{shards}.tar", **{"batch_size": 12, **options})
 
 
 def taken(loader):
@@ -44,18 +46,15 @@ def taken(loader):
 @pytest.mark.parametrize("ranks", [1, 3])
 def test_ranks_and_workers_share_every_sample_once_over_cut_connections(folder, ranks, workers):
     with shard_server(folder, cut=3) as server:
-        url = f"{server.url}/{{00000..00039}}.tar"
+        options = {"shards": "{00000..00013}", "world_size": ranks, "seed": 5}
         loaders = [
-            StreamLoader(url, 12, workers=workers, rank=rank, world_size=ranks, seed=5)
-            for rank in range(ranks)
+            stream(server.url, workers=workers, rank=rank, **options) for rank in range(ranks)
         ]
         found = [taken(loader) for loader in loaders]
         resumed = [asked for _, asked in server.seen if asked]
-    assert sorted(chain.from_iterable(found)) == list(range(sum(COUNTS)))
-    assert len(resumed) > SHARDS // 4  # cut, and continued where they were cut
-    local = [
-        taken(stream(folder, workers=0, rank=r, world_size=ranks, seed=5)) for r in range(ranks)
-    ]
+    assert sorted(chain.from_iterable(found)) == list(range(sum(COUNTS[:14])))
+    assert len(resumed) > 14 // 4  # cut, and continued where they were cut
+    local = [taken(stream(folder, workers=0, rank=rank, **options)) for rank in range(ranks)]
     assert found == local  # the order does not depend on the source, the workers or the cuts
 
 
@@ -166,11 +165,7 @@ def test_a_server_without_ranges_is_read_from_the_start_again(folder):
         ((429, {"RateLimit": '"api";r=0;t=55'}), 0, "rate limit reached, HTTP 429"),
     ],
 )
-def test_what_stays_broken_is_one_line_that_names_the_shard(
-    folder, answer, workers, said, monkeypatch
-):
-    # A worker process of torch looks that often whether the loop has ended, 5 s otherwise.
-    monkeypatch.setattr("torch.utils.data._utils.worker.MP_STATUS_CHECK_INTERVAL", 0.1)
+def test_what_stays_broken_is_one_line_that_names_the_shard(folder, answer, workers, said):
     with shard_server(folder, refuse={"00007.tar": [answer]}) as server:
         loader = StreamLoader(f"{server.url}/{{00007..00008}}.tar", 2, workers=workers)
         with pytest.raises(StreamError, match=said) as error:

@@ -23,6 +23,8 @@ CONFIG = TrainConfig(
     normalize="unit",
     passes=2,
     log=2,
+    train_eval=8,
+    test_eval=8,
 )
 
 
