@@ -99,10 +99,7 @@ def one_worker_is_a_thread():
     pool = processes.ProcessPoolExecutor
 
     def start(count, context, initializer, initargs):
-        if (count, initargs[0]) == (
-            1,
-            None,
-        ):  # a worker that prepares itself may change its process
+        if count == 1 and initargs[0] is None:  # one that prepares itself may change its process
             return ThreadPoolExecutor(1)
         return pool(count, context, initializer=initializer, initargs=initargs)
 

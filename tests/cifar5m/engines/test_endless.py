@@ -8,12 +8,19 @@ import pytest
 import torch
 
 import cifar5m
+from tests.processes import fork_workers
 from worlds import open_store
 from worlds.commands.train import main as worlds_train
 
 REPO = Path(__file__).resolve().parents[3]
 FEW = {"seed": 3, "steps": 2, "micro_batch": 5}
 pytestmark = pytest.mark.filterwarnings("ignore:waiting for the generator")
+
+
+@pytest.fixture(autouse=True)
+def _forked(monkeypatch):
+    """Its process has imported torch already."""
+    fork_workers(monkeypatch)
 
 
 @pytest.fixture(autouse=True)
@@ -30,11 +37,16 @@ def _installed(tmp_path_factory, monkeypatch):
     monkeypatch.syspath_prepend(folder)
 
 
-def test_images_are_those_that_generate_makes_to_the_byte(tmp_path):
+@pytest.fixture
+def few(unet_folder, labeler_folder):
+    return FEW | {"generator": str(unet_folder), "labeler": str(labeler_folder)}
+
+
+def test_images_are_those_that_generate_makes_to_the_byte(few, tmp_path):
     whole = tmp_path / "whole"
-    cifar5m.generate(whole, recipe="tiny", n=20, split={"train": 20}, shard_size=10, **FEW)
+    cifar5m.generate(whole, recipe="tiny", n=20, split={"train": 20}, shard_size=10, **few)
     made = open_store(whole).train
-    store = open_store("generate:tiny", n=10**9, cache=tmp_path / "cache", **FEW)
+    store = open_store("generate:tiny", n=10**9, cache=tmp_path / "cache", window=1, **few)
     indices = [13, 2, 19, 4]
     assert np.array_equal(store.train.gather(indices), made.gather(indices))
     assert store.train.labels[indices].tolist() == made.labels[indices].tolist()
@@ -43,8 +55,8 @@ def test_images_are_those_that_generate_makes_to_the_byte(tmp_path):
     assert label == made[13][1]
 
 
-def test_worlds_train_takes_it_by_its_address(tmp_path, capsys):
-    options = "n=20&test=5&seed=3&steps=2&micro_batch=5&window=2"
+def test_worlds_train_takes_it_by_its_address(few, tmp_path, capsys):
+    options = "&".join(f"{name}={value}" for name, value in few.items()) + "&n=20&test=5&window=2"
     data = f"generate:tiny?{options}&cache={tmp_path}/cache"
     command = f"--arch mlp_1x8 --data {data} --n 10 --steps 4 --batch-size 5 --augment none"
     assert worlds_train([*command.split(), "--out", str(tmp_path / "runs"), "--quiet"]) == 0

@@ -99,7 +99,7 @@ def test_a_killed_run_goes_on_to_the_unbroken_runs_bytes(run, request, tmp_path)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_signal_leaves_only_whole_shards_and_says_how_to_go_on(number, small_run, tmp_path):
     folder = tmp_path / "set"
-    process = start(folder, 6000, small_run)
+    process = start(folder, 600, small_run)
     wait_for_shards(folder, 2, process)
     process.send_signal(number)
     assert process.wait(timeout=60) == 128 + number
@@ -129,14 +129,14 @@ def test_local_workers_share_the_run(small_run, tmp_path):
 
 def test_workers_of_a_killed_parent_stop(small_run, tmp_path):
     folder = tmp_path / "set"
-    parent = start(folder, 60_000, small_run, "--workers", 2)
+    parent = start(folder, 1200, small_run, "--workers", 2)
     wait_for_shards(folder, 1, parent)
     parent.kill()
     parent.wait()
     deadline = time.monotonic() + 30
     while subprocess.run(["pgrep", "-f", str(folder)], capture_output=True).returncode == 0:
         assert time.monotonic() < deadline, "a worker still runs"
-        time.sleep(0.2)
+        time.sleep(0.05)
 
 
 @pytest.mark.skipif(not hasattr(os, "statvfs") or os.geteuid() != 0, reason="mounts a small disk")

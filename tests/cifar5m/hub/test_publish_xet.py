@@ -3,27 +3,16 @@
 Each run is a process of its own: hf_xet keeps its session and caches for as long as one lives.
 """
 
-import os
-import subprocess
 import sys
-from pathlib import Path
+import time
 
 import pytest
 
 from tests.cifar5m.loopback_hub import TOKEN, Fault, hub_server, published
 from tests.cifar5m.small_set import contents
+from tests.processes import Forked
 
 pytest.importorskip("hf_xet")
-
-REPO = Path(__file__).resolve().parents[3]
-# The command as installed, which waits a hundredth of the time between its attempts.
-COMMAND = """
-import sys, time
-sleep = time.sleep
-time.sleep = lambda seconds: sleep(seconds / 100)
-from cifar5m.commands.publish import main
-sys.exit(main())
-"""
 
 
 @pytest.fixture
@@ -32,28 +21,42 @@ def hub():
         yield server
 
 
-def start(folder, hub, home, *options) -> subprocess.Popen:
+def publish(url: str, home: str, arguments: list[str]) -> None:
+    """The command, with the Hub at `url`, which waits a hundredth of the time between its attempts.
+
+    huggingface_hub has read its environment before this process was forked.
+    """
+    import huggingface_hub.constants
+
+    from cifar5m.commands.publish import main
+
     changes = {
-        "HF_ENDPOINT": hub.url,
+        "ENDPOINT": url,
+        "HUGGINGFACE_CO_URL_TEMPLATE": url + "/{repo_id}/resolve/{revision}/{filename}",
+        "HF_HUB_DISABLE_XET": False,
+        "HF_HUB_CACHE": f"{home}/hub",
+        "HF_XET_CACHE": f"{home}/xet",
+        "HF_TOKEN_PATH": f"{home}/token",
+    }
+    for name, value in changes.items():
+        setattr(huggingface_hub.constants, name, value)
+    sleep = time.sleep
+    time.sleep = lambda seconds: sleep(seconds / 100)
+    sys.exit(main(arguments))
+
+
+def start(folder, hub, home, *options) -> Forked:
+    arguments = [str(folder), "--repo", "me/set", "--workers", "1", "--quiet", *options]
+    variables = {
         "HF_TOKEN": TOKEN,
         "HF_HOME": str(home),
         "HF_XET_CLIENT_RETRY_BASE_DELAY": "10ms",
-        "PYTHONPATH": str(REPO),
     }
-    environment = {k: v for k, v in os.environ.items() if k != "HF_HUB_DISABLE_XET"} | changes
-    arguments = [str(folder), "--repo", "me/set", "--workers", "1", "--quiet", *options]
-    return subprocess.Popen(
-        [sys.executable, "-c", COMMAND, *arguments],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return Forked(publish, hub.url, str(home), arguments, **variables)
 
 
 def finish(process) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=60)
-    return process.returncode, out, err
+    return process.wait(60), process.out, process.error
 
 
 @pytest.mark.parametrize("options", [[], ["--parquet"]], ids=["tars", "parquet"])
@@ -114,7 +117,7 @@ def test_two_kills_later_all_is_there(folder, hub, tmp_path):
         process = start(folder, hub, tmp_path / "home")
         assert fault.reached.wait(60)
         process.kill()
-        process.communicate()
+        process.wait()
         fault.release.set()
     assert hub.repos["me/set"].messages == ["initial commit"]
     assert finish(start(folder, hub, tmp_path / "home"))[0] == 0
