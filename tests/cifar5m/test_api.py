@@ -222,7 +222,7 @@ def test_a_repository_must_have_an_owner(folder):
 
 
 def test_the_bundled_conditional_recipe_makes_every_class_in_each_ten_images(tmp_path):
-    made = cifar5m.generate(tmp_path / "set", recipe="tiny-conditional", n=20, steps=2)
+    made = cifar5m.generate(tmp_path / "set", recipe="tiny-conditional", n=20, steps=1)
     assert cifar5m.verify(tmp_path / "set").ok
     store = open_store(tmp_path / "set")
     labels = np.concatenate([split.labels for split in store.splits.values()])

@@ -28,24 +28,33 @@ def folder(tmp_path):
     return make_set(tmp_path / "small")
 
 
+def codes(pixels):
+    """The three bytes of each pixel as one number."""
+    return (pixels.astype(np.uint32) << [0, 8, 16]).sum(axis=2)
+
+
 def shows(sheet, image, factor=3):
     """Whether the sheet holds this image, enlarged by whole pixels, at any place."""
-    wanted = image.repeat(factor, axis=0).repeat(factor, axis=1)
-    pixels = np.asarray(sheet)
-    height, width = wanted.shape[:2]
-    corners = (pixels == wanted[0, 0]).all(axis=2).nonzero()
+    return holds(codes(np.asarray(sheet)), image, factor)
+
+
+def holds(found, image, factor=3):
+    wanted = codes(image.repeat(factor, axis=0).repeat(factor, axis=1))
+    height, width = wanted.shape
+    corners = (found == wanted[0, 0]).nonzero()
     return any(
-        np.array_equal(pixels[y : y + height, x : x + width], wanted)
+        np.array_equal(found[y : y + height, x : x + width], wanted)
         for y, x in zip(*corners, strict=True)
     )
 
 
 def shown(sheet, folder):
+    found = codes(np.asarray(sheet))
     return [
         index
         for shard in shards_of(folder)
         for index, image in zip(range(shard.start, shard.stop), images_of(shard), strict=True)
-        if shows(sheet, image)
+        if holds(found, image)
     ]
 
 
@@ -146,12 +155,12 @@ def test_a_class_without_images_keeps_its_row_and_panel(folder):
     sheet, figure = contact_sheet(folder), histograms(folder)
     assert sheet.height == contact_sheet(folder, split="train").height
     assert len(figure.axes) == 11
-    figure.savefig(io.BytesIO())  # an empty logarithmic panel draws without a warning
 
 
-def test_the_first_class_may_be_without_images(folder):
+def test_empty_panels_draw_without_a_warning_also_that_of_the_first_class(folder):
     found = survey(folder)
-    draw_histograms(replace(found, label=np.maximum(found.label, 1))).savefig(io.BytesIO())
+    label = found.label.clip(1, 6)
+    draw_histograms(replace(found, label=label)).savefig(io.BytesIO(), dpi=30)
 
 
 @pytest.mark.parametrize("arguments", [{"per_class": 0}, {"per_class": -1}])
@@ -191,7 +200,8 @@ def test_the_command_writes_both_pictures_and_names_them_last(folder, capsys):
     assert kinds == {("missing", "meta/train-00001.json")}
 
 
-def test_the_command_writes_where_it_is_told(folder, tmp_path, capsys):
+def test_the_command_writes_where_it_is_told(tmp_path, capsys):
+    folder = make_set(tmp_path / "given", probabilities="one-hot", labels="given")
     assert main([str(folder), "--out", str(tmp_path / "new/out")]) == 0
     assert sorted(path.name for path in (tmp_path / "new/out").iterdir()) == [
         "contact-sheet.png",

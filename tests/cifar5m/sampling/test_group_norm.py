@@ -26,8 +26,8 @@ def fresh(tmp_path, monkeypatch):
     monkeypatch.setattr(selfcheck, "_known", {})
 
 
-def tiny(precision="bf16-weights"):
-    return Generator(load_unet(find_generator("tiny")), CPU, precision)
+def tiny(precision="bf16-weights", source="tiny"):
+    return Generator(load_unet(find_generator(source)), CPU, precision)
 
 
 def run_code(code, **environment):
@@ -49,15 +49,16 @@ from cifar5m.sampling.group_norm import normalize_plain
 from cifar5m.sampling.group_norm_kernel import normalize_fused
 device = "cuda" if torch.cuda.is_available() else "cpu"
 torch.manual_seed(0)
-for channels, groups, side in ((32, 8, 8), (128, 32, 16), (384, 32, 6), (512, 32, 4), (20, 5, 3)):
-    for silu in (False, True):
-        for dtype, relative in ((torch.float32, 1e-5), (torch.bfloat16, 2**-7)):
-            x = (3 * torch.randn(3, channels, side, side) + 5).to(device, dtype)
-            x = x.contiguous(memory_format=torch.channels_last)
-            given = x, *torch.randn(2, channels, device=device), groups, 1e-6, silu
-            found, expected = normalize_fused(*given), normalize_plain(*given)
-            assert (found.dtype, found.stride()) == (dtype, expected.stride())
-            assert torch.allclose(found.float(), expected.float(), rtol=relative, atol=2e-5), given
+sizes = (32, 8, 8), (128, 32, 16), (384, 32, 6), (512, 32, 4), (20, 5, 3)
+for number, (channels, groups, side) in enumerate(sizes):
+    for dtype, relative in ((torch.float32, 1e-5), (torch.bfloat16, 2**-7)):
+        silu = (number + (dtype == torch.float32)) % 2 == 0
+        x = (3 * torch.randn(3, channels, side, side) + 5).to(device, dtype)
+        x = x.contiguous(memory_format=torch.channels_last)
+        given = x, *torch.randn(2, channels, device=device), groups, 1e-6, silu
+        found, expected = normalize_fused(*given), normalize_plain(*given)
+        assert (found.dtype, found.stride()) == (dtype, expected.stride())
+        assert torch.allclose(found.float(), expected.float(), rtol=relative, atol=2e-5), given
 """
     run_code(code, **({} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"}))
 
@@ -124,8 +125,8 @@ def test_a_call_predicts_what_autocast_does_without_its_casts():
         assert (prediction - expected).norm() < unet.TOLERANCES["bf16"] * expected.norm()
 
 
-def test_a_compiled_network_keeps_the_operator():
-    generator, graphs = tiny(), []
+def test_a_compiled_network_keeps_the_operator(unet_folder):
+    generator, graphs = tiny(source=str(unet_folder)), []
     unet.keep_channels_last(generator.network)  # as on a GPU
     assert fuse_norms(generator.network, CPU)
 

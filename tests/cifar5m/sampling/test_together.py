@@ -66,11 +66,14 @@ def job_of(**changes):
 
 
 @pytest.mark.parametrize("streams, conditional", [(2, False), (3, True)])
-def test_streams_change_no_byte_of_a_shard(recorded, tmp_path, streams, conditional):
+def test_streams_change_no_byte_of_a_shard(
+    recorded, labeler_folder, tmp_path, streams, conditional
+):
     """Of 8 images in micro-batches of 3: with two at a time the last comes alone."""
     classes = {"num_class_embeds": 11} if conditional else {}
     unet = save_unet(tmp_path / "unet", **classes)
-    job = job_of(generator=str(unet), guidance=2.0 if conditional else None)
+    networks = {"generator": str(unet), "labeler": str(labeler_folder)}
+    job = job_of(**networks, guidance=2.0 if conditional else None)
     [shard, *_] = Layout((("train", 20),), 8).shards()
     alone = make_shard(job, shard)
     assert recorded == []
