@@ -163,7 +163,7 @@ def serve(hub, folder):
 @pytest.mark.parametrize(
     "generator, classifier, options",
     [
-        ("tiny", TINY, ["--micro-batch", "4"]),
+        ("tiny", TINY, ["--n", "4", "--micro-batch", "4"]),
         pytest.param(
             "real",
             {"base": "vit_base_patch16_224"},

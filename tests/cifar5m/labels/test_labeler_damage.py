@@ -28,7 +28,7 @@ def one_line(capsys) -> str:
     [
         ("model.safetensors", b""),
         ("model.safetensors", "cut"),
-        ("weights.bin", b"no weights"),
+        ("model.safetensors", b"no weights"),
         ("weights.pt", "cut"),
     ],
 )

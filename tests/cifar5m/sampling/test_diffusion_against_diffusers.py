@@ -24,7 +24,7 @@ SCHEDULE = linear_schedule()
 
 
 def addressed_noise(step: int) -> torch.Tensor:
-    return torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(step))
+    return torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(step))
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +34,9 @@ def predict():
 
     torch.manual_seed(0)
     model = UNet2DModel(
-        sample_size=32,
+        sample_size=16,
         layers_per_block=1,
-        block_out_channels=(32, 32),
+        block_out_channels=(16, 16),
         down_block_types=("DownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "UpBlock2D"),
         norm_num_groups=8,
@@ -89,7 +89,7 @@ def test_ancestral_equals_ddpm_scheduler(predict, monkeypatch, variance, steps):
         predict,
         ancestral(predict, addressed_noise, SCHEDULE, steps=steps, variance=variance),
         leading_timesteps(SCHEDULE, steps),
-        bounds=(1e-4, 1e-6),  # measured: 3.7e-6 and 0
+        bounds=(1e-4, 1e-6),  # measured: 3.1e-6 and 0
         step_options=lambda t: {"generator": t},
     )
 
@@ -104,7 +104,7 @@ def test_ddim_equals_ddim_scheduler(predict, eta, clip):
         predict,
         ddim(predict, addressed_noise, SCHEDULE, 15, eta=eta, clip=clip),
         leading_timesteps(SCHEDULE, 15),
-        bounds=(1e-4, 1e-6),  # measured: 3.8e-6 and 0
+        bounds=(1e-4, 1e-6),  # measured: 3.6e-6 and 0
         step_options=lambda t: {
             "eta": eta,
             "use_clipped_model_output": clip,
@@ -146,10 +146,10 @@ def test_quadratic_ddim_equals_the_published_formula(predict, steps):
             x0 = (x - np.sqrt(1 - a) * epsilon) / np.sqrt(a)
             x = np.sqrt(a_after) * x0 + np.sqrt(1 - a_after) * epsilon
     ours = ddim(predict, addressed_noise, SCHEDULE, steps, spacing="quadratic", clip=False)
-    assert (ours - x).abs().max() <= 2e-5  # measured: 1.9e-6
+    assert (ours - x).abs().max() <= 2e-5  # measured: 2.3e-6
 
 
 def test_ddim_with_eta_1_is_the_small_variance_ancestral_sampler(predict):
     one = ddim(predict, addressed_noise, SCHEDULE, 20, eta=1.0)
     other = ancestral(predict, addressed_noise, SCHEDULE, 20, variance="fixed_small")
-    assert (one - other).abs().max() <= 1e-5  # measured: 8.3e-7
+    assert (one - other).abs().max() <= 1e-5  # measured: 7.2e-7

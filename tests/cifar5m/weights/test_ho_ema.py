@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import worlds.runtime.torchvision_ops  # noqa: F401
+from cifar5m.weights import convert as conversion
 from cifar5m.weights import ho_ema as ema_weights
 from cifar5m.weights.convert import (
     PARAMETERS,
@@ -39,6 +40,22 @@ from tests.cifar5m.loopback import servers
 from tests.cifar5m.published_network import TINY, made_checkpoint
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _networks_are_measured_once():
+    """diffusers builds a whole network for its shapes: here nearly always those of TINY."""
+    measure, known = conversion._shapes, {}
+
+    def shapes(config):
+        key = repr(sorted(config.items()))
+        if key not in known:
+            known[key] = measure(config)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conversion, "_shapes", shapes)
+        yield
+
+
 @pytest.fixture
 def serve(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
@@ -46,11 +63,10 @@ def serve(monkeypatch):
         yield start
 
 
-@pytest.fixture
-def files(tmp_path):
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
     """An EMA checkpoint, a raw one, and a mirror of the first as a zipped diffusers folder."""
-    folder = tmp_path / "published"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("published")
     torch.save(made_checkpoint(seed=0), folder / "ema.ckpt")
     torch.save(made_checkpoint(seed=1), folder / "raw.ckpt")
     torch.save(convert(made_checkpoint(seed=0), TINY), folder / "w.bin")
