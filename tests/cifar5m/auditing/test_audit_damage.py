@@ -238,7 +238,7 @@ def test_a_dry_run_counts_what_is_left_and_all_that_will_lie_on_the_disk(
 def test_the_disk_that_is_foreseen_is_the_disk_that_is_used(
     labeler, cifar10, labeler_folder, tmp_path, capsys
 ):
-    folder = make_set(tmp_path / "set", shard_size=500, splits={"train": 1500})
+    folder = make_set(tmp_path / "set", shard_size=1000, splits={"train": 3000})
     source = labeler_folder if labeler == "given" else "none"
     assert audit(folder, cifar10, source, "--dry-run") == 0
     line = capsys.readouterr().out.splitlines()[-1]
