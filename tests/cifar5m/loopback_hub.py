@@ -6,14 +6,16 @@ dataset and to fetch one, with uploads by xet and by plain LFS, and failures on 
         ...  # huggingface_hub takes it for the Hub, and is in no hurry to retry
 
     with hub_server() as hub:
-        ...  # processes with HF_ENDPOINT=hub.url and HF_TOKEN=TOKEN
+        ...  # processes with HF_ENDPOINT=hub.url and HF_TOKEN=TOKEN, or start_publishing
 """
 
 import base64
 import hashlib
 import json
 import re
+import sys
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,6 +24,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 import tests.cifar5m.loopback_xet as xet
+from tests.processes import Forked
 
 TOKEN = "hf_loopback"
 LFS = (".tar", ".npz", ".parquet", ".npy")
@@ -329,3 +332,37 @@ def hub_of_this_process(home):
         patch.setenv("HF_TOKEN", TOKEN)
         patch.setattr("time.sleep", lambda seconds: None)
         yield server
+
+
+def start_publishing(folder, hub, home, *options, xet: bool) -> Forked:
+    """cifar5m-publish in a process of its own, which waits a hundredth of the time between its
+    attempts.
+    """
+    arguments = [str(folder), "--repo", "me/set", "--workers", "1", "--quiet", *options]
+    changes = {
+        "ENDPOINT": hub.url,
+        "HUGGINGFACE_CO_URL_TEMPLATE": hub.url + "/{repo_id}/resolve/{revision}/{filename}",
+        "HF_HUB_DISABLE_XET": not xet,
+        "HF_HUB_CACHE": f"{home}/hub",
+        "HF_XET_CACHE": f"{home}/xet",
+        "HF_TOKEN_PATH": f"{home}/token",
+    }
+    variables = {
+        "HF_TOKEN": TOKEN,
+        "HF_HOME": str(home),
+        "HF_XET_CLIENT_RETRY_BASE_DELAY": "10ms",
+    }
+    return Forked(_publish, changes, arguments, **variables)
+
+
+def _publish(changes: dict, arguments: list[str]) -> None:
+    """huggingface_hub has read the environment before this process was forked."""
+    import huggingface_hub.constants
+
+    from cifar5m.commands.publish import main
+
+    for name, value in changes.items():
+        setattr(huggingface_hub.constants, name, value)
+    sleep = time.sleep
+    time.sleep = lambda seconds: sleep(seconds / 100)
+    sys.exit(main(arguments))

@@ -14,6 +14,7 @@ import pytest
 
 from cifar5m.commands.generate import main
 from cifar5m.commands.verify import main as verify
+from cifar5m.engines import local
 from tests.processes import Forked
 from worlds.formats.plan import load_plan
 from worlds.formats.shards import find_record
@@ -127,9 +128,14 @@ def test_local_workers_share_the_run(small_run, tmp_path):
     assert "30 images in 6 shards" in process.out
 
 
+def run_a_worker(*arguments) -> None:
+    """One of two workers, as `--workers 2` starts it."""
+    local._start(arguments, rank=0, count=2).wait()
+
+
 def test_workers_of_a_killed_parent_stop(small_run, tmp_path):
     folder = tmp_path / "set"
-    parent = start(folder, 1200, small_run, "--workers", 2)
+    parent = Forked(run_a_worker, "--n", "1200", "--out", str(folder), *small_run)
     wait_for_shards(folder, 1, parent)
     parent.kill()
     parent.wait()

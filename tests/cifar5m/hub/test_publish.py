@@ -21,6 +21,7 @@ from tests.cifar5m.loopback_hub import (
     hub_of_this_process,
     hub_server,
     published,
+    start_publishing,
 )
 from tests.cifar5m.small_set import contents, make_set, rewrite, shards_of
 from worlds.formats.plan import load_plan
@@ -258,6 +259,7 @@ def test_commits_keep_the_order_and_the_bounds():
 
 
 def start(folder, hub, home) -> subprocess.Popen:
+    """The command as installed, told of the Hub by its environment."""
     changes = {
         "HF_ENDPOINT": hub.url,
         "HF_TOKEN": TOKEN,
@@ -281,7 +283,7 @@ def test_two_kills_and_three_failures_later_all_is_there_once(folder, tmp_path):
             in_the_last_commit,
         ]
         for fault in (in_an_upload, in_the_last_commit):
-            process = start(folder, hub, tmp_path / "home")
+            process = start_publishing(folder, hub, tmp_path / "home", xet=False)
             assert fault.reached.wait(60)
             process.kill()
             process.wait()

@@ -3,12 +3,9 @@
 Each run is a process of its own: hf_xet keeps its session and caches for as long as one lives.
 """
 
-import sys
-import time
-
 import pytest
 
-from tests.cifar5m.loopback_hub import TOKEN, Fault, hub_server, published
+from tests.cifar5m.loopback_hub import Fault, hub_server, published, start_publishing
 from tests.cifar5m.small_set import contents
 from tests.processes import Forked
 
@@ -21,38 +18,8 @@ def hub():
         yield server
 
 
-def publish(url: str, home: str, arguments: list[str]) -> None:
-    """The command, with the Hub at `url`, which waits a hundredth of the time between its attempts.
-
-    huggingface_hub has read its environment before this process was forked.
-    """
-    import huggingface_hub.constants
-
-    from cifar5m.commands.publish import main
-
-    changes = {
-        "ENDPOINT": url,
-        "HUGGINGFACE_CO_URL_TEMPLATE": url + "/{repo_id}/resolve/{revision}/{filename}",
-        "HF_HUB_DISABLE_XET": False,
-        "HF_HUB_CACHE": f"{home}/hub",
-        "HF_XET_CACHE": f"{home}/xet",
-        "HF_TOKEN_PATH": f"{home}/token",
-    }
-    for name, value in changes.items():
-        setattr(huggingface_hub.constants, name, value)
-    sleep = time.sleep
-    time.sleep = lambda seconds: sleep(seconds / 100)
-    sys.exit(main(arguments))
-
-
 def start(folder, hub, home, *options) -> Forked:
-    arguments = [str(folder), "--repo", "me/set", "--workers", "1", "--quiet", *options]
-    variables = {
-        "HF_TOKEN": TOKEN,
-        "HF_HOME": str(home),
-        "HF_XET_CLIENT_RETRY_BASE_DELAY": "10ms",
-    }
-    return Forked(publish, hub.url, str(home), arguments, **variables)
+    return start_publishing(folder, hub, home, *options, xet=True)
 
 
 def finish(process) -> tuple[int, str, str]:
