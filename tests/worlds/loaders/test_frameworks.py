@@ -161,14 +161,17 @@ def test_accelerate_prepares_a_loader_with_a_sampler():
     ]
 
 
-REPLICA = """
-import sys, torch, torch.distributed as dist
+REPLICAS = """
+import os, sys, torch, torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from worlds import RealSampler
 
-meeting, rank = "file://" + sys.argv[1], int(sys.argv[2])
-dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
+# Two processes of one start of torch; each prints to a file of its own.
+other = os.fork()
+folder, rank = sys.argv[1], 1 if other else 0
+sys.stdout = open(f"{folder}/{rank}", "w")
+dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
 data = torch.utils.data.TensorDataset(torch.rand(60, 8), torch.arange(60))
 torch.manual_seed(0)
 model = DistributedDataParallel(torch.nn.Linear(8, 1))
@@ -181,17 +184,15 @@ for x, index in DataLoader(data, batch_sampler=sampler):
     optimizer.step()
 print("weights", *[round(float(w), 6) for w in model.module.weight.flatten()])
 dist.destroy_process_group()
+if other:
+    assert os.waitpid(other, 0)[1] == 0
 """
 
 
 def test_two_replicas_share_each_batch_and_keep_equal_weights(tmp_path):
-    command = [sys.executable, "-W", "ignore", "-c", REPLICA, str(tmp_path / "meet")]
-    pair = [
-        subprocess.Popen([*command, str(rank)], stdout=subprocess.PIPE, text=True)
-        for rank in (0, 1)
-    ]
-    lines = [process.communicate(timeout=100)[0].splitlines() for process in pair]
-    assert [process.returncode for process in pair] == [0, 0]
+    command = [sys.executable, "-W", "ignore", "-c", REPLICAS, str(tmp_path)]
+    subprocess.run(command, check=True, timeout=100)
+    lines = [(tmp_path / str(rank)).read_text().splitlines() for rank in (0, 1)]
     assert lines[0][-1] == lines[1][-1]
     assert lines[0][-1].startswith("weights")
     shares = [[list(map(int, line.split())) for line in own[:-1]] for own in lines]
