@@ -7,6 +7,7 @@ of each other and use only the lower directories of `worlds`. Imports inside fun
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -83,8 +84,9 @@ def imported(name: str, path: Path) -> Iterator[str]:
                 yield known
 
 
-IMPORTS = {name: sorted(set(imported(name, path))) for name, path in MODULES.items()}
-EDGES = [(name, target) for name, targets in IMPORTS.items() for target in targets]
+@cache
+def imports() -> dict[str, list[str]]:
+    return {name: sorted(set(imported(name, path))) for name, path in MODULES.items()}
 
 
 def place(name: str) -> tuple[str, str]:
@@ -124,17 +126,18 @@ def circles() -> list[str]:
             return " -> ".join(file_of(m) for m in (*path[path.index(name) :], name))
         if name in reach:
             return None
-        for target in IMPORTS[name]:
+        for target in imports()[name]:
             if (found := visit(target, (*path, name))) is not None:
                 return found
         reach[name] = set()
         return None
 
-    return [found for name in IMPORTS if (found := visit(name, ())) is not None][:1]
+    return [found for name in imports() if (found := visit(name, ())) is not None][:1]
 
 
 def test_every_directory_imports_only_from_those_below_it():
-    assert [rule for edge in EDGES if (rule := broken(edge))] == []
+    edges = [(name, target) for name, targets in imports().items() for target in targets]
+    assert [rule for edge in edges if (rule := broken(edge))] == []
 
 
 def test_no_modules_import_each_other_in_a_circle():
