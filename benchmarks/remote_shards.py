@@ -1,7 +1,7 @@
 """Samples per second of StreamLoader and of plain webdataset, over HTTP on this machine.
 
-    python benchmarks/streaming.py                        # 8 shards of 5,000 images, 3 rounds
-    python benchmarks/streaming.py --workers 0 --shards 4
+    python benchmarks/remote_shards.py                        # 8 shards of 5,000 images, 3 rounds
+    python benchmarks/remote_shards.py --workers 0 --shards 4
 
 Both read the same tars from one server in a process of its own, decode, shuffle, and hand out
 normalized float32 batches of 128; only StreamLoader crops and flips as well. Plain webdataset is
