@@ -163,7 +163,7 @@ def test_a_stopped_command_goes_on_where_it_was(tmp_path, how):
     code = process.wait(60)
     assert code == (128 + signal.SIGTERM if how == signal.SIGTERM else -signal.SIGKILL)
     if how == signal.SIGTERM:
-        assert process.error.strip() == "worlds-experiment: stopped; run the same command to go on"
+        assert process.error.strip() == "worlds-experiment: stopped; run the same command to resume"
     before = {path: path.stat().st_mtime_ns for path in finished(tmp_path)}
     assert 1 <= len(before) < 6
     time.sleep(1)  # a killed command's workers end with it
