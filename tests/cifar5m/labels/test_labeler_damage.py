@@ -29,6 +29,7 @@ def one_line(capsys) -> str:
         ("model.safetensors", b""),
         ("model.safetensors", "cut"),
         ("model.safetensors", b"no weights"),
+        ("weights.bin", b"no weights"),
         ("weights.pt", "cut"),
     ],
 )

@@ -115,7 +115,7 @@ OPTION_TABLE = [
 
 # The quick walk runs on the CPU what a figure uses and is no larger than this, the rest on the meta
 # device; the slow walk runs the rest on the CPU.
-LIGHT_MACS, LIGHT_PARAMETERS = 1.2e9, 25e6
+LIGHT_MACS, LIGHT_PARAMETERS = 6e9, 50e6
 
 
 def on_meta(name, num_classes=10, image_size=32, **options):
