@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from tiny_common import autocast, fastest_mode, flip, load_cifar10, to_signed
 
-from worlds.runtime.device import training_layout
+from worlds.runtime.device import place, training_layout
 from worlds.runtime.torchvision_ops import declare_missing_operators
 
 CLASSES = 10
@@ -132,8 +132,7 @@ class GeneratorTask:
         self.args, self.device = args, torch.device(args.device)
         model = build_network(args)
         self.layout = training_layout(model, self.device)
-        layout: Any = {"memory_format": self.layout}
-        self.model = model.to(self.device, **layout)
+        self.model = place(model, self.device, self.layout)
         images, labels = load_cifar10(args.data, "train")
         self.images = torch.from_numpy(images).to(self.device)
         self.labels = torch.from_numpy(labels).to(self.device)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from tiny_common import autocast, crop, cutout, fastest_mode, flip, load_cifar10, to_signed
 
-from worlds.runtime.device import training_layout
+from worlds.runtime.device import place, training_layout
 from worlds.runtime.torchvision_ops import declare_missing_operators
 
 SIZE = 128
@@ -52,7 +52,7 @@ class LabelerTask:
         else:
             model = timm.create_model(f"local-dir:{args.initial}", pretrained=True).float()
         self.layout = training_layout(model, self.device)
-        self.model = model.to(self.device, memory_format=self.layout)
+        self.model = place(model, self.device, self.layout)
         images, labels = load_cifar10(args.data, "train")
         self.images = to_signed(torch.from_numpy(images).to(self.device))
         self.labels = torch.from_numpy(labels).to(self.device)

@@ -35,7 +35,7 @@ from worlds.formats.layout import CIFAR10_CLASSES
 from worlds.formats.plan import Evaluation, claim_folder
 from worlds.rng.orders import pass_order
 from worlds.runtime.checkpoints import load_checkpoint, save_checkpoint
-from worlds.runtime.device import float32_products, in_precision, training_layout
+from worlds.runtime.device import float32_products, in_precision, place, training_layout
 from worlds.runtime.files import atomic_write, json_text, sha256_of, write_json
 from worlds.runtime.json_files import load_json
 
@@ -86,8 +86,7 @@ class Trainer:
     ) -> None:
         self.plan, self.train, self.device = plan, train, device
         self.layout = training_layout(network, device)
-        layout: Any = {"memory_format": self.layout}
-        self.network = network.float().to(device).to(**layout).train()
+        self.network = place(network.float(), device, self.layout).train()
         self.optimizer = torch.optim.SGD(network.parameters(), lr=0.0, momentum=MOMENTUM)
         config: Any = network.pretrained_cfg
         self.mean = torch.tensor(config["mean"], device=device).view(1, 3, 1, 1)

@@ -82,8 +82,15 @@ def cuda_versions() -> dict[str, str]:
 
 def on_device(network: torch.nn.Module, device: torch.device) -> torch.nn.Module:
     """Return the network in evaluation mode on a device, its memory channels_last."""
-    layout: Any = {"memory_format": torch.channels_last}  # torch's type stubs do not know it
-    return network.to(device).to(**layout).eval()
+    return place(network, device, torch.channels_last).eval()
+
+
+def place(
+    network: torch.nn.Module, device: torch.device, layout: torch.memory_format
+) -> torch.nn.Module:
+    """Return the network on a device, its weights of four dimensions in a memory format."""
+    given: Any = {"memory_format": layout}  # torch's type stubs do not know it
+    return network.to(device).to(**given)
 
 
 def training_layout(network: torch.nn.Module, device: torch.device) -> torch.memory_format:

@@ -43,16 +43,15 @@ def prefetch(make: Callable[[int], Made], count: int, threads: int) -> Generator
             worker.join()
 
 
-class _Worker:
-    """A thread that makes the blocks asked for, one after the other."""
+class _Worker(threading.Thread):
+    """Makes the blocks asked for, one after the other."""
 
     def __init__(self, make: Callable[[int], Any]) -> None:
+        super().__init__(name="worlds", daemon=True)
         self._make, self._ended = make, False
         self._asked: SimpleQueue[int | None] = SimpleQueue()
         self._made: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="worlds", daemon=True)
-        self._thread.start()
-        _running.add(self)
+        self.start()
 
     def ask(self, number: int) -> None:
         self._asked.put(number)
@@ -69,10 +68,7 @@ class _Worker:
         self._ended = True
         self._asked.put(None)
 
-    def join(self) -> None:
-        self._thread.join()
-
-    def _work(self) -> None:
+    def run(self) -> None:
         while (number := self._asked.get()) is not None and not self._ended:
             try:
                 self._made.put((self._make(number), None))
@@ -80,15 +76,13 @@ class _Worker:
                 self._made.put((None, error))
 
 
-_running: Final[weakref.WeakSet[_Worker]] = weakref.WeakSet()
-
-
 @atexit.register
 def _end_all() -> None:
     """End the threads of a loop that a program left open, before the interpreter goes."""
-    for worker in list(_running):
-        worker.end()
-        worker.join()
+    for thread in threading.enumerate():
+        if isinstance(thread, _Worker):
+            thread.end()
+            thread.join()
 
 
 class BufferPool:

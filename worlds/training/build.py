@@ -16,7 +16,7 @@ from worlds.loaders.loaders import BootstrapLoader, FixedReuseLoader, IdealLoade
 from worlds.loaders.samplers import subset
 from worlds.rng.philox import words
 from worlds.rng.streams import TRAINING
-from worlds.runtime.device import AUTOCAST_DTYPES, training_layout
+from worlds.runtime.device import AUTOCAST_DTYPES, place, training_layout
 from worlds.training.config import TrainConfig, is_outside
 from worlds.training.distributed import ALONE, Replicas
 from worlds.training.evaluation import BatchFormat
@@ -114,11 +114,9 @@ def in_layout(
     parts: Parts = OWN_NOTHING,
 ) -> torch.nn.Module:
     """Return the network on a device, its weights channels_last where it is trained so."""
-    model = model.to(device)
     if not takes_channels_last(model, config, parts):
-        return model
-    layout: Any = {"memory_format": training_layout(model, device)}  # torch's stubs do not know it
-    return model.to(**layout)
+        return model.to(device)
+    return place(model, device, training_layout(model, device))
 
 
 def check_loaders(configs: Sequence[TrainConfig], data: Data) -> None:
